@@ -1,0 +1,118 @@
+"""Every exception Journeyman raises on purpose, in one tree.
+
+    JourneymanError                     anything we raise on purpose; `exit_code` is the command line's
+    ├── InputError                      the user gave something unusable (exit code 2)
+    │   ├── SettingError                a setting that is unknown, out of range or not supported here
+    │   ├── ModelNotFoundError          a base model that cannot be resolved or is incomplete
+    │   ├── ContextLengthError          a prompt that does not fit the model's context
+    │   └── NotFoundError               an unknown run, rollout, model, scenario
+    ├── McpError                        an MCP server could not be used; `reason` is a stable code
+    ├── JudgeError                      a judge could not score a group
+    ├── LlmError                        a call to an OpenAI-compatible model failed
+    ├── EngineError                     the engine failed
+    │   └── AdapterError                an adapter could not be loaded, or is not the one that was trained
+    ├── TrainingError                   a step could not be computed
+    │   └── NothingToLearnError         no group had any spread for several steps
+    ├── StoreError                      the home folder or the database cannot be used
+    ├── ServiceError                    the HTTP service answered with an error, or not at all
+    └── WaitTimeoutError                a wait ran out of time; says what it waited for
+
+A message says what was wrong, what was given, and what to do. Errors of other libraries are mapped once, where they enter, with
+`raise ... from`.
+"""
+
+from __future__ import annotations
+
+
+class JourneymanError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what was wrong and what was given.
+        hint: what to do about it; shown on its own line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  what to do: {self.hint}"
+
+
+class InputError(JourneymanError):
+    """The user gave something unusable."""
+
+    exit_code = 2
+
+
+class SettingError(InputError):
+    """A setting is unknown, out of range, or not supported here. A setting is honoured or refused, never ignored."""
+
+
+class ModelNotFoundError(InputError):
+    """A base model cannot be resolved, or its folder is incomplete."""
+
+
+class ContextLengthError(InputError):
+    """A prompt does not fit the model's context; it is refused, not truncated."""
+
+
+class NotFoundError(InputError):
+    """An unknown run, rollout, model or scenario."""
+
+
+class McpError(JourneymanError):
+    """An MCP server could not be used.
+
+    `reason` is one of: command_not_found, exited_at_start, handshake_timeout, junk_on_stdout, connection_refused, unauthorized,
+    wrong_path, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class JudgeError(JourneymanError):
+    """A judge could not score a group; the group is excluded and counted, never given reward 0."""
+
+
+class LlmError(JourneymanError):
+    """A call to an OpenAI-compatible model failed after its retries."""
+
+
+class EngineError(JourneymanError):
+    """The engine failed."""
+
+
+class AdapterError(EngineError):
+    """An adapter could not be loaded, or the engine serves another one than was trained."""
+
+
+class TrainingError(JourneymanError):
+    """A training step could not be computed."""
+
+
+class NothingToLearnError(TrainingError):
+    """No group had any spread for several steps: there is nothing to learn from."""
+
+
+class StoreError(JourneymanError):
+    """The home folder or its database cannot be used."""
+
+
+class ServiceError(JourneymanError):
+    """The HTTP service answered with an error, or did not answer."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class WaitTimeoutError(JourneymanError):
+    """A wait ran out of time. The message names what was waited for and for how long."""

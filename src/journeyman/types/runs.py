@@ -1,0 +1,36 @@
+"""Runs: one training history with its settings, steps and metrics."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from journeyman.types.record import Record
+
+RunState = Literal["created", "running", "stopped", "done", "failed"]
+
+
+class RunInfo(Record):
+    """A run as it is listed and shown. `settings` are those given at the start; `phase` is where a resume goes on."""
+
+    id: str
+    kind: str
+    base: str
+    state: RunState
+    created_at: float
+    updated_at: float
+    settings: dict[str, Any] = Field(default_factory=dict)
+    phase: str = ""
+    step: int = 0
+    error: str | None = None
+
+
+class StepMetrics(Record):
+    """The metrics of one step of a run; `phase` is warmup, train or eval."""
+
+    run: str
+    phase: str
+    step: int
+    time: float
+    metrics: dict[str, float]

@@ -1,0 +1,29 @@
+"""Train samples: token sequences as the trainer sees them, each token with its provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSample:
+    """One segment: a run of token ids that grew only by exact extension.
+
+    All four sequences have the same length. `is_sampled[t]` is True where the policy sampled the token (it is trained) and False
+    where it was given. `logprobs[t]` is the sampler's log-probability of token t (0.0 where given). `advantage` holds for every
+    sampled token of the segment. `trajectory_id` names where it came from, for messages.
+    """
+
+    token_ids: tuple[int, ...]
+    is_sampled: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    advantage: float
+    trajectory_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not len(self.token_ids) == len(self.is_sampled) == len(self.logprobs):
+            raise ValueError("token_ids, is_sampled and logprobs differ in length")
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(self.is_sampled)

@@ -1,0 +1,108 @@
+"""What the client asks the service to train on, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from journeyman.types.messages import Message, Tool
+from journeyman.types.record import Record
+from journeyman.types.settings import Grpo, LoraSettings, Sft
+
+
+class ScoredTrajectory(Record):
+    """A stored trajectory and its reward (None = excluded)."""
+
+    trajectory_id: str
+    reward: float | None
+
+
+class ScoredGroup(Record):
+    """The scored trajectories of one scenario. The tokens stay on the server; only ids and rewards travel."""
+
+    scenario_id: str
+    trajectories: tuple[ScoredTrajectory, ...]
+
+
+class SftExample(Record):
+    """A conversation to imitate: every assistant message in it is trained, nothing else."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+
+
+class GrpoJob(Record):
+    kind: Literal["grpo"] = "grpo"
+    groups: tuple[ScoredGroup, ...]
+    settings: Grpo = Grpo()
+
+
+class SftJob(Record):
+    kind: Literal["sft"] = "sft"
+    examples: tuple[SftExample, ...]
+    settings: Sft = Sft()
+
+
+TrainJob = Annotated[GrpoJob | SftJob, Field(discriminator="kind")]
+
+
+class TrainResult(Record):
+    """One training call. `step` is the version now served (`model@step`).
+
+    `metrics` names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
+    `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
+    `train/num_groups_without_spread`, `train/num_trajectories_excluded`, `train/truncated_fraction`, `train/seconds`, ...
+    """
+
+    step: int
+    adapter: str
+    metrics: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class JobStatus(Record):
+    """A training job on the server. `error` is set when state is "failed"."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed"]
+    progress: float = Field(default=0.0, ge=0.0, le=1.0)
+    result: TrainResult | None = None
+    error: str | None = None
+    error_code: str | None = None
+
+
+class CreateModel(Record):
+    """Create a trainable model, or find the one of that name and run again (it resumes where it stopped)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    lora: LoraSettings = LoraSettings()
+
+
+class ModelInfo(Record):
+    """A trainable model. `adapter` is the version served now; step 0 is the untrained (zero) adapter."""
+
+    name: str
+    run: str
+    base: str
+    step: int
+    adapter: str
+    lora: LoraSettings
+    context_length: int
+
+
+class CreateRollout(Record):
+    """Open a rollout. `model` is a trainable model's name, `name@step` for a fixed version, or "base"."""
+
+    model: str
+    scenario_id: str
+    max_turns: int = Field(default=64, ge=1)
+
+
+class RolloutTicket(Record):
+    """An open rollout: its calls go to `/r/{id}.{token}/v1`, the token is the API key too. `model` is the version pinned for it."""
+
+    id: str
+    token: str
+    model: str

@@ -1,0 +1,125 @@
+"""Trajectories: the complete record of attempts, and groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from journeyman.types.messages import Message, Tool
+from journeyman.types.record import Record
+from journeyman.types.sampling import FinishReason, SamplingParameters
+from journeyman.types.scenarios import Scenario
+
+
+class Turn(Record):
+    """One model call inside a rollout, stored before its reply left.
+
+    `sampled_logprobs` are of the distribution that is trained (see `Sample.logprobs`); `adapter` is the version that produced the
+    tokens (`model@step`, None for the base). `body_hash` recognises a client's retry of the same request.
+    """
+
+    index: int
+    adapter: str | None
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    reply: Message
+    prompt_ids: tuple[int, ...]
+    sampled_ids: tuple[int, ...]
+    sampled_logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    parameters: SamplingParameters
+    started_at: float
+    seconds: float
+    body_hash: str = ""
+
+
+class ToolEvent(Record):
+    """What became of one tool call that the model asked for.
+
+    Attributes:
+        name: as the model wrote it.
+        arguments: parsed arguments, None when the call's JSON did not parse.
+        is_known: the tool exists.
+        is_valid: the arguments satisfy the tool's schema.
+        is_error: the tool (or the protocol) reported an error; also True when it was never executed.
+        result: the text given back to the model.
+    """
+
+    turn: int
+    call_id: str
+    name: str
+    arguments: dict[str, Any] | None
+    is_known: bool
+    is_valid: bool
+    is_error: bool
+    result: str
+    seconds: float = 0.0
+
+
+class Failure(Record):
+    """Why a rollout raised: the exception's class name and its message."""
+
+    type: str
+    message: str
+
+
+class Verdict(Record):
+    """What a judge said of one trajectory. `score` None = the judge abstained (never turned into 0)."""
+
+    judge: str
+    score: float | None = Field(default=None, ge=0.0, le=1.0)
+    explanation: str = ""
+    checks: dict[str, float] = Field(default_factory=dict)
+    is_success: bool | None = None
+
+
+class Trajectory(Record):
+    """The complete record of one attempt at a scenario.
+
+    `reward` None = not scored: it is excluded from training, counted and shown. A rollout that raised is a trajectory with `error`.
+    """
+
+    id: str
+    scenario_id: str
+    model: str
+    turns: tuple[Turn, ...] = ()
+    tool_events: tuple[ToolEvent, ...] = ()
+    reward: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: Failure | None = None
+    verdict: Verdict | None = None
+    started_at: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def answer(self) -> str | None:
+        """The text of the last reply if it is a final answer: no tool calls asked for, not cut off."""
+        if not self.turns:
+            return None
+        last = self.turns[-1]
+        if last.reply.tool_calls or last.finish_reason != "stop":
+            return None
+        return last.reply.content or ""
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        return sum(len(turn.sampled_ids) for turn in self.turns)
+
+
+class Group(Record):
+    """The trajectories of one scenario: what a judge compares and what advantages are computed over."""
+
+    scenario: Scenario
+    trajectories: tuple[Trajectory, ...]
+
+    def __iter__(self) -> Iterator[Trajectory]:  # type: ignore[override]
+        return iter(self.trajectories)
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    @property
+    def rewards(self) -> tuple[float | None, ...]:
+        return tuple(trajectory.reward for trajectory in self.trajectories)
