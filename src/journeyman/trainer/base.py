@@ -1,0 +1,47 @@
+"""The trainer protocol: samples in, a better adapter out. Knows nothing of engines, chat, HTTP or the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from journeyman.types.samples import TrainSample
+from journeyman.types.settings import Grpo, Sft
+
+OnProgress = Callable[[float], None]
+
+
+class Trainer(Protocol):
+    """Owns the LoRA weights and the optimiser of one model. Methods block; call them from a worker thread.
+
+    A step that cannot be computed raises TrainingError and leaves weights, optimiser and random state as they were.
+    """
+
+    @property
+    def step(self) -> int:
+        """Updates made so far; what `save_adapter` writes is `model@step`."""
+        ...
+
+    def policy_step(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+        """One GRPO step on groups whose samples already carry advantages; returns metrics without the `train/` prefix.
+
+        An empty `groups` advances the step number and changes nothing else.
+        """
+        ...
+
+    def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
+        """SFT over all samples: `settings.epochs` passes in batches of `settings.batch_size`, a step an optimiser update."""
+        ...
+
+    def save_adapter(self, folder: Path) -> str:
+        """Write the adapter in PEFT format and return its fingerprint (the one `Engine.load_adapter` computes)."""
+        ...
+
+    def save_state(self, folder: Path) -> None:
+        """Write everything that a resume needs: adapter, optimiser, step, random state."""
+        ...
+
+    def load_state(self, folder: Path) -> None: ...
+
+    def close(self) -> None: ...
