@@ -40,7 +40,7 @@ class JourneymanError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\n  what to do: {self.hint}"
+        return self.message if self.hint is None else f"{self.message}{_HINT_MARK}{self.hint}"
 
 
 class InputError(JourneymanError):
@@ -108,7 +108,9 @@ class StoreError(JourneymanError):
 class ServiceError(JourneymanError):
     """The HTTP service answered with an error, or did not answer."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
@@ -116,3 +118,41 @@ class ServiceError(JourneymanError):
 
 class WaitTimeoutError(JourneymanError):
     """A wait ran out of time. The message names what was waited for and for how long."""
+
+
+# The `code` of an error on the wire (`{"error": {"code": ...}}`, `JobStatus.error_code`). Both sides share this table, so that the
+# client raises the class the server raised. "context_length_exceeded" is OpenAI's own word: agent frameworks act on it.
+_CLASS_OF_CODE: dict[str, type[JourneymanError]] = {
+    "invalid_input": InputError,
+    "invalid_setting": SettingError,
+    "model_not_found": ModelNotFoundError,
+    "context_length_exceeded": ContextLengthError,
+    "not_found": NotFoundError,
+    "judge_failed": JudgeError,
+    "llm_failed": LlmError,
+    "engine_failed": EngineError,
+    "adapter_failed": AdapterError,
+    "training_failed": TrainingError,
+    "nothing_to_learn": NothingToLearnError,
+    "store_failed": StoreError,
+    "wait_timeout": WaitTimeoutError,
+    "failed": JourneymanError,
+}
+_CODE_OF_CLASS = {kind: code for code, kind in _CLASS_OF_CODE.items()}
+_HINT_MARK = "\n  what to do: "
+
+
+def error_code(error: JourneymanError) -> str:
+    """The stable code of an error on the wire: that of its class, or of the nearest class above it."""
+    if isinstance(error, ServiceError) and error.code is not None:
+        return error.code
+    return next(_CODE_OF_CLASS[kind] for kind in type(error).__mro__ if kind in _CODE_OF_CLASS)
+
+
+def error_from_code(code: str, text: str) -> JourneymanError | None:
+    """The error that `str(error)` and `error_code(error)` describe, or None when the code is not one of ours."""
+    kind = _CLASS_OF_CODE.get(code)
+    if kind is None:
+        return None
+    message, _, hint = text.partition(_HINT_MARK)
+    return kind(message, hint=hint or None)

@@ -26,6 +26,14 @@ class RunInfo(Record):
     error: str | None = None
 
 
+class CreateRun(Record):
+    """Create a run, or find the one of that id (its settings then stay as they were given first)."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    kind: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 class StepMetrics(Record):
     """The metrics of one step of a run; `phase` is warmup, train or eval."""
 

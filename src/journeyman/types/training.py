@@ -9,6 +9,7 @@ from pydantic import Field
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import Record
 from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.trajectory import Failure, ToolEvent
 
 
 class ScoredTrajectory(Record):
@@ -106,3 +107,16 @@ class RolloutTicket(Record):
     id: str
     token: str
     model: str
+
+
+class FinishRollout(Record):
+    """Seal a rollout: what the agent's side knows of it. The turns are on the server already.
+
+    `reward` None = not scored (yet); `error` is set when the rollout raised or timed out; `seconds` is its wall time.
+    """
+
+    reward: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: Failure | None = None
+    tool_events: tuple[ToolEvent, ...] = ()
+    seconds: float = Field(default=0.0, ge=0.0)
