@@ -1,0 +1,1 @@
+"""Torch: base models, weights, LoRA, attention over prefix trees, token log-probabilities, device policy."""

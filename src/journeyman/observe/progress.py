@@ -38,17 +38,12 @@ class Progress(Protocol):
 class SilentProgress:
     """Says nothing."""
 
-    def phase(self, name: str, total: int | None = None, note: str = "") -> None:
-        return None
+    def phase(self, name: str, total: int | None = None, note: str = "") -> None: ...
 
-    def advance(self, amount: int = 1, **values: float) -> None:
-        return None
+    def advance(self, amount: int = 1, **values: float) -> None: ...
 
-    def step(self, step: int, metrics: dict[str, float]) -> None:
-        return None
+    def step(self, step: int, metrics: dict[str, float]) -> None: ...
 
-    def note(self, text: str) -> None:
-        return None
+    def note(self, text: str) -> None: ...
 
-    def warn(self, text: str) -> None:
-        return None
+    def warn(self, text: str) -> None: ...
