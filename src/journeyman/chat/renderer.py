@@ -1,0 +1,262 @@
+"""Messages to token ids and back, exactly.
+
+The property everything rests on: the ids of a conversation that grew by a sampled reply start with the ids of the
+prompt before it and
+the ids sampled. Text is therefore never re-tokenised where sampled ids are known: they are spliced in, and only what
+follows them is
+rendered. Not for deciding which stored reply a message is: see `service/capture.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from journeyman.chat.reply import ParsedReply, parse_reply
+from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
+from journeyman.chat.tool_calls import OPEN, parse_arguments
+from journeyman.errors import SettingError
+from journeyman.types.messages import Message, Tool
+
+Stored = Callable[[Message], tuple[int, ...] | None]
+_UNKNOWN_CHARACTER = "�"
+
+
+class Renderer:
+    """Renders conversations for one model.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer; its own chat template is used when it supports tools (see
+        `select_template`).
+        context_length: tokens the model can hold, prompt and reply together.
+
+    Example:
+        >>> renderer = Renderer(tokenizer, 2048)                                          # doctest: +SKIP
+        >>> prompt_ids = renderer.render([Message(role="user", content="Hi")], [])        # doctest: +SKIP
+    """
+
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self.context_length = context_length
+        self.template: ChatTemplate = select_template(tokenizer)
+        self._allow_bare_call = self.template.is_own and OPEN not in self.template.text
+        self.stop_token_ids: tuple[int, ...] = _stop_token_ids(tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], stored: Stored | None = None) -> tuple[int, ...]:
+        """Prompt ids, ending with the generation prompt.
+
+        Args:
+            messages: the conversation; `tool` messages and assistant messages with malformed calls or None content
+            are fine.
+            tools: offered tools, () for none.
+            stored: gives the sampled ids of an assistant message, or None; they are put in verbatim.
+
+        Raises SettingError when the model cannot be offered tools or its template refuses the conversation.
+        """
+        known = {}
+        for index, message in enumerate(messages):
+            ids = stored(message) if stored is not None and message.role == "assistant" else None
+            if ids:
+                known[index] = ids
+        if known:
+            spliced = self._render_spliced(messages, tools, known)
+            if spliced is not None:
+                return spliced
+        return self.encode(self._text(messages, tools))
+
+    def render_example(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """(ids, trained mask) of a conversation to imitate: assistant text and its end-of-turn token are trained,
+        nothing else.
+
+        Cut into the same pieces as at sampling time, so a drill's prompt is token-identical to a rollout's.
+        """
+        ids: list[int] = []
+        trained: list[bool] = []
+        done = ""
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            prompt = self._text(messages[:index], tools)
+            complete = self._text(messages[: index + 1], tools, add_generation_prompt=False)
+            start = max(len(done), _common_prefix(prompt, complete))
+            self._append(ids, trained, complete[len(done) : start], is_trained=False)
+            end = self._end_of_turn(complete, start)
+            self._append(ids, trained, complete[start:end], is_trained=True)
+            done = complete[:end]
+        return tuple(ids), tuple(trained)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a raw text; markers such as `<|im_end|>` become their tokens, nothing is added."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, markers included."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def reply_text(self, ids: Sequence[int]) -> str:
+        """Text of a reply without the token that ended it; an unfinished character at the end is left out."""
+        kept = list(ids)
+        while kept and kept[-1] in self.stop_token_ids:
+            kept.pop()
+        return self.decode(kept).rstrip(_UNKNOWN_CHARACTER)
+
+    def parse(self, ids: Sequence[int]) -> ParsedReply:
+        """Take a sampled reply apart. Never raises: what cannot be parsed is content, or a call with raw arguments."""
+        return self.parse_text(self.reply_text(ids))
+
+    def parse_text(self, text: str) -> ParsedReply:
+        """As `parse`, for a text already cut at a stop string."""
+        return parse_reply(text, allow_bare_call=self._allow_bare_call)
+
+    def _append(self, ids: list[int], trained: list[bool], text: str, *, is_trained: bool) -> None:
+        piece = self.encode(text)
+        ids.extend(piece)
+        trained.extend([is_trained] * len(piece))
+
+    def _end_of_turn(self, text: str, start: int) -> int:
+        """Where the assistant's turn ends: after its last stop token; what follows (a newline) is glue."""
+        ends = [text.rfind(token, start) + len(token) for token in self._stop_texts() if text.rfind(token, start) >= 0]
+        return max(ends) if ends else len(text)
+
+    def _stop_texts(self) -> list[str]:
+        return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(self.stop_token_ids))]
+
+    def _render_spliced(
+        self, messages: Sequence[Message], tools: Sequence[Tool], known: dict[int, tuple[int, ...]]
+    ) -> tuple[int, ...] | None:
+        """Ids with the known replies spliced in, or None when the template refuses or alters the marks that stand in
+        for them."""
+        mark = _unused_mark(messages)
+        marked = list(messages)
+        for index in known:
+            marked[index] = Message(role="assistant", content=f"{mark}{index}{mark}")
+        ids: list[int] = []
+        done = ""  # the text up to and including the last mark
+        try:
+            for index, sampled in known.items():
+                prompt = self._text(marked[:index], tools)
+                place = f"{mark}{index}{mark}"
+                if not prompt.startswith(done):
+                    return None
+                ids.extend(self._piece(prompt[len(done) :], ids))
+                ids.extend(sampled)
+                complete = self._text(marked[: index + 1], tools, add_generation_prompt=False)
+                end = complete.find(place)
+                if end < 0:
+                    return None
+                done = complete[: end + len(place)]
+            whole = self._text(marked, tools)
+        except SettingError:
+            return None
+        if not whole.startswith(done):
+            return None
+        ids.extend(self._piece(whole[len(done) :], ids))
+        return tuple(ids)
+
+    def _piece(self, text: str, before: Sequence[int]) -> tuple[int, ...]:
+        """Ids of what follows `before`; the end-of-turn marker is left out when the sampler has already drawn it."""
+        if before and before[-1] in self.stop_token_ids:
+            for marker in self._stop_texts():
+                if text.startswith(marker):
+                    text = text[len(marker) :]
+                    break
+        return self.encode(text)
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[Tool], *, add_generation_prompt: bool = True) -> str:
+        if tools and not self.template.supports_tools:
+            raise SettingError(
+                "this base model's chat template has no tool support and it does not speak ChatML",
+                hint="choose a model with tool support, or one whose tokenizer has <|im_start|> and <|im_end|>",
+            )
+        attempts = [
+            _prepare(messages),
+            _prepare(messages, plain_arguments=False),
+            _prepare(messages, late_system_as_user=True),
+        ]
+        failure: Exception | None = None
+        for attempt in attempts:
+            try:
+                return self._apply(attempt, tools, add_generation_prompt)
+            except (TemplateError, TypeError, ValueError) as error:
+                failure = failure or error
+        raise SettingError(f"the model's chat template refuses this conversation: {failure}") from failure
+
+    def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool) -> str:
+        text = self._tokenizer.apply_chat_template(
+            messages,
+            tools=[tool.model_dump() for tool in tools] or None,
+            chat_template=self.template.text,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+        )
+        return str(text)
+
+
+def _prepare(
+    messages: Sequence[Message], *, plain_arguments: bool = True, late_system_as_user: bool = False
+) -> list[dict[str, Any]]:
+    """Messages as templates expect them: no None content, parsed arguments, system messages at the start merged into
+    one.
+
+    `plain_arguments`: arguments that do not parse go in as the raw string; else wrapped in an object, for templates
+    that need one.
+    `late_system_as_user`: system messages after the start become user turns, for templates that refuse them.
+    """
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        role = "system" if message.role == "developer" else message.role
+        if role == "system" and len(out) == 1 and out[0]["role"] == "system":
+            out[0]["content"] = "\n\n".join(part for part in (out[0]["content"], message.content) if part)
+            continue
+        if role == "system" and out and late_system_as_user:
+            role = "user"
+        entry: dict[str, Any] = {"role": role, "content": message.content or ""}
+        if message.reasoning_content:
+            entry["reasoning_content"] = message.reasoning_content
+        if message.tool_calls:
+            entry["tool_calls"] = [_prepare_call(call.id, call.function, plain_arguments) for call in message.tool_calls]
+        if message.tool_call_id is not None:
+            entry["tool_call_id"] = message.tool_call_id
+        if message.name is not None:
+            entry["name"] = message.name
+        out.append(entry)
+    return out
+
+
+def _prepare_call(call_id: str, function: Any, plain_arguments: bool) -> dict[str, Any]:
+    raw = function.arguments or "{}"
+    arguments: Any = parse_arguments(raw)
+    if arguments is None:
+        arguments = raw if plain_arguments else {"INVALID_JSON": raw}
+    return {"id": call_id, "type": "function", "function": {"name": function.name, "arguments": arguments}}
+
+
+def _unused_mark(messages: Sequence[Message]) -> str:
+    """A text that stands in for a spliced reply and occurs in no message."""
+    mark, number = "@@reply@@", 0
+    while any(mark in (message.content or "") for message in messages):
+        number += 1
+        mark = f"@@reply{number}@@"
+    return mark
+
+
+def _common_prefix(left: str, right: str) -> int:
+    if right.startswith(left):
+        return len(left)
+    for index, (first, second) in enumerate(zip(left, right, strict=False)):
+        if first != second:
+            return index
+    return min(len(left), len(right))
+
+
+def _stop_token_ids(tokenizer: Any) -> tuple[int, ...]:
+    vocabulary = tokenizer.get_vocab()
+    found = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    found.extend(vocabulary[token] for token in END_OF_TURN_TOKENS if token in vocabulary)
+    return tuple(dict.fromkeys(found))

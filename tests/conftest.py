@@ -1,0 +1,48 @@
+"""Fixtures for every part: a tiny ChatML tokenizer, built here, and the real 135M model's folder when this machine
+has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def build_tiny_tokenizer() -> Any:
+    """A byte-level tokenizer with ChatML markers: any text round-trips, and common words have several spellings in
+    tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = 'system user assistant tool_call tool_response name arguments {"name": "get", "arguments": {}} hello'
+    backend.train_from_iterator([text] * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    return build_tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The converted SmolLM2-135M-Instruct; tests that need it are marked real_model and skip with this reason
+    elsewhere."""
+    cache = Path(os.environ.get("JOURNEYMAN_CACHE", Path.home() / ".cache" / "journeyman"))
+    folder = cache / "models" / "smollm2-135m"
+    if not (folder / "model.safetensors").exists():
+        pytest.skip(f"no SmolLM2-135M weights at {folder}; `make setup` puts them there")
+    return folder
