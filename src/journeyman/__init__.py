@@ -1,0 +1,84 @@
+"""Journeyman trains a small open model to be good at one job: your agent's.
+
+The public names below are imported when they are first used, so that `import journeyman` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from journeyman.client.backend import connect as connect
+    from journeyman.client.gather import gather as gather
+    from journeyman.client.iterate import iterate as iterate
+    from journeyman.client.models import Model as Model
+    from journeyman.client.rollout import Rollout as Rollout
+    from journeyman.local import local as local
+    from journeyman.rewards.evidence import EvidenceJudge as EvidenceJudge
+    from journeyman.rewards.ruler import Ruler as Ruler
+    from journeyman.types.scenarios import Scenario as Scenario
+    from journeyman.types.settings import Grpo as Grpo
+    from journeyman.types.settings import LoraSettings as LoraSettings
+    from journeyman.types.settings import Sft as Sft
+    from journeyman.types.training import SftExample as SftExample
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "EvidenceJudge": "journeyman.rewards.evidence",
+    "Grpo": "journeyman.types.settings",
+    "LoraSettings": "journeyman.types.settings",
+    "Model": "journeyman.client.models",
+    "Rollout": "journeyman.client.rollout",
+    "Ruler": "journeyman.rewards.ruler",
+    "Scenario": "journeyman.types.scenarios",
+    "Sft": "journeyman.types.settings",
+    "SftExample": "journeyman.types.training",
+    "connect": "journeyman.client.backend",
+    "gather": "journeyman.client.gather",
+    "iterate": "journeyman.client.iterate",
+    "local": "journeyman.local",
+}
+
+__all__ = [
+    "EvidenceJudge",
+    "Grpo",
+    "LoraSettings",
+    "Model",
+    "Rollout",
+    "Ruler",
+    "Scenario",
+    "Sft",
+    "SftExample",
+    "__version__",
+    "connect",
+    "gather",
+    "iterate",
+    "local",
+]
+
+
+class _Package(ModuleType):
+    """This package. Importing the module `journeyman.local` must not hide the function `journeyman.local`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "local" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'journeyman' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,0 +1,59 @@
+"""Where things lie under a home folder. Names only: nothing here creates or reads a file.
+
+journeyman.db
+runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def scenarios(self) -> Path:
+        return self.path / "scenarios.jsonl"
+
+    @property
+    def adapters(self) -> Path:
+        return self.path / "adapters"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".training.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class HomeFolder:
+    """The folder that holds everything; absolute."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        return self.path / "journeyman.db"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def run(self, run: str) -> RunFolder:
+        return RunFolder(self.runs / run)

@@ -1,0 +1,117 @@
+"""Trainable models and their published versions (adapters)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from journeyman.store.database import Database
+from journeyman.store.tables import ADAPTERS, MODELS
+from journeyman.types.settings import LoraSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A trainable model: one per run and name."""
+
+    run: str
+    name: str
+    base: str
+    lora: LoraSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRow:
+    """A published version. `folder` is absolute; `fingerprint` is the one the trainer gave when it wrote it."""
+
+    run: str
+    model: str
+    step: int
+    folder: Path
+    fingerprint: str
+    created_at: float
+
+    @property
+    def name(self) -> str:
+        """`model@step`: what the engine and the turns call it."""
+        return f"{self.model}@{self.step}"
+
+
+class Models:
+    """The models and adapters of a store."""
+
+    def __init__(self, database: Database, home: Path) -> None:
+        self._database = database
+        self._home = home
+
+    def create(self, model: ModelRow) -> ModelRow:
+        """Record a model, or find the one of that run and name: it stays as it is."""
+        with self._database.write() as connection:
+            connection.execute(
+                insert(MODELS)
+                .values(
+                    run=model.run,
+                    name=model.name,
+                    base=model.base,
+                    lora=model.lora.model_dump_json(),
+                    created_at=time.time(),
+                )
+                .on_conflict_do_nothing()
+            )
+        found = self.find(model.run, model.name)
+        assert found is not None
+        return found
+
+    def find(self, run: str, name: str) -> ModelRow | None:
+        with self._database.read() as connection:
+            row = connection.execute(select(MODELS).where(MODELS.c.run == run, MODELS.c.name == name)).first()
+        return None if row is None else _model(row)
+
+    def list(self, run: str | None = None) -> tuple[ModelRow, ...]:
+        query = select(MODELS) if run is None else select(MODELS).where(MODELS.c.run == run)
+        with self._database.read() as connection:
+            return tuple(_model(row) for row in connection.execute(query.order_by(MODELS.c.created_at)))
+
+    def add_adapter(self, run: str, model: str, step: int, folder: Path, fingerprint: str) -> AdapterRow:
+        """Register a published version. `folder` lies under the home folder."""
+        row = AdapterRow(run, model, step, folder, fingerprint, time.time())
+        values = {
+            "folder": folder.relative_to(self._home).as_posix(),
+            "fingerprint": fingerprint,
+            "state": "published",
+            "created_at": row.created_at,
+        }
+        with self._database.write() as connection:
+            connection.execute(
+                insert(ADAPTERS)
+                .values(run=run, model=model, step=step, **values)
+                .on_conflict_do_update(index_elements=["run", "model", "step"], set_=values)
+            )
+        return row
+
+    def adapters(self, run: str, model: str) -> tuple[AdapterRow, ...]:
+        """The published versions of a model, the oldest first."""
+        query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "published")
+        with self._database.read() as connection:
+            return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
+
+    def orphan_adapters(self, run: str, model: str, after_step: int) -> None:
+        """Withdraw versions newer than the checkpoint a resume starts from: their steps will be made again, differently."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(ADAPTERS)
+                .where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.step > after_step)
+                .values(state="orphaned")
+            )
+
+    def _adapter(self, row: Row[Any]) -> AdapterRow:
+        return AdapterRow(row.run, row.model, row.step, self._home / row.folder, row.fingerprint, row.created_at)
+
+
+def _model(row: Row[Any]) -> ModelRow:
+    return ModelRow(row.run, row.name, row.base, LoraSettings.model_validate_json(row.lora))

@@ -1,0 +1,167 @@
+"""Rollouts and their turns: opened, filled while they are served, sealed, read back as trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from journeyman.errors import NotFoundError, StoreError
+from journeyman.store.database import Database
+from journeyman.store.tables import ROLLOUTS, TURNS
+from journeyman.types.training import FinishRollout
+from journeyman.types.trajectory import Trajectory, Turn, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model."""
+
+    id: str
+    run: str | None
+    model: str
+    scenario_id: str
+    max_turns: int
+    started_at: float
+    is_sealed: bool
+
+
+class Rollouts:
+    """The rollouts of a store. Unknown ids raise NotFoundError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(
+        self, rollout_id: str, token: str, *, model: str, scenario_id: str, max_turns: int, run: str | None = None
+    ) -> RolloutRow:
+        """Record that a rollout begins now. The token itself is not stored, only its hash."""
+        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False)
+        with self._database.write() as connection:
+            connection.execute(
+                insert(ROLLOUTS).values(
+                    id=rollout_id,
+                    token_hash=_hash(token),
+                    run=run,
+                    model=model,
+                    scenario_id=scenario_id,
+                    max_turns=max_turns,
+                    started_at=row.started_at,
+                )
+            )
+        return row
+
+    def get(self, rollout_id: str) -> RolloutRow:
+        with self._database.read() as connection:
+            return _row(_find(connection, rollout_id))
+
+    def find_by_token(self, token: str) -> RolloutRow | None:
+        """The rollout that a token opens, sealed or not; None for a token that was never given out."""
+        with self._database.read() as connection:
+            row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.token_hash == _hash(token))).first()
+        return None if row is None else _row(row)
+
+    def list_open(self) -> tuple[RolloutRow, ...]:
+        with self._database.read() as connection:
+            rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.outcome.is_(None)).order_by("started_at"))
+            return tuple(_row(row) for row in rows)
+
+    def append_turn(self, rollout_id: str, turn: Turn) -> None:
+        """Store a turn; it is durable when this returns.
+
+        Raises StoreError when the rollout is sealed or the turn's index is not the next.
+        """
+        with self._database.write() as connection:
+            if _find(connection, rollout_id).outcome is not None:
+                raise StoreError(f"rollout {rollout_id} is sealed: its turn {turn.index} was not stored")
+            expected = connection.execute(select(func.count()).select_from(TURNS).where(TURNS.c.rollout == rollout_id)).scalar_one()
+            if turn.index != expected:
+                raise StoreError(f"rollout {rollout_id}: the next turn has index {expected}, got {turn.index}")
+            connection.execute(
+                insert(TURNS).values(
+                    rollout=rollout_id,
+                    index=turn.index,
+                    adapter=turn.adapter,
+                    body_hash=turn.body_hash,
+                    num_prompt_tokens=len(turn.prompt_ids),
+                    num_sampled_tokens=len(turn.sampled_ids),
+                    turn=turn.model_dump_json(),
+                )
+            )
+
+    def turns(self, rollout_id: str) -> tuple[Turn, ...]:
+        with self._database.read() as connection:
+            return _turns(connection, rollout_id)
+
+    def seal(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
+        """End a rollout. Sealing again changes nothing and returns the trajectory as it was sealed first."""
+        with self._database.write() as connection:
+            if _find(connection, rollout_id).outcome is None:
+                connection.execute(
+                    update(ROLLOUTS)
+                    .where(ROLLOUTS.c.id == rollout_id)
+                    .values(outcome=outcome.model_dump_json(), reward=outcome.reward)
+                )
+            return _trajectory(connection, rollout_id)
+
+    def trajectory(self, rollout_id: str) -> Trajectory:
+        """The complete record, also of a rollout that is still open (then with the turns so far)."""
+        with self._database.read() as connection:
+            return _trajectory(connection, rollout_id)
+
+    def list_of_run(self, run: str) -> tuple[RolloutRow, ...]:
+        with self._database.read() as connection:
+            rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.run == run).order_by("started_at"))
+            return tuple(_row(row) for row in rows)
+
+    def set_rewards(self, rewards: Mapping[str, float | None], verdicts: Mapping[str, Verdict] | None = None) -> None:
+        """Keep what a judge said, by trajectory id."""
+        with self._database.write() as connection:
+            for rollout_id, reward in rewards.items():
+                _find(connection, rollout_id)
+                values: dict[str, Any] = {"reward": reward}
+                if verdicts is not None and rollout_id in verdicts:
+                    values["verdict"] = verdicts[rollout_id].model_dump_json()
+                connection.execute(update(ROLLOUTS).where(ROLLOUTS.c.id == rollout_id).values(**values))
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _find(connection: Connection, rollout_id: str) -> Row[Any]:
+    row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.id == rollout_id)).first()
+    if row is None:
+        raise NotFoundError(f"there is no rollout {rollout_id!r}", hint="it may belong to another home folder")
+    return row
+
+
+def _row(row: Row[Any]) -> RolloutRow:
+    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed=row.outcome is not None)
+
+
+def _turns(connection: Connection, rollout_id: str) -> tuple[Turn, ...]:
+    rows = connection.execute(select(TURNS.c.turn).where(TURNS.c.rollout == rollout_id).order_by(TURNS.c.index))
+    return tuple(Turn.model_validate_json(text) for (text,) in rows)
+
+
+def _trajectory(connection: Connection, rollout_id: str) -> Trajectory:
+    row = _find(connection, rollout_id)
+    outcome = FinishRollout() if row.outcome is None else FinishRollout.model_validate_json(row.outcome)
+    return Trajectory(
+        id=row.id,
+        scenario_id=row.scenario_id,
+        model=row.model,
+        turns=_turns(connection, rollout_id),
+        tool_events=outcome.tool_events,
+        reward=row.reward,
+        metrics=outcome.metrics,
+        error=outcome.error,
+        verdict=None if row.verdict is None else Verdict.model_validate_json(row.verdict),
+        started_at=row.started_at,
+        seconds=outcome.seconds,
+    )

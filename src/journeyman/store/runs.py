@@ -1,0 +1,127 @@
+"""Runs and the metrics of their steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from journeyman.errors import NotFoundError
+from journeyman.store.database import Database
+from journeyman.store.tables import RUNS, STEPS
+from journeyman.types.runs import RunInfo, RunState, StepMetrics
+
+
+class Runs:
+    """The runs of a store. Unknown ids raise NotFoundError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, run: str, *, kind: str, base: str, settings: Mapping[str, Any] | None = None) -> RunInfo:
+        """Create a run, or find the one of that id: it stays as it is."""
+        now = time.time()
+        with self._database.write() as connection:
+            connection.execute(
+                insert(RUNS)
+                .values(
+                    id=run,
+                    kind=kind,
+                    base=base,
+                    state="created",
+                    phase="",
+                    step=0,
+                    settings=json.dumps(dict(settings or {})),
+                    created_at=now,
+                    updated_at=now,
+                )
+                .on_conflict_do_nothing()
+            )
+        return self.get(run)
+
+    def get(self, run: str) -> RunInfo:
+        with self._database.read() as connection:
+            row = connection.execute(select(RUNS).where(RUNS.c.id == run)).first()
+        if row is None:
+            known = [info.id for info in self.list()]
+            hint = f"known runs: {', '.join(known[:10])}" if known else "this home folder has no runs yet"
+            raise NotFoundError(f"there is no run {run!r}", hint=hint)
+        return _info(row)
+
+    def list(self) -> tuple[RunInfo, ...]:
+        """All runs, the newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(RUNS).order_by(RUNS.c.created_at.desc(), RUNS.c.id))
+            return tuple(_info(row) for row in rows)
+
+    def update(
+        self,
+        run: str,
+        *,
+        state: RunState | None = None,
+        phase: str | None = None,
+        step: int | None = None,
+        error: str | None = None,
+    ) -> RunInfo:
+        """Change what is given. A run that goes on (state "running") loses its error."""
+        values: dict[str, Any] = {"updated_at": time.time()}
+        given = {"state": state, "phase": phase, "step": step, "error": error}
+        values.update({name: value for name, value in given.items() if value is not None})
+        if state == "running":
+            values["error"] = None
+        with self._database.write() as connection:
+            connection.execute(update(RUNS).where(RUNS.c.id == run).values(**values))
+        return self.get(run)
+
+    def add_step(self, metrics: StepMetrics) -> None:
+        """Keep the metrics of a step. Metrics of a step that is there already are merged into it, the new values win."""
+        self.get(metrics.run)
+        key = (STEPS.c.run == metrics.run) & (STEPS.c.phase == metrics.phase) & (STEPS.c.step == metrics.step)
+        with self._database.write() as connection:
+            before = connection.execute(select(STEPS.c.metrics).where(key)).scalar_one_or_none()
+            merged = {**(json.loads(before) if before else {}), **metrics.metrics}
+            connection.execute(
+                insert(STEPS)
+                .values(
+                    run=metrics.run,
+                    phase=metrics.phase,
+                    step=metrics.step,
+                    time=metrics.time,
+                    metrics=json.dumps(merged),
+                )
+                .on_conflict_do_update(
+                    index_elements=["run", "phase", "step"],
+                    set_={"time": metrics.time, "metrics": json.dumps(merged)},
+                )
+            )
+
+    def steps(self, run: str, phase: str | None = None) -> tuple[StepMetrics, ...]:
+        """The metrics of a run in the order of time."""
+        self.get(run)
+        query = select(STEPS).where(STEPS.c.run == run)
+        if phase is not None:
+            query = query.where(STEPS.c.phase == phase)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(STEPS.c.time, STEPS.c.step)).all()
+        return tuple(
+            StepMetrics(run=row.run, phase=row.phase, step=row.step, time=row.time, metrics=json.loads(row.metrics)) for row in rows
+        )
+
+
+def _info(row: Row[Any]) -> RunInfo:
+    return RunInfo(
+        id=row.id,
+        kind=row.kind,
+        base=row.base,
+        state=row.state,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        settings=json.loads(row.settings),
+        phase=row.phase,
+        step=row.step,
+        error=row.error,
+    )

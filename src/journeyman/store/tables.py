@@ -1,0 +1,114 @@
+"""The tables of the store and the number of their layout. Not for queries: each noun has its own file."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+#: Raised by one whenever a table changes; `database.py` refuses a store with a higher number.
+SCHEMA_VERSION: Final = 1
+
+METADATA = MetaData()
+
+SCHEMA = Table(
+    "schema",
+    METADATA,
+    Column("version", Integer, nullable=False),
+    Column("written_by", String, nullable=False),
+)
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("base", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("error", Text),
+    Column("settings", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+# (run, phase, step) is the key: a step repeated after a resume replaces its numbers.
+STEPS = Table(
+    "steps",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("phase", String, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("metrics", Text, nullable=False),
+)
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("base", String, nullable=False),
+    Column("lora", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+ADAPTERS = Table(
+    "adapters",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("folder", String, nullable=False),  # relative to the home folder, so that a home can be moved
+    Column("fingerprint", String, nullable=False),
+    Column("state", String, nullable=False),  # published | orphaned
+    Column("created_at", Float, nullable=False),
+)
+
+# A rollout's token is a secret while the rollout is open: only its sha256 is kept.
+ROLLOUTS = Table(
+    "rollouts",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("token_hash", String, nullable=False, unique=True),
+    Column("run", String),
+    Column("model", String, nullable=False),
+    Column("scenario_id", String, nullable=False),
+    Column("max_turns", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("outcome", Text),  # FinishRollout as JSON; NULL while the rollout is open
+    Column("reward", Float),
+    Column("verdict", Text),
+    Index("rollouts_by_run", "run", "started_at"),
+)
+
+TURNS = Table(
+    "turns",
+    METADATA,
+    Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("adapter", String),
+    Column("body_hash", String, nullable=False),
+    Column("num_prompt_tokens", Integer, nullable=False),
+    Column("num_sampled_tokens", Integer, nullable=False),
+    Column("turn", Text, nullable=False),  # Turn as JSON
+)
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("run", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("key", String),
+    Column("body_hash", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("error_code", String),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("run", "model", "key", name="one_job_per_key"),
+)

@@ -1,0 +1,162 @@
+"""A checkpoint is complete or absent, wherever its writer is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from journeyman.errors import StoreError
+from journeyman.store import Checkpoints
+from journeyman.store.checkpoints import replaced_folder
+
+
+def writer(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "weights.bin").write_text(text)
+        (folder / "sub" / "optimizer.bin").write_text(text * 2)
+
+    return write
+
+
+def test_the_newest_checkpoint_is_found_with_its_memo(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.newest() is None
+    checkpoints.save(9, writer("nine"), {"job": "j9"})
+    checkpoints.save(10, writer("ten"), {"job": "j10"})
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.step, newest.memo) == (10, {"job": "j10"})
+    assert (newest.folder / "weights.bin").read_text() == "ten"
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in range(5):
+        checkpoints.save(step, writer(str(step)))
+    checkpoints.keep_newest(2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"))
+    checkpoints.save(1, writer("new"))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.folder / "weights.bin").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"))
+    bad = checkpoints.save(2, writer("good")).folder
+    if damage == "cut":
+        (bad / "weights.bin").write_text("go")
+    else:
+        (bad / ("weights.bin" if damage == "missing" else "checkpoint.json")).unlink()
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 1
+
+
+def test_a_writer_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise RuntimeError("the trainer broke")
+
+    with pytest.raises(RuntimeError, match="the trainer broke"):
+        Checkpoints(tmp_path).save(1, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_store_error_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"))
+
+    def full(folder: Path) -> None:
+        raise OSError(28, os.strerror(28), str(folder))
+
+    with pytest.raises(StoreError, match="No space left") as caught:
+        checkpoints.save(1, full)
+    assert "untouched" in str(caught.value)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.folder / "weights.bin").read_text() == "old"
+
+
+def test_an_adapter_folder_appears_whole(tmp_path: Path) -> None:
+    with replaced_folder(tmp_path / "m@1") as aside:
+        (aside / "adapter.bin").write_text("x")
+        assert not (tmp_path / "m@1").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m@1"]
+
+
+# The child replaces os functions by ones that kill it at a named point: before or after the n-th call of one of them.
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from journeyman.store import Checkpoints
+
+folder, function, number, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+owner = os if function == "fsync" else Path
+real, calls = getattr(owner, function), 0
+
+def lethal(*args, **options):
+    global calls
+    calls += 1
+    if calls == number and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*args, **options)
+    if calls == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+def write(target):
+    (target / "weights.bin").write_text("new")
+    (target / "optimizer.bin").write_text("new")
+
+setattr(owner, function, lethal)
+Checkpoints(folder).save(int(sys.argv[5]), write, {"text": "new"})
+os._exit(0)
+"""
+
+_POINTS = [
+    ("write_text", 1, "after"),  # one of two files written
+    ("write_text", 3, "before"),  # all files, no manifest
+    ("fsync", 1, "before"),  # manifest, nothing synced
+    ("fsync", 3, "after"),  # half synced
+    ("rename", 1, "before"),  # complete aside
+    ("rename", 1, "after"),  # first rename done
+    ("rename", 2, "before"),  # replacing: the old one is aside, the new one not yet there
+    ("rename", 2, "after"),
+]
+
+
+@pytest.mark.parametrize("step", [2, 1], ids=["a new step", "the same step again"])
+@pytest.mark.parametrize(("function", "number", "when"), _POINTS)
+def test_a_kill_at_any_point_leaves_a_complete_newest_checkpoint(
+    tmp_path: Path, function: str, number: int, when: str, step: int
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"), {"text": "old"})
+    command = [sys.executable, "-c", _CHILD, str(tmp_path), function, str(number), when, str(step)]
+    process = subprocess.run(command, timeout=60, check=False)
+    has_one_rename = step == 2
+    expected = 0 if function == "rename" and number == 2 and has_one_rename else -signal.SIGKILL
+    assert process.returncode == expected
+    checkpoints.clean()
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.folder / "weights.bin").read_text() == newest.memo["text"]
+    assert all(not path.name.startswith(".") for path in tmp_path.iterdir())
+    next_one = Checkpoints(tmp_path).save(3, writer("next"))
+    assert Checkpoints(tmp_path).newest() == next_one
