@@ -1,0 +1,81 @@
+"""Puts the commands together and is the one place where an error becomes a message and an exit code.
+
+Exit codes: 0 done; 1 something failed; 2 wrong input; 70 a bug; 130 interrupted with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from journeyman.cli.console import INTERRUPTED, failures, show_bug, show_failure
+from journeyman.cli.doctor import doctor
+from journeyman.cli.evaluate import evaluate
+from journeyman.cli.mcp import mcp
+from journeyman.cli.models import models
+from journeyman.cli.runs import runs
+from journeyman.cli.serve import serve
+from journeyman.errors import JourneymanError
+
+_HELP = """Train a small open model to be good at one job: your agent's.
+
+Start with [bold]journeyman mcp train --server "CMD"[/bold]; look first with [bold]journeyman mcp tools[/bold] and
+[bold]journeyman mcp scenarios[/bold]. Check this machine with [bold]journeyman doctor[/bold]."""
+
+
+def build() -> typer.Typer:
+    """The program as a typer application."""
+    app = typer.Typer(
+        name="journeyman",
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    app.add_typer(mcp, name="mcp")
+    app.command("eval")(evaluate)
+    app.command("serve")(serve)
+    app.add_typer(runs, name="runs")
+    app.add_typer(models, name="models")
+    app.command("doctor")(doctor)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. `--debug` anywhere shows tracebacks instead of messages."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        build()(words, prog_name="journeyman")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        failures().print("interrupted")
+        return INTERRUPTED
+    except JourneymanError as error:
+        if is_debug:
+            raise
+        return show_failure(error)
+    except Exception as error:  # the top handler of the program
+        if is_debug:
+            raise
+        return show_bug(error)
+    return 0
+
+
+def _program(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,  # noqa: ARG001 - see run()
+) -> None:
+    if version:
+        from journeyman import __version__
+
+        typer.echo(f"journeyman {__version__}")
+        raise typer.Exit

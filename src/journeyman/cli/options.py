@@ -1,0 +1,58 @@
+"""Options that several commands share, so that they are spelt and explained once. Imports only what `--help` needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="Folder of runs, adapters and reports [default: .journeyman, or JOURNEYMAN_HOME].", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base", help="Base model: smollm2-135m, a folder, or a Hugging Face id [default: smollm2-135m].", show_default=False
+    ),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option("--server", help='Command that starts an MCP server on stdio, e.g. "python -m mcp_server_time".', metavar="CMD"),
+]
+UrlOption = Annotated[str | None, typer.Option("--url", help="URL of an MCP server (streamable HTTP).", metavar="URL")]
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option("--header", help='HTTP header for --url, e.g. "Authorization: Bearer TOKEN"; repeatable.', metavar="NAME: VALUE"),
+]
+EnvOption = Annotated[
+    list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")
+]
+ToolsOption = Annotated[
+    str | None, typer.Option("--tools", help="Use only these tools, separated by commas [default: all that read].", metavar="NAMES")
+]
+AllowWritesOption = Annotated[
+    bool,
+    typer.Option("--allow-writes", help="Also use tools that write or delete: they ARE called. Give a server that may be spoilt."),
+]
+WriterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--writer", help="Model that words the tasks, e.g. openai/gpt-5-mini [default: templates, no model].", metavar="MODEL"
+    ),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling [default: 0].", show_default=False)
+]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
+
+
+def home_folder(given: Path | None) -> Path:
+    """The home folder: as given, else from the environment, else the default."""
+    from journeyman import config
+
+    return given.expanduser() if given is not None else config.home_folder()

@@ -1,0 +1,171 @@
+"""`journeyman runs list | show | compare`: what was trained here, and how it went."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from journeyman.cli.options import HomeOption, JsonOption, home_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from journeyman.store.store import Store
+    from journeyman.types.runs import RunInfo, StepMetrics
+
+runs = typer.Typer(help="Runs: list them, look at one, compare several.", no_args_is_help=True)
+
+RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN")]
+
+
+@runs.command("list")
+def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """All runs of the home folder, the newest first."""
+    from rich.table import Table
+
+    from journeyman.cli.console import output
+
+    console, where = output(), home_folder(home)
+    with open_store(where) as store:
+        infos = store.runs.list()
+    if as_json:
+        print(json.dumps([info.model_dump() for info in infos], indent=2))
+        return
+    if not infos:
+        console.print(f'no runs in {where} yet; start one with: journeyman mcp train --server "CMD"', highlight=False)
+        return
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("run", "state", "phase", "step", "base", "started"):
+        table.add_column(name)
+    for info in infos:
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created_at))
+        table.add_row(info.id, _state(info), info.phase, str(info.step), info.base, started)
+    console.print(table)
+
+
+@runs.command("show")
+def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """One run: settings, steps, adapters, report, and how to serve or resume it."""
+    from rich.markup import escape
+
+    from journeyman.cli.console import output
+
+    where = home_folder(home)
+    with open_store(where) as store:
+        info = store.runs.get(run)
+        steps = store.runs.steps(run)
+        adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
+        report = store.home.run(run).report
+    if as_json:
+        shown = info.model_dump() | {
+            "steps": [step.model_dump() for step in steps],
+            "adapters": [{"name": one.name, "folder": str(one.folder), "fingerprint": one.fingerprint} for one in adapters],
+            "report": str(report) if report.is_dir() else None,
+        }
+        print(json.dumps(shown, indent=2))
+        return
+    console = output()
+    console.print(
+        f"[bold]{escape(info.id)}[/]  {info.kind}  base {escape(info.base)}  {_state(info)}  step {info.step}", highlight=False
+    )
+    if info.error:
+        console.print(f"[red]{escape(info.error)}[/]", highlight=False)
+    console.print(_step_table(steps) if steps else "no steps yet")
+    for adapter in adapters[-1:]:
+        console.print(f"newest adapter  {escape(adapter.name)}  {escape(str(adapter.folder))}", highlight=False, soft_wrap=True)
+    if report.is_dir():
+        console.print(f"report          {escape(str(report))}", highlight=False, soft_wrap=True)
+    for line in _next_commands(info, where, bool(adapters)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@runs.command("compare")
+def compare_runs(
+    names: Annotated[list[str], typer.Argument(help="Two or more run ids.", metavar="RUN RUN...")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Settings that differ between runs, and the readings of their last step side by side."""
+    from rich.table import Table
+
+    from journeyman.cli.console import output
+    from journeyman.errors import SettingError
+
+    if len(names) < 2:
+        raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN")
+    with open_store(home_folder(home)) as store:
+        infos = [store.runs.get(name) for name in names]
+        lasts = [_last_metrics(store.runs.steps(name, "train")) for name in names]
+    rows = {name: [str(info.step) for info in infos] for name in ("step",)}
+    rows |= _differences([_flat(info.settings) | {"base": info.base} for info in infos])
+    for name in sorted({name for last in lasts for name in last}):
+        rows[name] = [f"{last[name]:.4g}" if name in last else "" for last in lasts]
+    if as_json:
+        print(json.dumps({run: {name: values[at] for name, values in rows.items()} for at, run in enumerate(names)}, indent=2))
+        return
+    table = Table("", *names, box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    output().print(table)
+
+
+def open_store(home: Path) -> Store:
+    """The store of a home folder that is there already; looking at runs never makes one."""
+    from journeyman.errors import StoreError
+    from journeyman.store.store import Store
+
+    if not home.is_dir():
+        raise StoreError(f"there is no home folder {home}", hint='give --home, or start a run: journeyman mcp train --server "CMD"')
+    return Store.open(home)
+
+
+def _state(info: RunInfo) -> str:
+    colours = {"running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
+    return f"[{colours.get(info.state, 'default')}]{info.state}[/]"
+
+
+def _step_table(steps: Sequence[StepMetrics]) -> object:
+    from rich.table import Table
+
+    columns = {
+        "reward/mean": "reward", "reward/success": "success", "train/kl_to_base": "KL to base", "train/entropy": "entropy",
+        "train/num_groups_without_spread": "no spread", "train/seconds": "seconds",
+    }  # fmt: skip
+    table = Table("phase", "step", *columns.values(), box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for step in steps[-20:]:
+        cells = [f"{step.metrics[name]:.3g}" if name in step.metrics else "" for name in columns]
+        table.add_row(step.phase, str(step.step), *cells)
+    return table
+
+
+def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
+    lines = []
+    if info.state != "done" and info.kind == "mcp":
+        lines.append(f"resume          journeyman mcp train --resume {info.id} --home {home}")
+    if has_adapters:
+        lines.append(f"serve           journeyman serve --run {info.id} --home {home}")
+        lines.append(f"evaluate        journeyman eval {info.id} --home {home}")
+    return lines
+
+
+def _last_metrics(steps: Sequence[StepMetrics]) -> dict[str, float]:
+    return steps[-1].metrics if steps else {}
+
+
+def _flat(settings: object, prefix: str = "") -> dict[str, str]:
+    if not isinstance(settings, dict):
+        return {prefix: str(settings)}
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _differences(settings: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    names = sorted({name for one in settings for name in one})
+    rows = {name: [one.get(name, "") for one in settings] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}

@@ -1,0 +1,64 @@
+"""The house rules that no linter checks: sizes, names, headers. Complexity and imports are checked by ruff and import-linter."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "src" / "journeyman").rglob("*.py"))
+FILES = SOURCES + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_the_rules_look_at_real_files() -> None:
+    assert len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_fits_on_few_screens(path: Path) -> None:
+    num_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_FILE_LINES, f"{name_of(path)} has {num_lines} lines: give one of its jobs a file of its own"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_function_fits_on_one_screen(path: Path) -> None:
+    long = {
+        f"{node.name} (line {node.lineno}): {node.end_lineno - node.lineno + 1} lines"
+        for node in functions_of(path)
+        if node.end_lineno is not None and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    }
+    assert not long, f"{name_of(path)}: {', '.join(sorted(long))}; the limit is {MAX_FUNCTION_LINES}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.name == "__init__.py" and not text.strip():
+        return
+    assert ast.get_docstring(ast.parse(text)), f"{name_of(path)} opens without a docstring: what is it for, and not for?"
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    vague = [name_of(path) for path in FILES if path.stem in VAGUE_NAMES or VAGUE_NAMES & set(path.parent.parts[-3:])]
+    assert not vague, f"name these after the one thing they do: {vague}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_top_handlers_catch_everything(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bare = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    assert not bare, f"{name_of(path)} catches everything in line {bare}: name the errors"
