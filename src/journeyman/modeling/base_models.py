@@ -162,11 +162,7 @@ def _snapshot(name: str, patterns: list[str], *, local_files_only: bool) -> Path
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(
-                name, allow_patterns=patterns, ignore_patterns=_HUB_EXTRA, local_files_only=local_files_only
-            )
-        )
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=_HUB_EXTRA, local_files_only=local_files_only))
     except RepositoryNotFoundError as error:
         raise ModelNotFoundError(
             f"the Hugging Face hub has no model {name!r} that this account may read",

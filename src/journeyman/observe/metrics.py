@@ -44,9 +44,7 @@ class JsonlMetrics:
     def __enter__(self) -> JsonlMetrics:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def _failure(self, error: OSError) -> StoreError:
