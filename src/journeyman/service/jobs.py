@@ -1,0 +1,114 @@
+"""Training jobs: queued, one at a time per model, waited for, found again by their key. Not for what a job does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from journeyman.errors import JourneymanError, SettingError, error_code
+from journeyman.store.jobs import INTERRUPTED, JobRow, JobTable
+from journeyman.trainer.base import OnProgress
+from journeyman.types.training import JobStatus, TrainResult
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[str, OnProgress], Awaitable[TrainResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What identifies a job. `key` is the client's idempotency key, `body_hash` a hash of what it asked for."""
+
+    run: str
+    model: str
+    kind: str
+    body_hash: str
+    key: str | None = None
+
+
+class Jobs:
+    """Runs jobs as tasks on the current event loop. A job that fails keeps its error; the next one of its model runs."""
+
+    def __init__(self, table: JobTable) -> None:
+        self._table = table
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # model -> whose turn it is
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._live: dict[str, JobStatus] = {}
+
+    def submit(self, request: JobRequest, work: Work) -> JobStatus:
+        """Queue a job, or find the one that came with the same key before.
+
+        Raises SettingError when the key came with another body.
+        """
+        if request.key is not None:
+            known = self._table.find(request.run, request.model, request.key)
+            if known is not None and known.body_hash != request.body_hash:
+                raise SettingError(
+                    f"the idempotency key {request.key!r} came with another training job before",
+                    hint="give every job a key of its own, and repeat a job only unchanged",
+                )
+            if known is not None and known.status.error_code != INTERRUPTED:
+                return self._live.get(known.status.id, known.status)
+        status = JobStatus(id=f"job_{uuid.uuid4().hex[:16]}", state="queued")
+        self._table.add(JobRow(request.run, request.model, request.kind, request.key, request.body_hash, status))
+        self._live[status.id] = status
+        task = asyncio.create_task(self._run(status.id, request.model, work), name=status.id)
+        self._tasks[status.id] = task
+        task.add_done_callback(lambda _: self._forget(status.id))
+        return status
+
+    def get(self, job_id: str) -> JobStatus:
+        """Raises NotFoundError for an unknown id."""
+        return self._live.get(job_id) or self._table.get(job_id).status
+
+    async def wait(self, job_id: str, seconds: float) -> JobStatus:
+        """The status when the job ends, or after `seconds`, whichever is first."""
+        task = self._tasks.get(job_id)
+        if task is not None:
+            await asyncio.wait([task], timeout=max(seconds, 0.0))
+        return self.get(job_id)
+
+    async def close(self, timeout_seconds: float = 120.0) -> None:
+        """Drop what is queued or running; each is recorded as interrupted."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_seconds)
+            if late:
+                _log.warning("%d training jobs did not stop within %.0f s", len(late), timeout_seconds)
+
+    async def _run(self, job_id: str, model: str, work: Work) -> None:
+        def on_progress(fraction: float) -> None:
+            running = self._live.get(job_id)
+            if running is not None and running.state == "running":
+                self._live[job_id] = running.model_copy(update={"progress": min(max(fraction, 0.0), 1.0)})
+
+        try:
+            async with self._turns[model]:
+                self._set(JobStatus(id=job_id, state="running"))
+                result = await work(job_id, on_progress)
+            self._set(JobStatus(id=job_id, state="done", progress=1.0, result=result))
+        except asyncio.CancelledError:
+            self._fail(job_id, "the server stopped before this job ended; nothing of it was kept", INTERRUPTED)
+            raise
+        except JourneymanError as error:
+            self._fail(job_id, str(error), error_code(error))
+        except Exception as error:  # the top handler of a job: whatever it was, the job's owner is told
+            _log.exception("training job %s failed", job_id)
+            self._fail(job_id, f"{type(error).__name__}: {error}", "failed")
+
+    def _fail(self, job_id: str, error: str, code: str) -> None:
+        self._set(JobStatus(id=job_id, state="failed", error=error, error_code=code))
+
+    def _set(self, status: JobStatus) -> None:
+        self._live[status.id] = status
+        self._table.set_status(status)
+
+    def _forget(self, job_id: str) -> None:
+        self._tasks.pop(job_id, None)
+        self._live.pop(job_id, None)

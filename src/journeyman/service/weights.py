@@ -1,0 +1,222 @@
+"""Versions of trainable models: published from a trainer, loaded into the engine, resolved by name, unloaded when nobody needs them.
+
+The only link between trainer and engine: a folder `model@step` and its fingerprint. Not for training or sampling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from journeyman.engine.base import Engine
+from journeyman.errors import AdapterError, NotFoundError
+from journeyman.store.checkpoints import replaced_folder
+from journeyman.store.models import AdapterRow
+from journeyman.store.store import Store
+from journeyman.trainer.base import Trainer
+from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
+
+_log = logging.getLogger(__name__)
+
+BASE = "base"
+_PROBE_TOKENS = 4
+_KEEP_NEWEST_LOADED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAdapter:
+    """An adapter on disk that is not published yet."""
+
+    run: str
+    model: str
+    step: int
+    folder: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publish found out. `probe_change` is the largest change of a probe log-probability against the version before."""
+
+    adapter: AdapterRow
+    probe_change: float
+    notes: tuple[str, ...] = ()
+
+
+class Weights:
+    """Publishes and serves versions.
+
+    Args:
+        engine: where adapters are loaded.
+        store: where versions are registered.
+        probe_ids: a short prompt, sampled greedily after each publish.
+    """
+
+    def __init__(self, engine: Engine, store: Store, *, probe_ids: tuple[int, ...]) -> None:
+        self._engine = engine
+        self._store = store
+        self._probe_ids = probe_ids
+        self._versions: dict[str, dict[int, AdapterRow]] = {}
+        self._pins: dict[str, str] = {}  # holder -> adapter
+        self._probes: dict[str, Sample] = {}  # model -> probe of its newest version
+        self._changing = asyncio.Lock()
+        self._num_uses = 0
+
+    @property
+    def models(self) -> Mapping[str, Mapping[int, AdapterRow]]:
+        """Every served model and its versions by step."""
+        return self._versions
+
+    def add_model(self, run: str, name: str) -> None:
+        """Serve the versions of a model that the store knows; loading them happens when they are asked for."""
+        self._versions[name] = {row.step: row for row in self._store.models.adapters(run, name)}
+
+    def resolve(self, model: str) -> str | None:
+        """The adapter that serves a model name: `name` (newest), `name@step`, or None for "base" and the base's own name.
+
+        Raises NotFoundError for any other name.
+        """
+        if model in (BASE, self._engine.info.base):
+            return None
+        name, _, step = model.partition("@")
+        versions = self._versions.get(name)
+        if not versions:
+            known = ", ".join([BASE, *(known for known, steps in self._versions.items() if steps)])
+            raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
+        if not step:
+            return versions[max(versions)].name
+        if not step.isdecimal() or int(step) not in versions:
+            steps = ", ".join(str(number) for number in sorted(versions)[-10:])
+            raise NotFoundError(f"model {name!r} has no version {step!r}", hint=f"its newest versions: {steps}")
+        return versions[int(step)].name
+
+    async def pin(self, holder: str, model: str) -> str | None:
+        """Resolve a name, load that version if it is not, and keep it loaded until `unpin(holder)`."""
+        adapter = self.resolve(model)
+        if adapter is not None:
+            self._pins[holder] = adapter
+            try:
+                await self._ensure_loaded(adapter)
+            except BaseException:
+                self.unpin(holder)
+                raise
+        return adapter
+
+    def unpin(self, holder: str) -> None:
+        """The holder is done. Unknown holders are fine: a rollout may have been opened by an earlier process."""
+        self._pins.pop(holder, None)
+
+    @asynccontextmanager
+    async def using(self, model: str) -> AsyncIterator[str | None]:
+        """Resolve a name and keep that version loaded while the block runs: for one request."""
+        self._num_uses += 1
+        holder = f"request-{self._num_uses}"
+        adapter = await self.pin(holder, model)
+        try:
+            yield adapter
+        finally:
+            self.unpin(holder)
+
+    def write(self, run: str, model: str, trainer: Trainer) -> WrittenAdapter:
+        """Write the trainer's adapter to its folder, whole or not at all. Blocks; call it from a worker thread."""
+        step = trainer.step
+        folder = self._store.home.run(run).adapters / f"{model}@{step}"
+        with replaced_folder(folder) as aside:
+            fingerprint = trainer.save_adapter(aside)
+        return WrittenAdapter(run, model, step, folder, fingerprint)
+
+    async def publish(self, written: WrittenAdapter) -> Published:
+        """Load a written adapter, prove that the engine serves exactly it, register it, and make it the newest version.
+
+        Raises AdapterError when the fingerprints differ or the probe is not finite; then nothing is published.
+        """
+        name = f"{written.model}@{written.step}"
+        async with self._changing:
+            await self._load(name, written.folder, written.fingerprint)
+            try:
+                probe = await self._probe(name)
+            except BaseException:
+                await self._engine.unload_adapter(name)
+                raise
+            row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
+        change, notes = self._compare(row, probe)
+        self._versions.setdefault(written.model, {})[written.step] = row
+        self._probes[written.model] = probe
+        await self._unload_unneeded(written.model)
+        return Published(row, change, notes)
+
+    async def withdraw(self, model: str, after_step: int) -> None:
+        """Forget versions newer than `after_step`: their training step is undone."""
+        versions = self._versions.get(model, {})
+        for step in [step for step in versions if step > after_step]:
+            row = versions.pop(step)
+            self._store.models.orphan_adapters(row.run, model, after_step)
+            async with self._changing:
+                if row.name in self._engine.adapters():
+                    await self._engine.unload_adapter(row.name)
+        self._probes.pop(model, None)
+
+    async def _ensure_loaded(self, adapter: str) -> None:
+        if adapter in self._engine.adapters():
+            return
+        name, _, step = adapter.partition("@")
+        row = self._versions[name][int(step)]
+        async with self._changing:
+            if adapter not in self._engine.adapters():
+                await self._load(adapter, row.folder, row.fingerprint)
+
+    async def _load(self, name: str, folder: Path, fingerprint: str) -> None:
+        if not folder.is_dir():
+            raise AdapterError(f"the folder of version {name} is gone: {folder}")
+        loaded = await self._engine.load_adapter(name, folder)
+        if loaded != fingerprint:
+            await self._engine.unload_adapter(name)
+            raise AdapterError(
+                f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, "
+                f"expected {fingerprint[:12]}…",
+                hint=f"was {folder} changed by hand? Restore it, or go on from an older version",
+            )
+
+    async def _probe(self, name: str) -> Sample:
+        parameters = SamplingParameters(temperature=0.0, max_tokens=_PROBE_TOKENS)
+        sample = await self._engine.sample(SampleRequest(self._probe_ids, parameters, adapter=name))
+        if not all(math.isfinite(logprob) for logprob in sample.logprobs):
+            raise AdapterError(
+                f"version {name} gives log-probabilities that are not finite on a probe prompt",
+                hint="lower the learning rate; the version before is still served",
+            )
+        return sample
+
+    def _compare(self, row: AdapterRow, probe: Sample) -> tuple[float, tuple[str, ...]]:
+        before = self._probes.get(row.model)
+        versions = self._versions.get(row.model, {})
+        if before is None or not versions:
+            return 0.0, ()
+        pairs = zip(before.logprobs, probe.logprobs, strict=False)
+        change = max((abs(old - new) for old, new in pairs), default=0.0)
+        has_same_weights = versions[max(versions)].fingerprint == row.fingerprint
+        if change == 0.0 and before.token_ids == probe.token_ids and not has_same_weights:
+            return 0.0, (
+                f"{row.name} has new weights, but a probe prompt gives exactly the old log-probabilities: "
+                "the update was too small to matter, or the engine does not apply it",
+            )
+        return change, ()
+
+    async def _unload_unneeded(self, model: str) -> None:
+        """Step 0, the newest two and pinned versions stay loaded; folders always stay."""
+        versions = self._versions[model]
+        needed = {0, *sorted(versions)[-_KEEP_NEWEST_LOADED:]}
+        pinned = set(self._pins.values())
+        for step, row in versions.items():
+            if step not in needed and row.name not in pinned and row.name in self._engine.adapters():
+                async with self._changing:
+                    # Asked for again meanwhile? Then it is pinned, and stays.
+                    if row.name not in self._pins.values():
+                        with suppress(AdapterError):
+                            await self._engine.unload_adapter(row.name)
+                            _log.debug("unloaded %s", row.name)
