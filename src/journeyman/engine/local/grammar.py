@@ -1,0 +1,111 @@
+"""Constrained sampling with llguidance: which tokens may come next under a JSON schema or a Lark grammar.
+
+Not for sampling itself: the sampler masks logits with `TokenGuide.mask` and reports the token it drew with `advance`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from journeyman.errors import EngineError, SettingError
+from journeyman.types.sampling import Grammar, JsonSchemaGrammar
+
+# Small models pad JSON with endless whitespace when they may.
+_JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class TokenGuide:
+    """One running sample under a grammar. Not thread-safe."""
+
+    def __init__(self, matcher: Any, vocabulary_size: int, stop_token_ids: tuple[int, ...]) -> None:
+        self._matcher = matcher
+        self._vocabulary_size = vocabulary_size
+        self._stop_token_ids = stop_token_ids
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing but a stop token can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def mask(self) -> torch.Tensor:
+        """Bool tensor of shape [vocabulary_size]: True where the token may come next. Stop tokens only when the text is complete."""
+        if self.is_finished:
+            return self._only_stop()
+        raw = bytearray(self._matcher.compute_bitmask())
+        bits = torch.frombuffer(raw, dtype=torch.uint8)
+        unpacked = (bits[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+        allowed = unpacked.flatten()[: self._vocabulary_size].bool()
+        self._raise_on_error()
+        if self._matcher.is_accepting():
+            allowed[list(self._stop_token_ids)] = True
+        return allowed
+
+    def advance(self, token_id: int) -> None:
+        """Report the token drawn. Raises EngineError for one that `mask` did not allow."""
+        if token_id in self._stop_token_ids and (self.is_finished or self._matcher.is_accepting()):
+            return
+        if not self._matcher.consume_token(token_id):
+            raise EngineError(f"token {token_id} does not follow the grammar: {self._matcher.get_error()}")
+
+    def _only_stop(self) -> torch.Tensor:
+        allowed = torch.zeros(self._vocabulary_size, dtype=torch.bool)
+        allowed[list(self._stop_token_ids)] = True
+        return allowed
+
+    def _raise_on_error(self) -> None:
+        if self._matcher.is_error():
+            raise EngineError(f"the grammar cannot be followed: {self._matcher.get_error()}")
+
+
+class GrammarCompiler:
+    """Compiles grammars for one tokenizer. Building one takes about a second; keep it.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        vocabulary_size: rows of the model's output layer when they are more than the tokenizer's tokens.
+    """
+
+    def __init__(self, tokenizer: Any, vocabulary_size: int | None = None) -> None:
+        import llguidance.hf
+
+        self._vocabulary_size = max(vocabulary_size or 0, len(tokenizer))
+        self._eos_token_id = int(tokenizer.eos_token_id)
+        # A large vocabulary is fine; llguidance must know its size to fill masks of it.
+        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=self._vocabulary_size)
+
+    def start(self, grammar: Grammar, stop_token_ids: Sequence[int] = ()) -> TokenGuide:
+        """Begin a sample under `grammar`.
+
+        Args:
+            grammar: a JSON schema or a Lark grammar in llguidance's dialect.
+            stop_token_ids: tokens that may end the sample; the tokenizer's end-of-sequence token when empty.
+
+        Raises SettingError for a schema or grammar that cannot be compiled.
+        """
+        from llguidance import LLMatcher
+
+        text = self._source(grammar)
+        problem = LLMatcher.validate_grammar(text, self._tokenizer)
+        matcher = None if problem else LLMatcher(self._tokenizer, text, log_level=0)
+        if matcher is None or matcher.is_error():
+            kind = "JSON schema" if isinstance(grammar, JsonSchemaGrammar) else "grammar"
+            reason = problem or (matcher.get_error() if matcher is not None else "")
+            raise SettingError(f"this {kind} cannot constrain a reply: {reason.strip()}", hint="simplify the schema")
+        return TokenGuide(matcher, self._vocabulary_size, tuple(stop_token_ids) or (self._eos_token_id,))
+
+    def _source(self, grammar: Grammar) -> str:
+        from llguidance import LLMatcher
+
+        if not isinstance(grammar, JsonSchemaGrammar):
+            return str(LLMatcher.grammar_from_lark(grammar.grammar))
+        try:
+            schema = json.loads(grammar.schema)
+        except ValueError as error:
+            raise SettingError(f"the JSON schema is no JSON: {error}") from error
+        if not isinstance(schema, dict):
+            raise SettingError(f"a JSON schema is an object, got {type(schema).__name__}")
+        return str(LLMatcher.grammar_from_json_schema(schema, defaults=_JSON_OPTIONS))

@@ -1,0 +1,125 @@
+"""Requests in OpenAI's shape, as foreign clients send them: `null` means absent, unknown fields are ignored.
+
+A field we know and cannot honour is refused, not dropped. Not for serving them: see `sampling.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from pydantic import Field, field_validator, model_validator
+
+from journeyman.types.messages import Message, Tool
+from journeyman.types.record import ForeignRecord
+
+# What OpenAI's API has and this server does not, with the value that asks for nothing.
+_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+    "best_of": (1,),
+    "suffix": ("",),
+    "echo": (False,),
+    "audio": (),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+}
+
+
+class _Request(ForeignRecord):
+    model: str = ""
+    temperature: float = Field(default=1.0, ge=0.0, le=100.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=-1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    n: int = Field(default=1, ge=1, le=128)
+    seed: int | None = None
+    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    stream: bool = False
+    stream_options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absent_or_refused(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = {key: item for key, item in cast(dict[str, Any], value).items() if item is not None}
+        for key, neutral in _UNSUPPORTED.items():
+            if key in given and given[key] not in neutral:
+                raise ValueError(f"{key}={given[key]!r} is not supported by this server")
+        return given
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        stops = [value] if isinstance(value, str) else value
+        return [stop for stop in stops if stop] if isinstance(stops, list) else stops
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options.get("include_usage"))
+
+
+class ResponseFormat(ForeignRecord):
+    """`schema` is set for json_schema only."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def schema_text(self) -> dict[str, Any]:
+        """The JSON schema a reply must satisfy."""
+        return cast(dict[str, Any], self.json_schema.get("schema") or {"type": "object"})
+
+
+class ChatRequest(_Request):
+    """A chat completion. `tool_choice` is auto, none, required, or the name of a tool after a leading `=`."""
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    response_format: ResponseFormat = ResponseFormat()
+    logprobs: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_name_of_max_tokens(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("max_completion_tokens") is not None:
+            return {**value, "max_tokens": value["max_completion_tokens"]}
+        return value
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _named_tool(cls, value: object) -> object:
+        if isinstance(value, str) and value in ("auto", "none", "required"):
+            return value
+        name = (value.get("function") or {}).get("name") if isinstance(value, dict) else None
+        if not isinstance(name, str):
+            raise ValueError('tool_choice must be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}')
+        return "=" + name
+
+    @model_validator(mode="after")
+    def _choice_exists(self) -> ChatRequest:
+        if self.tool_choice.startswith("=") and self.tool_choice[1:] not in {tool.function.name for tool in self.tools}:
+            raise ValueError(f"tool_choice names {self.tool_choice[1:]!r}, which is not among the tools")
+        if self.tool_choice == "required" and not self.tools:
+            raise ValueError("tool_choice is required, but there are no tools")
+        return self
+
+
+class CompletionRequest(_Request):
+    """A raw text continuation. `prompt` is one text or one list of token ids; `logprobs` as OpenAI's legacy count (0 or 1)."""
+
+    prompt: str | tuple[int, ...]
+    max_tokens: int | None = Field(default=16, ge=1)
+    logprobs: int | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_prompt(cls, value: object) -> object:
+        if isinstance(value, list) and any(isinstance(item, (str, list)) for item in value):
+            if len(value) != 1:
+                raise ValueError("send one prompt a request")
+            return value[0]
+        return value

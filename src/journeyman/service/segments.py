@@ -1,0 +1,117 @@
+"""A trajectory's turns as segments: runs of token ids that grew only by exact extension. Pure; not for rewards or packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from journeyman.types.trajectory import Trajectory, Turn
+
+SegmentReason = Literal["first", "resampled", "branched", "rewritten"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment. `token_ids`, `is_sampled` and `logprobs` have the same length; logprobs are 0.0 where a token was given.
+
+    Attributes:
+        adapter: the version that sampled every sampled token, None for the base.
+        turns: indexes of the turns in it, in order.
+        reason: why it starts here: the `first` of the rollout; `resampled`, another reply to a prompt seen before; `branched`,
+            it goes on from a turn that was already continued otherwise; `rewritten`, its prompt starts with no earlier turn's
+            tokens.
+        shared: how many leading tokens it has in common with an earlier segment. They count as given here, even those sampled
+            there: each sampled token is trained once.
+    """
+
+    token_ids: tuple[int, ...]
+    is_sampled: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    adapter: str | None
+    turns: tuple[int, ...]
+    reason: SegmentReason
+    shared: int
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(self.is_sampled)
+
+
+def segments(trajectory: Trajectory) -> tuple[Segment, ...]:
+    """The segments of a trajectory, in the order in which they began.
+
+    A turn extends the longest segment whose tokens its prompt starts with; a new segment starts where there is none, or where the
+    version changed.
+    """
+    growing: list[_Growing] = []
+    for turn in trajectory.turns:
+        parents = [one for one in growing if one.adapter == turn.adapter and _starts_with(turn.prompt_ids, one.ids)]
+        if parents:
+            max(parents, key=lambda one: len(one.ids)).extend(turn)
+        else:
+            growing.append(_begin(turn, growing))
+    return tuple(one.finished() for one in growing)
+
+
+@dataclass(slots=True)
+class _Growing:
+    adapter: str | None
+    reason: SegmentReason
+    shared: int
+    ids: list[int] = field(default_factory=list)
+    is_sampled: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    prompt_lengths: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)  # where each turn's reply ended
+
+    def extend(self, turn: Turn) -> None:
+        given = turn.prompt_ids[len(self.ids) :]
+        self.prompt_lengths.append(len(turn.prompt_ids))
+        self.ids += [*given, *turn.sampled_ids]
+        self.is_sampled += [False] * len(given) + [True] * len(turn.sampled_ids)
+        self.logprobs += [0.0] * len(given) + list(turn.sampled_logprobs)
+        self.turns.append(turn.index)
+        self.ends.append(len(self.ids))
+
+    def finished(self) -> Segment:
+        return Segment(
+            tuple(self.ids),
+            tuple(self.is_sampled),
+            tuple(self.logprobs),
+            self.adapter,
+            tuple(self.turns),
+            self.reason,
+            self.shared,
+        )
+
+
+def _begin(turn: Turn, before: list[_Growing]) -> _Growing:
+    shared = max((_common_length(turn.prompt_ids, one.ids) for one in before), default=0)
+    new = _Growing(adapter=turn.adapter, reason=_reason(turn, before), shared=shared)
+    new.extend(turn)
+    return new
+
+
+def _reason(turn: Turn, before: list[_Growing]) -> SegmentReason:
+    if not before:
+        return "first"
+    prompt, length = list(turn.prompt_ids), len(turn.prompt_ids)
+    if any(length in one.prompt_lengths and one.ids[:length] == prompt for one in before):
+        return "resampled"
+    if any(end <= length and one.ids[:end] == prompt[:end] for one in before for end in one.ends):
+        return "branched"
+    return "rewritten"
+
+
+def _starts_with(prompt_ids: tuple[int, ...], ids: list[int]) -> bool:
+    return len(prompt_ids) >= len(ids) and list(prompt_ids[: len(ids)]) == ids
+
+
+def _common_length(left: tuple[int, ...], right: list[int]) -> int:
+    length = 0
+    for first, second in zip(left, right, strict=False):
+        if first != second:
+            break
+        length += 1
+    return length
