@@ -1,0 +1,6 @@
+"""Judges: who compares the attempts at one scenario and says how good each was."""
+
+from journeyman.rewards.evidence import EvidenceJudge
+from journeyman.rewards.judge import Judge
+
+__all__ = ["EvidenceJudge", "Judge"]

@@ -1,0 +1,101 @@
+"""Reading tool results: the value at a path, and whether a text copies a result's structure instead of answering in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from journeyman.types.scenarios import ExpectedAnswer, Witness
+
+Value = str | float | int | bool
+
+_QUOTED_KEY = re.compile(r"[\"'“][^\"'“”\n]{1,60}[\"'”]\s*:")
+_BRACKETED = re.compile(r"^\s*(?:\{.*\}|\[.*\])\s*\.?\s*$", re.DOTALL)
+_MARKUP = re.compile(r"```|</?tool_(?:call|response)|</?function", re.IGNORECASE)
+# Fewer copied keys than this may be plain words ("The total: 5").
+_MIN_COPIED_KEYS = 2
+
+
+def parse_result(text: str) -> Any:
+    """The result as JSON; the text itself when it is not JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def value_at(text: str, path: Sequence[str | int]) -> Value | None:
+    """The leaf at `path` of a result's text; an empty path is the whole text. None when there is no such leaf."""
+    if not path:
+        return text.strip()
+    node: Any = parse_result(text)
+    for key in path:
+        try:
+            node = node[key] if not isinstance(node, str) else None
+        except (KeyError, IndexError, TypeError):
+            return None
+    return node if isinstance(node, str | float | int | bool) else None
+
+
+def expected_values(answer: ExpectedAnswer, witness: Witness, results: Sequence[str]) -> list[Value]:
+    """What a right answer may say, given the results of the rollout's own executions of the witness call (latest last).
+
+    A value computed from several results (it is not what stands at `path` in the witness's own result) is taken as stored.
+    """
+    if not 0 <= answer.call < len(witness.calls):
+        return [answer.value]
+    stored = value_at(witness.calls[answer.call].result, answer.path)
+    if stored is None or str(stored).strip() != str(answer.value).strip():
+        return [answer.value]
+    seen = [value for result in reversed(results) if (value := value_at(result, answer.path)) is not None]
+    return seen or [answer.value]
+
+
+def leaf_texts(text: str) -> list[str]:
+    """All texts at the leaves of a JSON result; nothing for plain text."""
+    return [leaf for leaf in _leaves(parse_result(text)) if isinstance(leaf, str)] if _is_structure(text) else []
+
+
+def is_structure_copied(answer: str, results: Sequence[str]) -> bool:
+    """Whether the answer is JSON, markup, or lines of keys and values taken over from a result.
+
+    Example:
+        >>> is_structure_copied('{"day": "Monday"}', []), is_structure_copied("It is Monday.", ['{"day": "Monday"}'])
+        (True, False)
+    """
+    if _QUOTED_KEY.search(answer) or _MARKUP.search(answer):
+        return True
+    if _BRACKETED.match(answer):
+        return True
+    keys = {key for result in results for key in _keys(parse_result(result))}
+    copied = {key for key in keys if re.search(rf"(?<!\w){re.escape(key)}[\"'*`]*\s*[:=]", answer)}
+    # A key that is an identifier (day_of_week, dayOfWeek) is never a plain word.
+    identifiers = {key for key in copied if "_" in key or re.search(r"[a-z][A-Z]", key)}
+    return len(copied) >= _MIN_COPIED_KEYS or bool(identifiers)
+
+
+def _is_structure(text: str) -> bool:
+    return isinstance(parse_result(text), dict | list)
+
+
+def _leaves(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from _leaves(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value)
+    else:
+        yield node
+
+
+def _keys(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield str(key)
+            yield from _keys(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _keys(value)

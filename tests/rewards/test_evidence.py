@@ -1,0 +1,179 @@
+"""The evidence judge."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from tests.rewards.attempts import GOOD, RESULT, attempt, event, scenario
+
+from journeyman.rewards import EvidenceJudge
+from journeyman.rewards.evidence import judge_trajectory
+from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness, WitnessCall
+from journeyman.types.trajectory import Failure, Group, Trajectory
+
+WORDS = "It is 15:05 in Oslo."
+
+
+def score(trajectory: Trajectory, of: Scenario | None = None) -> float:
+    verdict = judge_trajectory(of or scenario(), trajectory)
+    assert verdict.score is not None
+    return verdict.score
+
+
+def is_success(trajectory: Trajectory, of: Scenario | None = None) -> bool | None:
+    return judge_trajectory(of or scenario(), trajectory).is_success
+
+
+# From the worst attempt to the best: each one is visibly better than the one before.
+LADDER = [
+    attempt("I think it is noon."),
+    attempt("You could use look_up."),
+    attempt('<tool_call>{"name": look_up}</tool_call>'),
+    attempt(None, event(None, is_valid=False, is_error=True)),
+    attempt(None, event({"place": "Oslo"}, name="find", is_known=False, is_valid=False, is_error=True)),
+    attempt(None, event({"place": "Oslo"}, name="other_tool")),
+    attempt(None, event({"where": "Oslo"}, is_valid=False, is_error=True)),
+    attempt(None, event({"place": "Oxxx"}, is_error=True)),
+    attempt(None, event({"place": "Bergen"})),
+    attempt(None, GOOD),
+    attempt(RESULT, GOOD),
+    attempt("It is 11:11 in Oslo.", GOOD),
+    attempt(WORDS, GOOD),
+]
+
+
+def test_each_step_towards_success_scores_visibly_more() -> None:
+    scores = [score(trajectory) for trajectory in LADDER]
+    assert all(later - earlier >= 0.019 for earlier, later in pairwise(scores)), scores
+    assert scores[0] == 0.0
+    assert scores[-1] == 1.0
+
+
+def test_only_the_last_step_is_a_success() -> None:
+    assert [is_success(trajectory) for trajectory in LADDER] == [False] * (len(LADDER) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        RESULT,
+        f"The result is {RESULT}",
+        "{'local': '2026-11-22T15:05:00+01:00'}",
+        "place: Oslo\nlocal: 15:05",
+        "week_day: Sunday, and it is 15:05",
+        "```\n15:05\n```",
+        "[15:05]",
+    ],
+)
+def test_copying_the_result_is_not_an_answer_in_words(answer: str) -> None:
+    assert is_success(attempt(answer, GOOD)) is False
+    assert score(attempt(answer, GOOD)) < score(attempt("It is 11:11.", GOOD))
+
+
+def test_the_rollouts_own_result_is_the_truth_when_results_change() -> None:
+    later = json.dumps({"local": "2026-11-22T16:30:00+01:00"})
+    assert is_success(attempt("It is 16:30.", event({"place": "Oslo"}, result=later)))
+    assert not is_success(attempt("It is 15:05.", event({"place": "Oslo"}, result=later)))
+    # Two executions: an answer from either is right.
+    assert is_success(attempt("It is 15:05.", GOOD, event({"place": "Oslo"}, result=later)))
+
+
+def test_an_answer_computed_from_results_is_taken_as_stored() -> None:
+    calls = (
+        WitnessCall(tool="look_up", arguments={"place": "Oslo"}, result=RESULT),
+        WitnessCall(tool="look_up", arguments={"place": "Rome"}, result=RESULT),
+    )
+    of = scenario(ExpectedAnswer(value="same"), calls=calls, task="Do Oslo and Rome have equal time?")
+    rome = event({"place": "Rome"})
+    assert is_success(attempt("They have the same time.", GOOD, rome), of)
+    assert not is_success(attempt("They are not the same.", GOOD, rome), of)
+    assert not is_success(attempt("They have the same time.", GOOD), of)
+
+
+def test_several_needed_calls_share_the_credit() -> None:
+    calls = tuple(WitnessCall(tool="look_up", arguments={"place": place}, result=RESULT) for place in ("Oslo", "Rome"))
+    of = scenario(ExpectedAnswer(call=1, path=("week_day",), value="Sunday"), calls=calls)
+    one, both = score(attempt(None, GOOD), of), score(attempt(None, GOOD, event({"place": "Rome"})), of)
+    assert 0.25 < one < both < 0.6
+    # The same call twice does not stand for both.
+    assert score(attempt(None, GOOD, GOOD), of) < both
+
+
+def test_a_right_value_without_the_call_that_yields_it_is_a_guess() -> None:
+    assert score(attempt(WORDS)) == 0.0
+    assert score(attempt(WORDS, event({"place": "Bergen"}))) < 0.6
+    assert not is_success(attempt(WORDS, event({"place": "Bergen"})))
+
+
+def test_wasted_calls_cost_a_little_and_never_more_than_a_tenth() -> None:
+    one_wasted = score(attempt(WORDS, event({"place": "Bergen"}), GOOD))
+    assert one_wasted == pytest.approx(0.98)
+    assert score(attempt(WORDS, *[GOOD] * 20)) == pytest.approx(0.9)
+    assert is_success(attempt(WORDS, GOOD, GOOD))
+
+
+def test_a_truncated_answer_is_no_answer() -> None:
+    truncated = attempt(WORDS, GOOD, finish="length")
+    assert is_success(truncated) is False
+    assert score(truncated) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    "given", [{"place": " oslo "}, {"place": "Oslo", "limit": 5}, {"place": "Oslo", "limit": None}, {"place": "Oslo", "limit": "5"}]
+)
+def test_arguments_that_mean_the_same_are_the_same(given: dict[str, object]) -> None:
+    assert is_success(attempt(WORDS, event(given)))
+
+
+def test_arguments_that_differ_are_not_the_same() -> None:
+    assert not is_success(attempt(WORDS, event({"place": "Oslo", "limit": 6})))
+    assert not is_success(attempt(WORDS, event({"place": "Oslo 2"})))
+
+
+def test_more_right_arguments_score_more() -> None:
+    calls = (WitnessCall(tool="look_up", arguments={"a": 1, "b": 2, "c": 3}, result=RESULT),)
+    of = scenario(calls=calls)
+    scores = [score(attempt(None, event({"a": 1, "b": b, "c": c})), of) for b, c in ((0, 0), (2, 0), (2, 3))]
+    assert scores == sorted(set(scores))
+
+
+@pytest.mark.parametrize("type_name", ["McpError", "WaitTimeoutError", "TimeoutError", "KeyError"])
+def test_a_failure_that_is_not_the_models_is_abstained_never_zero(type_name: str) -> None:
+    verdict = judge_trajectory(scenario(), attempt(None, GOOD, error=Failure(type=type_name, message="the server died")))
+    assert verdict.score is None
+    assert verdict.is_success is None
+    assert "the server died" in verdict.explanation
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure(type="ContextLengthError", message="full"), Failure(type="BadRequestError", message="context_length_exceeded")]
+)
+def test_a_failure_that_is_the_models_is_scored(failure: Failure) -> None:
+    assert score(attempt(None, GOOD, error=failure)) == pytest.approx(0.55)
+
+
+def test_a_scenario_without_witness_and_a_rollout_without_turns_are_abstained() -> None:
+    assert judge_trajectory(Scenario(id="s", task="t"), attempt(WORDS, GOOD)).score is None
+    assert judge_trajectory(scenario(), attempt(None)).score is None
+
+
+def test_a_scenario_without_expected_answers_wants_the_calls_and_some_words() -> None:
+    of = Scenario(id="s", task="t", witness=Witness(calls=scenario().witness.calls))  # type: ignore[union-attr]
+    assert is_success(attempt("Done.", GOOD), of)
+    assert score(attempt("Done.", GOOD), of) == 1.0
+    assert not is_success(attempt(None, GOOD), of)
+
+
+async def test_groups_come_back_in_order_with_verdicts_and_everything_else_kept() -> None:
+    group = Group(scenario=scenario(), trajectories=(attempt(WORDS, GOOD, id="x"), attempt("No.", id="y")))
+    judge = EvidenceJudge()
+    [scored] = await judge.score([group])
+    assert [trajectory.id for trajectory in scored] == ["x", "y"]
+    assert scored.rewards == (1.0, 0.0)
+    assert scored.trajectories[0].verdict is not None
+    assert scored.trajectories[0].verdict.checks["answer_right"] == 1.0
+    assert scored.trajectories[0].turns == group.trajectories[0].turns
+    assert judge.name == "evidence"
+    assert "no model" in judge.description
