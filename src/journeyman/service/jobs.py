@@ -98,7 +98,7 @@ class Jobs:
             raise
         except JourneymanError as error:
             self._fail(job_id, str(error), error_code(error))
-        except Exception as error:  # the top handler of a job: whatever it was, the job's owner is told
+        except Exception as error:  # noqa: BLE001 - the top handler of a job: whatever it was, the job's owner is told
             _log.exception("training job %s failed", job_id)
             self._fail(job_id, f"{type(error).__name__}: {error}", "failed")
 

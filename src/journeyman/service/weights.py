@@ -1,4 +1,4 @@
-"""Versions of trainable models: published from a trainer, loaded into the engine, resolved by name, unloaded when nobody needs them.
+"""Versions of trainable models: published from a trainer, loaded into the engine, resolved by name, unloaded when unneeded.
 
 The only link between trainer and engine: a folder `model@step` and its fingerprint. Not for training or sampling.
 """
@@ -6,10 +6,10 @@ The only link between trainer and engine: a folder `model@step` and its fingerpr
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from journeyman.store.models import AdapterRow
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
-
-_log = logging.getLogger(__name__)
 
 BASE = "base"
 _PROBE_TOKENS = 4
@@ -55,17 +53,18 @@ class Weights:
         engine: where adapters are loaded.
         store: where versions are registered.
         probe_ids: a short prompt, sampled greedily after each publish.
+        pinned: the versions that open rollouts are served by; they stay loaded.
     """
 
-    def __init__(self, engine: Engine, store: Store, *, probe_ids: tuple[int, ...]) -> None:
+    def __init__(self, engine: Engine, store: Store, *, probe_ids: tuple[int, ...], pinned: Callable[[], frozenset[str]]) -> None:
         self._engine = engine
         self._store = store
         self._probe_ids = probe_ids
         self._versions: dict[str, dict[int, AdapterRow]] = {}
-        self._pins: dict[str, str] = {}  # holder -> adapter
+        self._pinned = pinned
+        self._in_use: Counter[str] = Counter()
         self._probes: dict[str, Sample] = {}  # model -> probe of its newest version
         self._changing = asyncio.Lock()
-        self._num_uses = 0
 
     @property
     def models(self) -> Mapping[str, Mapping[int, AdapterRow]]:
@@ -95,32 +94,26 @@ class Weights:
             raise NotFoundError(f"model {name!r} has no version {step!r}", hint=f"its newest versions: {steps}")
         return versions[int(step)].name
 
-    async def pin(self, holder: str, model: str) -> str | None:
-        """Resolve a name, load that version if it is not, and keep it loaded until `unpin(holder)`."""
-        adapter = self.resolve(model)
-        if adapter is not None:
-            self._pins[holder] = adapter
-            try:
-                await self._ensure_loaded(adapter)
-            except BaseException:
-                self.unpin(holder)
-                raise
-        return adapter
-
-    def unpin(self, holder: str) -> None:
-        """The holder is done. Unknown holders are fine: a rollout may have been opened by an earlier process."""
-        self._pins.pop(holder, None)
+    def run_of(self, adapter: str | None) -> str | None:
+        """The run that a served adapter belongs to; None for the base."""
+        if adapter is None:
+            return None
+        name, _, step = adapter.partition("@")
+        return self._versions[name][int(step)].run
 
     @asynccontextmanager
     async def using(self, model: str) -> AsyncIterator[str | None]:
-        """Resolve a name and keep that version loaded while the block runs: for one request."""
-        self._num_uses += 1
-        holder = f"request-{self._num_uses}"
-        adapter = await self.pin(holder, model)
+        """Resolve a name, load that version if it is not, and keep it loaded while the block runs: for one request."""
+        adapter = self.resolve(model)
+        if adapter is None:
+            yield None
+            return
+        self._in_use[adapter] += 1
         try:
+            await self._ensure_loaded(adapter)
             yield adapter
         finally:
-            self.unpin(holder)
+            self._in_use[adapter] -= 1
 
     def write(self, run: str, model: str, trainer: Trainer) -> WrittenAdapter:
         """Write the trainer's adapter to its folder, whole or not at all. Blocks; call it from a worker thread."""
@@ -171,14 +164,13 @@ class Weights:
                 await self._load(adapter, row.folder, row.fingerprint)
 
     async def _load(self, name: str, folder: Path, fingerprint: str) -> None:
-        if not folder.is_dir():
+        if not await asyncio.to_thread(folder.is_dir):
             raise AdapterError(f"the folder of version {name} is gone: {folder}")
         loaded = await self._engine.load_adapter(name, folder)
         if loaded != fingerprint:
             await self._engine.unload_adapter(name)
             raise AdapterError(
-                f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, "
-                f"expected {fingerprint[:12]}…",
+                f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, expected {fingerprint[:12]}…",
                 hint=f"was {folder} changed by hand? Restore it, or go on from an older version",
             )
 
@@ -211,12 +203,8 @@ class Weights:
         """Step 0, the newest two and pinned versions stay loaded; folders always stay."""
         versions = self._versions[model]
         needed = {0, *sorted(versions)[-_KEEP_NEWEST_LOADED:]}
-        pinned = set(self._pins.values())
         for step, row in versions.items():
-            if step not in needed and row.name not in pinned and row.name in self._engine.adapters():
-                async with self._changing:
-                    # Asked for again meanwhile? Then it is pinned, and stays.
-                    if row.name not in self._pins.values():
-                        with suppress(AdapterError):
-                            await self._engine.unload_adapter(row.name)
-                            _log.debug("unloaded %s", row.name)
+            async with self._changing:
+                is_needed = step in needed or self._in_use[row.name] > 0 or row.name in self._pinned()
+                if not is_needed and row.name in self._engine.adapters():
+                    await self._engine.unload_adapter(row.name)

@@ -36,9 +36,7 @@ class Rollouts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(
-        self, rollout_id: str, token: str, *, model: str, scenario_id: str, max_turns: int, run: str | None = None
-    ) -> RolloutRow:
+    def open(self, rollout_id: str, token: str, *, model: str, scenario_id: str, max_turns: int, run: str | None = None) -> RolloutRow:
         """Record that a rollout begins now. The token itself is not stored, only its hash."""
         row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False)
         with self._database.write() as connection:
@@ -102,9 +100,7 @@ class Rollouts:
         with self._database.write() as connection:
             if _find(connection, rollout_id).outcome is None:
                 connection.execute(
-                    update(ROLLOUTS)
-                    .where(ROLLOUTS.c.id == rollout_id)
-                    .values(outcome=outcome.model_dump_json(), reward=outcome.reward)
+                    update(ROLLOUTS).where(ROLLOUTS.c.id == rollout_id).values(outcome=outcome.model_dump_json(), reward=outcome.reward)
                 )
             return _trajectory(connection, rollout_id)
 

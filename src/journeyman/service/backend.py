@@ -1,0 +1,275 @@
+"""Everything a server needs in one object: engine, renderer, store, sampling, training, and the models that are open.
+
+Construct it anywhere; its async methods all belong to one event loop. Not for HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from journeyman.chat.renderer import Renderer
+from journeyman.engine.base import Engine
+from journeyman.errors import NotFoundError, SettingError, StoreError
+from journeyman.service.capture import Recorder
+from journeyman.service.jobs import Jobs
+from journeyman.service.training import TrainableModel, TrainingService
+from journeyman.service.weights import BASE, Weights
+from journeyman.store.checkpoints import Checkpoint, Checkpoints, clean_leftovers
+from journeyman.store.jobs import INTERRUPTED
+from journeyman.store.models import ModelRow
+from journeyman.store.run_lock import RunLock
+from journeyman.store.store import Store
+from journeyman.trainer.base import Trainer
+from journeyman.types.messages import Message
+from journeyman.types.runs import CreateRun, RunInfo
+from journeyman.types.training import (
+    CreateModel,
+    CreateRollout,
+    FinishRollout,
+    GrpoJob,
+    JobStatus,
+    ModelInfo,
+    RolloutTicket,
+    SftJob,
+    TrainResult,
+)
+from journeyman.types.trajectory import Trajectory
+
+_log = logging.getLogger(__name__)
+
+TrainerFactory = Callable[[CreateModel], Trainer]
+
+
+class Backend:
+    """The service in this process.
+
+    Args:
+        engine: samples from the base model and its adapters.
+        renderer: of the same base model.
+        store: open; closed by `close`.
+        trainer_factory: makes the trainer of a new model at step 0; called in a worker thread. None: serving only.
+        keep_checkpoints: how many of the newest checkpoints of a run stay on disk.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: Renderer,
+        store: Store,
+        trainer_factory: TrainerFactory | None,
+        *,
+        keep_checkpoints: int = 2,
+    ) -> None:
+        self.engine = engine
+        self.renderer = renderer
+        self.store = store
+        self.recorder = Recorder(store)
+        probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
+        self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned)
+        self.jobs = Jobs(store.jobs)
+        self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, keep_checkpoints=keep_checkpoints)
+        self._trainer_factory = trainer_factory
+        self._models: dict[str, TrainableModel] = {}
+        self._opening = asyncio.Lock()
+
+    @property
+    def base(self) -> str:
+        """The base model's name."""
+        return self.engine.info.base
+
+    # Runs ---------------------------------------------------------------------------------------------------------
+
+    def create_run(self, request: CreateRun) -> RunInfo:
+        """Create a run, or find the one of that id. Raises SettingError when that one has another base model."""
+        run = self.store.runs.create(request.id, kind=request.kind, base=self.base, settings=request.settings)
+        self._check_base(run.base, f"run {run.id!r}")
+        return run
+
+    def serve_run(self, run: str) -> tuple[str, ...]:
+        """Serve the models of an earlier run, without training them. Returns their names; raises NotFoundError."""
+        self._check_base(self.store.runs.get(run).base, f"run {run!r}")
+        names = tuple(model.name for model in self.store.models.list(run))
+        if not names:
+            raise NotFoundError(f"run {run!r} has no trained model", hint="train it first, or resume it")
+        for name in names:
+            self.weights.add_model(run, name)
+        return names
+
+    # Models -------------------------------------------------------------------------------------------------------
+
+    async def create_model(self, request: CreateModel) -> ModelInfo:
+        """Create a trainable model, or open the one of that run and name where it stopped.
+
+        Step 0, the untrained adapter, is published at once as `name@0`. `request.lora` counts only when it was given.
+
+        Raises:
+            SettingError: other LoRA settings or another base than it was made with; the name or the run is taken.
+            StoreError: another process trains in this run; the home folder cannot be written.
+        """
+        async with self._opening:
+            if request.name not in self._models:
+                self._models[request.name] = await self._open(request)
+            model = self._models[request.name]
+            if model.row.run != request.run:
+                raise SettingError(
+                    f"model {request.name!r} is open in run {model.row.run!r} here, not in {request.run!r}",
+                    hint="give the model of the other run another name, or another server",
+                )
+            _check_lora(model.row, request)
+        return self.model_info(request.name)
+
+    def model_info(self, name: str) -> ModelInfo:
+        """Raises NotFoundError unless the model was created (or opened) in this process."""
+        model = self._trainable(name)
+        return ModelInfo(
+            name=name,
+            run=model.row.run,
+            base=model.row.base,
+            step=model.trainer.step,
+            adapter=self.weights.resolve(name) or f"{name}@{model.trainer.step}",
+            lora=model.row.lora,
+            context_length=self.engine.info.context_length,
+        )
+
+    def train(self, name: str, job: GrpoJob | SftJob, key: str | None = None) -> JobStatus:
+        """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
+        return self.training.submit(self._trainable(name), job, key)
+
+    # Rollouts -----------------------------------------------------------------------------------------------------
+
+    async def open_rollout(self, request: CreateRollout) -> RolloutTicket:
+        """Open a rollout; the version that serves it is fixed now. Raises NotFoundError for an unknown model."""
+        async with self.weights.using(request.model) as adapter:
+            return await self.recorder.open(request, model=adapter or BASE, run=self.weights.run_of(adapter))
+
+    async def finish_rollout(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
+        return await self.recorder.finish(rollout_id, outcome)
+
+    async def close(self) -> None:
+        """Drop running training, then close trainers, engine and store. Nothing published is lost."""
+        await self.training.close()
+        await self.recorder.close()
+        for model in self._models.values():
+            await asyncio.to_thread(model.trainer.close)
+            model.lock.release()
+        self._models.clear()
+        await self.engine.close()
+        self.store.close()
+
+    # Opening ------------------------------------------------------------------------------------------------------
+
+    def _trainable(self, name: str) -> TrainableModel:
+        if name not in self._models:
+            known = ", ".join(self._models) or "none"
+            raise NotFoundError(f"there is no trainable model {name!r} here", hint=f"create it first; trainable models now: {known}")
+        return self._models[name]
+
+    async def _open(self, request: CreateModel) -> TrainableModel:
+        if self._trainer_factory is None:
+            raise SettingError("this server only serves: it has no trainer", hint="start one with `journeyman serve --base ...` to train")
+        model = await asyncio.to_thread(self._open_files, request, self._trainer_factory)
+        try:
+            await self._publish_current(model)
+            await asyncio.to_thread(self._settle_jobs, model)
+        except BaseException:
+            await asyncio.to_thread(model.trainer.close)
+            model.lock.release()
+            raise
+        return model
+
+    def _open_files(self, request: CreateModel, trainer_factory: TrainerFactory) -> TrainableModel:
+        """The blocking part of opening a model: its row, its lock, its trainer at the newest complete checkpoint."""
+        run = self.create_run(CreateRun(id=request.run, kind="model"))
+        others = [model.name for model in self.store.models.list(run.id) if model.name != request.name]
+        if others:
+            raise SettingError(
+                f"run {run.id!r} trains model {others[0]!r} already, so it cannot train {request.name!r}",
+                hint="one run is the history of one model: give the other one a run of its own",
+            )
+        folder = self.store.home.run(run.id)
+        lock = RunLock(folder.lock, run.id)
+        try:
+            row = self.store.models.find(run.id, request.name)
+            if row is not None:
+                _check_lora(row, request)
+            lora = request.lora if row is None else row.lora
+            trainer = trainer_factory(request.model_copy(update={"lora": lora}))
+            try:
+                checkpoints = Checkpoints(folder.checkpoints)
+                checkpoints.clean()
+                clean_leftovers(folder.adapters)
+                self._load_newest(trainer, checkpoints, request.name)
+                row = self.store.models.create(ModelRow(run.id, request.name, self.base, lora))
+                return TrainableModel(row, trainer, checkpoints, lock)
+            except BaseException:
+                trainer.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    def _load_newest(self, trainer: Trainer, checkpoints: Checkpoints, name: str) -> None:
+        """Put the trainer where the newest complete checkpoint is; the first one is made when there is none."""
+        newest = checkpoints.newest()
+        if newest is None:
+            checkpoints.save(trainer.step, trainer.save_state, {"model": name, "base": self.base})
+            return
+        self._check_base(str(newest.memo.get("base", self.base)), f"checkpoint {newest.folder}")
+        trainer.load_state(newest.folder)
+        if trainer.step != newest.step:
+            raise StoreError(f"checkpoint {newest.folder} says step {newest.step} and holds step {trainer.step}")
+
+    async def _publish_current(self, model: TrainableModel) -> None:
+        """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""
+        run, name, step = model.row.run, model.name, model.trainer.step
+        newer = [row for row in self.store.models.adapters(run, name) if row.step > step]
+        if newer:
+            _log.warning("the checkpoints of %s after step %d are gone: its later versions are set aside", name, step)
+            self.store.models.orphan_adapters(run, name, step)
+            for row in newer:
+                with suppress(OSError):  # not there any more is fine
+                    row.folder.rename(row.folder.with_name(f"{row.name}.set-aside-{int(row.created_at)}"))
+        self.weights.add_model(run, name)
+        if step in self.weights.models[name]:
+            async with self.weights.using(name):
+                return
+        await self.weights.publish(await asyncio.to_thread(self.weights.write, run, name, model.trainer))
+        self.store.runs.update(run, step=step)
+
+    def _settle_jobs(self, model: TrainableModel) -> None:
+        """Jobs a stopped server left unfinished: done if their checkpoint is the newest one, interrupted otherwise."""
+        newest = model.checkpoints.newest()
+        for job in self.store.jobs.unfinished(model.row.run, model.name):
+            if newest is not None and newest.memo.get("job") == job.status.id:
+                status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(model, newest))
+            else:
+                error = "the server stopped before this job ended; nothing of it was kept"
+                status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)
+            self.store.jobs.set_status(status)
+
+    def _check_base(self, base: str, whose: str) -> None:
+        if base != self.base:
+            raise SettingError(
+                f"{whose} has the base model {base!r}, this server has {self.base!r}",
+                hint=f"start with --base {base}, or use another run",
+            )
+
+
+def _check_lora(row: ModelRow, request: CreateModel) -> None:
+    if "lora" in request.model_fields_set and request.lora != row.lora:
+        raise SettingError(
+            f"model {row.name!r} of run {row.run!r} was made with {row.lora!r}, not with {request.lora!r}",
+            hint="leave the LoRA settings out to go on, or use another run",
+        )
+
+
+def _result(model: TrainableModel, checkpoint: Checkpoint) -> TrainResult:
+    return TrainResult(
+        step=checkpoint.step,
+        adapter=f"{model.name}@{checkpoint.step}",
+        metrics=checkpoint.memo.get("metrics", {}),
+        notes=tuple(checkpoint.memo.get("notes", ())),
+    )

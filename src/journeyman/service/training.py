@@ -1,0 +1,208 @@
+"""Training jobs on the server: samples, the trainer's step, a checkpoint, a published version; or everything as it was before.
+
+Where trainer, engine and store meet. Not for gradients (trainer/) nor for what a version is (`weights.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from journeyman.chat.renderer import Renderer
+from journeyman.engine.base import Engine
+from journeyman.errors import JourneymanError, TrainingError, WaitTimeoutError
+from journeyman.service.jobs import JobRequest, Jobs
+from journeyman.service.samples import policy_batch, supervised_samples
+from journeyman.service.weights import Weights
+from journeyman.store.checkpoints import Checkpoints
+from journeyman.store.models import ModelRow
+from journeyman.store.run_lock import RunLock
+from journeyman.store.store import Store
+from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.types.runs import StepMetrics
+from journeyman.types.training import GrpoJob, JobStatus, SftJob, TrainResult
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_QUIET_SECONDS = 600.0
+_DROP_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableModel:
+    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run."""
+
+    row: ModelRow
+    trainer: Trainer
+    checkpoints: Checkpoints
+    lock: RunLock
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A job ready to compute. `update` blocks and returns the trainer's metrics; `is_idle`: there is nothing to compute."""
+
+    update: Callable[[OnProgress], dict[str, float]]
+    metrics: dict[str, float]
+    notes: tuple[str, ...]
+    phase: str
+    is_idle: bool = False
+
+
+class _StepDroppedError(TrainingError):
+    """The server is stopping: the step is given up."""
+
+
+class TrainingService:
+    """Trains models one job after the other; the engine sleeps meanwhile.
+
+    Args:
+        keep_checkpoints: how many of the newest checkpoints of a run stay on disk.
+    """
+
+    def __init__(
+        self, engine: Engine, renderer: Renderer, store: Store, weights: Weights, jobs: Jobs, *, keep_checkpoints: int = 2
+    ) -> None:
+        self._engine = engine
+        self._renderer = renderer
+        self._store = store
+        self._weights = weights
+        self._jobs = jobs
+        self._keep_checkpoints = keep_checkpoints
+        self._computing = asyncio.Lock()  # models share the processor: one step at a time
+        self._dropping = threading.Event()
+
+    def submit(self, model: TrainableModel, job: GrpoJob | SftJob, key: str | None = None) -> JobStatus:
+        """Queue a training job. The same `key` again gives the same job."""
+        body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
+        request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
+        return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress))
+
+    async def close(self) -> None:
+        """Drop what is queued or running."""
+        self._dropping.set()
+        await self._jobs.close()
+
+    async def _train(self, model: TrainableModel, job: GrpoJob | SftJob, job_id: str, on_progress: OnProgress) -> TrainResult:
+        async with self._computing:
+            started = time.perf_counter()
+            plan = await asyncio.to_thread(self._plan, model, job)
+            step = model.trainer.step
+            try:
+                return await self._step(model, plan, job_id, on_progress, started)
+            except BaseException as error:
+                await self._restore(model, step)
+                if isinstance(error, JourneymanError) or not isinstance(error, Exception):
+                    raise
+                _log.exception("step %d of %s failed", step + 1, model.name)
+                raise TrainingError(
+                    f"step {step + 1} of {model.name} could not be computed: {type(error).__name__}: {error}",
+                    hint=f"the model is still at step {step}; out of memory? lower tokens_per_micro_batch",
+                ) from error
+
+    def _plan(self, model: TrainableModel, job: GrpoJob | SftJob) -> _Plan:
+        if isinstance(job, SftJob):
+            samples = supervised_samples(job.examples, self._renderer)
+            return _Plan(
+                lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
+                {"num_examples": float(len(samples))},
+                (),
+                "warmup",
+            )
+        batch = policy_batch(job, self._store.rollouts.trajectory, model=model.name, step=model.trainer.step)
+        rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}
+        self._store.rollouts.set_rewards(rewards)
+        return _Plan(
+            lambda on_progress: model.trainer.policy_step(batch.groups, job.settings, on_progress),
+            batch.metrics,
+            batch.notes,
+            "train",
+            is_idle=not batch.groups,
+        )
+
+    async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress, started: float) -> TrainResult:
+        def report(fraction: float) -> None:
+            if self._dropping.is_set():
+                raise _StepDroppedError("the server is stopping: this step was given up")
+            on_progress(fraction)
+
+        def compute() -> dict[str, float]:
+            computed = plan.update(report)
+            metrics = plan.metrics | computed | {"seconds": time.perf_counter() - started}
+            return {f"train/{name}": value for name, value in metrics.items()}
+
+        async with self._resting(needed=not plan.is_idle):
+            metrics = await self._in_thread(compute)
+            memo = {"model": model.name, "base": model.row.base, "job": job_id, "metrics": metrics, "notes": plan.notes}
+            trainer = model.trainer
+            await self._in_thread(lambda: model.checkpoints.save(trainer.step, trainer.save_state, memo))
+            written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, trainer))
+        published = await self._weights.publish(written)
+        metrics["train/probe_change"] = published.probe_change
+        await self._in_thread(lambda: self._conclude(model, plan.phase, metrics))
+        return TrainResult(step=written.step, adapter=published.adapter.name, metrics=metrics, notes=(*plan.notes, *published.notes))
+
+    def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> None:
+        run, step = model.row.run, model.trainer.step
+        self._store.runs.add_step(StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics))
+        self._store.runs.update(run, step=step)
+        model.checkpoints.keep_newest(self._keep_checkpoints)
+
+    async def _restore(self, model: TrainableModel, step: int) -> None:
+        """Back to `step`: trainer, checkpoints, and served versions."""
+        await self._weights.withdraw(model.name, step)
+        await asyncio.to_thread(self._restore_files, model, step)
+
+    def _restore_files(self, model: TrainableModel, step: int) -> None:
+        for checkpoint in model.checkpoints.list():
+            if checkpoint.step > step:
+                model.checkpoints.delete(checkpoint)
+        newest = model.checkpoints.newest()
+        if newest is None or newest.step != step:
+            raise TrainingError(
+                f"{model.name} could not go back to step {step}: its checkpoint is gone from disk",
+                hint="stop, and resume the run: it goes on from the newest complete checkpoint",
+            )
+        model.trainer.load_state(newest.folder)
+
+    @asynccontextmanager
+    async def _resting(self, *, needed: bool) -> AsyncIterator[None]:
+        """The engine leaves the processor to the trainer while the block runs."""
+        if not needed:
+            yield
+            return
+        try:
+            try:
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    await self._engine.sleep()
+            except TimeoutError as error:
+                raise WaitTimeoutError(f"waited {_QUIET_SECONDS:.0f} s for the engine's running requests to end before training") from error
+            yield
+        finally:
+            await self._engine.wake()
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run in a thread that is never left alone with the trainer: a cancel makes the work stop, and waits for that."""
+        future = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._dropping.set()
+            done, _ = await asyncio.wait([future], timeout=_DROP_SECONDS)
+            if not done:
+                _log.warning("the training step did not stop within %.0f s", _DROP_SECONDS)
+            elif future.exception() is not None:
+                _log.debug("the dropped step ended with %r", future.exception())
+            raise
