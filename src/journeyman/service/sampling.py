@@ -1,0 +1,243 @@
+"""Serving model calls: a request becomes a prompt, the engine continues it, the reply is taken apart and, in a rollout, recorded.
+
+The path of a call: route -> here -> renderer -> engine -> recorder. Not for HTTP: statuses and wire shapes are the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from journeyman.chat.reasoning import split_reasoning
+from journeyman.chat.renderer import Renderer
+from journeyman.engine.base import Engine
+from journeyman.errors import ContextLengthError, NotFoundError, SettingError
+from journeyman.service.capture import Recorder, Session
+from journeyman.service.constraints import grammar_of
+from journeyman.service.requests import ChatRequest, CompletionRequest
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
+from journeyman.types.sampling import Grammar, Sample, SampleRequest, SamplingParameters
+from journeyman.types.trajectory import Turn
+
+_Result = TypeVar("_Result")
+
+
+class Versions(Protocol):
+    """Which adapter a model name means; it stays loaded while the block runs. `journeyman.service.weights.Weights` is one."""
+
+    def using(self, model: str) -> AbstractAsyncContextManager[str | None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Where a call came from. `body_hash` identifies its body; `retry_count` is the client's count, None if it does not count."""
+
+    session: Session | None = None
+    body_hash: str = ""
+    retry_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """A complete answer: one turn for each of the n replies asked for, stored already when the call was in a rollout."""
+
+    model: str
+    turns: tuple[Turn, ...]
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.turns[0].prompt_ids)
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        return sum(len(turn.sampled_ids) for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One continuation of a raw text; `text` is cut at a stop string."""
+
+    text: str
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionReply:
+    """`prompt_ids` and one completion for each of the n asked for."""
+
+    model: str
+    prompt_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+
+
+class SamplingService:
+    """Answers chat and completion requests.
+
+    Args:
+        engine: samples tokens.
+        renderer: of the engine's base model.
+        recorder: records the calls of rollouts.
+        versions: what a model name outside a rollout means.
+    """
+
+    def __init__(self, engine: Engine, renderer: Renderer, recorder: Recorder, versions: Versions) -> None:
+        self._engine = engine
+        self._renderer = renderer
+        self._recorder = recorder
+        self._versions = versions
+
+    @property
+    def renderer(self) -> Renderer:
+        return self._renderer
+
+    async def chat(self, request: ChatRequest, context: CallContext = CallContext()) -> ChatReply:
+        """Answer a chat request.
+
+        In a rollout it is served by the version pinned for the rollout, whatever model it names, and stored before this returns.
+
+        Raises ContextLengthError, SettingError (an unusable schema), NotFoundError (unknown model), ServiceError 410 (rollout sealed).
+        """
+        session = context.session
+        if session is None:
+            turns = tuple(await self._sample_turns(request, request.model, None))
+        else:
+
+            async def produce() -> Sequence[Turn]:
+                return await self._sample_turns(request, session.model, session)
+
+            turns = await self._recorder.record(session, context.body_hash, retry_count=context.retry_count, produce=produce)
+        return ChatReply(model=request.model or turns[0].adapter or "base", turns=turns)
+
+    async def complete(self, request: CompletionRequest) -> CompletionReply:
+        """Continue a raw text. Never recorded. Raises as `chat`."""
+        given = request.prompt
+        prompt_ids = self._prompt_of_text(given) if isinstance(given, str) else self._checked_ids(given)
+        samples = await self._sample(request, request.model, prompt_ids, grammar=None)
+        completions = tuple(
+            Completion(cut_at_stop(self._renderer.reply_text(sample.token_ids), request.stop)[0], sample) for sample in samples
+        )
+        return CompletionReply(request.model or "base", prompt_ids, completions)
+
+    async def _sample_turns(self, request: ChatRequest, model: str, session: Session | None) -> list[Turn]:
+        started_at, start = time.time(), time.monotonic()
+        tools = () if request.tool_choice == "none" else request.tools
+        stored = None if session is None else session.stored(request.messages)
+        prompt_ids = self._renderer.render(request.messages, tools, stored)
+        samples = await self._sample(request, model, prompt_ids, grammar_of(request))
+        seconds = time.monotonic() - start
+        return [
+            Turn(
+                index=index,
+                adapter=sample.adapter,
+                messages=request.messages,
+                tools=tools,
+                reply=self._reply(sample, request.stop, tools),
+                prompt_ids=prompt_ids,
+                sampled_ids=sample.token_ids,
+                sampled_logprobs=sample.logprobs,
+                finish_reason=sample.finish_reason,
+                parameters=self._parameters(request, prompt_ids, index),
+                started_at=started_at,
+                seconds=seconds,
+            )
+            for index, sample in enumerate(samples)
+        ]
+
+    async def _sample(
+        self,
+        request: ChatRequest | CompletionRequest,
+        model: str,
+        prompt_ids: tuple[int, ...],
+        grammar: Grammar | None,
+    ) -> list[Sample]:
+        if not model:
+            raise NotFoundError("the request names no model", hint='send "model": a trained model\'s name, or "base"')
+        async with self._versions.using(model) as adapter:
+            return await _all_or_none(
+                [
+                    self._engine.sample(
+                        SampleRequest(
+                            prompt_ids=prompt_ids,
+                            parameters=self._parameters(request, prompt_ids, index),
+                            adapter=adapter,
+                            stop_token_ids=self._renderer.stop_token_ids,
+                            grammar=grammar,
+                        )
+                    )
+                    for index in range(request.n)
+                ]
+            )
+
+    def _parameters(self, request: ChatRequest | CompletionRequest, prompt_ids: Sequence[int], index: int) -> SamplingParameters:
+        room = self._renderer.context_length - len(prompt_ids)
+        if room < 1:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt_ids)} tokens and the model's context is {self._renderer.context_length} tokens",
+                hint="shorten the conversation, offer fewer tools, or cut long tool results",
+            )
+        return SamplingParameters(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=max(request.top_k, 0),  # some servers write "off" as -1
+            max_tokens=min(request.max_tokens or room, room),
+            stop=request.stop,
+            seed=None if request.seed is None else request.seed + index,
+        )
+
+    def _reply(self, sample: Sample, stop: tuple[str, ...], tools: tuple[Tool, ...]) -> Message:
+        text, _ = cut_at_stop(self._renderer.reply_text(sample.token_ids), stop)
+        if not tools:  # what looks like a call is text to an agent that offered no tools
+            reasoning, content = split_reasoning(text)
+            return Message(role="assistant", content=content, reasoning_content=reasoning)
+        parsed = self._renderer.parse_text(text)
+        return Message(
+            role="assistant",
+            content=parsed.content,
+            tool_calls=tuple(_mint(call) for call in parsed.tool_calls),
+            reasoning_content=parsed.reasoning,
+        )
+
+    def _prompt_of_text(self, text: str) -> tuple[int, ...]:
+        ids = self._renderer.encode(text)
+        if ids:
+            return ids
+        start = self._renderer.tokenizer.bos_token_id
+        if start is None:
+            raise SettingError("an empty prompt cannot be continued: this model has no start token", hint="send some text")
+        return (int(start),)
+
+    def _checked_ids(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        size = self._engine.info.vocabulary_size
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise SettingError(f"token id {wrong} is outside the vocabulary of {size}")
+        if not ids:
+            raise SettingError("an empty list of token ids cannot be continued", hint="send some text instead")
+        return ids
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """(text before the first stop string, whether there was one)."""
+    places = [text.find(mark) for mark in stop if mark in text]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def _mint(call: FunctionCall) -> ToolCall:
+    # 24 hex digits and no other characters: one framework rewrites ids that look otherwise.
+    return ToolCall(id=f"call_{secrets.token_hex(12)}", function=call)
+
+
+async def _all_or_none(calls: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """All results in order; when one fails or the caller is cancelled, the others are cancelled and waited for."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
