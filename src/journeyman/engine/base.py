@@ -20,7 +20,10 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     async def sample(self, request: SampleRequest) -> Sample:
-        """Continue one prompt. Raises ContextLengthError when the prompt leaves no room for a token, AdapterError for an unknown adapter."""
+        """Continue one prompt.
+
+        Raises ContextLengthError when the prompt leaves no room for a token, AdapterError for an unknown adapter.
+        """
         ...
 
     def stream(self, request: SampleRequest) -> AsyncIterator[SampleDelta]:

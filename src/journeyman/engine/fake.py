@@ -148,9 +148,7 @@ class FakeEngine:
         if request.adapter is not None and request.adapter not in self._adapters:
             raise AdapterError(f"adapter {request.adapter!r} is not loaded; loaded: {sorted(self._adapters)}")
         if len(request.prompt_ids) >= self._info.context_length:
-            raise ContextLengthError(
-                f"the prompt has {len(request.prompt_ids)} tokens and the context is {self._info.context_length}"
-            )
+            raise ContextLengthError(f"the prompt has {len(request.prompt_ids)} tokens and the context is {self._info.context_length}")
 
     def _reply(self, request: SampleRequest) -> tuple[list[int], FinishReason]:
         reply = self.script(self._decode(request.prompt_ids))

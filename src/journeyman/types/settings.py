@@ -38,7 +38,6 @@ class Grpo(Record):
         advantage: `zscore` (r - mean) / (population std + 1e-6), `mean`, or `rank` (centred average ranks in [-1, 1]).
         min_spread: a group whose rewards differ by no more than this carries no gradient: skipped before compute, counted.
         kl_coefficient: weight of the k3 penalty to the base model (adapter off); 0 = off, the KL is still measured now and then.
-        entropy_coefficient: weight of an entropy bonus.
         updates: optimiser steps on the same groups (ratios are clipped from the second on).
         max_logprob_gap: refuse to train when |trainer - sampler| log-probabilities differ by more than this on average.
     """
@@ -50,7 +49,6 @@ class Grpo(Record):
     advantage: Advantage = "zscore"
     min_spread: float = Field(default=1e-3, ge=0)
     kl_coefficient: float = Field(default=0.0, ge=0)
-    entropy_coefficient: float = Field(default=0.0, ge=0)
     updates: int = Field(default=1, ge=1, le=16)
     max_logprob_gap: float = Field(default=0.05, gt=0)
     tokens_per_micro_batch: int = Field(default=4096, ge=64)

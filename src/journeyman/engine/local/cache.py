@@ -1,0 +1,171 @@
+"""Keys and values of one worker: a preallocated slab for the running rows, shared prompts, finished rows kept for their next turn.
+
+A row's keys are its prompt prefix (shared by the rows of a group, stored and attended once) followed by its own tokens (its place in the
+slab). Rows stay dense in the slab, `0 .. num_rows - 1`: when one leaves, the last moves into its place. What leaves is kept as a copy,
+so that the next turn of the same conversation only computes what is new.
+
+Shapes: L layers, R rows, K key/value heads, S own tokens, P prefix tokens, D head size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What the cache needs to know of the model, and where it lives."""
+
+    num_layers: int
+    num_key_value_heads: int
+    head_size: int
+    dtype: torch.dtype
+    device: str
+
+    @property
+    def bytes_per_token(self) -> int:
+        return 2 * self.num_layers * self.num_key_value_heads * self.head_size * self.dtype.itemsize
+
+
+_numbers = itertools.count()
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """A computed prompt: its ids and its keys and values, [2, L, K, P, D]."""
+
+    adapter: str | None
+    ids: tuple[int, ...]
+    states: Tensor
+    last_used: int = field(default_factory=lambda: next(_numbers))
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A finished row: the ids whose states are known, its prefix, and its own states, [2, L, K, S, D]."""
+
+    adapter: str | None
+    ids: tuple[int, ...]
+    prefix: Prefix | None
+    own: Tensor
+    last_used: int = field(default_factory=lambda: next(_numbers))
+
+
+class Slab:
+    """Own tokens of the running rows, [2, L, R, K, S, D]; grows by doubling when a row needs more."""
+
+    def __init__(self, shape: CacheShape, max_rows: int, capacity: int) -> None:
+        self._shape = shape
+        self.states = self._empty(max_rows, capacity)
+
+    @property
+    def capacity(self) -> int:
+        return self.states.shape[4]
+
+    def _empty(self, rows: int, capacity: int) -> Tensor:
+        shape = self._shape
+        # Pages are touched only when written, so a generous capacity costs address space, not memory.
+        return torch.empty(
+            2, shape.num_layers, rows, shape.num_key_value_heads, capacity, shape.head_size, dtype=shape.dtype, device=shape.device
+        )
+
+    def reserve(self, length: int) -> None:
+        if length <= self.capacity:
+            return
+        capacity = self.capacity
+        while capacity < length:
+            capacity *= 2
+        grown = self._empty(self.states.shape[2], capacity)
+        grown[..., : self.capacity, :] = self.states
+        self.states = grown
+
+    def move(self, source: int, target: int, length: int) -> None:
+        self.states[:, :, target, :, :length] = self.states[:, :, source, :, :length]
+
+    def copy_out(self, row: int, length: int) -> Tensor:
+        return self.states[:, :, row, :, :length].clone()
+
+    def copy_in(self, row: int, states: Tensor) -> None:
+        self.reserve(states.shape[3])
+        self.states[:, :, row, :, : states.shape[3]] = states
+
+
+class Library:
+    """Prefixes and kept rows, found by token ids; the least recently used leave when `max_bytes` is exceeded."""
+
+    def __init__(self, shape: CacheShape, max_bytes: int) -> None:
+        self._shape = shape
+        self._max_bytes = max_bytes
+        self._prefixes: list[Prefix] = []
+        self._kept: list[Kept] = []
+
+    def take_kept(self, adapter: str | None, ids: tuple[int, ...]) -> Kept | None:
+        """The longest kept row that is a proper prefix of `ids`; it leaves the library."""
+        best = None
+        for kept in self._kept:
+            is_better = best is None or len(kept.ids) > len(best.ids)
+            if kept.adapter == adapter and is_better and len(kept.ids) < len(ids) and ids[: len(kept.ids)] == kept.ids:
+                best = kept
+        if best is not None:
+            self._kept.remove(best)
+        return best
+
+    def find_prefix(self, adapter: str | None, ids: tuple[int, ...]) -> tuple[Prefix | None, int]:
+        """The prefix that shares most leading tokens with `ids` (at most all but the last), and how many."""
+        best, length = None, 0
+        for prefix in self._prefixes:
+            if prefix.adapter == adapter:
+                shared = common_length(prefix.ids, ids[:-1])
+                if shared > length:
+                    best, length = prefix, shared
+        if best is not None:
+            best.last_used = next(_numbers)
+        return best, length
+
+    def add_prefix(self, prefix: Prefix) -> None:
+        self._prefixes.append(prefix)
+        self._evict()
+
+    def keep(self, kept: Kept) -> None:
+        self._kept.append(kept)
+        self._evict()
+
+    def forget(self, adapter: str | None = None, *, everything: bool = False) -> None:
+        """Drop what was computed with `adapter`, or everything."""
+        self._prefixes = [] if everything else [prefix for prefix in self._prefixes if prefix.adapter != adapter]
+        self._kept = [] if everything else [kept for kept in self._kept if kept.adapter != adapter]
+
+    def _evict(self) -> None:
+        entries: list[Prefix | Kept] = sorted([*self._prefixes, *self._kept], key=lambda entry: entry.last_used)
+        size = sum(_num_tokens(entry) for entry in entries) * self._shape.bytes_per_token
+        for entry in entries[:-1]:
+            if size <= self._max_bytes:
+                return
+            size -= _num_tokens(entry) * self._shape.bytes_per_token
+            if isinstance(entry, Prefix):
+                self._prefixes.remove(entry)
+            else:
+                self._kept.remove(entry)
+
+
+def _num_tokens(entry: Prefix | Kept) -> int:
+    return entry.states.shape[3] if isinstance(entry, Prefix) else entry.own.shape[3]
+
+
+def common_length(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """The number of equal leading ids."""
+    limit = min(len(left), len(right))
+    if left[:limit] == right[:limit]:
+        return limit
+    low, high = 0, limit  # the common length is in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,71 @@
+"""Which device and number format to compute in, and how many workers of one thread each.
+
+On shared processors one thread a worker and one worker a core is far faster than one worker with many threads, but virtual cores
+can be hyper-threads or throttled by a quota: a short measurement at start decides.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import torch
+
+from journeyman.errors import SettingError
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """`auto` = CUDA, else MPS, else CPU; anything else is honoured or refused."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(wanted.split(":")[0], False):
+        raise SettingError(
+            f"device {wanted!r} is not available here",
+            hint="available: " + ", ".join(k for k, v in available.items() if v),
+        )
+    return wanted
+
+
+def usable_cores() -> int:
+    """Processor cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def choose_num_workers(wanted: int | None = None, *, seconds: float = 0.25) -> int:
+    """The number of single-threaded workers with the highest total matrix throughput, measured for `seconds` a candidate."""
+    if wanted is not None:
+        if wanted < 1:
+            raise SettingError(f"the number of workers must be at least 1, not {wanted}")
+        return wanted
+    candidates = [count for count in (1, 2, 4, 8, 16, 32) if count <= usable_cores()]
+    if usable_cores() not in candidates:
+        candidates.append(usable_cores())
+    best, best_rate = 1, 0.0
+    for count in candidates:
+        rate = _products_per_second(count, seconds)
+        if rate > best_rate * 1.1:
+            best, best_rate = count, rate
+    return best
+
+
+def _products_per_second(num_threads: int, seconds: float) -> float:
+    counts = [0] * num_threads
+    end = time.perf_counter() + seconds
+
+    def work(index: int) -> None:
+        torch.set_num_threads(1)
+        left, right = torch.ones(64, 576), torch.ones(576, 1536)
+        while time.perf_counter() < end:
+            torch.mm(left, right)
+            counts[index] += 1
+
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(num_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=seconds + 30.0)
+    return sum(counts) / seconds

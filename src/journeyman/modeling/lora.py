@@ -1,0 +1,129 @@
+"""LoRA through PEFT: wrap a module, save and read adapters in PEFT's format, merge them into plain weights for sampling.
+
+The folder format is PEFT's (`adapter_config.json`, `adapter_model.safetensors`), so vLLM and PEFT load what we write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from journeyman.errors import AdapterError
+from journeyman.modeling.weights import share_weights
+from journeyman.types.settings import LoraSettings
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+def add_lora(module: nn.Module, settings: LoraSettings) -> PeftModel:
+    """Wrap `module` with trainable LoRA on every linear layer but the head; B starts at zero, A from `settings.seed`."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules="all-linear",
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return get_peft_model(module, config)
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The LoRA tensors under PEFT's file names, detached, in float32."""
+    return {
+        name.replace(".default.", "."): parameter.detach().float().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and float32 bytes, in name order: equal if and only if the adapters are equal."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(model: PeftModel, folder: Path) -> str:
+    """Write the adapter into `folder` (made if missing), flushed to disk; returns its fingerprint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = adapter_tensors(model)
+    save_file(tensors, str(folder / WEIGHTS_FILE))
+    model.peft_config["default"].save_pretrained(str(folder))
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        with open(folder / name, "rb") as file:
+            os.fsync(file.fileno())
+    return fingerprint(tensors)
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
+    """The tensors of an adapter folder and its scaling (alpha / rank, or alpha / sqrt(rank) for rslora).
+
+    Raises:
+        AdapterError: missing or unreadable files, or a kind of adapter other than plain LoRA.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        tensors = load_file(str(folder / WEIGHTS_FILE))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise AdapterError(
+            f"the adapter in {folder} cannot be read: {error}", hint="give a folder written by Journeyman or PEFT"
+        ) from error
+    if config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
+        raise AdapterError(f"the adapter in {folder} uses DoRA, biases or modules_to_save", hint="only plain LoRA adapters are served")
+    rank = config["r"] ** 0.5 if config.get("use_rslora") else config["r"]
+    return tensors, float(config["lora_alpha"]) / float(rank)
+
+
+def load_adapter(model: PeftModel, folder: Path) -> str:
+    """Copy the adapter in `folder` into the trainable LoRA parameters; returns its fingerprint."""
+    tensors, _ = read_adapter(folder)
+    own = {name.replace(".default.", "."): parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+        raise AdapterError(
+            f"the adapter in {folder} does not fit this model",
+            hint="use the base model, rank and layers that it was trained with",
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+    return fingerprint(tensors)
+
+
+def merged_module(base: nn.Module, tensors: Mapping[str, Tensor], scaling: float) -> nn.Module:
+    """A module that shares `base`'s tensors except the adapted weights, which become W + scaling * B @ A (computed in float32).
+
+    An adapter whose B are all zero changes nothing: the result then shares every tensor, and is the base exactly.
+    """
+    merged = share_weights(base)
+    names = sorted({name.rsplit(".lora_", 1)[0] for name in tensors})
+    for name in names:
+        path = name.removeprefix(_PREFIX)
+        try:
+            layer = merged.get_submodule(path)
+        except AttributeError as error:
+            raise AdapterError(f"the adapter adapts {path}, which the base model does not have") from error
+        up, down = tensors[f"{name}.lora_B.weight"], tensors[f"{name}.lora_A.weight"]
+        if not up.any():
+            continue
+        weight = layer.weight
+        if weight.shape != (up.shape[0], down.shape[1]):  # type: ignore[union-attr]
+            raise AdapterError(f"the adapter's {path} has another shape than the base model's")
+        delta = (up.float() @ down.float()).to(weight.device) * scaling  # type: ignore[arg-type]
+        layer.weight = nn.Parameter((weight.float() + delta).to(weight.dtype), requires_grad=False)  # type: ignore[operator, union-attr, arg-type]
+    return merged

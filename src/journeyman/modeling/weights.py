@@ -1,0 +1,62 @@
+"""Load a base model's weights into its transformers module, ready for our attention. Not for finding models: see base_models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from journeyman.errors import ModelNotFoundError
+from journeyman.modeling.attention import ATTENTION_NAME, register_attention
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def load_module(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> nn.Module:
+    """The causal language model in `folder`, frozen, in eval mode, running our attention.
+
+    Raises:
+        ModelNotFoundError: the folder holds no model that transformers can load.
+    """
+    register_attention()
+    try:
+        with _quiet():
+            module = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, attn_implementation=ATTENTION_NAME, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"the model in {folder} cannot be loaded: {error}",
+            hint="give a folder with config.json, safetensors weights and tokenizer files of a causal language model",
+        ) from error
+    module.requires_grad_(False)
+    module.eval()
+    return module.to(device)  # type: ignore[no-any-return]
+
+
+def share_weights(module: nn.Module) -> nn.Module:
+    """A second module over the same tensors: replacing a weight in the copy leaves the original alone."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
+
+
+def context_length(module: nn.Module) -> int:
+    """The largest number of positions the model was made for."""
+    config = module.config.get_text_config()  # type: ignore[union-attr, operator]
+    return int(config.max_position_embeddings)

@@ -1,0 +1,165 @@
+"""Pack samples as a prefix tree: a token shared by several samples is computed once, forward and backward, at any depth.
+
+Sequences are laid out as a compressed trie: each node is a run of tokens with one parent node. The flat row of all nodes' tokens is
+one forward pass; a token attends to its ancestors' tokens and to those before it in its own node, and its position is its depth. The
+hidden state that predicts a token is that of its predecessor *in the tree*. Where two samples sampled the same token after the same
+prefix, its log-probability is computed once and used by a loss term of each.
+
+Not for: choosing what to train on (samples), or the loss. Tree packing as in Tree Training (2602) and PrefixGrouper (2506.05433), but
+over arbitrary depth and without padding or custom kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from journeyman.types.samples import TrainSample
+
+
+@dataclass(slots=True)
+class Node:
+    """A run of tokens `[start, end)` of the flat row; `parent` is an index into `PackedTree.nodes` or -1; `depth` its first position."""
+
+    start: int
+    end: int
+    parent: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One loss term: sample `sample` sampled the token whose log-probability is number `scored`."""
+
+    scored: int
+    sample: int
+    old_logprob: float
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTree:
+    """One micro-batch.
+
+    Attributes:
+        token_ids, positions: the flat row, one entry a computed token.
+        nodes: in an order where parents come before children.
+        predictors, targets: for each scored position, the flat index whose hidden state predicts it, and the token id predicted.
+        terms: the loss terms, in sample order.
+    """
+
+    token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    predictors: tuple[int, ...]
+    targets: tuple[int, ...]
+    terms: tuple[Term, ...]
+    num_unpacked_tokens: int
+
+    def path(self, node: int) -> tuple[int, ...]:
+        """Indexes of the node's ancestors, root first, without itself."""
+        out: list[int] = []
+        parent = self.nodes[node].parent
+        while parent >= 0:
+            out.append(parent)
+            parent = self.nodes[parent].parent
+        return tuple(reversed(out))
+
+
+@dataclass(slots=True)
+class _Branch:
+    tokens: tuple[int, ...]
+    children: dict[int, _Branch] = field(default_factory=dict)
+    start: int = 0
+    index: int = -1
+
+
+def pack(samples: Sequence[TrainSample]) -> PackedTree:
+    """Lay `samples` out as one prefix tree."""
+    roots: dict[int, _Branch] = {}
+    for sample in samples:
+        _insert(roots, sample.token_ids)
+    token_ids, positions, nodes = _flatten(roots)
+    predictors: list[int] = []
+    targets: list[int] = []
+    scored_at: dict[int, int] = {}
+    terms: list[Term] = []
+    for number, sample in enumerate(samples):
+        flat = _locate(roots, sample.token_ids)
+        for position in range(1, len(flat)):
+            if not sample.is_sampled[position]:
+                continue
+            at = flat[position]
+            if at not in scored_at:
+                scored_at[at] = len(targets)
+                predictors.append(flat[position - 1])
+                targets.append(sample.token_ids[position])
+            terms.append(Term(scored_at[at], number, sample.logprobs[position], sample.advantage))
+    unpacked = sum(len(sample.token_ids) for sample in samples)
+    return PackedTree(tuple(token_ids), tuple(positions), tuple(nodes), tuple(predictors), tuple(targets), tuple(terms), unpacked)
+
+
+def _insert(level: dict[int, _Branch], tokens: tuple[int, ...]) -> None:
+    while tokens:
+        branch = level.get(tokens[0])
+        if branch is None:
+            level[tokens[0]] = _Branch(tokens)
+            return
+        shared = _common_length(branch.tokens, tokens)
+        if shared < len(branch.tokens):
+            tail = _Branch(branch.tokens[shared:], branch.children)
+            branch.tokens, branch.children = branch.tokens[:shared], {tail.tokens[0]: tail}
+        level, tokens = branch.children, tokens[shared:]
+
+
+def _common_length(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    limit = min(len(left), len(right))
+    for index in range(limit):
+        if left[index] != right[index]:
+            return index
+    return limit
+
+
+def _flatten(roots: dict[int, _Branch]) -> tuple[list[int], list[int], list[Node]]:
+    token_ids: list[int] = []
+    positions: list[int] = []
+    nodes: list[Node] = []
+    stack = [(branch, -1, 0) for branch in reversed(roots.values())]
+    while stack:
+        branch, parent, depth = stack.pop()
+        branch.start, branch.index = len(token_ids), len(nodes)
+        token_ids.extend(branch.tokens)
+        positions.extend(range(depth, depth + len(branch.tokens)))
+        nodes.append(Node(branch.start, len(token_ids), parent, depth))
+        below = depth + len(branch.tokens)
+        stack.extend((child, branch.index, below) for child in reversed(branch.children.values()))
+    return token_ids, positions, nodes
+
+
+def _locate(level: dict[int, _Branch], tokens: tuple[int, ...]) -> list[int]:
+    """The flat index of each token of an inserted sequence."""
+    flat: list[int] = []
+    while len(flat) < len(tokens):
+        branch = level[tokens[len(flat)]]
+        length = min(len(branch.tokens), len(tokens) - len(flat))
+        flat.extend(range(branch.start, branch.start + length))
+        level = branch.children
+    return flat
+
+
+def micro_batches(groups: Iterable[Sequence[TrainSample]], max_tokens: int) -> list[PackedTree]:
+    """Pack each group as one tree; a group of more than `max_tokens` computed tokens is split into several trees.
+
+    Splitting changes how often a prefix is computed, not the result. A single sample longer than `max_tokens` is its own batch.
+    """
+    batches: list[PackedTree] = []
+    for group in groups:
+        pending: list[TrainSample] = []
+        for sample in group:
+            if pending and len(pack([*pending, sample]).token_ids) > max_tokens:
+                batches.append(pack(pending))
+                pending = []
+            pending.append(sample)
+        if pending:
+            batches.append(pack(pending))
+    return batches
