@@ -1,0 +1,96 @@
+"""A scripted OpenAI-compatible server on loopback, for tests of whatever calls a model: real HTTP, no mocks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What the server says to one request: `content` becomes a chat completion unless `body` is given."""
+
+    content: str | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    finish_reason: str = "stop"
+
+    @classmethod
+    def error(cls, status: int, message: str, code: str | None = None, **headers: str) -> Answer:
+        return cls(status=status, headers=headers, body={"error": {"message": message, "type": "e", "param": None, "code": code}})
+
+
+Script = Callable[[dict[str, Any]], Answer]
+
+
+@dataclass
+class ScriptedServer:
+    """`requests` are the bodies received, `keys` the Authorization headers."""
+
+    base_url: str
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serve(script: Script) -> Iterator[ScriptedServer]:
+    """Serve until the block ends; `script` maps a request's body to an answer."""
+    record = ScriptedServer("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            record.requests.append(request)
+            record.keys.append(self.headers.get("authorization", ""))
+            answer = script(request)
+            body = answer.body or _completion(answer, request)
+            data = json.dumps(body).encode()
+            self.send_response(answer.status)
+            for name, value in {"content-type": "application/json", **answer.headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    record.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield record
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def scripted(*answers: Answer | str) -> Script:
+    """Answers in order, the last one for ever."""
+    left = list(answers)
+
+    def next_answer(_: dict[str, Any]) -> Answer:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return Answer(answer) if isinstance(answer, str) else answer
+
+    return next_answer
+
+
+def _completion(answer: Answer, request: dict[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": answer.content}
+    return {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": request.get("model", "m"),
+        "choices": [{"index": 0, "message": message, "finish_reason": answer.finish_reason}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    }
