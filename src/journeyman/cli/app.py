@@ -70,12 +70,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _program(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,  # noqa: ARG001 - see run()
-) -> None:
-    if version:
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
         from journeyman import __version__
 
         typer.echo(f"journeyman {__version__}")
         raise typer.Exit
+
+
+_VersionOption = Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)]
+_DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")]
+
+
+def _program(version: _VersionOption = False, debug: _DebugOption = False) -> None:
+    """Both options have done their work when this is called: see `_show_version` and `run`."""
+    del version, debug

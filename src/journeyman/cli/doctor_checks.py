@@ -129,9 +129,7 @@ def check_models(cache: Path) -> Check:
     here = [name for name in known_names() if not missing_parts(cache / "models" / name)]
     if here:
         return Check("base models", "fine", f"{', '.join(here)} in the cache")
-    return Check(
-        "base models", "note", "none in the cache", f"fetched at first use, or now: journeyman models fetch {known_names()[0]}"
-    )
+    return Check("base models", "note", "none in the cache", f"fetched at first use, or now: journeyman models fetch {known_names()[0]}")
 
 
 def check_store(home: Path) -> Check:

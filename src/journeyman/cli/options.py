@@ -9,16 +9,12 @@ import typer
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option(
-        "--home", help="Folder of runs, adapters and reports [default: .journeyman, or JOURNEYMAN_HOME].", show_default=False
-    ),
+    typer.Option("--home", help="Folder of runs, adapters and reports [default: .journeyman, or JOURNEYMAN_HOME].", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BaseOption = Annotated[
     str | None,
-    typer.Option(
-        "--base", help="Base model: smollm2-135m, a folder, or a Hugging Face id [default: smollm2-135m].", show_default=False
-    ),
+    typer.Option("--base", help="Base model: smollm2-135m, a folder, or a Hugging Face id [default: smollm2-135m].", show_default=False),
 ]
 ServerOption = Annotated[
     str | None,
@@ -29,9 +25,7 @@ HeaderOption = Annotated[
     list[str] | None,
     typer.Option("--header", help='HTTP header for --url, e.g. "Authorization: Bearer TOKEN"; repeatable.', metavar="NAME: VALUE"),
 ]
-EnvOption = Annotated[
-    list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")
-]
+EnvOption = Annotated[list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")]
 ToolsOption = Annotated[
     str | None, typer.Option("--tools", help="Use only these tools, separated by commas [default: all that read].", metavar="NAMES")
 ]
@@ -41,9 +35,7 @@ AllowWritesOption = Annotated[
 ]
 WriterOption = Annotated[
     str | None,
-    typer.Option(
-        "--writer", help="Model that words the tasks, e.g. openai/gpt-5-mini [default: templates, no model].", metavar="MODEL"
-    ),
+    typer.Option("--writer", help="Model that words the tasks, e.g. openai/gpt-5-mini [default: templates, no model].", metavar="MODEL"),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling [default: 0].", show_default=False)
@@ -53,6 +45,8 @@ CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to sh
 
 def home_folder(given: Path | None) -> Path:
     """The home folder: as given, else from the environment, else the default."""
-    from journeyman import config
+    if given is not None:
+        return given.expanduser()
+    from journeyman.config import home_folder as configured
 
-    return given.expanduser() if given is not None else config.home_folder()
+    return configured()

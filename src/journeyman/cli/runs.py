@@ -69,9 +69,7 @@ def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
         print(json.dumps(shown, indent=2))
         return
     console = output()
-    console.print(
-        f"[bold]{escape(info.id)}[/]  {info.kind}  base {escape(info.base)}  {_state(info)}  step {info.step}", highlight=False
-    )
+    console.print(f"[bold]{escape(info.id)}[/]  {info.kind}  base {escape(info.base)}  {_state(info)}  step {info.step}", highlight=False)
     if info.error:
         console.print(f"[red]{escape(info.error)}[/]", highlight=False)
     console.print(_step_table(steps) if steps else "no steps yet")

@@ -1,0 +1,82 @@
+"""`journeyman mcp tools | scenarios | train`: look at an MCP server, see the tasks, train on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from journeyman.cli.options import (
+    AllowWritesOption,
+    BaseOption,
+    EnvOption,
+    HeaderOption,
+    HomeOption,
+    JsonOption,
+    SeedOption,
+    ServerOption,
+    ToolsOption,
+    UrlOption,
+    WriterOption,
+    home_folder,
+)
+
+if TYPE_CHECKING:
+    from journeyman.recipes.mcp_settings import McpTrain
+
+mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools and tasks first.", no_args_is_help=True)
+
+JudgeOption = Annotated[
+    str | None,
+    typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini [default: evidence].", show_default=False),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=0, help="Training steps.", show_default=False)]
+ResumeOption = Annotated[str | None, typer.Option("--resume", help="Go on with this run where it stopped.", metavar="RUN")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file; options given here win.", metavar="FILE")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, e.g. grpo.learning_rate=1e-4; repeatable.", metavar="NAME=VALUE")
+]
+
+
+@mcp.command("tools")
+def tools(
+    server: ServerOption = None,
+    url: UrlOption = None,
+    header: HeaderOption = None,
+    env: EnvOption = None,
+    allow_writes: AllowWritesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The server's tools: what each takes, and which would be used. Calls none of them."""
+    from journeyman.cli.interrupts import run_interruptible
+    from journeyman.cli.mcp_look import show_tools
+    from journeyman.cli.mcp_target import target_from_options
+
+    target = target_from_options(server, url, header, env)
+    run_interruptible(show_tools(target, allow_writes=allow_writes, as_json=as_json), str)
+
+
+@mcp.command("train")
+def train(
+    server: ServerOption = None,
+    url: UrlOption = None,
+    header: HeaderOption = None,
+    env: EnvOption = None,
+    base: BaseOption = None,
+    judge: JudgeOption = None,
+    writer: WriterOption = None,
+    steps: StepsOption = None,
+    tools: ToolsOption = None,
+    allow_writes: AllowWritesOption = False,
+    seed: SeedOption = None,
+    home: HomeOption = None,
+    resume: ResumeOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Train a small model to use an MCP server, and report how much better it became.
+
+    Ctrl-C stops cleanly and says how to go on. Every setting has a default; see docs/cli.md for the YAML file.
+    """
+    raise NotImplementedError

@@ -1,0 +1,45 @@
+"""From --server, --url, --header and --env to the MCP server that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from journeyman.errors import SettingError
+
+if TYPE_CHECKING:
+    from journeyman.scenarios import McpTarget
+
+_EXAMPLE = '--server "python -m mcp_server_time" or --url https://host/mcp'
+
+
+def target_from_options(server: str | None, url: str | None, headers: Sequence[str] | None, env: Sequence[str] | None) -> McpTarget:
+    """The target of a command line. Raises SettingError when the options contradict each other or cannot be read."""
+    from journeyman.scenarios import McpTarget
+
+    if (server is None) == (url is None):
+        given = "both --server and --url were given" if server is not None else "no MCP server was given"
+        raise SettingError(given, hint=f"give one: {_EXAMPLE}")
+    if server is not None:
+        if headers:
+            raise SettingError("--header is for --url: a server started by a command gets no HTTP headers", hint="use --env")
+        return McpTarget.parse(server).model_copy(update={"env": pairs(env, "=", "--env")})
+    if env:
+        raise SettingError("--env is for --server: a server at a URL has its own environment", hint="use --header")
+    return McpTarget(url=url, headers=pairs(headers, ":", "--header"))
+
+
+def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str, str]:
+    """`NAME=VALUE` (or `NAME: VALUE`) words as a mapping.
+
+    Example:
+        >>> pairs(["Authorization: Bearer abc"], ":", "--header")
+        {'Authorization': 'Bearer abc'}
+    """
+    found = {}
+    for word in words or ():
+        name, found_separator, value = word.partition(separator)
+        if not found_separator or not name.strip():
+            raise SettingError(f"{option} {word!r} is not NAME{separator}VALUE", hint=f"write {option} 'NAME{separator}VALUE'")
+        found[name.strip()] = value.strip()
+    return found

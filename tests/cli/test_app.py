@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from journeyman.cli import doctor as doctor_command
+from journeyman.cli import models as models_command
+from journeyman.cli.app import run
+from journeyman.errors import ModelNotFoundError
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def failing(error: BaseException) -> object:
+    def fail(*_arguments: object) -> object:
+        raise error
+
+    return fail
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in ("mcp", "eval", "serve", "runs", "models", "doctor"):
+        assert command in shown
+
+
+@pytest.mark.parametrize("command", ["mcp", "mcp train", "mcp tools", "mcp scenarios", "eval", "serve", "runs compare", "doctor"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    assert "Usage: journeyman" in capsys.readouterr().out
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"journeyman \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_an_unknown_option_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--no-such-option"]) == 2
+    assert "no-such-option" in capsys.readouterr().err
+
+
+def test_an_error_of_ours_is_a_message_a_hint_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "fetch", "smolm2-135m"]) == ModelNotFoundError.exit_code
+    shown = capsys.readouterr()
+    assert "error: there is no base model 'smolm2-135m'" in shown.err
+    assert "what to do: did you mean 'smollm2-135m'?" in shown.err
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_debug_anywhere_shows_the_traceback_instead() -> None:
+    with pytest.raises(ModelNotFoundError):
+        run(["models", "fetch", "smolm2-135m", "--debug"])
+
+
+def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(doctor_command, "home_folder", failing(RuntimeError("boom")))
+    assert run(["doctor"]) == 70
+    shown = capsys.readouterr().err
+    assert "unexpected RuntimeError: boom" in shown
+    assert "Traceback" not in shown
+    [kept] = tmp_path.glob("journeyman-*.txt")
+    assert str(kept) in shown
+    assert "boom" in kept.read_text()
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_command, "home_folder", failing(KeyboardInterrupt()))
+    assert run(["doctor"]) == 130
+
+
+def test_models_list_says_what_is_in_the_cache(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JOURNEYMAN_CACHE", str(tmp_path))
+    assert models_command.models is not None
+    assert run(["models", "list"]) == 0
+    assert "not fetched yet" in capsys.readouterr().out
+
+
+def test_the_program_starts_quickly_and_needs_no_terminal() -> None:
+    code = "import time; from journeyman.cli import main\ntry:\n    main()\nfinally:\n    assert time.process_time() < 1.0"
+    result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Usage: journeyman" in result.stdout

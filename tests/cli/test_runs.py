@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from journeyman.cli.app import run
+from journeyman.store.models import ModelRow
+from journeyman.store.store import Store
+from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import LoraSettings
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with two runs: `first` is done, `second` was stopped in its second step."""
+    with Store.open(tmp_path / "home") as store:
+        for number, (name, rate) in enumerate((("first", 1e-4), ("second", 3e-4)), start=1):
+            store.runs.create(name, kind="mcp", base="smollm2-135m", settings={"grpo": {"learning_rate": rate}, "seed": 0})
+            store.models.create(ModelRow(name, "agent", "smollm2-135m", LoraSettings()))
+            for step in range(1, number + 1):
+                metrics = {"reward/mean": 0.1 * step, "reward/success": 0.25}
+                store.runs.add_step(StepMetrics(run=name, phase="train", step=step, time=time.time(), metrics=metrics))
+            folder = store.home.run(name).adapters / f"agent@{number}"
+            store.models.add_adapter(name, "agent", number, folder, "f" * 64)
+        store.runs.update("first", state="done", phase="train", step=1)
+        store.runs.update("second", state="stopped", phase="train", step=2)
+    return tmp_path / "home"
+
+
+def test_list_shows_state_and_step_of_each_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list", "--home", str(home)]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[1:]}
+    assert lines["first"][1:4] == ["done", "train", "1"]
+    assert lines["second"][1:4] == ["stopped", "train", "2"]
+
+
+def test_list_as_json_is_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list", "--home", str(home), "--json"]) == 0
+    assert {one["id"] for one in json.loads(capsys.readouterr().out)} == {"first", "second"}
+
+
+def test_show_says_how_to_resume_and_serve_a_stopped_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "second", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert f"journeyman mcp train --resume second --home {home}" in shown
+    assert f"journeyman serve --run second --home {home}" in shown
+    assert "agent@2" in shown
+
+
+def test_show_of_a_finished_run_does_not_offer_to_resume_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "first", "--home", str(home)]) == 0
+    assert "--resume" not in capsys.readouterr().out
+
+
+def test_show_as_json_has_steps_and_adapters(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "second", "--home", str(home), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [step["step"] for step in shown["steps"]] == [1, 2]
+    assert [one["name"] for one in shown["adapters"]] == ["agent@2"]
+
+
+def test_compare_shows_settings_that_differ_and_only_those(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "compare", "first", "second", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert "grpo.learning_rate" in shown
+    assert "seed" not in shown
+    assert "reward/mean" in shown
+
+
+def test_comparing_one_run_is_refused(home: Path) -> None:
+    assert run(["runs", "compare", "first", "--home", str(home)]) == 2
+
+
+def test_an_unknown_run_names_the_known_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "third", "--home", str(home)]) == 2
+    assert "first" in capsys.readouterr().err
+
+
+def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list", "--home", str(tmp_path / "none")]) == 1
+    assert not (tmp_path / "none").exists()
+    assert "there is no home folder" in capsys.readouterr().err
