@@ -15,6 +15,7 @@ from journeyman.engine.base import Engine
 from journeyman.errors import NotFoundError, SettingError, StoreError
 from journeyman.service.capture import Recorder
 from journeyman.service.jobs import Jobs
+from journeyman.service.sampling import SamplingService
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import BASE, Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, clean_leftovers
@@ -69,6 +70,7 @@ class Backend:
         self.recorder = Recorder(store)
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
         self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned)
+        self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)
         self.jobs = Jobs(store.jobs)
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, keep_checkpoints=keep_checkpoints)
         self._trainer_factory = trainer_factory

@@ -1,0 +1,109 @@
+"""Rollouts with models that are not served by Journeyman: their chat completions are noted on this side.
+
+A turn noted here has messages and the reply, but no token ids and no log-probabilities: good for judging and comparing, not for
+training. Streamed calls and calls through other clients than `run.openai()` are not noted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from journeyman.errors import LlmError, SettingError
+from journeyman.types.messages import Message, Tool
+from journeyman.types.sampling import FinishReason, SamplingParameters
+from journeyman.types.trajectory import Turn
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_CHAT_PATH = "/chat/completions"
+
+
+def foreign_client(base_url: str | None, api_key: str | None) -> AsyncOpenAI:
+    """An OpenAI client that can be copied with a recorder attached. Raises SettingError when there is no API key."""
+    import openai
+
+    try:
+        return _recording_class()(base_url=base_url, api_key=api_key)  # type: ignore[no-any-return]
+    except openai.OpenAIError as error:
+        raise SettingError("this model needs an API key", hint="set OPENAI_API_KEY, or give Model(..., api_key=...)") from error
+
+
+class ForeignRecorder:
+    """Notes the turns of one rollout."""
+
+    def __init__(self, model: str, max_turns: int) -> None:
+        self.started_at = time.time()
+        self._model = model
+        self._max_turns = max_turns
+        self._turns: list[Turn] = []
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return tuple(self._turns)
+
+    def attached(self, client: AsyncOpenAI) -> AsyncOpenAI:
+        """A copy of `client` (made by `foreign_client`), sharing its connections, whose calls are noted here."""
+        copy: Any = client.with_options()
+        copy.recorder = self
+        return copy  # type: ignore[no-any-return]
+
+    def check_turn(self) -> None:
+        """Raises LlmError when the rollout has had all its turns."""
+        if len(self._turns) >= self._max_turns:
+            raise LlmError(f"this rollout has had all its {self._max_turns} model calls", hint="raise max_turns")
+
+    def note(self, body: dict[str, Any], reply: Any, started_at: float) -> None:
+        """Note a finished call. `reply` is a ChatCompletion."""
+        choice = reply.choices[0]
+        reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
+        self._turns.append(
+            Turn(
+                index=len(self._turns),
+                adapter=None,
+                messages=tuple(Message.model_validate(message) for message in body.get("messages", ())),
+                tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
+                reply=Message.model_validate(choice.message.model_dump()),
+                prompt_ids=(),
+                sampled_ids=(),
+                sampled_logprobs=(),
+                finish_reason=reason,
+                parameters=_parameters(body),
+                started_at=started_at,
+                seconds=time.time() - started_at,
+            )
+        )
+
+
+def _parameters(body: dict[str, Any]) -> SamplingParameters:
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    given = {"temperature": body.get("temperature"), "top_p": body.get("top_p"), "max_tokens": limit}
+    return SamplingParameters.model_validate({name: value for name, value in given.items() if value is not None})
+
+
+_CLASS: list[type] = []
+
+
+def _recording_class() -> Any:
+    """AsyncOpenAI with its one public `post` overridden; made when first needed, because openai is imported lazily."""
+    if _CLASS:
+        return _CLASS[0]
+    import openai
+
+    class RecordingOpenAI(openai.AsyncOpenAI):
+        recorder: ForeignRecorder | None = None
+
+        async def post(self, path: str, **options: Any) -> Any:
+            recorder = self.recorder
+            if recorder is None or not path.endswith(_CHAT_PATH):
+                return await super().post(path, **options)
+            recorder.check_turn()
+            started_at = time.time()
+            reply = await super().post(path, **options)
+            if not options.get("stream"):
+                recorder.note(options.get("body") or {}, reply, started_at)
+            return reply
+
+    _CLASS.append(RecordingOpenAI)
+    return RecordingOpenAI

@@ -1,0 +1,139 @@
+"""Many attempts at many scenarios, a bounded number at a time. What goes wrong in an attempt is data; what goes wrong with the server
+is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from journeyman.client.models import Model
+from journeyman.client.rollout import Rollout
+from journeyman.errors import JourneymanError, SettingError
+from journeyman.observe.progress import Progress
+from journeyman.types.scenarios import Scenario
+from journeyman.types.training import FinishRollout
+from journeyman.types.trajectory import Failure, Group, Trajectory
+
+RolloutFunction = Callable[[Scenario, Rollout], Awaitable[None]]
+
+_SEAL_AFTER_CANCEL_SECONDS = 5.0
+
+
+async def gather(
+    rollout: RolloutFunction,
+    scenarios: Sequence[Scenario],
+    *,
+    model: Model,
+    group_size: int = 8,
+    max_concurrent: int = 32,
+    timeout_seconds: float = 600.0,
+    max_turns: int = 64,
+    progress: Progress | None = None,
+) -> list[Group]:
+    """Attempt every scenario `group_size` times.
+
+    Returns one group per scenario in the order given, each with `group_size` trajectories in a fixed order. An attempt that raises
+    or runs out of time is a trajectory with `error` (and no reward unless its code had set one). Attempts at one scenario start
+    together, so that their common prompt is computed once.
+
+    Args:
+        rollout: your agent: `async def rollout(scenario, run)`.
+        max_concurrent: attempts in progress at any time.
+        timeout_seconds: for one attempt.
+        max_turns: model calls that one attempt may make.
+        progress: `advance(1)` is called for every finished attempt.
+
+    Raises:
+        ServiceError: the server is gone or refuses; attempts in progress are cancelled.
+        SettingError: a number below 1.
+    """
+    for name, value in (("group_size", group_size), ("max_concurrent", max_concurrent), ("max_turns", max_turns)):
+        if value < 1:
+            raise SettingError(f"{name} is {value}; it must be at least 1")
+    if timeout_seconds <= 0:
+        raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0")
+    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            attempts = [[tasks.create_task(plan.attempt(scenario)) for _ in range(group_size)] for scenario in scenarios]
+    except BaseExceptionGroup as group:
+        # The tasks' only own errors are the server's: one of them says it all.
+        raise _first(group) from group
+    return [
+        Group(scenario=scenario, trajectories=tuple(task.result() for task in made))
+        for scenario, made in zip(scenarios, attempts, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    rollout: RolloutFunction
+    model: Model
+    timeout_seconds: float
+    max_turns: int
+    slots: asyncio.Semaphore
+    progress: Progress | None
+
+    async def attempt(self, scenario: Scenario) -> Trajectory:
+        async with self.slots:
+            run = await self.model.open_rollout(scenario, max_turns=self.max_turns)
+            started = time.perf_counter()
+            try:
+                failure = await self._run(scenario, run)
+            except asyncio.CancelledError:
+                await self._abandon(run, time.perf_counter() - started)
+                raise
+            outcome = _outcome(run, failure, time.perf_counter() - started)
+            trajectory = await self.model.finish_rollout(run, outcome)
+            if self.progress is not None:
+                self.progress.advance(1)
+            return trajectory
+
+    async def _run(self, scenario: Scenario, run: Rollout) -> Failure | None:
+        """Run the agent; its failure as data. Only a real cancel of this attempt leaves as CancelledError."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds) as limit:
+                await self.rollout(scenario, run)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: a library inside the agent let its own cancel escape.
+            return _failure(error)
+        except TimeoutError as error:
+            return self._timed_out() if limit.expired() else _failure(error)
+        except Exception as error:  # noqa: BLE001 - the top handler of an attempt: whatever the agent raised is data
+            return _failure(error)
+        if limit.expired():  # the agent swallowed the cancel
+            return self._timed_out()
+        return None
+
+    def _timed_out(self) -> Failure:
+        return Failure(type="WaitTimeoutError", message=f"the attempt did not end within {self.timeout_seconds:g} s")
+
+    async def _abandon(self, run: Rollout, seconds: float) -> None:
+        """Tell the server that a cancelled attempt is over, so that it keeps nothing for it; best effort, and never for long."""
+        outcome = _outcome(run, Failure(type="CancelledError", message="the attempt was cancelled"), seconds)
+        try:
+            async with asyncio.timeout(_SEAL_AFTER_CANCEL_SECONDS):
+                await self.model.finish_rollout(run, outcome)
+        except (JourneymanError, TimeoutError):
+            return
+
+
+def _outcome(run: Rollout, failure: Failure | None, seconds: float) -> FinishRollout:
+    return FinishRollout(reward=run.reward, metrics=dict(run.metrics), error=failure, tool_events=run.tool_events, seconds=seconds)
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, BaseExceptionGroup):
+        error = _first(error)
+    return Failure(type=type(error).__name__, message=str(error) or repr(error))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,243 @@
+"""Models to roll out and to train. Not for reaching a server: see `wire.py`; for making many attempts: see `gather.py`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from journeyman.client.foreign import ForeignRecorder, foreign_client
+from journeyman.client.rollout import Rollout
+from journeyman.client.wire import Wire
+from journeyman.errors import ServiceError, TrainingError, error_from_code
+from journeyman.types.scenarios import Scenario
+from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.training import (
+    CreateRollout,
+    FinishRollout,
+    GrpoJob,
+    JobStatus,
+    ModelInfo,
+    RolloutTicket,
+    ScoredGroup,
+    ScoredTrajectory,
+    SftExample,
+    SftJob,
+    TrainJob,
+    TrainResult,
+)
+from journeyman.types.trajectory import Group, Trajectory
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_LONG_POLL_SECONDS = 25
+
+
+class Model:
+    """Any OpenAI-compatible model; attempts with it can be gathered, judged and compared, but not trained.
+
+    Args:
+        name: what to send as the model's name.
+        base_url: up to and including `/v1`; None: the `OPENAI_BASE_URL` environment variable or OpenAI itself.
+        api_key: None: the `OPENAI_API_KEY` environment variable.
+
+    Its turns are recorded on this side, without token ids, and only for calls through `run.openai()` that are not streamed.
+    """
+
+    def __init__(self, name: str, base_url: str | None = None, api_key: str | None = None) -> None:
+        self.name = name
+        self._base_url = base_url
+        self._api_key = api_key
+        self._client: AsyncOpenAI | None = None
+        self._recorders: dict[str, ForeignRecorder] = {}
+
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """(base URL, API key) for a client of one's own."""
+        client = self._shared_client()
+        return str(client.base_url), client.api_key
+
+    def openai(self) -> AsyncOpenAI:
+        """A client of this model for calls outside rollouts."""
+        return self._shared_client()
+
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
+        """Begin an attempt. `gather` calls this; call it yourself only together with `finish_rollout`."""
+        recorder = ForeignRecorder(self.name, max_turns)
+        rollout_id = f"ro_{uuid.uuid4().hex[:16]}"
+        self._recorders[rollout_id] = recorder
+        base_url, api_key = self.endpoint
+        return Rollout(
+            rollout_id=rollout_id,
+            scenario=scenario,
+            model=self.name,
+            base_url=base_url,
+            api_key=api_key,
+            make_client=lambda: recorder.attached(self._shared_client()),
+        )
+
+    async def finish_rollout(self, rollout: Rollout, outcome: FinishRollout) -> Trajectory:
+        """End an attempt and return its complete record."""
+        recorder = self._recorders.pop(rollout.id)
+        return Trajectory(
+            id=rollout.id,
+            scenario_id=rollout.scenario.id,
+            model=self.name,
+            turns=recorder.turns,
+            tool_events=outcome.tool_events,
+            reward=outcome.reward,
+            metrics=outcome.metrics,
+            error=outcome.error,
+            started_at=recorder.started_at,
+            seconds=outcome.seconds,
+        )
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _shared_client(self) -> AsyncOpenAI:
+        if self._client is None:
+            self._client = foreign_client(self._base_url, self._api_key)
+        return self._client
+
+
+class ServedModel(Model):
+    """A model of a Journeyman server, at a fixed version or the base: its rollouts are recorded there, token by token."""
+
+    def __init__(self, name: str, wire: Wire) -> None:
+        super().__init__(name, base_url=f"{wire.url}/v1", api_key=wire.api_key)
+        self._wire = wire
+
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        return f"{self._wire.url}/v1", self._wire.api_key
+
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
+        request = CreateRollout(model=self.name, scenario_id=scenario.id, max_turns=max_turns)
+        ticket = await self._wire.post("api/rollouts", request, RolloutTicket)
+        base_url = f"{self._wire.url}/r/{ticket.id}.{ticket.token}/v1"
+        return Rollout(
+            rollout_id=ticket.id,
+            scenario=scenario,
+            model="agent",
+            base_url=base_url,
+            api_key=ticket.token,
+            # The copy shares the connection pool: a client for each rollout costs milliseconds, not a TLS context.
+            make_client=lambda: self._wire.client.with_options(base_url=base_url, api_key=ticket.token),
+        )
+
+    async def finish_rollout(self, rollout: Rollout, outcome: FinishRollout) -> Trajectory:
+        return await self._wire.post(f"api/rollouts/{rollout.id}/finish", outcome, Trajectory)
+
+    async def close(self) -> None:
+        """Nothing: the connection belongs to the backend."""
+
+    def _shared_client(self) -> AsyncOpenAI:
+        return self._wire.client.with_options(base_url=f"{self._wire.url}/v1")
+
+
+class TrainableModel(ServedModel):
+    """A model of a Journeyman server that can be trained. Attempts use its newest version; `step` counts its updates.
+
+    Example:
+        >>> groups = await jm.gather(rollout, batch, model=model, group_size=8)           # doctest: +SKIP
+        >>> result = await model.train(await judge.score(groups), jm.Grpo())              # doctest: +SKIP
+    """
+
+    def __init__(self, info: ModelInfo, wire: Wire) -> None:
+        super().__init__(info.name, wire)
+        self._info = info
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self._info.step
+
+    @property
+    def adapter(self) -> str:
+        """The newest version: `name@step`."""
+        return self._info.adapter
+
+    @property
+    def run(self) -> str:
+        return self._info.run
+
+    @property
+    def base(self) -> str:
+        return self._info.base
+
+    @property
+    def lora(self) -> LoraSettings:
+        return self._info.lora
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and reply may have together."""
+        return self._info.context_length
+
+    def at(self, step: int) -> ServedModel:
+        """This model as it was at a step, to roll out; step 0 is the untrained adapter."""
+        return ServedModel(f"{self.name}@{step}", self._wire)
+
+    async def train(
+        self,
+        groups: Sequence[Group],
+        settings: Grpo | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        key: str | None = None,
+    ) -> TrainResult:
+        """One policy update on scored groups, gathered with this model.
+
+        Only ids and rewards travel; the tokens are on the server. A trajectory without reward is left out and counted, a group
+        without spread is skipped and counted.
+
+        Args:
+            on_progress: told a fraction in [0, 1] now and then.
+            key: repeat a call with the same key and it is the same job, not a second update.
+
+        Raises TrainingError and its kin; the model then is as it was.
+        """
+        scored = tuple(
+            ScoredGroup(
+                scenario_id=group.scenario.id,
+                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group.trajectories),
+            )
+            for group in groups
+        )
+        return await self._train(GrpoJob(groups=scored, settings=settings or Grpo()), on_progress, key)
+
+    async def train_sft(
+        self,
+        examples: Sequence[SftExample],
+        settings: Sft | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        key: str | None = None,
+    ) -> TrainResult:
+        """Imitate conversations: every assistant message in them is trained. Otherwise as `train`."""
+        return await self._train(SftJob(examples=tuple(examples), settings=settings or Sft()), on_progress, key)
+
+    async def refresh(self) -> ModelInfo:
+        """Ask the server where the model stands: another client may have trained it."""
+        self._info = await self._wire.get(f"api/models/{self.name}", ModelInfo)
+        return self._info
+
+    async def _train(self, job: TrainJob, on_progress: Callable[[float], None] | None, key: str | None) -> TrainResult:
+        # Without a key a lost answer would be sent again by the HTTP client, and trained twice.
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        status = await self._wire.post(f"api/models/{self.name}/train", job, JobStatus, headers=headers)
+        while status.state in ("queued", "running"):
+            status = await self._wire.get(f"api/jobs/{status.id}", JobStatus, query={"wait_seconds": str(_LONG_POLL_SECONDS)})
+            if on_progress is not None:
+                on_progress(status.progress)
+        if status.state == "failed":
+            text = status.error or "the training job failed"
+            raise error_from_code(status.error_code or "", text) or TrainingError(text)
+        if status.result is None:
+            raise ServiceError(f"training job {status.id} is done and has no result")
+        self._info = self._info.model_copy(update={"step": status.result.step, "adapter": status.result.adapter})
+        return status.result

@@ -1,0 +1,111 @@
+"""Requests to a Journeyman server and its errors as ours. Paths and JSON only; their meaning is in `backend.py` and `models.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from journeyman.errors import JourneymanError, ServiceError, error_from_code
+from journeyman.types.record import Record
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
+
+_R = TypeVar("_R")
+
+_CONNECT_TIMEOUT_SECONDS = 600.0
+
+
+class Wire:
+    """One connection (with its pool) to a Journeyman server.
+
+    Args:
+        url: where the server is, with or without a trailing `/v1`.
+        api_key: the server's key; any text when it needs none.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = _base_url(url)
+        self.api_key = api_key or "none"
+        self._client: AsyncOpenAI | None = None
+
+    @property
+    def client(self) -> AsyncOpenAI:
+        """An `openai.AsyncOpenAI` on the server's root; made when it is first needed, because importing openai takes a second."""
+        if self._client is None:
+            from openai import AsyncOpenAI
+
+            self._client = AsyncOpenAI(base_url=f"{self.url}/", api_key=self.api_key, timeout=_CONNECT_TIMEOUT_SECONDS, max_retries=2)
+        return self._client
+
+    async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
+        """GET `path` (no leading slash) as `kind`. Raises the error the server raised, or ServiceError."""
+        return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path)
+
+    async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
+        """POST a record; as `get`. With `unset=False` fields that were not given are left out, so that the server knows."""
+        data = body.model_dump(mode="json", exclude_unset=not unset)
+        return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def _send(self, method: str, path: str, options: Any, body: object = None) -> object:
+        import openai
+
+        try:
+            if method == "get":
+                return await self.client.get(path, cast_to=object, options=options)
+            return await self.client.post(path, cast_to=object, body=body, options=options)
+        except openai.APIStatusError as error:
+            raise service_error(error, self.url) from error
+        except openai.APITimeoutError as error:
+            raise ServiceError(f"the Journeyman server at {self.url} did not answer {method.upper()} /{path} in time") from error
+        except openai.APIConnectionError as error:
+            raise ServiceError(
+                f"no Journeyman server at {self.url}: {error.__cause__ or error}",
+                hint="start one with `journeyman serve`, or give the address of one that runs",
+            ) from error
+
+
+def service_error(error: APIStatusError, url: str) -> JourneymanError:
+    """The error a server answered with: the class it raised there, or a ServiceError."""
+    body = error.body if isinstance(error.body, dict) else {}
+    text = str(body.get("message") or error.message)
+    known = error_from_code(str(body.get("code")), text)
+    if known is not None:
+        return known
+    hint = None
+    if error.status_code in (401, 403):
+        hint = "give the server's API key: connect(url, api_key=...)"
+    elif error.status_code == 404:
+        hint = f"is {url} a Journeyman server, and as new as this client?"
+    code = body.get("code")
+    return ServiceError(
+        f"the server at {url} answered {error.status_code}: {text}",
+        status=error.status_code,
+        code=None if code is None else str(code),
+        hint=hint,
+    )
+
+
+def _base_url(url: str) -> str:
+    trimmed = url.rstrip("/").removesuffix("/v1")
+    parts = urlsplit(trimmed)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ServiceError(f"{url!r} is not the address of a server", hint="write it like http://127.0.0.1:8100")
+    return trimmed
+
+
+def _parsed(data: object, kind: type[_R], path: str) -> _R:
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        raise ServiceError(
+            f"the answer to /{path} is not what this client understands: {error.errors()[0]['msg']}",
+            hint="are client and server of the same version?",
+        ) from error

@@ -1,0 +1,162 @@
+"""The one reader of environment variables and configuration files. Everything else is given its settings.
+
+JOURNEYMAN_HOME     where runs are kept                     default: .journeyman in the working folder
+JOURNEYMAN_CACHE    where converted base models are kept    default: ~/.cache/journeyman
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from journeyman.errors import SettingError
+
+HOME_VARIABLE = "JOURNEYMAN_HOME"
+CACHE_VARIABLE = "JOURNEYMAN_CACHE"
+
+_S = TypeVar("_S", bound=BaseModel)
+
+
+def home_folder(given: Path | str | None = None) -> Path:
+    """The home folder: the one given, or JOURNEYMAN_HOME, or `.journeyman` here. Absolute; it need not exist."""
+    return _folder(given, HOME_VARIABLE, Path(".journeyman"))
+
+
+def cache_folder(given: Path | str | None = None) -> Path:
+    """The cache folder: the one given, or JOURNEYMAN_CACHE, or `~/.cache/journeyman`. Absolute; it need not exist."""
+    return _folder(given, CACHE_VARIABLE, Path("~/.cache/journeyman"))
+
+
+def environment(name: str) -> str | None:
+    """An environment variable, None when it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+def load_settings(
+    kind: type[_S],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+) -> _S:
+    """Settings from a YAML file, changed by `overrides` (`grpo.learning_rate=2e-4`), changed by `given`.
+
+    A later source wins, key by key. Values are checked by `kind`.
+
+    Raises:
+        SettingError: the file cannot be read; a key is unknown (the nearest valid one is named); a value does not fit.
+
+    Example:
+        >>> from journeyman.types.settings import Grpo
+        >>> load_settings(Grpo, overrides=["adam.beta2=0.95"]).adam.beta2
+        0.95
+    """
+    data: dict[str, Any] = {} if path is None else read_yaml(path)
+    for text in overrides:
+        keys, value = parse_override(text)
+        data = merged(data, _nested(keys, value))
+    data = merged(data, given or {})
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        where = "the settings" if path is None else str(path)
+        problems = [_problem(kind, entry["loc"], entry["type"], entry["msg"], entry["input"]) for entry in error.errors()]
+        raise SettingError(f"{where}: " + "; ".join(problems)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping; an empty file is an empty mapping. Raises SettingError."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot read {path}: {error.strerror}", hint="give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingError(f"{path} must hold settings as `name: value`; it holds a {type(data).__name__}")
+    return data
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """`a.b=value` as (("a", "b"), value); the value is read as YAML, so 3, true, null, [1, 2] and text all work.
+
+    Raises SettingError.
+
+    Example:
+        >>> parse_override("grpo.learning_rate=2e-4")
+        (('grpo', 'learning_rate'), 0.0002)
+    """
+    import yaml
+
+    name, equals, value = text.partition("=")
+    keys = tuple(name.strip().split("."))
+    if not equals or not all(keys):
+        raise SettingError(f"cannot read the setting {text!r}", hint="write it as name=value or part.name=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingError(f"cannot read the value of {text!r}", hint="put quotes around text with special signs") from error
+    return keys, _number(parsed) if isinstance(parsed, str) else parsed
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: mappings are merged, everything else is replaced."""
+    out = dict(below)
+    for key, value in above.items():
+        before = out.get(key)
+        out[key] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _folder(given: Path | str | None, variable: str, default: Path) -> Path:
+    chosen = given if given is not None else (environment(variable) or default)
+    return Path(chosen).expanduser().absolute()
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]  # keys is never empty
+
+
+def _number(text: str) -> float | str:
+    # YAML 1.1 takes 2e-4 for text; nobody who writes it in a setting means text.
+    try:
+        return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" and text else text
+    except ValueError:
+        return text
+
+
+def _problem(kind: type[BaseModel], location: Sequence[int | str], error: str, message: str, value: object) -> str:
+    name = ".".join(str(part) for part in location)
+    if error != "extra_forbidden":
+        return f"{name or 'settings'}: {message[:1].lower()}{message[1:]} (given: {value!r})"
+    known = sorted(_fields_at(kind, location[:-1]))
+    nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    advice = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
+    return f"unknown setting {name!r}; {advice}"
+
+
+def _fields_at(kind: type[BaseModel], location: Iterable[int | str]) -> set[str]:
+    """Field names of the models that `location` can lead to (several in a union)."""
+    models: list[type[BaseModel]] = [kind]
+    for part in location:
+        inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        # A part that is no field is an index, or the tag of a union: the models stay.
+        if inner:
+            models = [model for annotation in inner for model in _models_in(annotation)]
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
