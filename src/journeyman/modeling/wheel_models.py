@@ -141,5 +141,8 @@ def _run(command: list[str], what: str, timeout_seconds: int) -> subprocess.Comp
 
 
 def _last_line(result: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in (result.stderr or result.stdout).splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else f"it ended with code {result.returncode} and said nothing"
+    """What a program said last, errors before warnings."""
+    lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    said = errors[-1:] or lines[-1:]
+    return said[0][:300] if said else f"it ended with code {result.returncode} and said nothing"
