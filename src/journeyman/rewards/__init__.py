@@ -2,5 +2,6 @@
 
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
+from journeyman.rewards.ruler import Ruler
 
-__all__ = ["EvidenceJudge", "Judge"]
+__all__ = ["EvidenceJudge", "Judge", "Ruler"]
