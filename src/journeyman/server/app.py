@@ -1,0 +1,54 @@
+"""The whole HTTP application over one backend. Not for sockets and threads: see `serve.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from journeyman import __version__
+from journeyman.server.auth import Gate
+from journeyman.server.errors import add_error_handlers
+from journeyman.server.openai import OpenAiRoutes
+from journeyman.server.rollouts import RolloutRoutes
+from journeyman.server.runs import RunRoutes
+from journeyman.server.training import TrainingRoutes
+from journeyman.service.backend import Backend
+from journeyman.service.sampling import SamplingService
+
+
+def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
+    """The application. It owns the backend from now on: when the server stops, the backend is closed.
+
+    Args:
+        backend: used on the server's event loop only, once the server has started.
+        api_key: bearer token that `/v1` and `/api` require; None: none (bind loopback only).
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await backend.close()
+
+    app = FastAPI(title="Journeyman", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    gate = Gate(api_key)
+    sampling = SamplingService(backend.engine, backend.renderer, backend.recorder, backend.weights)
+    for routes in (
+        OpenAiRoutes(backend, sampling, gate),
+        RolloutRoutes(backend, gate),
+        TrainingRoutes(backend, gate),
+        RunRoutes(backend, gate),
+    ):
+        app.include_router(routes.router())
+
+    async def healthz() -> dict[str, Any]:
+        return {"status": "ok", "engine": dataclasses.asdict(backend.engine.info), "version": __version__}
+
+    app.add_api_route("/healthz", healthz, methods=["GET"])
+    add_error_handlers(app)
+    return app

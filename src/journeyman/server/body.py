@@ -1,0 +1,37 @@
+"""Request bodies read by hand: our own error shape, and no reliance on the content type foreign clients send."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from journeyman.server.errors import BadRequestError
+
+_Parsed = TypeVar("_Parsed")
+
+
+async def read_body(request: Request, kind: type[_Parsed] | TypeAdapter[_Parsed]) -> tuple[_Parsed, str]:
+    """(the body as `kind`, a hash of its bytes). Raises BadRequestError that names the field."""
+    raw = await request.body()
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        value: Any = json.loads(raw)
+    except ValueError as error:
+        raise BadRequestError(f"the body is no JSON: {error}") from error
+    try:
+        return adapter.validate_python(value), hashlib.sha256(raw).hexdigest()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadRequestError(f"{field}: {message}" if field else message, field or None) from error
+
+
+def record(value: BaseModel, status: int = 200) -> Response:
+    """A record as a JSON response."""
+    return Response(value.model_dump_json(), status_code=status, media_type="application/json")
