@@ -82,12 +82,12 @@ class Weights:
         """
         if model in (BASE, self._engine.info.base):
             return None
-        name, _, step = model.partition("@")
+        name, at, step = model.partition("@")
         versions = self._versions.get(name)
         if not versions:
             known = ", ".join([BASE, *(known for known, steps in self._versions.items() if steps)])
             raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
-        if not step:
+        if not at:
             return versions[max(versions)].name
         if not step.isdecimal() or int(step) not in versions:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])

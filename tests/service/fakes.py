@@ -1,0 +1,70 @@
+"""A trainer without gradients for tests of the service: its weights are two numbers, its update is a sum."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from journeyman.engine.fake import folder_fingerprint
+from journeyman.trainer.base import OnProgress
+from journeyman.types.samples import TrainSample
+from journeyman.types.settings import Grpo, Sft
+
+
+class FakeTrainer:
+    """Follows the protocol, with exact save and load.
+
+    `fail_with` makes the next step raise half-way; `gate` (when set) is waited for inside a step.
+    """
+
+    def __init__(self) -> None:
+        self._step = 0
+        self.weight = 0.0
+        self.seen: list[Sequence[Sequence[TrainSample]]] = []
+        self.fail_with: Exception | None = None
+        self.gate: threading.Event | None = None
+        self.entered = threading.Event()
+        self.is_closed = False
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    def policy_step(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+        self.seen.append(groups)
+        samples = [sample for group in groups for sample in group]
+        self._compute(sum(sample.advantage * sample.num_sampled for sample in samples), on_progress)
+        return {"loss": 0.5, "num_tokens": float(sum(sample.num_sampled for sample in samples))}
+
+    def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
+        self.seen.append([samples])
+        self._compute(1.0, on_progress)
+        return {"loss": 0.25}
+
+    def save_adapter(self, folder: Path) -> str:
+        (folder / "adapter.json").write_text(json.dumps(self.weight))
+        return folder_fingerprint(folder)
+
+    def save_state(self, folder: Path) -> None:
+        (folder / "state.json").write_text(json.dumps([self._step, self.weight]))
+
+    def load_state(self, folder: Path) -> None:
+        self._step, self.weight = json.loads((folder / "state.json").read_text())
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _compute(self, change: float, on_progress: OnProgress) -> None:
+        self.entered.set()
+        self.weight += 0.5  # half an update: a failure must not leave it behind
+        if self.gate is not None:
+            assert self.gate.wait(timeout=30)
+        on_progress(0.5)
+        if self.fail_with is not None:
+            error, self.fail_with = self.fail_with, None
+            raise error
+        self.weight += change - 0.5
+        self._step += 1
+        on_progress(1.0)
