@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from journeyman.errors import AdapterError
+from journeyman.modeling.precision import AdaptedLinear, BFloat16Linear
 from journeyman.modeling.weights import share_weights
 from journeyman.types.settings import LoraSettings
 
@@ -38,7 +39,11 @@ def add_lora(module: nn.Module, settings: LoraSettings) -> PeftModel:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return get_peft_model(module, config)
+        model = get_peft_model(module, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
@@ -105,25 +110,30 @@ def load_adapter(model: PeftModel, folder: Path) -> str:
     return fingerprint(tensors)
 
 
-def merged_module(base: nn.Module, tensors: Mapping[str, Tensor], scaling: float) -> nn.Module:
-    """A module that shares `base`'s tensors except the adapted weights, which become W + scaling * B @ A (computed in float32).
+def adapted_module(base: nn.Module, tensors: Mapping[str, Tensor], scaling: float) -> nn.Module:
+    """A module to sample from that shares `base`'s tensors except the adapted weights.
 
-    An adapter whose B are all zero changes nothing: the result then shares every tensor, and is the base exactly.
+    Those become W + scaling * B @ A, computed in float32; layers that compute in bfloat16 get LoRA beside them instead, because rounding
+    the sum would lose small updates. An adapter whose B are all zero changes nothing: the result is the base exactly.
     """
-    merged = share_weights(base)
-    names = sorted({name.rsplit(".lora_", 1)[0] for name in tensors})
-    for name in names:
+    adapted = share_weights(base)
+    for name in sorted({name.rsplit(".lora_", 1)[0] for name in tensors}):
         path = name.removeprefix(_PREFIX)
         try:
-            layer = merged.get_submodule(path)
+            layer = adapted.get_submodule(path)
         except AttributeError as error:
             raise AdapterError(f"the adapter adapts {path}, which the base model does not have") from error
         up, down = tensors[f"{name}.lora_B.weight"], tensors[f"{name}.lora_A.weight"]
-        if not up.any():
-            continue
-        weight = layer.weight
-        if weight.shape != (up.shape[0], down.shape[1]):  # type: ignore[union-attr]
+        if not isinstance(layer, nn.Linear) or layer.weight.shape != (up.shape[0], down.shape[1]):
             raise AdapterError(f"the adapter's {path} has another shape than the base model's")
-        delta = (up.float() @ down.float()).to(weight.device) * scaling  # type: ignore[arg-type]
-        layer.weight = nn.Parameter((weight.float() + delta).to(weight.dtype), requires_grad=False)  # type: ignore[operator, union-attr, arg-type]
-    return merged
+        if up.any():
+            _adapt(adapted, path, layer, up.to(layer.weight.device), down.to(layer.weight.device), scaling)
+    return adapted
+
+
+def _adapt(module: nn.Module, path: str, layer: nn.Linear, up: Tensor, down: Tensor, scaling: float) -> None:
+    if isinstance(layer, BFloat16Linear):
+        module.set_submodule(path, AdaptedLinear(layer, down, up, scaling))
+    else:
+        merged = layer.weight.float() + (up.float() @ down.float()) * scaling
+        layer.weight = nn.Parameter(merged.to(layer.weight.dtype), requires_grad=False)

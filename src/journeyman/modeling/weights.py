@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.attention import ATTENTION_NAME, register_attention
+from journeyman.modeling.precision import Precision, round_linear_layers
 
 
 @contextmanager
@@ -28,8 +29,10 @@ def _quiet() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def load_module(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> nn.Module:
+def load_module(folder: Path, *, precision: Precision = "float32", device: str = "cpu") -> nn.Module:
     """The causal language model in `folder`, frozen, in eval mode, running our attention.
+
+    `precision` "bfloat16" rounds the linear layers' weights and inputs only (see `journeyman.modeling.precision`).
 
     Raises:
         ModelNotFoundError: the folder holds no model that transformers can load.
@@ -38,7 +41,7 @@ def load_module(folder: Path, *, dtype: torch.dtype = torch.float32, device: str
     try:
         with _quiet():
             module = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype, attn_implementation=ATTENTION_NAME, local_files_only=True
+                str(folder), dtype=torch.float32, attn_implementation=ATTENTION_NAME, local_files_only=True
             )
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(
@@ -47,6 +50,8 @@ def load_module(folder: Path, *, dtype: torch.dtype = torch.float32, device: str
         ) from error
     module.requires_grad_(False)
     module.eval()
+    if precision == "bfloat16":
+        round_linear_layers(module)
     return module.to(device)  # type: ignore[no-any-return]
 
 

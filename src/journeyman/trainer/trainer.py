@@ -21,6 +21,7 @@ from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
 from journeyman.modeling.head import Head, token_logprobs
 from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, load_adapter, save_adapter
+from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import load_module
 from journeyman.trainer.base import OnProgress
 from journeyman.trainer.losses.policy import k3, policy_loss
@@ -44,10 +45,10 @@ class _Gradient:
 class LoraTrainer:
     """Owns the LoRA weights and the optimiser of one model; see `journeyman.trainer.base.Trainer`."""
 
-    def __init__(self, base: BaseModel, lora: LoraSettings, num_workers: int | None = None) -> None:
+    def __init__(self, base: BaseModel, lora: LoraSettings, num_workers: int | None = None, precision: str = "auto") -> None:
         # Whatever is computed outside the workers (clipping, the update) must not start a second set of threads beside them.
         torch.set_num_threads(1)
-        self._model = add_lora(load_module(base.folder), lora)
+        self._model = add_lora(load_module(base.folder, precision=choose_precision(precision)), lora)
         self._model.eval()
         self._head = Head.of(self._model.get_base_model())
         self._decoder = self._model.get_base_model().get_decoder()

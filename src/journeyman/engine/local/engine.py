@@ -19,6 +19,7 @@ from journeyman.engine.local.worker import Worker
 from journeyman.errors import AdapterError, ContextLengthError, EngineError, WaitTimeoutError
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
 from journeyman.modeling.devices import choose_device, choose_num_workers
+from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module
 from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
 
@@ -48,6 +49,7 @@ class LocalEngine:
         *,
         num_workers: int | None = None,
         device: str = "auto",
+        precision: str = "auto",
         max_rows: int = MAX_ROWS,
         cache_gigabytes: float = 1.0,
     ) -> LocalEngine:
@@ -56,10 +58,10 @@ class LocalEngine:
         # Also for threads to come: merging an adapter beside running workers must not start a second set of threads.
         torch.set_num_threads(1)
         count = choose_num_workers(num_workers) if where == "cpu" else 1
-        dtype = torch.float32
-        module = load_module(base.folder, dtype=dtype, device=where)
+        chosen = choose_precision(precision, where)
+        module = load_module(base.folder, precision=chosen, device=where)
         tokenizer = load_tokenizer(base.folder)
-        shape = _cache_shape(module.config.get_text_config(), dtype, where)  # type: ignore[union-attr, operator]
+        shape = _cache_shape(module.config.get_text_config(), torch.float32, where)  # type: ignore[union-attr, operator]
         length = context_length(module)
         variants = Variants(module)
         decode: Callable[[list[int]], str] = tokenizer.decode
@@ -67,7 +69,7 @@ class LocalEngine:
             Worker(variants, shape, context_length=length, max_rows=max_rows, cache_bytes=int(cache_gigabytes * 2**30), decode=decode)
             for _ in range(count)
         ]
-        info = EngineInfo(base.name, where, str(dtype).removeprefix("torch."), length, module.config.vocab_size, count)  # type: ignore[union-attr, arg-type]
+        info = EngineInfo(base.name, where, chosen, length, module.config.vocab_size, count)  # type: ignore[union-attr, arg-type]
         return cls(info, variants, workers, GrammarCompiler(tokenizer))
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from journeyman.errors import AdapterError
-from journeyman.modeling.lora import fingerprint, merged_module, read_adapter
+from journeyman.modeling.lora import adapted_module, fingerprint, read_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Variants:
             if name in self._loaded:
                 raise AdapterError(f"adapter {name} is loaded already", hint="publish every version under a new name")
             tensors, scaling = read_adapter(folder)
-            self._insert(name, merged_module(self._base, tensors, scaling))
+            self._insert(name, adapted_module(self._base, tensors, scaling))
             self._loaded[name] = _Loaded(folder, fingerprint(tensors))
             return self._loaded[name].fingerprint
 
@@ -58,7 +58,7 @@ class Variants:
                 tensors, scaling = read_adapter(loaded.folder)
                 if fingerprint(tensors) != loaded.fingerprint:
                     raise AdapterError(f"the folder of adapter {name} changed while it was loaded: {loaded.folder}")
-                self._insert(name, merged_module(self._base, tensors, scaling))
+                self._insert(name, adapted_module(self._base, tensors, scaling))
             self._merged.move_to_end(name)
             return self._merged[name]
 
