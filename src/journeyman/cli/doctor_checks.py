@@ -87,7 +87,8 @@ def check_threads(environment: Mapping[str, str]) -> Check:
     if importlib.util.find_spec("torch") is not None:
         from journeyman.modeling.devices import choose_num_workers
 
-        found += f"; {choose_num_workers()} workers of one thread each are fastest now"
+        workers = choose_num_workers()
+        found += f"; {workers} worker{'s' if workers > 1 else ''} of one thread: the fastest choice now"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > cores:
         return Check("processor", "note", f"{found}; load {load:.1f}", "other programs use the cores too: training will be slower")

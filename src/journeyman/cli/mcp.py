@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from journeyman.cli.options import (
     AllowWritesOption,
     BaseOption,
+    CountOption,
     EnvOption,
     HeaderOption,
     HomeOption,
@@ -19,10 +20,8 @@ from journeyman.cli.options import (
     ToolsOption,
     UrlOption,
     WriterOption,
+    home_folder,
 )
-
-if TYPE_CHECKING:
-    pass
 
 mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools and tasks first.", no_args_is_help=True)
 
@@ -56,6 +55,24 @@ def tools(
     run_interruptible(show_tools(target, allow_writes=allow_writes, as_json=as_json), str)
 
 
+@mcp.command("scenarios")
+def scenarios(
+    server: ServerOption = None,
+    url: UrlOption = None,
+    header: HeaderOption = None,
+    env: EnvOption = None,
+    base: BaseOption = None,
+    writer: WriterOption = None,
+    tools: ToolsOption = None,
+    allow_writes: AllowWritesOption = False,
+    seed: SeedOption = None,
+    count: CountOption = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the tasks that training would use, and show some. Calls the server's tools; trains nothing."""
+    raise NotImplementedError
+
+
 @mcp.command("train")
 def train(
     server: ServerOption = None,
@@ -76,6 +93,23 @@ def train(
 ) -> None:
     """Train a small model to use an MCP server, and report how much better it became.
 
-    Ctrl-C stops cleanly and says how to go on. Every setting has a default; see docs/cli.md for the YAML file.
+    Ctrl-C stops cleanly and says how to go on. Every setting has a default; docs/cli.md lists the YAML file's.
     """
-    raise NotImplementedError
+    from journeyman.cli.mcp_train import Request, run_training
+
+    given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
+    given["tools"] = None if tools is None else tuple(name.strip() for name in tools.split(",") if name.strip())
+    given["allow_writes"] = allow_writes or None
+    run_training(
+        Request(
+            server=server,
+            url=url,
+            headers=header,
+            env=env,
+            given={name: value for name, value in given.items() if value is not None},
+            config=config,
+            overrides=tuple(settings or ()),
+            resume=resume,
+            home=home_folder(home),
+        )
+    )
