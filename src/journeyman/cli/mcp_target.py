@@ -15,17 +15,19 @@ _EXAMPLE = '--server "python -m mcp_server_time" or --url https://host/mcp'
 
 def target_from_options(server: str | None, url: str | None, headers: Sequence[str] | None, env: Sequence[str] | None) -> McpTarget:
     """The target of a command line. Raises SettingError when the options contradict each other or cannot be read."""
-    from journeyman.scenarios import McpTarget
-
     if (server is None) == (url is None):
         given = "both --server and --url were given" if server is not None else "no MCP server was given"
         raise SettingError(given, hint=f"give one: {_EXAMPLE}")
     if server is not None:
         if headers:
             raise SettingError("--header is for --url: a server started by a command gets no HTTP headers", hint="use --env")
+        from journeyman.scenarios import McpTarget
+
         return McpTarget.parse(server).model_copy(update={"env": pairs(env, "=", "--env")})
     if env:
         raise SettingError("--env is for --server: a server at a URL has its own environment", hint="use --header")
+    from journeyman.scenarios import McpTarget
+
     return McpTarget(url=url, headers=pairs(headers, ":", "--header"))
 
 
