@@ -1,0 +1,198 @@
+"""The client against a real server over loopback, with the fake engine and the fake trainer behind it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.service.fakes import FakeTrainer
+
+import journeyman as jm
+from journeyman.chat.renderer import Renderer
+from journeyman.client.backend import Connection
+from journeyman.engine.fake import FakeEngine
+from journeyman.errors import NotFoundError, ServiceError, SettingError, TrainingError
+from journeyman.server.app import create_app
+from journeyman.server.serve import Server
+from journeyman.service.backend import Backend
+from journeyman.store import Store
+from journeyman.types.messages import Message
+
+KEY = "server-key"
+TASK = jm.Scenario(id="s1", task="say hello")
+
+
+class House:
+    """A running server and what stands behind it."""
+
+    def __init__(self, home: Path, tokenizer: Any) -> None:
+        self.trainer = FakeTrainer()
+        engine = FakeEngine(lambda prompt: "hello", tokenizer)
+        backend = Backend(engine, Renderer(tokenizer, 2048), Store.open(home), lambda _: self.trainer)
+        self.server = Server(create_app(backend, api_key=KEY), api_key=KEY)
+
+
+@pytest.fixture
+def house(tmp_path: Path, tiny_tokenizer: Any) -> Iterator[House]:
+    house = House(tmp_path, tiny_tokenizer)
+    with house.server:
+        yield house
+
+
+@pytest.fixture
+async def backend(house: House) -> AsyncIterator[Connection]:
+    async with jm.connect(house.server.url, api_key=KEY) as connection:
+        yield connection
+
+
+async def say_hello(scenario: jm.Scenario, run: jm.Rollout) -> None:
+    reply = await run.openai().chat.completions.create(model=run.model, messages=[{"role": "user", "content": scenario.task}])
+    run.metrics["length"] = float(len(reply.choices[0].message.content or ""))
+
+
+async def test_the_whole_loop_gathers_trains_and_moves_on(backend: Connection, house: House) -> None:
+    model = await backend.model("m")
+    assert (model.step, model.adapter, model.run, model.base) == (0, "m@0", "m", "fake-model")
+    groups = await jm.gather(say_hello, [TASK], model=model, group_size=4)
+    (group,) = groups
+    assert [trajectory.answer for trajectory in group] == ["hello"] * 4
+    assert all(turn.adapter == "m@0" and turn.sampled_ids for trajectory in group for turn in trajectory.turns)
+    assert group.trajectories[0].metrics == {"length": 5.0}
+    scored = group.model_copy(
+        update={
+            "trajectories": tuple(
+                trajectory.model_copy(update={"reward": float(index % 2)}) for index, trajectory in enumerate(group.trajectories)
+            )
+        }
+    )
+    heard: list[float] = []
+    result = await model.train([scored], jm.Grpo(learning_rate=1e-3), on_progress=heard.append)
+    assert (result.step, model.step, model.adapter) == (1, 1, "m@1")
+    assert heard[-1] == 1.0
+    again = await jm.gather(say_hello, [TASK], model=model, group_size=1)
+    assert again[0].trajectories[0].turns[0].adapter == "m@1"
+    assert (await backend.trajectory(scored.trajectories[1].id)).reward == 1.0
+    assert [step.step for step in await backend.steps("m")] == [1]
+
+
+async def test_fixed_versions_and_the_base_can_be_rolled_out(backend: Connection) -> None:
+    model = await backend.model("m")
+    example = jm.SftExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="yo")))
+    await model.train_sft([example], jm.Sft())
+    for served, adapter in ((model.at(0), "m@0"), (model, "m@1"), (backend.base_model(), None)):
+        ((trajectory,),) = await jm.gather(say_hello, [TASK], model=served, group_size=1)
+        assert trajectory.turns[0].adapter == adapter
+
+
+async def test_the_same_key_trains_once(backend: Connection, house: House) -> None:
+    model = await backend.model("m")
+    example = jm.SftExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="yo")))
+    first = await model.train_sft([example], key="k")
+    assert await model.train_sft([example], key="k") == first
+    assert house.trainer.step == 1
+
+
+async def test_a_failed_step_raises_what_the_server_raised(backend: Connection, house: House) -> None:
+    model = await backend.model("m")
+    house.trainer.fail_with = RuntimeError("out of memory")
+    example = jm.SftExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="yo")))
+    with pytest.raises(TrainingError, match="out of memory") as caught:
+        await model.train_sft([example])
+    assert caught.value.hint is not None
+    assert model.step == 0
+
+
+async def test_settings_that_were_not_given_are_not_sent(backend: Connection) -> None:
+    await backend.model("m", lora=jm.LoraSettings(rank=4))
+    assert (await backend.model("m")).lora.rank == 4
+    with pytest.raises(SettingError, match="rank=4"):
+        await backend.model("m", lora=jm.LoraSettings(rank=8))
+
+
+async def test_an_unknown_version_is_not_found(backend: Connection) -> None:
+    model = await backend.model("m")
+    with pytest.raises(NotFoundError, match="no version '9'"):
+        await jm.gather(say_hello, [TASK], model=model.at(9), group_size=1)
+
+
+async def test_the_environment_points_another_process_at_the_rollout(backend: Connection) -> None:
+    seen: dict[str, str] = {}
+
+    async def rollout(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        seen.update(run.env())
+        assert run.openai() is run.openai()
+
+    await jm.gather(rollout, [TASK], model=backend.base_model(), group_size=1)
+    assert seen["OPENAI_BASE_URL"].startswith(f"{backend.url}/r/ro_")
+    assert seen["OPENAI_BASE_URL"].endswith("/v1")
+    assert seen["OPENAI_API_KEY"] in seen["OPENAI_BASE_URL"]
+
+
+async def test_runs_are_created_listed_and_read(backend: Connection) -> None:
+    created = await backend.create_run("r1", kind="mcp", settings={"seed": 3})
+    assert created.settings == {"seed": 3}
+    assert await backend.run("r1") == created
+    assert [run.id for run in await backend.runs()] == ["r1"]
+    with pytest.raises(NotFoundError, match="known runs: r1"):
+        await backend.run("r2")
+
+
+async def test_any_openai_compatible_model_can_be_gathered(backend: Connection) -> None:
+    teacher = jm.Model("base", base_url=backend.openai_url, api_key=KEY)
+    ((trajectory, _),) = await jm.gather(say_hello, [TASK], model=teacher, group_size=2)
+    assert trajectory.answer == "hello"
+    (turn,) = trajectory.turns
+    assert turn.messages[0].content == "say hello"
+    assert (turn.sampled_ids, turn.adapter) == ((), None)
+    await teacher.close()
+
+
+async def test_a_foreign_models_rollout_has_a_limit_of_turns(backend: Connection) -> None:
+    async def chatter(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        for _ in range(5):
+            await say_hello(scenario, run)
+
+    teacher = jm.Model("base", base_url=backend.openai_url, api_key=KEY)
+    ((trajectory,),) = await jm.gather(chatter, [TASK], model=teacher, group_size=1, max_turns=2)
+    assert trajectory.error is not None
+    assert "all its 2 model calls" in trajectory.error.message
+    assert len(trajectory.turns) == 2
+    await teacher.close()
+
+
+async def test_a_server_that_is_not_there_is_named_with_the_command_that_starts_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        async with jm.connect(url) as connection:
+            with pytest.raises(ServiceError, match=f"no Journeyman server at {url}") as caught:
+                await connection.health()
+    assert caught.value.hint is not None
+    assert "journeyman serve" in caught.value.hint
+
+
+async def test_a_wrong_key_says_where_to_give_the_right_one(house: House) -> None:
+    async with jm.connect(house.server.url + "/v1/", api_key="wrong") as connection:
+        with pytest.raises(ServiceError) as caught:
+            await connection.runs()
+    assert caught.value.status == 401
+    assert caught.value.hint is not None
+    assert "api_key" in caught.value.hint
+
+
+async def test_health_tells_the_engine(backend: Connection) -> None:
+    assert (await backend.health())["engine"]["base"] == "fake-model"
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ServiceError, match="not the address of a server"):
+        jm.connect("gpu-box:8100")
+
+
+def test_a_model_without_any_key_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(SettingError, match="needs an API key"):
+        jm.Model("gpt-5").openai()

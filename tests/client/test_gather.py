@@ -1,0 +1,226 @@
+"""Attempts are bounded, ordered, and never lost: failures are data, cancels go through, a lost server is an error."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from journeyman.client.gather import gather
+from journeyman.client.models import Model
+from journeyman.client.rollout import Rollout
+from journeyman.errors import ServiceError, SettingError
+from journeyman.observe.progress import SilentProgress
+from journeyman.types.scenarios import Scenario
+from journeyman.types.training import FinishRollout
+from journeyman.types.trajectory import ToolEvent, Trajectory
+
+
+class RecordingModel(Model):
+    """A model without a server: it remembers what was opened and how it ended."""
+
+    def __init__(self) -> None:
+        super().__init__("m")
+        self.opened: list[str] = []
+        self.outcomes: dict[str, FinishRollout] = {}
+        self.most_open = 0
+        self.fail_open: Exception | None = None
+        self.fail_finish: Exception | None = None
+
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
+        if self.fail_open is not None:
+            raise self.fail_open
+        rollout_id = f"{scenario.id}-{len(self.opened)}"
+        self.opened.append(rollout_id)
+        self.most_open = max(self.most_open, len(self.opened) - len(self.outcomes))
+
+        def no_client() -> Any:
+            raise AssertionError("no model call is made here")
+
+        return Rollout(
+            rollout_id=rollout_id,
+            scenario=scenario,
+            model="agent",
+            base_url="http://x/r/1.t/v1",
+            api_key="t",
+            make_client=no_client,
+        )
+
+    async def finish_rollout(self, rollout: Rollout, outcome: FinishRollout) -> Trajectory:
+        if self.fail_finish is not None:
+            raise self.fail_finish
+        self.outcomes[rollout.id] = outcome
+        return Trajectory(
+            id=rollout.id,
+            scenario_id=rollout.scenario.id,
+            model="m@0",
+            reward=outcome.reward,
+            metrics=outcome.metrics,
+            error=outcome.error,
+            tool_events=outcome.tool_events,
+            seconds=outcome.seconds,
+        )
+
+
+def scenarios(*names: str) -> list[Scenario]:
+    return [Scenario(id=name, task=name) for name in names]
+
+
+async def test_groups_come_in_the_order_of_the_scenarios_with_what_the_agent_left() -> None:
+    event = ToolEvent(turn=0, call_id="c", name="add", arguments={}, is_known=True, is_valid=True, is_error=False, result="3")
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        run.reward = 1.0 if scenario.id == "a" else 0.0
+        run.metrics["calls"] = 2.0
+        run.record_tool(event)
+
+    groups = await gather(rollout, scenarios("a", "b", "c"), model=RecordingModel(), group_size=2)
+    assert [group.scenario.id for group in groups] == ["a", "b", "c"]
+    assert [group.rewards for group in groups] == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    (first, _) = groups[0]
+    assert (first.metrics, first.tool_events, first.error) == ({"calls": 2.0}, (event,), None)
+
+
+async def test_no_more_attempts_run_than_allowed() -> None:
+    running = most = 0
+    may_go = asyncio.Event()
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 3:
+            may_go.set()
+        await may_go.wait()
+        running -= 1
+
+    model = RecordingModel()
+    await gather(rollout, scenarios("a", "b", "c", "d"), model=model, group_size=3, max_concurrent=3)
+    assert most == 3
+    assert model.most_open == 3
+    assert len(model.outcomes) == 12
+
+
+async def test_an_attempt_that_raises_is_a_trajectory_with_the_error() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        run.metrics["so_far"] = 1.0
+        if scenario.id == "a":
+            raise ValueError("no such city")
+        raise ExceptionGroup("several", [KeyError("x")])
+
+    groups = await gather(rollout, scenarios("a", "b"), model=RecordingModel(), group_size=1)
+    (first,), (second,) = groups
+    assert first.error is not None
+    assert (first.error.type, first.error.message, first.reward) == ("ValueError", "no such city", None)
+    assert first.metrics == {"so_far": 1.0}
+    assert second.error is not None
+    assert second.error.type == "KeyError"
+
+
+async def test_an_attempt_that_never_ends_is_stopped_in_time() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        await asyncio.Event().wait()
+
+    ((trajectory,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.01)
+    assert trajectory.error is not None
+    assert (trajectory.error.type, trajectory.error.message) == (
+        "WaitTimeoutError",
+        "the attempt did not end within 0.01 s",
+    )
+
+
+async def test_a_timeout_of_the_agents_own_keeps_its_name() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        raise TimeoutError("the tool was too slow")
+
+    ((trajectory,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1)
+    assert trajectory.error is not None
+    assert (trajectory.error.type, trajectory.error.message) == ("TimeoutError", "the tool was too slow")
+
+
+async def test_an_agent_that_swallows_the_timeout_has_still_run_out_of_time() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+    ((trajectory,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.01)
+    assert trajectory.error is not None
+    assert trajectory.error.type == "WaitTimeoutError"
+
+
+async def test_a_stray_cancel_inside_the_agent_is_a_failure_of_that_attempt_only() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id == "a":
+            raise asyncio.CancelledError
+
+    groups = await gather(rollout, scenarios("a", "b"), model=RecordingModel(), group_size=1)
+    errors = [trajectory.error for (trajectory,) in groups]
+    assert errors[0] is not None
+    assert errors[0].type == "CancelledError"
+    assert errors[1] is None
+
+
+async def test_a_cancel_goes_through_and_seals_what_was_open() -> None:
+    started = asyncio.Event()
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id == "b":
+            started.set()
+            await asyncio.Event().wait()
+
+    model = RecordingModel()
+    task = asyncio.create_task(gather(rollout, scenarios("a", "b"), model=model, group_size=1))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    errors = {rollout_id: outcome.error for rollout_id, outcome in model.outcomes.items()}
+    assert errors["a-0"] is None
+    assert errors["b-1"] is not None
+    assert errors["b-1"].type == "CancelledError"
+
+
+@pytest.mark.parametrize("where", ["fail_open", "fail_finish"])
+async def test_a_lost_server_is_an_error_not_data(where: str) -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        return
+
+    model = RecordingModel()
+    setattr(model, where, ServiceError("no Journeyman server at http://x"))
+    with pytest.raises(ServiceError, match="no Journeyman server"):
+        await gather(rollout, scenarios("a", "b"), model=model, group_size=4)
+
+
+async def test_progress_hears_of_every_finished_attempt() -> None:
+    class Counting(SilentProgress):
+        count = 0
+
+        def advance(self, amount: int = 1, **values: float) -> None:
+            self.count += amount
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id == "a":
+            raise ValueError
+
+    progress = Counting()
+    await gather(rollout, scenarios("a", "b"), model=RecordingModel(), group_size=2, progress=progress)
+    assert progress.count == 4
+
+
+@pytest.mark.parametrize("bad", [{"group_size": 0}, {"max_concurrent": 0}, {"timeout_seconds": 0}, {"max_turns": 0}])
+async def test_unusable_numbers_are_refused_by_name(bad: dict[str, int]) -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        return
+
+    with pytest.raises(SettingError, match=next(iter(bad))):
+        await gather(rollout, scenarios("a"), model=RecordingModel(), **bad)  # type: ignore[arg-type]
+
+
+async def test_no_scenarios_give_no_groups() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        raise AssertionError
+
+    assert await gather(rollout, [], model=RecordingModel()) == []

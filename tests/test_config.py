@@ -1,0 +1,93 @@
+"""Settings from files, overrides and the environment, with errors that name the nearest valid key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from journeyman.config import cache_folder, home_folder, load_settings, parse_override, read_yaml
+from journeyman.errors import SettingError
+from journeyman.types.record import Record
+from journeyman.types.settings import Grpo, LoraSettings, Sft
+
+
+class Recipe(Record):
+    steps: int = 3
+    training: Grpo | Sft = Grpo()
+    lora: LoraSettings = LoraSettings()
+    names: tuple[str, ...] = ()
+
+
+def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("steps: 5\nlora: {rank: 4, alpha: 8}\ntraining: {method: grpo, learning_rate: 2e-4}\n")
+    recipe = load_settings(Recipe, path, ["lora.rank=8", "names=[a, b]"], {"steps": 7})
+    assert (recipe.steps, recipe.lora.rank, recipe.lora.alpha, recipe.names) == (7, 8, 8.0, ("a", "b"))
+    assert recipe.training.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("stepz=1", "did you mean 'steps'?"),
+        ("lora.ranks=1", "did you mean 'rank'?"),
+        ("lora.zzz=1", "known here: alpha, rank, seed"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_one(override: str, advice: str) -> None:
+    with pytest.raises(SettingError, match="unknown setting") as caught:
+        load_settings(Recipe, overrides=[override])
+    assert advice in str(caught.value)
+
+
+def test_a_value_that_does_not_fit_is_named_with_what_was_given() -> None:
+    with pytest.raises(SettingError, match=r"lora\.rank: .* \(given: 0\)"):
+        load_settings(Recipe, overrides=["lora.rank=0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=3", (("a",), 3)),
+        ("a.b=2e-4", (("a", "b"), 2e-4)),
+        ("a=true", (("a",), True)),
+        ("a=null", (("a",), None)),
+        ("a=x=y", (("a",), "x=y")),
+        ("a=", (("a",), None)),
+        ("a=apple", (("a",), "apple")),
+        ("a=3e", (("a",), "3e")),
+    ],
+)
+def test_overrides_are_read_as_yaml(text: str, expected: object) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "=3", "a..b=3", "a=[1"])
+def test_unreadable_overrides_are_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="cannot read"):
+        parse_override(text)
+
+
+def test_unusable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(SettingError, match="holds a list"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(SettingError, match="is not YAML"):
+        read_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_folders_come_from_the_argument_then_the_environment_then_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNEYMAN_HOME", str(tmp_path / "env"))
+    assert home_folder(tmp_path / "given") == tmp_path / "given"
+    assert home_folder() == tmp_path / "env"
+    monkeypatch.setenv("JOURNEYMAN_HOME", "")
+    monkeypatch.chdir(tmp_path)
+    assert home_folder() == tmp_path / ".journeyman"
+    monkeypatch.setenv("JOURNEYMAN_CACHE", "~/c")
+    assert cache_folder() == Path.home() / "c"
