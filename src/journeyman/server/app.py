@@ -17,7 +17,6 @@ from journeyman.server.rollouts import RolloutRoutes
 from journeyman.server.runs import RunRoutes
 from journeyman.server.training import TrainingRoutes
 from journeyman.service.backend import Backend
-from journeyman.service.sampling import SamplingService
 
 
 def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
@@ -37,9 +36,8 @@ def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
 
     app = FastAPI(title="Journeyman", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     gate = Gate(api_key)
-    sampling = SamplingService(backend.engine, backend.renderer, backend.recorder, backend.weights)
     for routes in (
-        OpenAiRoutes(backend, sampling, gate),
+        OpenAiRoutes(backend, gate),
         RolloutRoutes(backend, gate),
         TrainingRoutes(backend, gate),
         RunRoutes(backend, gate),

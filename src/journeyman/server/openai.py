@@ -16,7 +16,7 @@ from journeyman.server.wire import chat_chunks, chat_completion, text_chunks, te
 from journeyman.service.backend import Backend
 from journeyman.service.capture import Session, split_rollout_path
 from journeyman.service.requests import ChatRequest, CompletionRequest
-from journeyman.service.sampling import CallContext, SamplingService
+from journeyman.service.sampling import CallContext
 
 AGENT = "agent"  # the alias for a rollout's model: no slash, which some frameworks would split at
 
@@ -24,9 +24,9 @@ AGENT = "agent"  # the alias for a rollout's model: no slash, which some framewo
 class OpenAiRoutes:
     """The routes over one backend."""
 
-    def __init__(self, backend: Backend, sampling: SamplingService, gate: Gate) -> None:
+    def __init__(self, backend: Backend, gate: Gate) -> None:
         self._backend = backend
-        self._sampling = sampling
+        self._sampling = backend.sampling
         self._gate = gate
 
     def router(self) -> APIRouter:
