@@ -143,9 +143,7 @@ _POINTS = [
 
 @pytest.mark.parametrize("step", [2, 1], ids=["a new step", "the same step again"])
 @pytest.mark.parametrize(("function", "number", "when"), _POINTS)
-def test_a_kill_at_any_point_leaves_a_complete_newest_checkpoint(
-    tmp_path: Path, function: str, number: int, when: str, step: int
-) -> None:
+def test_a_kill_at_any_point_leaves_a_complete_newest_checkpoint(tmp_path: Path, function: str, number: int, when: str, step: int) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, writer("old"), {"text": "old"})
     command = [sys.executable, "-c", _CHILD, str(tmp_path), function, str(number), when, str(step)]

@@ -59,9 +59,7 @@ class TestRollouts:
         open_rollout(store)
         store.rollouts.append_turn("r1", make_turn(0))
         store.rollouts.append_turn("r1", make_turn(1))
-        event = ToolEvent(
-            turn=0, call_id="c", name="add", arguments=None, is_known=True, is_valid=False, is_error=True, result="no"
-        )
+        event = ToolEvent(turn=0, call_id="c", name="add", arguments=None, is_known=True, is_valid=False, is_error=True, result="no")
         failure = Failure(type="ValueError", message="bad")
         outcome = FinishRollout(metrics={"x": 1.0}, error=failure, tool_events=(event,), seconds=2.0)
         trajectory = store.rollouts.seal("r1", outcome)
