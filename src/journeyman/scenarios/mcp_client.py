@@ -1,0 +1,285 @@
+"""One connection to an MCP server over stdio or streamable HTTP, with mcp 1.24 to 2.x behind one face.
+
+Each connection has one owner task that opens and closes it (the library demands the same task for both); calls may run at the same
+time from any task. Everything that goes wrong is an McpError with a reason, the command or URL, what happened and the end of the
+server's own log. `mcp` is imported when a server is opened, not before. Not for choosing tools or values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from journeyman.errors import McpError
+from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
+from journeyman.scenarios.target import McpTarget
+from journeyman.scenarios.tools import McpTool, describe_tool
+
+START_TIMEOUT_SECONDS = 30.0
+CLOSE_TIMEOUT_SECONDS = 10.0
+_MAX_TOOL_PAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text."""
+
+    text: str
+    is_error: bool
+    seconds: float = 0.0
+
+
+class McpServer:
+    """An open connection. Made by `open_server` only."""
+
+    def __init__(self, target: McpTarget, log_path: Path | None) -> None:
+        self.target = target
+        self.log_path = log_path
+        self.tools: tuple[McpTool, ...] = ()
+        self._client: Any = None
+        self._death: McpError | None = None
+        self._junk: list[str] = []
+
+    @property
+    def is_alive(self) -> bool:
+        return self._client is not None and self._death is None
+
+    def tool(self, name: str) -> McpTool | None:
+        """The tool of that name, as the model or as the server spells it."""
+        return next((tool for tool in self.tools if name in (tool.name, tool.server_name)), None)
+
+    async def call(self, name: str, arguments: dict[str, Any], timeout_seconds: float = 60.0) -> ToolResult:
+        """Call a tool. What the tool (or the protocol) says went wrong is a result with `is_error`.
+
+        Raises McpError: died (the server is gone), call_timeout (the connection stays usable).
+        """
+        if self._client is None or self._death is not None:
+            raise self._death or self._died("the connection is closed")
+        tool = self.tool(name)
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout_seconds + 5.0):
+                result = await self._client.call_tool(
+                    tool.server_name if tool else name, arguments, read_timeout_seconds=_duration(timeout_seconds)
+                )
+        except TimeoutError as error:
+            raise self._call_timeout(name, timeout_seconds) from error
+        except _protocol_error() as error:
+            if is_timeout(error):
+                raise self._call_timeout(name, timeout_seconds) from error
+            if is_closed(error):
+                self._death = self._died(f"it died while {name!r} ran")
+                raise self._death from error
+            return ToolResult(str(error), True, time.perf_counter() - started)
+        except _stream_errors() as error:
+            self._death = self._died(f"it died while {name!r} ran")
+            raise self._death from error
+        except (RuntimeError, ValueError) as error:
+            # The library checks results against the tool's output schema; a server that breaks its own is the tool's failure.
+            return ToolResult(f"unusable result: {error}", True, time.perf_counter() - started)
+        return read_result(result, time.perf_counter() - started)
+
+    def _call_timeout(self, name: str, seconds: float) -> McpError:
+        return McpError(
+            "call_timeout",
+            f"tool {name!r} of the MCP server {self.target.label} gave no result within {seconds:g} s",
+            hint="raise the call timeout",
+        )
+
+    def _died(self, what: str) -> McpError:
+        tail = read_tail(self.log_path)
+        return McpError("died", f"the MCP server {self.target.label} is gone: {what}{tail}", hint="run its command by hand to see why")
+
+    async def _note_message(self, message: Any) -> None:
+        """Lines on stdout that are no protocol messages arrive as exceptions."""
+        if isinstance(message, Exception) and len(self._junk) < 5:
+            self._junk.append(str(message))
+
+    async def _own(self, ready: asyncio.Future[None], stop: asyncio.Event, timeout_seconds: float) -> None:
+        """The owner task: open, list the tools, wait to be told to stop, close."""
+        try:
+            with contextlib.ExitStack() as files:
+                log = files.enter_context(self.log_path.open("a")) if self.log_path else None
+                async with asyncio.timeout(None) as limit:
+                    limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
+                    async with _connect(self.target, log, timeout_seconds, self._note_message) as client:
+                        self.tools = await _list_tools(client)
+                        limit.reschedule(None)
+                        self._client = client
+                        ready.set_result(None)
+                        await stop.wait()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the top handler of the owner task: whatever ends a connection is reported
+            failure = connect_failure(self.target, first_leaf(error), timeout_seconds, self.log_path, self._junk)
+            if not ready.done():
+                ready.set_exception(failure)
+            elif not stop.is_set():
+                self._death = self._died(failure.message)
+        finally:
+            self._client = None
+
+
+@contextlib.asynccontextmanager
+async def open_server(
+    target: McpTarget, *, log_folder: Path | None = None, start_timeout_seconds: float = START_TIMEOUT_SECONDS
+) -> AsyncIterator[McpServer]:
+    """Start or reach a server and list its tools; it is stopped on leaving.
+
+    Args:
+        log_folder: where the server's stderr goes, as `mcp-server-*.log`; a temporary folder by default.
+
+    Raises McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
+    wrong_path, failed.
+    """
+    if target.url is not None:
+        await preflight(target)
+    with contextlib.ExitStack() as files:
+        log_path = None
+        if target.command is not None:
+            target.program()
+            folder = log_folder or Path(files.enter_context(tempfile.TemporaryDirectory(prefix="journeyman-mcp-")))
+            folder.mkdir(parents=True, exist_ok=True)
+            log_path = _new_log(folder)
+        server = McpServer(target, log_path)
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+        owner = asyncio.create_task(server._own(ready, stop, start_timeout_seconds), name=f"mcp {target.label}")
+        try:
+            await asyncio.wait([ready, owner], return_when=asyncio.FIRST_COMPLETED)
+            await ready
+            yield server
+        finally:
+            stop.set()
+            if not ready.done():
+                ready.cancel()
+                owner.cancel()
+            await _end(owner)
+
+
+async def _end(owner: asyncio.Task[None]) -> None:
+    """Give the owner its time to close, then cancel it."""
+    done, _ = await asyncio.wait([owner], timeout=CLOSE_TIMEOUT_SECONDS)
+    if not done:
+        owner.cancel()
+        await asyncio.wait([owner], timeout=CLOSE_TIMEOUT_SECONDS)
+    if owner.done() and not owner.cancelled():
+        owner.exception()
+
+
+def read_result(result: Any, seconds: float) -> ToolResult:
+    """A call's result as text, from either major version of the library."""
+    parts = []
+    for block in _field(result, "content") or ():
+        kind = getattr(block, "type", "")
+        if kind == "text":
+            parts.append(block.text)
+        elif kind == "resource":
+            resource = block.resource
+            parts.append(getattr(resource, "text", None) or f"[resource {getattr(resource, 'uri', '')}]")
+        else:
+            parts.append(f"[{kind or 'content'}]")
+    structured = _field(result, "structured_content")
+    if not parts and structured is not None:
+        parts.append(json.dumps(structured, ensure_ascii=False))
+    return ToolResult("\n".join(parts), bool(_field(result, "is_error")), seconds)
+
+
+@contextlib.asynccontextmanager
+async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any) -> AsyncIterator[Any]:
+    import mcp
+
+    library_log = logging.getLogger("mcp")
+    if not library_log.handlers:
+        # Without any logging set up, Python would print each junk line of a server with a stack trace; we report it once ourselves.
+        library_log.addHandler(logging.NullHandler())
+    async with contextlib.AsyncExitStack() as stack:
+        if target.command is not None:
+            from mcp.client.stdio import stdio_client
+
+            parameters = mcp.StdioServerParameters(
+                command=target.program(),
+                args=list(target.command[1:]),
+                env={**target.env, "PATH": target.search_path()},
+                cwd=target.cwd,
+            )
+            transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
+        else:
+            transport = await _http_transport(target, stack)
+        if hasattr(mcp, "Client"):
+            client: Any = mcp.Client(transport, read_timeout_seconds=timeout_seconds, message_handler=on_message)
+            yield await stack.enter_async_context(client)
+            return
+        read, write, *_ = await stack.enter_async_context(transport)
+        session: Any = mcp.ClientSession(read, write, read_timeout_seconds=_duration(timeout_seconds), message_handler=on_message)
+        await stack.enter_async_context(session)
+        await session.initialize()
+        yield session
+
+
+async def _http_transport(target: McpTarget, stack: contextlib.AsyncExitStack) -> Any:
+    # The factory is the library's own, so that the client is of the HTTP library that this version of mcp uses.
+    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client  # type: ignore[attr-defined,unused-ignore]
+
+    http = await stack.enter_async_context(create_mcp_http_client(headers=dict(target.headers)))
+    assert target.url is not None
+    return streamable_http_client(target.url, http_client=http)
+
+
+async def _list_tools(client: Any) -> tuple[McpTool, ...]:
+    found: list[McpTool] = []
+    cursor: str | None = None
+    for _ in range(_MAX_TOOL_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        for tool in _field(page, "tools") or ():
+            notes = _field(tool, "annotations")
+            hints = (_field(notes, "read_only_hint"), _field(notes, "destructive_hint")) if notes is not None else (None, None)
+            names = [other.name for other in found]
+            found.append(describe_tool(tool.name, tool.description, _field(tool, "input_schema"), hints, names))
+        cursor = _field(page, "next_cursor")
+        if not cursor:
+            break
+    return tuple(found)
+
+
+def _field(thing: Any, snake: str) -> Any:
+    """A field by its name in mcp 2 (snake_case), or in mcp 1 (camelCase)."""
+    if hasattr(thing, snake):
+        return getattr(thing, snake)
+    head, *rest = snake.split("_")
+    return getattr(thing, head + "".join(word.capitalize() for word in rest), None)
+
+
+def _duration(seconds: float) -> Any:
+    import mcp
+
+    return seconds if hasattr(mcp, "Client") else dt.timedelta(seconds=seconds)
+
+
+def _protocol_error() -> type[Exception]:
+    import mcp
+
+    found: type[Exception] = getattr(mcp, "MCPError", None) or getattr(mcp, "McpError")  # noqa: B009 - mcp 1 has no MCPError
+    return found
+
+
+def _stream_errors() -> tuple[type[Exception], ...]:
+    import anyio
+
+    return (anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream, ConnectionError)
+
+
+def _new_log(folder: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="mcp-server-", suffix=".log", dir=folder)
+    with open(descriptor, "w"):
+        pass
+    return Path(name)

@@ -1,0 +1,138 @@
+"""From what the MCP library raises to one McpError that says what happened. Foreign exceptions are read by their shape: the classes differ
+between versions of the library and of the HTTP client below it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from journeyman.errors import JourneymanError, McpError
+from journeyman.scenarios.target import McpTarget
+
+_TAIL_LINES = 6
+_PREFLIGHT_SECONDS = 10.0
+_TIMEOUT_CODES = (408, -32001)
+_CLOSED_CODE = -32000
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """The first exception inside groups of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or _code(error) in _TIMEOUT_CODES
+
+
+def is_closed(error: BaseException) -> bool:
+    return _code(error) == _CLOSED_CODE or "connection closed" in str(error).casefold()
+
+
+def read_tail(log_path: Path | None) -> str:
+    """The end of the server's log, ready to append to a message; empty when there is none."""
+    if log_path is None or not log_path.exists():
+        return ""
+    with log_path.open("rb") as log:
+        log.seek(max(0, log_path.stat().st_size - 8192))
+        lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return "\n  its log ends: " + "\n    ".join(lines[-_TAIL_LINES:]) if lines else ""
+
+
+def connect_failure(
+    target: McpTarget, error: BaseException, timeout_seconds: float, log_path: Path | None, junk: Sequence[str]
+) -> McpError:
+    """Why a connection could not be opened."""
+    if isinstance(error, McpError):
+        return error
+    tail = read_tail(log_path)
+    if isinstance(error, FileNotFoundError | PermissionError) and target.command is not None:
+        return McpError(
+            "command_not_found", f"the MCP server's command cannot be started: {error}", hint="give the full path of the program"
+        )
+    if junk and (is_timeout(error) or is_closed(error)):
+        return McpError(
+            "junk_on_stdout",
+            f"the MCP server {target.label} writes other things than the protocol to stdout: {_shorten(junk[0])}{tail}",
+            hint="a stdio server must print logs to stderr; check that the command starts an MCP server",
+        )
+    if is_timeout(error):
+        return McpError(
+            "handshake_timeout",
+            f"the MCP server {target.label} did not complete the handshake within {timeout_seconds:g} s{tail}",
+            hint="check that the command starts an MCP server that speaks over stdin and stdout",
+        )
+    if target.command is not None and (is_closed(error) or isinstance(error, OSError) or type(error).__name__.endswith("ResourceError")):
+        return McpError(
+            "exited_at_start",
+            f"the MCP server {target.label} ended before the handshake was done{tail}",
+            hint="run the command by hand to see why; give it what it needs with --env NAME=VALUE",
+        )
+    if isinstance(error, JourneymanError):
+        return McpError("failed", error.message, hint=error.hint)
+    if "Connect" in type(error).__name__:
+        return _refused(target, str(error))
+    return McpError("failed", f"the MCP server {target.label} cannot be used: {type(error).__name__}: {_shorten(str(error))}{tail}")
+
+
+async def preflight(target: McpTarget) -> None:
+    """One small POST before the library's own: it alone sees the HTTP status (mcp 2 loses it). Raises McpError."""
+    await asyncio.to_thread(_probe, target)
+
+
+def _probe(target: McpTarget) -> None:
+    assert target.url is not None
+    body = json.dumps({"jsonrpc": "2.0", "id": "journeyman", "method": "ping"}).encode()
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **target.headers}
+    try:
+        request = urllib.request.Request(target.url, data=body, headers=headers, method="POST")
+        with urllib.request.urlopen(request, timeout=_PREFLIGHT_SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 403):
+            given = "the headers given were not accepted" if target.headers else "no header was given"
+            raise McpError(
+                "unauthorized",
+                f"the MCP server {target.url} answered {error.code}: it wants authorization, and {given}",
+                hint='pass a header: --header "Authorization: Bearer TOKEN"',
+            ) from error
+        if error.code in (404, 405):
+            raise McpError(
+                "wrong_path",
+                f"there is no MCP endpoint at {target.url} (status {error.code})",
+                hint="check the path; streamable HTTP servers usually listen at /mcp",
+            ) from error
+        # Any other refusal of a ping without a session is for the protocol to sort out.
+    except (urllib.error.URLError, ConnectionError) as error:
+        raise _refused(target, str(getattr(error, "reason", error))) from error
+    except TimeoutError as error:
+        raise McpError(
+            "handshake_timeout", f"the MCP server {target.url} did not answer within {_PREFLIGHT_SECONDS:g} s", hint="check that it runs"
+        ) from error
+    except ValueError as error:
+        raise McpError(
+            "failed", f"the URL {target.url!r} cannot be used: {error}", hint="give a URL such as http://127.0.0.1:8000/mcp"
+        ) from error
+
+
+def _refused(target: McpTarget, why: str) -> McpError:
+    return McpError(
+        "connection_refused", f"the MCP server {target.label} cannot be reached: {why}", hint="check host and port, and that it runs"
+    )
+
+
+def _code(error: BaseException) -> int | None:
+    inner = getattr(error, "error", None)
+    code = getattr(inner, "code", None) if inner is not None else getattr(error, "code", None)
+    return code if isinstance(code, int) else None
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:300] + " …"

@@ -1,0 +1,120 @@
+"""JSON schemas of tools: references resolved, titles dropped, arguments checked. Knows nothing of any server.
+
+A small model reads a schema on every turn, so what only repeats the key ("title") goes; what constrains a value stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_DROPPED = frozenset({"title", "$schema", "$id", "$defs", "definitions", "$comment"})
+_MAX_DEPTH = 12
+
+
+class SchemaFaultError(ValueError):
+    """What is wrong with a tool's schema, in words."""
+
+
+def clean_schema(schema: Any) -> dict[str, Any]:
+    """The schema of a tool's arguments with every local `$ref` replaced by what it names.
+
+    A recursive reference becomes a schema that takes anything below the second level. `oneOf` is kept as `anyOf` (a call needs one that
+    fits), and an optional value (`anyOf` with null) becomes the value's own schema.
+
+    Raises:
+        SchemaFaultError: not an object schema, a reference that leads nowhere, or not valid as a JSON schema.
+    """
+    if schema is None:
+        return {"type": "object", "properties": {}}
+    if not isinstance(schema, Mapping):
+        raise SchemaFaultError(f"the schema is {type(schema).__name__}, not an object")
+    _check(schema)
+    cleaned = _resolve(schema, schema, (), 0)
+    if not isinstance(cleaned, dict) or cleaned.get("type", "object") != "object":
+        raise SchemaFaultError(f"the arguments have type {schema.get('type')!r}, not 'object'")
+    properties = cleaned.get("properties", {})
+    missing = [name for name in cleaned.get("required", []) if name not in properties]
+    if missing:
+        raise SchemaFaultError(f"required arguments without a schema: {', '.join(map(str, missing))}")
+    return {"type": "object", "properties": {}} | cleaned
+
+
+def argument_faults(schema: Mapping[str, Any], arguments: Any) -> list[str]:
+    """What is wrong with a call's arguments, one line each; empty when they fit."""
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+    faults = sorted(Draft202012Validator(dict(schema)).iter_errors(arguments), key=lambda fault: list(map(str, fault.absolute_path)))
+    lines = []
+    for fault in faults[:3]:
+        where = ".".join(str(part) for part in fault.absolute_path)
+        lines.append(f"{where}: {fault.message}" if where else str(fault.message))
+    known = schema.get("properties")
+    if isinstance(arguments, dict) and isinstance(known, Mapping) and not schema.get("additionalProperties"):
+        unknown = [name for name in arguments if name not in known and "patternProperties" not in schema]
+        lines += [f"unknown argument {name!r}" for name in unknown[:3] if not any(repr(name) in line for line in lines)]
+    return lines
+
+
+def _check(schema: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(dict(schema))
+    except SchemaError as error:
+        where = ".".join(str(part) for part in error.absolute_path) or "the schema"
+        raise SchemaFaultError(f"{where}: {error.message}") from error
+
+
+def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], depth: int) -> Any:
+    if isinstance(node, list):
+        return [_resolve(item, root, trail, depth + 1) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if depth > _MAX_DEPTH:
+        return {}
+    if "$ref" in node:
+        reference = node["$ref"]
+        if reference in trail:
+            return {}
+        found = _look_up(reference, root)
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        return _resolve({**found, **rest}, root, (*trail, reference), depth + 1)
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "properties" and isinstance(value, Mapping):
+            out[key] = {name: _resolve(schema, root, trail, depth + 1) for name, schema in value.items()}
+        elif key not in _DROPPED:
+            out[key] = value if key in ("enum", "const", "default", "examples") else _resolve(value, root, trail, depth + 1)
+    return _simplify(out)
+
+
+def _look_up(reference: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    if reference == "#":
+        return root
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        raise SchemaFaultError(f"reference {reference!r} is not inside the schema")
+    node: Any = root
+    for part in reference[2:].split("/"):
+        part = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(node, Mapping) or part not in node:
+            raise SchemaFaultError(f"reference {reference!r} leads nowhere")
+        node = node[part]
+    if not isinstance(node, Mapping):
+        raise SchemaFaultError(f"reference {reference!r} does not name a schema")
+    return node
+
+
+def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
+    """`oneOf` -> `anyOf`, one-branch unions and `value or null` -> the branch itself."""
+    branches = schema.pop("oneOf", None) or schema.get("anyOf")
+    if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
+        return {**schema.pop("allOf")[0], **schema}
+    if not isinstance(branches, list):
+        return schema
+    schema.pop("anyOf", None)
+    kept = [branch for branch in branches if not (isinstance(branch, dict) and branch.get("type") == "null")]
+    if len(kept) == 1 and isinstance(kept[0], dict):
+        inner = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
+        return {**kept[0], **inner}
+    return {**schema, "anyOf": kept}
