@@ -1,0 +1,107 @@
+"""A Journeyman service in this process: engine, trainer, store and server started, and a client connected to it.
+
+`open_backend` alone is what `journeyman serve` needs. Not for machines with their own server: see `journeyman.connect`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from journeyman.client.backend import Connection, connect
+from journeyman.config import cache_folder, home_folder
+
+if TYPE_CHECKING:
+    from journeyman.service.backend import Backend
+    from journeyman.trainer.base import Trainer
+    from journeyman.types.training import CreateModel
+
+DEFAULT_BASE = "smollm2-135m"
+
+
+@asynccontextmanager
+async def local(
+    base: str = DEFAULT_BASE,
+    *,
+    home: Path | str | None = None,
+    num_workers: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> AsyncIterator[Connection]:
+    """A service for `base` on a free loopback port, and a client of it. Everything is closed when the block ends, also by an error.
+
+    Args:
+        base: a known name, a local folder, or a Hugging Face id; see `journeyman models`.
+        home: where runs are kept; JOURNEYMAN_HOME or `.journeyman` when None.
+        num_workers: threads that compute; measured when None.
+        note: told in a line before anything slow starts.
+
+    Raises:
+        ModelNotFoundError: the base model cannot be found or fetched.
+        StoreError: the home folder cannot be used.
+
+    Example:
+        >>> async with jm.local(base="smollm2-135m") as backend:              # doctest: +SKIP
+        ...     model = await backend.model("time-agent")
+    """
+    backend = await asyncio.to_thread(open_backend, base, home=home, num_workers=num_workers, note=note)
+    async with serving(backend) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def serving(backend: Backend) -> AsyncIterator[Connection]:
+    """Serve an open backend on a free loopback port while the block runs, then close it. Yields a connected client."""
+    from journeyman.server.app import create_app
+    from journeyman.server.serve import Server
+
+    # Loopback is open to every user of this machine; the key is not.
+    api_key = secrets.token_urlsafe(24)
+    try:
+        server = Server(create_app(backend, api_key=api_key), api_key=api_key)
+    except BaseException:
+        await backend.close()
+        raise
+    try:
+        await asyncio.to_thread(server.start)
+        async with connect(server.url, api_key) as connection:
+            yield connection
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+def open_backend(
+    base: str = DEFAULT_BASE,
+    *,
+    home: Path | str | None = None,
+    num_workers: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Backend:
+    """Load the base model and open the home folder. Blocks for seconds; arguments and errors as `local`.
+
+    What it returns belongs to the server it is given to (`create_app`), which closes it.
+    """
+    from journeyman.chat.renderer import Renderer
+    from journeyman.engine.local.engine import LocalEngine
+    from journeyman.modeling.base_models import load_tokenizer, resolve_base
+    from journeyman.service.backend import Backend
+    from journeyman.store import Store
+
+    found = resolve_base(base, cache=cache_folder(), note=note)
+
+    def make_trainer(request: CreateModel) -> Trainer:
+        from journeyman.trainer.trainer import LoraTrainer
+
+        return LoraTrainer(found, request.lora, num_workers)
+
+    store = Store.open(home_folder(home))
+    try:
+        engine = LocalEngine.create(found, num_workers=num_workers)
+        renderer = Renderer(load_tokenizer(found.folder), engine.info.context_length)
+        return Backend(engine, renderer, store, make_trainer)
+    except BaseException:
+        store.close()
+        raise
