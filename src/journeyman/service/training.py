@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
-from journeyman.errors import JourneymanError, TrainingError, WaitTimeoutError
+from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.samples import policy_batch, supervised_samples
-from journeyman.service.weights import Weights
+from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.models import ModelRow
 from journeyman.store.run_lock import RunLock
@@ -101,7 +101,7 @@ class TrainingService:
             plan = await asyncio.to_thread(self._plan, model, job)
             step = model.trainer.step
             try:
-                return await self._step(model, plan, job_id, on_progress, started)
+                published, metrics = await self._step(model, plan, job_id, on_progress)
             except BaseException as error:
                 await self._restore(model, step)
                 if isinstance(error, JourneymanError) or not isinstance(error, Exception):
@@ -111,6 +111,12 @@ class TrainingService:
                     f"step {step + 1} of {model.name} could not be computed: {type(error).__name__}: {error}",
                     hint=f"the model is still at step {step}; out of memory? lower tokens_per_micro_batch",
                 ) from error
+            metrics["train/seconds"] = time.perf_counter() - started
+            # From here on the step is done and served: what fails now is told, and undoes nothing.
+            late = await self._in_thread(lambda: self._conclude(model, plan.phase, metrics))
+            row = published.adapter
+            notes = (*plan.notes, *published.notes, *late)
+            return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
     def _plan(self, model: TrainableModel, job: GrpoJob | SftJob) -> _Plan:
         if isinstance(job, SftJob):
@@ -132,15 +138,14 @@ class TrainingService:
             is_idle=not batch.groups,
         )
 
-    async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress, started: float) -> TrainResult:
+    async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress) -> tuple[Published, dict[str, float]]:
         def report(fraction: float) -> None:
             if self._dropping.is_set():
                 raise _StepDroppedError("the server is stopping: this step was given up")
             on_progress(fraction)
 
         def compute() -> dict[str, float]:
-            computed = plan.update(report)
-            metrics = plan.metrics | computed | {"seconds": time.perf_counter() - started}
+            metrics = plan.metrics | plan.update(report)
             return {f"train/{name}": value for name, value in metrics.items()}
 
         async with self._resting(needed=not plan.is_idle):
@@ -151,14 +156,18 @@ class TrainingService:
             written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, trainer))
         published = await self._weights.publish(written)
         metrics["train/probe_change"] = published.probe_change
-        await self._in_thread(lambda: self._conclude(model, plan.phase, metrics))
-        return TrainResult(step=written.step, adapter=published.adapter.name, metrics=metrics, notes=(*plan.notes, *published.notes))
+        return published, metrics
 
-    def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> None:
+    def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> tuple[str, ...]:
         run, step = model.row.run, model.trainer.step
-        self._store.runs.add_step(StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics))
-        self._store.runs.update(run, step=step)
-        model.checkpoints.keep_newest(self._keep_checkpoints)
+        try:
+            self._store.runs.add_step(StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics))
+            self._store.runs.update(run, step=step)
+            model.checkpoints.keep_newest(self._keep_checkpoints)
+        except (StoreError, OSError) as error:
+            _log.warning("after step %d of %s: %s", step, model.name, error)
+            return (f"step {step} is done, but its metrics could not be kept: {error}",)
+        return ()
 
     async def _restore(self, model: TrainableModel, step: int) -> None:
         """Back to `step`: trainer, checkpoints, and served versions."""

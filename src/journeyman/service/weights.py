@@ -6,6 +6,7 @@ The only link between trainer and engine: a folder `model@step` and its fingerpr
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,6 +21,8 @@ from journeyman.store.models import AdapterRow
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
+
+_log = logging.getLogger(__name__)
 
 BASE = "base"
 _PROBE_TOKENS = 4
@@ -149,9 +152,7 @@ class Weights:
         for step in [step for step in versions if step > after_step]:
             row = versions.pop(step)
             self._store.models.orphan_adapters(row.run, model, after_step)
-            async with self._changing:
-                if row.name in self._engine.adapters():
-                    await self._engine.unload_adapter(row.name)
+            await self._unload(row.name)
         self._probes.pop(model, None)
 
     async def _ensure_loaded(self, adapter: str) -> None:
@@ -204,7 +205,15 @@ class Weights:
         versions = self._versions[model]
         needed = {0, *sorted(versions)[-_KEEP_NEWEST_LOADED:]}
         for step, row in versions.items():
-            async with self._changing:
-                is_needed = step in needed or self._in_use[row.name] > 0 or row.name in self._pinned()
-                if not is_needed and row.name in self._engine.adapters():
-                    await self._engine.unload_adapter(row.name)
+            if step not in needed and not self._in_use[row.name] and row.name not in self._pinned():
+                await self._unload(row.name)
+
+    async def _unload(self, name: str) -> None:
+        async with self._changing:
+            if name not in self._engine.adapters() or self._in_use[name]:
+                return
+            try:
+                await self._engine.unload_adapter(name)
+            except AdapterError as error:
+                # In use after all. It costs memory, not correctness: the next publish tries again.
+                _log.debug("%s stays loaded: %s", name, error)

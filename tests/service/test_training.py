@@ -1,0 +1,258 @@
+"""Training jobs: what reaches the trainer, what is published, and what stays as it was when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from tests.service.house import CREATE, House, attempt, finish, scored_group, train_once
+
+from journeyman.engine.fake import FakeEngine
+from journeyman.errors import AdapterError, StoreError, SettingError
+from journeyman.types.messages import Message
+from journeyman.types.settings import Grpo
+from journeyman.types.training import (
+    GrpoJob,
+    ScoredGroup,
+    ScoredTrajectory,
+    SftExample,
+    SftJob,
+)
+
+
+class TestTraining:
+    async def test_a_step_publishes_the_next_version_and_logs_its_numbers(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        status = await train_once(backend, 1.0, 0.0, None)
+        assert status.result is not None
+        assert (status.result.step, status.result.adapter) == (1, "m@1")
+        metrics = status.result.metrics
+        assert metrics["train/loss"] == 0.5
+        assert metrics["train/num_groups"] == 1
+        assert metrics["train/num_trajectories_excluded"] == 1
+        assert metrics["train/reward_mean"] == 0.5
+        assert metrics["train/seconds"] > 0
+        (step,) = backend.store.runs.steps("r")
+        assert (step.phase, step.step, step.metrics) == ("train", 1, metrics)
+        assert backend.model_info("m").step == 1
+        assert backend.engine.adapters() == ("m@0", "m@1")
+        assert not backend.engine.is_asleep
+
+    async def test_segments_share_their_trajectorys_advantage(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await train_once(backend, 1.0, 0.0)
+        ((group,),) = house.trainer.seen
+        assert [sample.advantage for sample in group] == pytest.approx([1.0, -1.0], abs=1e-4)
+        assert all(sample.num_sampled > 0 and len(sample.token_ids) > sample.num_sampled for sample in group)
+
+    async def test_groups_without_spread_are_skipped_and_counted(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        flat = await scored_group(backend, 0.5, 0.5)
+        spread = await scored_group(backend, 1.0, 0.0)
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(flat, spread))))
+        assert status.result is not None
+        assert status.result.metrics["train/num_groups_without_spread"] == 1
+        assert len(house.trainer.seen[0]) == 1
+
+    async def test_a_step_without_any_spread_changes_no_weight(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        status = await train_once(backend, 0.5, 0.5)
+        assert status.result is not None
+        assert status.result.step == 1
+        assert house.trainer.seen == [()]
+
+    async def test_trajectories_of_an_older_version_count_as_stale(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        old = await scored_group(backend, 1.0, 0.0)
+        await train_once(backend)
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(old,))))
+        assert status.result is not None
+        assert status.result.metrics["train/staleness"] == 1.0
+
+    async def test_trajectories_of_another_model_are_refused(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        group = ScoredGroup(
+            scenario_id="s",
+            trajectories=tuple([ScoredTrajectory(trajectory_id=await attempt(backend, "base"), reward=reward) for reward in (0.0, 1.0)]),
+        )
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
+        assert status.error is not None
+        assert "sampled by the base model, not by m" in status.error
+        assert status.error_code == "invalid_setting"
+
+    async def test_an_unknown_trajectory_fails_the_job_before_anything_is_computed(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        group = ScoredGroup(scenario_id="s", trajectories=(ScoredTrajectory(trajectory_id="nope", reward=1.0),))
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
+        assert (status.state, status.error_code) == ("failed", "not_found")
+        assert house.trainer.seen == []
+
+    async def test_turns_drawn_at_another_temperature_are_noted(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        ids = [await attempt(backend, temperature=0.5), await attempt(backend)]
+        scored = tuple(ScoredTrajectory(trajectory_id=one, reward=float(index)) for index, one in enumerate(ids))
+        job = GrpoJob(groups=(ScoredGroup(scenario_id="s", trajectories=scored),))
+        status = await finish(backend, backend.train("m", job))
+        assert status.result is not None
+        assert status.result.metrics["train/num_turns_off_policy"] == 1
+        assert "temperature" in status.result.notes[0]
+
+    async def test_rewards_are_kept_with_the_trajectories(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        group = await scored_group(backend, 1.0, 0.25)
+        await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
+        stored = [backend.store.rollouts.trajectory(scored.trajectory_id).reward for scored in group.trajectories]
+        assert stored == [1.0, 0.25]
+
+    async def test_examples_are_imitated_and_logged_as_warmup(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello"))
+        status = await finish(backend, backend.train("m", SftJob(examples=(SftExample(messages=messages),))))
+        assert status.result is not None
+        ((sample,),) = house.trainer.seen[0]
+        assert 0 < sample.num_sampled < len(sample.token_ids)
+        assert [step.phase for step in backend.store.runs.steps("r")] == ["warmup"]
+
+    async def test_an_example_without_an_answer_is_named(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        job = SftJob(examples=(SftExample(messages=(Message(role="user", content="hi"),)),))
+        status = await finish(backend, backend.train("m", job))
+        assert status.error is not None
+        assert "example 0 has no assistant message" in status.error
+
+
+class TestFailures:
+    async def test_a_failed_step_leaves_everything_as_it_was(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await train_once(backend)
+        before = house.trainer.weight
+        house.trainer.fail_with = RuntimeError("out of memory")
+        status = await train_once(backend)
+        assert (status.state, status.error_code) == ("failed", "training_failed")
+        assert status.error is not None
+        assert "step 2 of m could not be computed: RuntimeError: out of memory" in status.error
+        assert (house.trainer.step, house.trainer.weight) == (1, before)
+        assert backend.model_info("m").adapter == "m@1"
+        assert not backend.engine.is_asleep
+        after = await train_once(backend)
+        assert after.result is not None
+        assert after.result.step == 2
+
+    async def test_an_engine_that_loads_something_else_publishes_nothing(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        engine = backend.engine
+        assert isinstance(engine, FakeEngine)
+        load = engine.load_adapter
+
+        async def wrong(name: str, folder: Path) -> str:
+            await load(name, folder)
+            return "0" * 64
+
+        monkeypatch.setattr(engine, "load_adapter", wrong)
+        status = await train_once(backend)
+        assert status.error_code == "adapter_failed"
+        assert status.error is not None
+        assert "another adapter as m@1 than was trained" in status.error
+        assert (house.trainer.step, backend.model_info("m").adapter) == (0, "m@0")
+        assert engine.adapters() == ("m@0",)
+        monkeypatch.undo()
+        assert (await train_once(backend)).state == "done"
+
+    async def test_a_version_with_infinite_logprobs_is_not_published(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        monkeypatch.setattr("journeyman.engine.fake.fake_logprob", lambda *_: float("nan"))
+        group = ScoredGroup(scenario_id="s", trajectories=())
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
+        assert status.error is not None
+        assert "not finite" in status.error
+        assert backend.weights.resolve("m") == "m@0"
+
+    async def test_a_full_disk_at_the_checkpoint_undoes_the_step(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+
+        def full(folder: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(house.trainer, "save_state", full)
+        status = await train_once(backend)
+        assert status.error_code == "store_failed"
+        assert (house.trainer.step, house.trainer.weight) == (0, 0.0)
+
+    async def test_metrics_that_cannot_be_kept_do_not_undo_a_served_step(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+
+        def full(metrics: object) -> None:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(backend.store.runs, "add_step", full)
+        status = await train_once(backend)
+        assert status.result is not None
+        assert "the disk is full" in status.result.notes[-1]
+        assert backend.model_info("m").adapter == "m@1"
+
+    async def test_a_folder_changed_by_hand_is_not_served(self, house: House) -> None:
+        first = house.start()
+        await first.create_model(CREATE)
+        await house.stop(first)
+        (house.home / "runs" / "r" / "adapters" / "m@0" / "adapter.json").write_text("[9]")
+        with pytest.raises(AdapterError, match="another adapter as m@0"):
+            await house.start().create_model(CREATE)
+
+
+class TestJobs:
+    async def test_the_same_key_is_the_same_job(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        job = GrpoJob(groups=(await scored_group(backend, 1.0, 0.0),))
+        first = backend.train("m", job, "k")
+        assert backend.train("m", job, "k").id == first.id
+        done = await finish(backend, first)
+        assert backend.train("m", job, "k") == done
+        assert house.trainer.step == 1
+        with pytest.raises(SettingError, match="came with another training job"):
+            backend.train("m", GrpoJob(groups=(), settings=Grpo(updates=2)), "k")
+
+    async def test_jobs_of_a_model_run_one_after_the_other_and_report_progress(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        groups = (await scored_group(backend, 1.0, 0.0),)
+        house.trainer.gate = threading.Event()
+        first = backend.train("m", GrpoJob(groups=groups))
+        second = backend.train("m", GrpoJob(groups=groups))
+        await asyncio.to_thread(house.trainer.entered.wait, 30)
+        assert [backend.jobs.get(job.id).state for job in (first, second)] == ["running", "queued"]
+        assert (await backend.jobs.wait(first.id, 0.0)).state == "running"
+        house.trainer.gate.set()
+        assert [(await finish(backend, job)).state for job in (first, second)] == ["done", "done"]
+        assert house.trainer.step == 2
+
+    async def test_the_engine_sleeps_while_a_step_is_computed(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        house.trainer.gate = threading.Event()
+        group = await scored_group(backend, 1.0, 0.0)
+        job = backend.train("m", GrpoJob(groups=(group,)))
+        await asyncio.to_thread(house.trainer.entered.wait, 30)
+        assert isinstance(backend.engine, FakeEngine)
+        assert backend.engine.is_asleep
+        house.trainer.gate.set()
+        await finish(backend, job)
+        assert not backend.engine.is_asleep
