@@ -3,5 +3,6 @@
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
 from journeyman.rewards.ruler import Ruler
+from journeyman.rewards.summary import reward_metrics
 
-__all__ = ["EvidenceJudge", "Judge", "Ruler"]
+__all__ = ["EvidenceJudge", "Judge", "Ruler", "reward_metrics"]

@@ -19,10 +19,7 @@ def conversation(trajectory: Trajectory) -> list[Message]:
     for turn in trajectory.turns:
         history = [*turn.messages, turn.reply]
         shared = num_shared([out, history])
-        if shared == len(out):
-            out = history
-        else:
-            out = [*out, *history[shared:]]
+        out = history if shared == len(out) else [*out, *history[shared:]]
     return out
 
 

@@ -1,0 +1,150 @@
+"""The report of a run: data only. How it looks is in terminal.py, pictures.py, markdown.py and page.py; write.py puts it on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from journeyman.evaluation.heldout import EvaluationSummary
+from journeyman.evaluation.transcripts import Example
+from journeyman.types.record import Record
+from journeyman.types.runs import StepMetrics
+
+
+class PhaseCost(Record):
+    """What one phase of a run cost. Tokens are 0 where none were sampled or trained."""
+
+    name: str
+    seconds: float
+    sampled_tokens: int = 0
+    trained_tokens: int = 0
+
+
+class Report(Record):
+    """All that a run's report shows.
+
+    Attributes:
+        target: what was trained on, in words (the server's command).
+        judge: its name and what its scores mean.
+        evaluations: held-out evaluations, the main one first (greedy, then sampled); variants are named base, warm, trained.
+        steps: metrics per step, all phases (`warmup`, `train`), names as in the run's store.
+        phases: costs, in order.
+        adapter: folder of the trained adapter.
+        serve_command, curl: exact commands that serve the trained model and ask it something.
+        machine: what it ran on (processor, cores, memory, versions).
+        notes: anything a reader must know (too few scenarios, groups left out, a phase skipped).
+    """
+
+    run: str
+    title: str
+    base: str
+    target: str
+    judge: str
+    created_at: float
+    settings: dict[str, Any] = Field(default_factory=dict)
+    machine: dict[str, str] = Field(default_factory=dict)
+    evaluations: tuple[EvaluationSummary, ...] = ()
+    steps: tuple[StepMetrics, ...] = ()
+    phases: tuple[PhaseCost, ...] = ()
+    examples: tuple[Example, ...] = ()
+    adapter: str | None = None
+    serve_command: str | None = None
+    curl: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return sum(phase.seconds for phase in self.phases)
+
+
+class Point(Record):
+    """One reading of a series over steps; `low` and `high` bound its 95 % interval where the run measured one."""
+
+    step: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+REWARD = ("reward/mean", "reward/low", "reward/high")
+SUCCESS = ("reward/success", "reward/success_low", "reward/success_high")
+
+
+def series(steps: Sequence[StepMetrics], names: tuple[str, str, str], phase: str = "train") -> list[Point]:
+    """A metric over the steps of one phase, in order; steps without it are left out, a step reported twice counts as it was last."""
+    value, low, high = names
+    points = {
+        one.step: Point(step=one.step, value=one.metrics[value], low=one.metrics.get(low), high=one.metrics.get(high))
+        for one in steps
+        if one.phase == phase and value in one.metrics
+    }
+    return [points[step] for step in sorted(points)]
+
+
+def headline(report: Report) -> str:
+    """One sentence: held-out success of the first and the last variant of the main evaluation."""
+    if not report.evaluations:
+        return "no held-out evaluation was made"
+    main = report.evaluations[0]
+    first, last = main.variants[0], main.variants[-1]
+    text = f"held-out success of {last.name}: {last.success.text()}, 95 % interval, {main.num_scenarios} scenarios, {main.sampling}"
+    if first is last:
+        return text
+    gain = main.comparison(first.name, last.name).success.difference
+    return f"{text}; {first.name}: {first.success.text()}; paired gain {gain.text(as_points=True)}"
+
+
+def duration_text(seconds: float) -> str:
+    """ "42 s", "7 min 05 s", "1 h 02 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
+    """A table of the variants, header first: the same in terminal, Markdown and HTML."""
+    header = ["", "success [95 % interval]", "score", "turns", "calls", "invalid calls", "tokens", "p50 / p95", "failed"]
+    rows = [header]
+    for one in evaluation.variants:
+        costs = one.costs
+        rows.append(
+            [
+                one.name,
+                one.success.text(),
+                "–" if one.score is None else f"{one.score.mean:.2f}",
+                f"{costs['turns']:.1f}",
+                f"{costs['tool_calls']:.1f}",
+                f"{100 * costs['invalid_calls']:.0f} %",
+                f"{costs['sampled_tokens']:.0f}",
+                f"{costs['seconds_p50']:.1f} s / {costs['seconds_p95']:.1f} s",
+                str(one.num_failed),
+            ]
+        )
+    return rows
+
+
+def finding_lines(evaluation: EvaluationSummary) -> list[str]:
+    """The paired comparisons, pass@k and the noise floor, one line each."""
+    lines = [f"{one.before} → {one.after}: {one.success.text()}" for one in evaluation.comparisons]
+    for one in evaluation.variants:
+        if len(one.pass_at) > 1:
+            rates = [f"pass@{k} {100 * value:.1f} %" for k, value in one.pass_at.items()]
+            rates += [f"pass^{k} {100 * value:.1f} %" for k, value in one.pass_hat.items() if k > 1]
+            lines.append(f"{one.name}: {', '.join(rates)} ({evaluation.group_size} attempts each)")
+    noise = [one for one in evaluation.variants if one.noise is not None]
+    if noise:
+        last = noise[-1]
+        lines.append(f"noise floor ({last.name} against itself): {last.noise.text() if last.noise else ''}")
+    return lines
+
+
+def cost_rows(report: Report) -> list[list[str]]:
+    """Phases with time and tokens, header first, the total last."""
+    rows = [["phase", "time", "sampled tokens", "trained tokens"]]
+    rows += [[one.name, duration_text(one.seconds), f"{one.sampled_tokens:,}", f"{one.trained_tokens:,}"] for one in report.phases]
+    sampled, trained = (sum(getattr(phase, name) for phase in report.phases) for name in ("sampled_tokens", "trained_tokens"))
+    return [*rows, ["total", duration_text(report.seconds), f"{sampled:,}", f"{trained:,}"]]

@@ -1,0 +1,67 @@
+"""Scored groups as the metrics of a step (`reward/...`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from journeyman.types.trajectory import Group, Trajectory
+
+# Half width of a 95 % interval in standard errors.
+_Z = 1.96
+
+
+def reward_metrics(groups: Sequence[Group], *, min_spread: float = 1e-3) -> dict[str, float]:
+    """Metrics of one step's scored groups.
+
+    `reward/mean`, `reward/low`, `reward/high`: mean of the groups' mean rewards and its 95 % interval (normal, over groups: attempts at
+    one scenario are not independent); `reward/std` within groups; `reward/success`, `reward/success_low`, `reward/success_high` where the
+    judge tells success; `reward/num_excluded` attempts without reward; `reward/with_spread` the share of groups that can teach; and
+    `reward/check/<name>`, the mean of each check of the verdicts. Empty without any reward.
+    """
+    rewarded = [rewards for group in groups if (rewards := [one.reward for one in group if one.reward is not None])]
+    num_excluded = sum(one.reward is None for group in groups for one in group)
+    metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))}
+    if not rewarded:
+        return metrics
+    metrics |= _interval("reward", [_mean(rewards) for rewards in rewarded], "mean", "low", "high")
+    metrics["reward/std"] = _mean([_std(rewards) for rewards in rewarded])
+    metrics["reward/with_spread"] = _mean([float(max(rewards) - min(rewards) > min_spread) for rewards in rewarded])
+    successes = [flags for group in groups if (flags := _successes(group.trajectories))]
+    if successes:
+        rates = [_mean(flags) for flags in successes]
+        metrics |= _interval("reward", rates, "success", "success_low", "success_high")
+    return metrics | _checks(groups)
+
+
+def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
+    verdicts = [one.verdict for one in trajectories if one.verdict is not None]
+    return [float(verdict.is_success) for verdict in verdicts if verdict.is_success is not None]
+
+
+def _checks(groups: Sequence[Group]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for group in groups:
+        for one in group:
+            for name, value in (one.verdict.checks if one.verdict else {}).items():
+                values.setdefault(name, []).append(value)
+    return {f"reward/check/{name}": _mean(found) for name, found in sorted(values.items())}
+
+
+def _interval(prefix: str, values: Sequence[float], mean_name: str, low_name: str, high_name: str) -> dict[str, float]:
+    mean = _mean(values)
+    # One group tells nothing of the spread between groups: no interval.
+    if len(values) < 2:
+        return {f"{prefix}/{mean_name}": mean}
+    error = _Z * _std(values) * math.sqrt(len(values) / (len(values) - 1)) / math.sqrt(len(values))
+    low, high = max(0.0, mean - error), min(1.0, mean + error)
+    return {f"{prefix}/{mean_name}": mean, f"{prefix}/{low_name}": low, f"{prefix}/{high_name}": high}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
