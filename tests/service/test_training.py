@@ -10,7 +10,7 @@ import pytest
 from tests.service.house import CREATE, House, attempt, finish, scored_group, train_once
 
 from journeyman.engine.fake import FakeEngine
-from journeyman.errors import AdapterError, StoreError, SettingError
+from journeyman.errors import AdapterError, SettingError, StoreError
 from journeyman.types.messages import Message
 from journeyman.types.settings import Grpo
 from journeyman.types.training import (
