@@ -10,6 +10,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from journeyman.version import __version__
+
 if TYPE_CHECKING:
     from journeyman.client.backend import connect as connect
     from journeyman.client.gather import gather as gather
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from journeyman.types.settings import Sft as Sft
     from journeyman.types.training import SftExample as SftExample
 
-__version__ = "0.1.0"
 
 _MODULE_OF = {
     "EvidenceJudge": "journeyman.rewards.evidence",

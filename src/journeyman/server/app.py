@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from journeyman import __version__
 from journeyman.server.auth import Gate
 from journeyman.server.errors import add_error_handlers
 from journeyman.server.openai import OpenAiRoutes
@@ -17,6 +16,7 @@ from journeyman.server.rollouts import RolloutRoutes
 from journeyman.server.runs import RunRoutes
 from journeyman.server.training import TrainingRoutes
 from journeyman.service.backend import Backend
+from journeyman.version import __version__
 
 
 def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:

@@ -13,9 +13,9 @@ import sqlalchemy
 from sqlalchemy import Connection, event, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from journeyman import __version__
 from journeyman.errors import StoreError
 from journeyman.store.tables import METADATA, SCHEMA, SCHEMA_VERSION
+from journeyman.version import __version__
 
 _BUSY_TIMEOUT_MILLISECONDS = 15_000
 
