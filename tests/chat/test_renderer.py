@@ -150,6 +150,29 @@ def test_a_model_whose_template_has_tools_keeps_it() -> None:
     assert renderer.decode(renderer.render([USER], [TOOL])) == "T1[What time is it in Tokyo?]"
 
 
+# As Qwen3's: thinking is written for replies after the last user message, and dropped from earlier ones.
+THINKING = (
+    "{# tools #}{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last %}<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_rewrites_thinking_in_history_does_not_break_the_splice() -> None:
+    tokenizer = _tiny()
+    tokenizer.chat_template = THINKING
+    renderer = Renderer(tokenizer, 4096)
+    sampled = (*renderer.encode("<think>\nhm\n</think>\n\nhello"), renderer.stop_token_ids[0])
+    history = [USER]
+    prompt = renderer.render(history, [])
+    for following in (RESULT, USER, RESULT, USER):
+        history += [Message(role="assistant", content="hello"), following]
+        grown = renderer.render(history, [], lambda _: sampled)
+        assert grown[: len(prompt) + len(sampled)] == prompt + sampled
+        prompt = grown
+
+
 def test_a_template_that_needs_parsed_arguments_is_shielded_from_malformed_ones() -> None:
     tokenizer = _tiny()
     tokenizer.chat_template = (

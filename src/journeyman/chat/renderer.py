@@ -137,26 +137,19 @@ class Renderer:
         for index in known:
             marked[index] = Message(role="assistant", content=f"{mark}{index}{mark}")
         ids: list[int] = []
-        done = ""  # the text up to and including the last mark
+        last = ""  # the mark of the reply spliced in last
         try:
-            for index, sampled in known.items():
+            for index in [*known, len(messages)]:
+                # What a reply was sampled from: not always how the template writes its beginning once it is history.
                 prompt = self._text(marked[:index], tools)
-                place = f"{mark}{index}{mark}"
-                if not prompt.startswith(done):
+                start = prompt.find(last) + len(last)
+                if start < len(last):
                     return None
-                ids.extend(self._piece(prompt[len(done) :], ids))
-                ids.extend(sampled)
-                complete = self._text(marked[: index + 1], tools, add_generation_prompt=False)
-                end = complete.find(place)
-                if end < 0:
-                    return None
-                done = complete[: end + len(place)]
-            whole = self._text(marked, tools)
+                ids.extend(self._piece(prompt[start:], ids))
+                ids.extend(known.get(index, ()))
+                last = f"{mark}{index}{mark}"
         except SettingError:
             return None
-        if not whole.startswith(done):
-            return None
-        ids.extend(self._piece(whole[len(done) :], ids))
         return tuple(ids)
 
     def _piece(self, text: str, before: Sequence[int]) -> tuple[int, ...]:
@@ -198,9 +191,7 @@ class Renderer:
         return str(text)
 
 
-def _prepare(
-    messages: Sequence[Message], *, plain_arguments: bool = True, late_system_as_user: bool = False
-) -> list[dict[str, Any]]:
+def _prepare(messages: Sequence[Message], *, plain_arguments: bool = True, late_system_as_user: bool = False) -> list[dict[str, Any]]:
     """Messages as templates expect them: no None content, parsed arguments, system messages at the start merged into
     one.
 

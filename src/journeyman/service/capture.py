@@ -39,6 +39,7 @@ class Session:
     """An open rollout in memory. `model` is the version pinned for it; `adapter` the same for the engine (None = base)."""
 
     id: str
+    token: str
     model: str
     max_turns: int
     turns: list[Turn] = field(default_factory=list)
@@ -81,7 +82,7 @@ class Recorder:
     async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
         """Open a rollout whose calls are all served by `model` (`name@step`, or "base")."""
         rollout_id, token = f"ro_{secrets.token_hex(8)}", secrets.token_urlsafe(24)
-        session = Session(rollout_id, model, create.max_turns)
+        session = Session(rollout_id, token, model, create.max_turns)
         # Known before it is stored: the version must count as pinned from this moment on.
         self._sessions[rollout_id] = session
         try:
@@ -104,16 +105,19 @@ class Recorder:
 
         Raises NotFoundError (unknown id), ServiceError 401 (wrong token) or 410 (sealed).
         """
+        live = self._sessions.get(rollout_id)
+        if live is not None and secrets.compare_digest(live.token.encode(), token.encode()):
+            return live
         row = await asyncio.to_thread(self._rollouts.find_by_token, token)
         if row is None or row.id != rollout_id:
             await asyncio.to_thread(self._rollouts.get, rollout_id)
             raise ServiceError(f"wrong token for rollout {rollout_id}", status=401, code="invalid_token")
-        return await self._live(row)
+        return await self._live(row, token)
 
     async def session_by_token(self, token: str) -> Session | None:
         """The rollout whose token this is, None when it is no rollout's. Raises ServiceError 410 when it is sealed."""
         row = await asyncio.to_thread(self._rollouts.find_by_token, token)
-        return None if row is None else await self._live(row)
+        return None if row is None else await self._live(row, token)
 
     async def record(self, session: Session, body_hash: str, *, retry_count: int | None, produce: Produce) -> tuple[Turn, ...]:
         """Serve one call: run `produce`, store its turns, return them.
@@ -178,11 +182,11 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _live(self, row: RolloutRow) -> Session:
+    async def _live(self, row: RolloutRow, token: str) -> Session:
         session = self._sessions.get(row.id)
         if session is None and not row.is_sealed:  # opened before this server started
             turns = await asyncio.to_thread(self._rollouts.turns, row.id)
-            session = self._sessions.setdefault(row.id, Session(row.id, row.model, row.max_turns, list(turns)))
+            session = self._sessions.setdefault(row.id, Session(row.id, token, row.model, row.max_turns, list(turns)))
         if session is None or session.is_sealed:
             raise _sealed(row.id)
         return session
