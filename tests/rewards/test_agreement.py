@@ -60,6 +60,8 @@ STATED = [
     ("New_York", "new york"),
     ("C++", "C++ it is"),
     ("3.5.1", "It has v 3.5.1."),
+    ("Result: 391", "The result is 391."),
+    ("open: yes", "Yes, it is open."),
 ]
 NOT_STATED = [
     (9, "It is 19."),

@@ -10,6 +10,7 @@ from tests.rewards.attempts import GOOD, RESULT, attempt, event, scenario
 
 from journeyman.rewards import EvidenceJudge
 from journeyman.rewards.evidence import judge_trajectory
+from journeyman.rewards.results import value_at
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness, WitnessCall
 from journeyman.types.trajectory import Failure, Group, Trajectory
 
@@ -177,3 +178,40 @@ async def test_groups_come_back_in_order_with_verdicts_and_everything_else_kept(
     assert scored.trajectories[0].turns == group.trajectories[0].turns
     assert judge.name == "evidence"
     assert "no model" in judge.description
+
+
+def test_a_conversion_is_judged_by_the_leaf_that_was_asked_for() -> None:
+    result = json.dumps(
+        {
+            "source": {"timezone": "Asia/Tokyo", "datetime": "2026-11-22T14:30:00+09:00", "day_of_week": "Sunday", "is_dst": False},
+            "target": {"timezone": "Asia/Kathmandu", "datetime": "2026-11-22T11:15:00+05:45", "day_of_week": "Sunday", "is_dst": False},
+            "time_difference": "-3.25h",
+        },
+        indent=2,
+    )
+    arguments = {"from": "Asia/Tokyo", "time": "14:30", "to": "Asia/Kathmandu"}
+    calls = (WitnessCall(tool="look_up", arguments=arguments, result=result),)
+    done = event(arguments, result=result)
+    task = "When it is 14:30 in Asia/Tokyo, what is the target datetime in Asia/Kathmandu?"
+
+    def wants(*path: str) -> Scenario:
+        return scenario(ExpectedAnswer(path=path, value=value_of(result, path)), calls=calls, task=task)
+
+    target = wants("target", "datetime")
+    for answer in (
+        "It is 11:15.",
+        "When it is 14:30 in Tokyo, it is 11:15 am in Kathmandu.",
+        "The target datetime is 2026-11-22T11:15:00+05:45.",
+    ):
+        assert is_success(attempt(answer, done), target), answer
+    for answer in ("It is 14:30.", "It is 14:15.", result, "source datetime: 14:30, target datetime: 11:15", task):
+        assert not is_success(attempt(answer, done), target), answer
+    assert is_success(attempt("The difference is -3.25h.", done), wants("time_difference"))
+    assert is_success(attempt("No, it is not.", done), wants("target", "is_dst"))
+    assert is_success(attempt("Asia/Kathmandu is on Sunday.", done), wants("target", "day_of_week"))
+
+
+def value_of(result: str, path: tuple[str, ...]) -> str | float | int | bool:
+    value = value_at(result, path)
+    assert value is not None
+    return value

@@ -146,7 +146,12 @@ def _expect(value: Value) -> _Expected:
         is_opposite = words in OPPOSITES
         kind = _Kind(words[0], partial(choices, words=words), _is_same_word, 0 if is_opposite else MAX_OTHER_VALUES, is_opposite)
         return _Expected(value, kind, WordClaim(0, 0, text.casefold()))
-    return _expect_measure(text) or _Expected(value, None, None)
+    found = _expect_measure(text)
+    if found is None and (labelled := re.fullmatch(r"[A-Za-z][\w ]{0,30}[:=]\s*(\S[^\n]*)", text)) is not None:
+        # "Result: 391": what counts is the value behind the label, if it is of a kind that can be recognised alone.
+        inner = _expect(labelled[1])
+        found = inner if inner.kind is not None else None
+    return found or _Expected(value, None, None)
 
 
 def _expect_measure(text: str) -> _Expected | None:

@@ -70,10 +70,10 @@ def is_structure_copied(answer: str, results: Sequence[str]) -> bool:
     if _BRACKETED.match(answer):
         return True
     keys = {key for result in results for key in _keys(parse_result(result))}
-    copied = {key for key in keys if re.search(rf"(?<!\w){re.escape(key)}[\"'*`]*\s*[:=]", answer)}
+    copied = {key: len(re.findall(rf"(?<!\w){re.escape(key)}[\"'*`]*\s*[:=]", answer)) for key in keys}
     # A key that is an identifier (day_of_week, dayOfWeek) is never a plain word.
-    identifiers = {key for key in copied if "_" in key or re.search(r"[a-z][A-Z]", key)}
-    return len(copied) >= _MIN_COPIED_KEYS or bool(identifiers)
+    is_identifier = any(num and ("_" in key or re.search(r"[a-z][A-Z]", key)) for key, num in copied.items())
+    return sum(copied.values()) >= _MIN_COPIED_KEYS or is_identifier
 
 
 def _is_structure(text: str) -> bool:
