@@ -27,9 +27,7 @@ def build_tiny_tokenizer() -> Any:
     )
     text = 'system user assistant tool_call tool_response name arguments {"name": "get", "arguments": {}} hello'
     backend.train_from_iterator([text] * 4, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>")
 
 
 @pytest.fixture(scope="session")
@@ -45,4 +43,29 @@ def smollm2_folder() -> Path:
     folder = cache / "models" / "smollm2-135m"
     if not (folder / "model.safetensors").exists():
         pytest.skip(f"no SmolLM2-135M weights at {folder}; `make setup` puts them there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """The folder of a random model of a few thousand parameters: enough to run a program, not to say anything."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tiny_tokenizer.eos_token_id,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
     return folder

@@ -59,9 +59,7 @@ async def test_an_adapter_name_is_loaded_once_and_must_be_known(engine: FakeEngi
     assert tuned.logprobs != base.logprobs
 
 
-async def test_an_adapter_in_use_is_unloaded_only_when_its_request_ends(
-    engine: FakeEngine, tiny_tokenizer: Any, tmp_path: Path
-) -> None:
+async def test_an_adapter_in_use_is_unloaded_only_when_its_request_ends(engine: FakeEngine, tiny_tokenizer: Any, tmp_path: Path) -> None:
     await engine.load_adapter("m@1", tmp_path)
     engine.hold()
     running = asyncio.create_task(engine.sample(request(tiny_tokenizer, adapter="m@1")))
