@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
-    from journeyman.scenarios import McpTarget
+    from journeyman.scenarios.target import McpTarget
 
 _EXAMPLE = '--server "python -m mcp_server_time" or --url https://host/mcp'
 
@@ -21,13 +21,15 @@ def target_from_options(server: str | None, url: str | None, headers: Sequence[s
     if server is not None:
         if headers:
             raise SettingError("--header is for --url: a server started by a command gets no HTTP headers", hint="use --env")
-        from journeyman.scenarios import McpTarget
+        from journeyman.scenarios.target import McpTarget
 
         return McpTarget.parse(server).model_copy(update={"env": pairs(env, "=", "--env")})
     if env:
         raise SettingError("--env is for --server: a server at a URL has its own environment", hint="use --header")
-    from journeyman.scenarios import McpTarget
+    from journeyman.scenarios.target import McpTarget
 
+    if not str(url).startswith(("http://", "https://")):
+        raise SettingError(f"--url {url!r} is not the address of an MCP server", hint="it starts with http:// or https://")
     return McpTarget(url=url, headers=pairs(headers, ":", "--header"))
 
 

@@ -2,21 +2,86 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from journeyman.cli.options import BaseOption, HomeOption
+from journeyman.cli.options import BaseOption, HomeOption, home_folder
+from journeyman.errors import SettingError
+
+RunOption = Annotated[str | None, typer.Option("--run", help="Serve what this run trained.", metavar="RUN")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any but loopback requires --api-key.")]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")]
+KeyOption = Annotated[str | None, typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Threads that compute [default: measured].", show_default=False)
+]
 
 
 def serve(
-    run: Annotated[str | None, typer.Option("--run", help="Serve the newest adapter of this run.", metavar="RUN")] = None,
+    run: RunOption = None,
     base: BaseOption = None,
     home: HomeOption = None,
-    host: Annotated[str, typer.Option(help="Address to bind; any but loopback requires --api-key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8100,
-    api_key: Annotated[str | None, typer.Option(help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker threads [default: measured].", show_default=False)] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8100,
+    api_key: KeyOption = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Serve a model on an OpenAI-compatible address until Ctrl-C."""
-    raise NotImplementedError
+    """Serve a model on an OpenAI-compatible address until Ctrl-C; clients may also train through it."""
+    from journeyman.cli.console import output
+    from journeyman.local import open_backend
+    from journeyman.observe.logs import set_up_logging
+    from journeyman.server.app import create_app
+    from journeyman.server.auth import check_bind
+    from journeyman.server.serve import Server, bind
+
+    where = home_folder(home)
+    base = base_of(run, base, where)
+    check_bind(host, api_key)
+    if port:
+        bind(host, port).close()  # a taken port is found out before the model is loaded
+    set_up_logging()
+    console = output()
+    console.print(f"loading {base} ...", highlight=False, markup=False)
+    backend = open_backend(base, home=where, num_workers=workers, note=lambda text: console.print(text, markup=False))
+    names = backend.serve_run(run) if run else ()
+    app = create_app(backend, api_key=api_key)
+    try:
+        with Server(app, host=host, port=port, api_key=api_key) as server:
+            for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            server.wait()
+    except KeyboardInterrupt:
+        console.print("stopped", highlight=False)
+
+
+def base_of(run: str | None, base: str | None, home: Path) -> str:
+    """The base model to load: the run's, or the one given. Raises SettingError when they differ, when neither is given, or when the run
+    has trained nothing."""
+    from journeyman.cli.runs import open_store
+
+    if run is None:
+        if base is None:
+            raise SettingError("nothing to serve was given", hint="give --run RUN (see journeyman runs list) or --base smollm2-135m")
+        return base
+    with open_store(home) as store:
+        info = store.runs.get(run)
+        has_model = bool(store.models.list(run))
+    if not has_model:
+        raise SettingError(f"run {run!r} has no trained model yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+    if base is not None and base != info.base:
+        raise SettingError(f"run {run!r} was trained from {info.base!r}, not from {base!r}", hint="leave --base out")
+    return info.base
+
+
+def greeting(url: str, model: str, *, has_key: bool) -> list[str]:
+    """What is said once requests are answered: the address, and a curl line to copy."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 64})
+    key = ' -H "Authorization: Bearer $JOURNEYMAN_API_KEY"' if has_key else ""
+    return [
+        f"serving {model} on {url}/v1 (Ctrl-C stops)",
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}",
+    ]
