@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from journeyman.errors import TrainingError
+from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
 from journeyman.modeling.head import Head, token_logprobs
@@ -48,6 +49,7 @@ class LoraTrainer:
     def __init__(self, base: BaseModel, lora: LoraSettings, num_workers: int | None = None, precision: str = "auto") -> None:
         # Whatever is computed outside the workers (clipping, the update) must not start a second set of threads beside them.
         torch.set_num_threads(1)
+        keep_freed_memory()
         self._model = add_lora(load_module(base.folder, precision=choose_precision(precision)), lora)
         self._model.eval()
         self._head = Head.of(self._model.get_base_model())
@@ -67,7 +69,7 @@ class LoraTrainer:
         metrics: dict[str, float] = {}
         num_terms = sum(len(tree.terms) for tree in trees)
         if num_terms:
-            metrics["kl_to_base"] = self._kl_to_base(trees[0])
+            metrics["kl_to_base"] = self._workers.map(self._kl_to_base, trees[:1])[0]
             for update in range(settings.updates):
                 result = self._accumulate(trees, _policy_objective(settings, self._base_logprobs(trees, settings)), on_progress)
                 first = update == 0

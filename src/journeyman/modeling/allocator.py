@@ -1,0 +1,23 @@
+"""Keep freed memory in the process: training allocates and frees the same large buffers thousands of times a second.
+
+glibc gives large buffers back to the kernel at once and asks for them again, zeroed page by page; with several threads that costs more
+than the arithmetic. This sets glibc's own limits for this process; on other C libraries it does nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_ONE_GIBIBYTE = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Returns whether it took effect. Idempotent."""
+    try:
+        mallopt = ctypes.CDLL(ctypes.util.find_library("c")).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    settings = ((_M_MMAP_THRESHOLD, _ONE_GIBIBYTE), (_M_TRIM_THRESHOLD, _ONE_GIBIBYTE), (_M_TOP_PAD, 1 << 26), (_M_ARENA_MAX, 1))
+    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
