@@ -108,9 +108,7 @@ class StoreError(JourneymanError):
 class ServiceError(JourneymanError):
     """The HTTP service answered with an error, or did not answer."""
 
-    def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code

@@ -63,15 +63,13 @@ def check_torch() -> Check:
     except ImportError as error:
         return Check("torch", "broken", f"cannot be imported: {error}", _INSTALL)
     from journeyman.modeling.devices import choose_device
+    from journeyman.modeling.precision import choose_precision
 
     device = choose_device()
-    found = f"{torch.__version__}, device {device}"
+    found = f"{torch.__version__}, device {device}, linear layers in {choose_precision(device=device)}"
     if device.startswith("cuda"):
         return Check("torch", "fine", f"{found} ({torch.cuda.get_device_name()})")
-    if device != "cpu":
-        return Check("torch", "fine", found)
-    fast = sorted(_processor_flags() & {"amx_tile", "avx512_bf16", "avx512f", "avx2"})
-    return Check("torch", "fine", f"{found}, float32{', ' + ' '.join(fast) if fast else ''}")
+    return Check("torch", "fine", found)
 
 
 def check_threads(environment: Mapping[str, str]) -> Check:
@@ -166,14 +164,6 @@ def check_keys(environment: Mapping[str, str]) -> Check:
     if found:
         return Check("API keys", "fine", f"set: {', '.join(found)}")
     return Check("API keys", "fine", "none set; none is needed (the evidence judge and the task templates use no model)")
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
 def _core_quota(file: Path) -> float | None:

@@ -70,7 +70,22 @@ def scenarios(
     as_json: JsonOption = False,
 ) -> None:
     """Build the tasks that training would use, and show some. Calls the server's tools; trains nothing."""
-    raise NotImplementedError
+    from journeyman.cli.interrupts import run_interruptible
+    from journeyman.cli.mcp_look import show_scenarios
+    from journeyman.cli.mcp_target import target_from_options
+
+    target = target_from_options(server, url, header, env)
+    work = show_scenarios(
+        target,
+        base=base,
+        writer=writer,
+        tools=names_of(tools),
+        allow_writes=allow_writes,
+        seed=seed or 0,
+        count=count,
+        as_json=as_json,
+    )
+    run_interruptible(work, str)
 
 
 @mcp.command("train")
@@ -98,7 +113,7 @@ def train(
     from journeyman.cli.mcp_train import Request, run_training
 
     given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
-    given["tools"] = None if tools is None else tuple(name.strip() for name in tools.split(",") if name.strip())
+    given["tools"] = names_of(tools)
     given["allow_writes"] = allow_writes or None
     run_training(
         Request(
@@ -113,3 +128,8 @@ def train(
             home=home_folder(home),
         )
     )
+
+
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """`a, b` as ("a", "b"); None when the option was not given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
