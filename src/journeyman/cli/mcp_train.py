@@ -75,6 +75,8 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
         )
     with open_store(request.home) as store:
         info = store.runs.get(run)
+    if info.kind != "mcp":
+        raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
     return load_settings(McpTrain, given={**info.settings, **request.given})
 
 

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.cli import mcp_train
+from journeyman.cli.app import run
+from journeyman.cli.mcp_train import Request, how_to_resume, new_settings, resumed_settings
+from journeyman.errors import SettingError
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.scenarios.target import McpTarget
+from journeyman.store.store import Store
+
+
+def request(home: Path, **given: Any) -> Request:
+    nothing: dict[str, Any] = {"server": None, "url": None, "headers": None, "env": None, "given": {}, "config": None}
+    return Request(**{**nothing, "overrides": (), "resume": None, "home": home, **given})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with one stopped run of two steps."""
+    settings = McpTrain(target=McpTarget.parse("some-server"), steps=2, seed=7)
+    with Store.open(tmp_path / "home") as store:
+        store.runs.create("one", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
+        store.runs.update("one", state="stopped")
+        store.runs.create("other", kind="model", base=settings.base)
+    return tmp_path / "home"
+
+
+def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "time.yaml"
+    file.write_text("steps: 1\nseed: 1\nnum_heldout: 8\n")
+    asked = request(tmp_path, server="some-server --fast", config=file, overrides=("seed=2", "steps=2"), given={"steps": 3})
+    settings = new_settings(asked)
+    assert (settings.steps, settings.seed, settings.num_heldout) == (3, 2, 8)
+    assert settings.target.command == ("some-server", "--fast")
+
+
+def test_the_server_may_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "time.yaml"
+    file.write_text("target: {url: 'http://localhost:1/mcp'}\n")
+    assert new_settings(request(tmp_path, config=file)).target.url == "http://localhost:1/mcp"
+    with pytest.raises(SettingError, match="--header and --env belong"):
+        new_settings(request(tmp_path, config=file, headers=["A: b"]))
+
+
+def test_an_unknown_setting_names_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="learning_rate"):
+        new_settings(request(tmp_path, server="some-server", overrides=("grpo.learning_rat=1e-4",)))
+
+
+def test_a_resumed_run_keeps_its_settings_and_only_steps_may_change(home: Path) -> None:
+    settings = resumed_settings(request(home, given={"steps": 5}), "one")
+    assert (settings.steps, settings.seed) == (5, 7)
+    assert settings.target.command == ("some-server",)
+
+
+@pytest.mark.parametrize("given", [{"given": {"seed": 1}}, {"server": "another"}, {"overrides": ("seed=1",)}])
+def test_other_settings_beside_resume_are_refused(home: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="goes on with the settings of that run"):
+        resumed_settings(request(home, **given), "one")
+
+
+def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:
+    with pytest.raises(SettingError, match="was not made by"):
+        resumed_settings(request(home), "other")
+
+
+def test_the_way_on_is_the_newest_unfinished_run(home: Path, tmp_path: Path) -> None:
+    assert how_to_resume(home) == f"go on with: journeyman mcp train --resume one --home {home}"
+    with Store.open(home) as store:
+        store.runs.update("one", state="done")
+    assert how_to_resume(home) == ""
+    assert how_to_resume(tmp_path / "none") == ""
+
+
+def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+    monkeypatch.setattr(mcp_train, "run_training", asked.append)
+    words = ["mcp", "train", "--server", "some-server", "--env", "A=b", "--tools", "one, two", "--allow-writes", "--steps", "4"]
+    assert run([*words, "--seed", "0", "--judge", "openai/x", "--set", "grpo.clip_low=0.1", "--home", str(tmp_path)]) == 0
+    settings = new_settings(asked[0])
+    assert settings.tools == ("one", "two")
+    assert (settings.allow_writes, settings.steps, settings.seed, settings.judge) == (True, 4, 0, "openai/x")
+    assert settings.target.env == {"A": "b"}
+    assert settings.grpo.clip_low == 0.1
+
+
+def test_a_server_that_does_not_exist_is_an_error_with_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["mcp", "train", "--server", "no-such-server-anywhere", "--home", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert "no-such-server-anywhere" in shown
+    assert "what to do:" in shown
