@@ -1,0 +1,200 @@
+"""From a connected server to a set of scenarios: try the tools, split the values, write the tasks. The order of the whole is here."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from journeyman.errors import McpError
+from journeyman.observe.progress import Progress, SilentProgress
+from journeyman.scenarios.explore import ExecutedCall, Explorer, ExploreSettings
+from journeyman.scenarios.generate import Author, askable_leaves, comparable_leaves, drop_uniform
+from journeyman.scenarios.mcp_client import McpServer
+from journeyman.scenarios.pools import canonical
+from journeyman.scenarios.proposals import Proposer
+from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
+from journeyman.scenarios.split import ValueSplit, is_shared, split_values
+from journeyman.scenarios.tools import McpTool, usable_tools
+from journeyman.scenarios.wording import make_wording
+from journeyman.scenarios.writer import Writer, reword_all
+from journeyman.types.record import Record
+from journeyman.types.scenarios import Scenario, Split
+
+_SIDES: tuple[Split, Split] = ("heldout", "train")
+_DRAWS_PER_CALL = 4
+
+
+class ScenarioSettings(Record):
+    """What to build.
+
+    Attributes:
+        num_train, num_heldout: scenarios aimed at; fewer are built, with a note, when the server gives no more.
+        two_call_share: share of scenarios that need two calls, some of them a comparison of the results.
+        heldout_share: share of each parameter's values kept for held-out scenarios.
+        tools: names of the tools to use, None for all.
+        allow_writes: also call tools that may change something.
+        values_per_parameter: good values aimed at for each kind of parameter.
+    """
+
+    num_train: int = Field(default=96, ge=1)
+    num_heldout: int = Field(default=64, ge=1)
+    two_call_share: float = Field(default=0.15, ge=0, le=1)
+    heldout_share: float = Field(default=0.4, gt=0, lt=1)
+    tools: tuple[str, ...] | None = None
+    allow_writes: bool = False
+    values_per_parameter: int = Field(default=48, ge=2)
+    call_timeout_seconds: float = Field(default=20.0, gt=0)
+
+
+async def build_scenarios(
+    server: McpServer,
+    settings: ScenarioSettings | None = None,
+    *,
+    proposer: Proposer | None = None,
+    writer: Writer | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ScenarioSet:
+    """Feasible scenarios for a server's tools, each with a witness, split by argument values.
+
+    Args:
+        proposer: offers values for free-text parameters; without it only what schemas and results show is used.
+        writer: rewords the tasks; without it they come from templates.
+
+    Raises McpError: no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, died, call_timeout; LlmError of the proposer
+    or writer.
+    """
+    settings, progress = settings or ScenarioSettings(), progress or SilentProgress()
+    tools = usable_tools(server.tools, server.target.label, settings.tools, allow_writes=settings.allow_writes)
+    bounds = ExploreSettings(values_per_pool=settings.values_per_parameter, call_timeout_seconds=settings.call_timeout_seconds)
+    explorer = Explorer(server, tools, random.Random(seed), bounds, progress)
+    progress.phase("explore", note=f"trying {len(tools)} tools of {server.target.label}")
+    await explorer.find_values(proposer)
+    split = split_values(explorer.pools, seed, settings.heldout_share)
+    progress.phase("write tasks")
+    calls = {side: await _gather_calls(explorer, split, side, settings, seed) for side in _SIDES}
+    used = [tool for tool in tools if any(calls[side].get(tool.name) for side in _SIDES)]
+    if not used:
+        raise _nothing_feasible(server, explorer)
+    everything = {tool.name: [call for side in _SIDES for call in calls[side].get(tool.name, [])] for tool in used}
+    leaves = {name: askable_leaves(found) for name, found in everything.items()}
+    comparable = {name: () if await _is_changing(server, found) else comparable_leaves(found) for name, found in everything.items()}
+    wording = make_wording(used, leaves)
+    made: dict[Split, list[Scenario]] = {}
+    seen: set[str] = set()
+    for side in _SIDES:
+        rng = random.Random(f"{seed} {side}")
+        by_name = {tool.name: tool for tool in used}
+        author = Author(by_name, calls[side], leaves, comparable, wording, rng, settings.two_call_share, seen)
+        drafts = author.write(settings.num_heldout if side == "heldout" else settings.num_train)
+        made[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
+    if not made["train"] or not made["heldout"]:
+        raise _nothing_feasible(server, explorer)
+    notes = _notes(explorer, settings, made, tools, used)
+    if writer is not None:
+        for side in _SIDES:
+            made[side], more = await reword_all(writer, made[side], used)
+            notes += more
+    for note in notes:
+        progress.note(note)
+    materials = tuple(_material(explorer, split, tool, leaves[tool.name]) for tool in used)
+    return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
+
+
+async def _gather_calls(
+    explorer: Explorer, split: ValueSplit, side: Split, settings: ScenarioSettings, seed: int
+) -> dict[str, list[ExecutedCall]]:
+    """Executed calls of one side, per tool, enough for its scenarios even when some tools have few."""
+    wanted = settings.num_heldout if side == "heldout" else settings.num_train
+    per_tool = min(math.ceil(1.4 * wanted), max(8, math.ceil(3 * wanted / len(explorer.tools))))
+    out = {}
+    for tool in explorer.tools:
+        rng = random.Random(f"{seed} {side} {tool.name}")
+        drawn: dict[str, tuple[str, dict[str, Any]]] = {}
+        for _ in range(per_tool * _DRAWS_PER_CALL):
+            arguments = _draw(explorer, split, side, tool, rng)
+            if arguments is None or len(drawn) >= per_tool:
+                break
+            key = f"{tool.name} {canonical(arguments)}"
+            if _has_sides(explorer, tool, arguments) or split.side_of_call(key) == side:
+                drawn.setdefault(key, (tool.name, arguments))
+        found = [call for call in await explorer.execute_all(list(drawn.values())) if call is not None]
+        kept = drop_uniform(found)
+        if kept:
+            out[tool.name] = kept
+    return out
+
+
+def _draw(explorer: Explorer, split: ValueSplit, side: Split, tool: McpTool, rng: random.Random) -> dict[str, Any] | None:
+    """Arguments made of the side's values, different ones for parameters that share a pool; None when a required one has none."""
+    arguments: dict[str, Any] = {}
+    for name in explorer.choose_parameters(tool, rng):
+        pool = explorer.pool_of(tool.name, name)
+        values = split.values(pool, side) if pool is not None else []
+        if not values:
+            if name in tool.required:
+                return None
+            continue
+        fresh = [value for value in values if not any(value == other for other in arguments.values())] or values
+        arguments[name] = rng.choice(fresh)
+    return {name: arguments[name] for name in tool.properties if name in arguments}
+
+
+def _has_sides(explorer: Explorer, tool: McpTool, arguments: dict[str, Any]) -> bool:
+    pools = [explorer.pool_of(tool.name, name) for name in arguments]
+    return any(pool is not None and not is_shared(pool) for pool in pools)
+
+
+async def _is_changing(server: McpServer, calls: Sequence[ExecutedCall]) -> bool:
+    """Whether a call gives another result now than when it was made (a clock, a feed): comparisons would go stale."""
+    for call in calls[:2]:
+        again = await server.call(call.tool, call.arguments)
+        if again.text != call.result:
+            return True
+    return False
+
+
+def _material(explorer: Explorer, split: ValueSplit, tool: McpTool, leaves: tuple[tuple[str | int, ...], ...]) -> ToolMaterial:
+    values = {}
+    for name in tool.properties:
+        pool = explorer.pool_of(tool.name, name)
+        found = split.values(pool, "train") if pool is not None else []
+        if found:
+            values[name] = tuple(found)
+    return ToolMaterial(tool=tool, values=values, leaves=leaves)
+
+
+def _notes(
+    explorer: Explorer, settings: ScenarioSettings, made: dict[Split, list[Scenario]], tools: Sequence[McpTool], used: Sequence[McpTool]
+) -> list[str]:
+    notes = []
+    wanted: dict[Split, int] = {"train": settings.num_train, "heldout": settings.num_heldout}
+    for side, count in wanted.items():
+        if len(made[side]) < count:
+            notes.append(f"only {len(made[side])} of {count} {side} scenarios are feasible: more valid argument values would be needed")
+    left_out = [tool.server_name for tool in tools if tool not in used]
+    if left_out:
+        notes.append(f"no scenario uses {', '.join(left_out)}: no call to it succeeded{_because(explorer)}")
+    for pool in explorer.pools:
+        if is_shared(pool) and not pool.is_closed and pool.good and any(slot.is_required for slot in pool.slots):
+            names = ", ".join(dict.fromkeys(slot.parameter for slot in pool.slots))
+            notes.append(f"only {len(pool.good)} valid values are known for {names}: held-out scenarios share them, in other calls")
+    return notes
+
+
+def _because(explorer: Explorer) -> str:
+    return f" (last failure: {explorer.last_error})" if explorer.last_error else ""
+
+
+def _nothing_feasible(server: McpServer, explorer: Explorer) -> McpError:
+    lacking = sorted({slot.parameter for pool in explorer.pools for slot in pool.slots if slot.is_required and not pool.good})
+    named = f"; no valid value was found for {', '.join(lacking)}" if lacking else "; too few different calls succeeded"
+    return McpError(
+        "no_feasible_scenarios",
+        f"no scenarios can be built for the MCP server {server.target.label} from {explorer.num_calls} calls{named}{_because(explorer)}",
+        hint="give the parameters examples or enumerations in their schema, use a --writer or a larger base, or write scenarios yourself",
+    )

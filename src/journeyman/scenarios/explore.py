@@ -1,0 +1,207 @@
+"""Try tools with candidate values and keep what works. Calls only the tools it is given; writes no tasks.
+
+A value is good once it was part of a call that succeeded. Values are probed with the tool that needs the fewest other arguments; the other
+arguments of a probe are good already where there are any, so that a failure says something about the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from journeyman.errors import McpError
+from journeyman.observe.progress import Progress
+from journeyman.scenarios.mcp_client import McpServer
+from journeyman.scenarios.pools import Pool, Slot, canonical, make_pools
+from journeyman.scenarios.proposals import Proposer, recombine
+from journeyman.scenarios.results import looks_like_error, texts_in
+from journeyman.scenarios.tools import McpTool
+from journeyman.scenarios.words import split_identifier
+
+_AT_ONCE = 8
+_MAX_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedCall:
+    """A call that succeeded and what it returned."""
+
+    tool: str
+    arguments: dict[str, Any]
+    result: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.tool} {canonical(self.arguments)}"
+
+
+@dataclass(slots=True)
+class ExploreSettings:
+    """Bounds of exploring. `values_per_pool`: good values aimed at for each kind of argument; `max_probes`: calls spent on that."""
+
+    values_per_pool: int = 48
+    max_probes: int = 2500
+    max_recombined: int = 1200
+    call_timeout_seconds: float = 20.0
+    max_timeouts: int = 5
+    optional_share: float = 0.25
+
+
+@dataclass(slots=True)
+class Explorer:
+    """Pools of the tools, and the calls made so far."""
+
+    server: McpServer
+    tools: Sequence[McpTool]
+    rng: random.Random
+    settings: ExploreSettings
+    progress: Progress
+    pools: list[Pool] = field(default_factory=list)
+    executed: dict[str, ExecutedCall | None] = field(default_factory=dict)
+    num_calls: int = 0
+    num_timeouts: int = 0
+    last_error: str = ""
+
+    def __post_init__(self) -> None:
+        self.pools = make_pools(self.tools, self.rng)
+
+    async def find_values(self, proposer: Proposer | None) -> None:
+        """Fill the pools' good values: from the schemas, from earlier results, and from what the proposer offers."""
+        for tool in self.tools:
+            if not tool.required:
+                await self.execute(tool.name, {})
+        ordered = sorted(self.pools, key=lambda pool: self._cost(pool.slots))
+        for pool in ordered:
+            await self._probe(pool)
+        for pool in ordered:
+            if not pool.is_closed and pool.is_text and not pool.good:
+                pool.offer(self._seen_in_results(pool))
+                await self._probe(pool)
+        for pool in ordered:
+            if proposer is not None and pool.needs_proposals and any(slot.is_required for slot in pool.slots):
+                await self._propose(pool, proposer)
+        await self._probe_again()
+
+    async def _probe_again(self) -> None:
+        """What failed for want of good values beside it gets another chance."""
+        for pool in self.pools:
+            if not pool.good and pool.failed:
+                pool.candidates += pool.failed[:20]
+                pool.failed = []
+                await self._probe(pool)
+
+    async def execute(self, tool: str, arguments: dict[str, Any]) -> ExecutedCall | None:
+        """Call a tool once per arguments. None when it failed. Raises McpError when the server is gone or keeps timing out."""
+        key = f"{tool} {canonical(arguments)}"
+        if key in self.executed:
+            return self.executed[key]
+        self.num_calls += 1
+        self.executed[key] = None
+        try:
+            result = await self.server.call(tool, arguments, self.settings.call_timeout_seconds)
+        except McpError as error:
+            if error.reason != "call_timeout":
+                raise
+            self.num_timeouts += 1
+            if self.num_timeouts >= self.settings.max_timeouts:
+                raise
+            return None
+        if result.is_error or looks_like_error(result.text):
+            self.last_error = f"{tool}: {result.text.strip()[:200]}"
+            return None
+        call = ExecutedCall(tool, arguments, result.text)
+        self.executed[key] = call
+        return call
+
+    async def execute_all(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[ExecutedCall | None]:
+        """Several calls, a few at a time; results in the order given."""
+        out: list[ExecutedCall | None] = []
+        for start in range(0, len(calls), _AT_ONCE):
+            some = calls[start : start + _AT_ONCE]
+            out += await asyncio.gather(*(self.execute(tool, arguments) for tool, arguments in some))
+        return out
+
+    def pool_of(self, tool: str, parameter: str) -> Pool | None:
+        return next((pool for pool in self.pools for slot in pool.slots if (slot.tool, slot.parameter) == (tool, parameter)), None)
+
+    def choose_parameters(self, tool: McpTool, rng: random.Random) -> list[str]:
+        """Required parameters, and now and then an optional one that has values."""
+        optional = [
+            name
+            for name in tool.properties
+            if name not in tool.required and (pool := self.pool_of(tool.name, name)) is not None and pool.good
+        ]
+        chosen = [name for name in optional if rng.random() < self.settings.optional_share]
+        return [*tool.required, *chosen]
+
+    def _tool(self, name: str) -> McpTool:
+        return next(tool for tool in self.tools if tool.name == name)
+
+    def _cost(self, slots: Sequence[Slot]) -> int:
+        return min(len({*self._tool(slot.tool).required, slot.parameter}) for slot in slots)
+
+    def _arguments(self, slot: Slot, value: Any) -> dict[str, Any] | None:
+        """A call with the value in its slot and something likely everywhere else; None when another argument has no value at all."""
+        arguments: dict[str, Any] = {}
+        for name in dict.fromkeys([*self._tool(slot.tool).required, slot.parameter]):
+            if name == slot.parameter:
+                arguments[name] = value
+                continue
+            pool = self.pool_of(slot.tool, name)
+            values = (pool.good or pool.candidates or pool.failed) if pool is not None else []
+            others = [other for other in values if canonical(other) != canonical(value)] or values
+            if not others:
+                return None
+            arguments[name] = self.rng.choice(others)
+        return arguments
+
+    async def _probe(self, pool: Pool) -> None:
+        """Try the pool's candidates until enough are good."""
+        slots = sorted(pool.slots, key=lambda slot: self._cost([slot]))
+        while pool.candidates and len(pool.good) < self.settings.values_per_pool and self.num_calls < self.settings.max_probes:
+            some, pool.candidates = pool.candidates[:_AT_ONCE], pool.candidates[_AT_ONCE:]
+            found = await asyncio.gather(*(self._works(value, slots) for value in some))
+            for value, works in zip(some, found, strict=True):
+                (pool.good if works else pool.failed).append(value)
+
+    async def _works(self, value: Any, slots: Sequence[Slot]) -> bool:
+        for slot in slots[:_MAX_TRIES]:
+            arguments = self._arguments(slot, value)
+            if arguments is None:
+                continue
+            if await self.execute(slot.tool, arguments) is not None:
+                return True
+            if len(arguments) == 1:
+                return False  # nothing else can be to blame
+        return False
+
+    def _seen_in_results(self, pool: Pool) -> list[str]:
+        """Texts of earlier results, those under a key of the same name first."""
+        words = {split_identifier(slot.parameter)[-1] for slot in pool.slots if split_identifier(slot.parameter)}
+        found = [pair for call in self.executed.values() if call is not None for pair in texts_in(call.result)]
+        ranked = sorted(found, key=lambda pair: not set(split_identifier(pair[0])) & words)
+        return list(dict.fromkeys(text for _, text in ranked))[:60]
+
+    async def _propose(self, pool: Pool, proposer: Proposer) -> None:
+        """Rounds of proposing and probing, then the parts of all values joined anew."""
+        slot = min(pool.slots, key=lambda slot: self._cost([slot]))
+        tool, wanted = self._tool(slot.tool), self.settings.values_per_pool
+        while len(pool.good) < wanted:
+            known = [str(value) for value in pool.good]
+            values = await proposer.propose(tool, slot.parameter, slot.schema, known, 24)
+            if not values:
+                break
+            pool.offer(values)
+            await self._probe(pool)
+            self.progress.advance(1, values=float(len(pool.good)))
+        if len(pool.good) < wanted:
+            await self._recombine(pool)
+
+    async def _recombine(self, pool: Pool) -> None:
+        texts = [str(value) for value in pool.good]
+        joined = recombine(texts, [str(value) for value in pool.failed], self.settings.max_recombined)
+        pool.offer(joined)
+        await self._probe(pool)

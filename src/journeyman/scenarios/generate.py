@@ -1,0 +1,192 @@
+"""Scenarios written backwards: from calls that were executed, and what they really returned. Calls no tools itself.
+
+The question asks for one leaf of the result that cannot be guessed: no echo of an argument, no value that most calls share.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from journeyman.scenarios.explore import ExecutedCall
+from journeyman.scenarios.results import Leaf, Path, is_echo, leaves, share_of_commonest
+from journeyman.scenarios.tools import McpTool
+from journeyman.scenarios.wording import Wording, gives_away
+from journeyman.types.scenarios import ExpectedAnswer, Scenario, Split, Witness, WitnessCall
+
+_MAX_LEAVES = 6
+_MIN_PRESENT = 0.6
+_MAX_COMMON = 0.5
+_UNIFORM = 0.5
+_DRAWS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A scenario before it has an id: its calls, what is asked of each, and the task."""
+
+    kind: str
+    calls: tuple[ExecutedCall, ...]
+    answers: tuple[ExpectedAnswer, ...]
+    task: str
+
+    @property
+    def key(self) -> str:
+        asked = "|".join(f"{answer.call}{answer.path}" for answer in self.answers)
+        return f"{self.kind} {asked} " + " ".join(call.key for call in self.calls)
+
+    def scenario(self, split: Split, number: int) -> Scenario:
+        calls = tuple(WitnessCall(tool=call.tool, arguments=call.arguments, result=call.result) for call in self.calls)
+        num_values = max(len(call.arguments) for call in self.calls)
+        return Scenario(
+            id=f"{split}-{number:03d}",
+            task=self.task,
+            split=split,
+            difficulty=min(5, 1 + (num_values > 1) + (num_values > 3) + 2 * (len(calls) > 1)),
+            witness=Witness(calls=calls, answers=self.answers),
+            data={"kind": self.kind, "tool": self.calls[0].tool},
+        )
+
+
+def drop_uniform(calls: Sequence[ExecutedCall]) -> list[ExecutedCall]:
+    """Leave out results that are the same text for most of many different calls: a failure message, or nothing worth asking for."""
+    if len(calls) < _MAX_LEAVES or share_of_commonest([call.result for call in calls]) <= _UNIFORM:
+        return list(calls)
+    texts = [call.result for call in calls]
+    commonest = max(set(texts), key=texts.count)
+    return [call for call in calls if call.result != commonest]
+
+
+def askable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
+    """Paths a question may ask for, those that are hardest to guess first; the strictest rule that leaves any is used."""
+    found: dict[Path, list[Leaf]] = {}
+    echoes: dict[Path, int] = {}
+    for call in calls:
+        for path, value in leaves(call.result):
+            found.setdefault(path, []).append(value)
+            echoes[path] = echoes.get(path, 0) + is_echo(value, call.arguments)
+    kept = {
+        path: values
+        for path, values in found.items()
+        if len(values) >= _MIN_PRESENT * len(calls) and echoes[path] <= _MAX_COMMON * len(values)
+    }
+    few = len(calls) < 4
+    for limit, flags in ((_MAX_COMMON, False), (0.8, False), (0.8, True), (1.0, True)):
+        chosen = [
+            path
+            for path, values in kept.items()
+            if (few or share_of_commonest(values) <= limit) and (flags or not all(isinstance(value, bool) for value in values))
+        ]
+        if chosen:
+            ranked = sorted(chosen, key=lambda path: (share_of_commonest(kept[path]) > 0.2, len(path)))
+            return tuple(ranked[:_MAX_LEAVES])
+    return ()
+
+
+def comparable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
+    """Paths whose values are sometimes the same and sometimes not: "the same or different?" is a real question there."""
+    found: dict[Path, list[Leaf]] = {}
+    for call in calls:
+        for path, value in leaves(call.result):
+            if path and not is_echo(value, call.arguments):
+                found.setdefault(path, []).append(value)
+    return tuple(path for path, values in found.items() if len(values) >= 4 and 0.3 <= share_of_commonest(values) <= 0.8)
+
+
+def leaf_at(call: ExecutedCall, path: Path) -> Leaf | None:
+    """The value at a path; None when it is absent or only echoes an argument."""
+    value = dict(leaves(call.result)).get(path)
+    return None if value is None or is_echo(value, call.arguments) else value
+
+
+@dataclass(slots=True)
+class Author:
+    """Writes the drafts of one split from its calls.
+
+    Attributes:
+        calls: executed calls per tool, each used in at most a few drafts.
+        leaves: per tool, what may be asked for.
+        comparable: per tool, leaves for "the same or different?"; empty for tools whose results change by themselves.
+    """
+
+    tools: Mapping[str, McpTool]
+    calls: Mapping[str, Sequence[ExecutedCall]]
+    leaves: Mapping[str, tuple[Path, ...]]
+    comparable: Mapping[str, tuple[Path, ...]]
+    wording: Wording
+    rng: random.Random
+    two_call_share: float
+    seen: set[str] = field(default_factory=set)
+
+    def write(self, count: int) -> list[Draft]:
+        """At most `count` drafts, tools in equal parts as far as their calls go."""
+        num_two = round(count * self.two_call_share)
+        drafts = self._round_robin(self._two, num_two)
+        drafts += self._round_robin(self._one, count - len(drafts))
+        self.rng.shuffle(drafts)
+        return drafts
+
+    def _round_robin(self, make: object, count: int) -> list[Draft]:
+        assert callable(make)
+        drafts: list[Draft] = []
+        queues = {name: self._shuffled(name) for name in self.calls}
+        while len(drafts) < count and any(queues.values()):
+            for name, queue in queues.items():
+                if queue and len(drafts) < count:
+                    draft = make(self.tools[name], queue)
+                    if draft is not None and self._is_new(draft):
+                        drafts.append(draft)
+        return drafts
+
+    def _shuffled(self, name: str) -> list[tuple[ExecutedCall, Path | None]]:
+        """Every call with every leaf it can be asked for, calls without repetition first."""
+        paths: Sequence[Path | None] = self.leaves.get(name) or (None,)
+        calls = list(self.calls[name])
+        self.rng.shuffle(calls)
+        turns = [[(call, paths[(index + turn) % len(paths)]) for index, call in enumerate(calls)] for turn in range(len(paths))]
+        return [pair for turn in reversed(turns) for pair in turn]
+
+    def _is_new(self, draft: Draft) -> bool:
+        if draft.key in self.seen or draft.task.casefold() in self.seen:
+            return False
+        self.seen.update((draft.key, draft.task.casefold()))
+        return True
+
+    def _one(self, tool: McpTool, queue: list[tuple[ExecutedCall, Path | None]]) -> Draft | None:
+        call, path = queue.pop()
+        answers: tuple[ExpectedAnswer, ...] = ()
+        if path is not None:
+            value = leaf_at(call, path)
+            if value is None:
+                return None
+            answers = (ExpectedAnswer(call=0, path=path, value=value),)
+        for _ in range(_DRAWS):
+            task = self.wording.task(tool, call.arguments, path, self.rng)
+            if gives_away(task, list(self.tools.values()), call.arguments) is None:
+                return Draft("one call", (call,), answers, task)
+        return None
+
+    def _two(self, tool: McpTool, queue: list[tuple[ExecutedCall, Path | None]]) -> Draft | None:
+        if len(queue) < 2 or not tool.required:
+            queue.clear()
+            return None
+        (first, path), (second, _) = queue.pop(), queue.pop()
+        comparable = self.comparable.get(tool.name, ())
+        if first.key == second.key:
+            return None
+        if comparable and self.rng.random() < 0.4:
+            return self._comparison(tool, first, second, self.rng.choice(comparable))
+        if path is None or (one := leaf_at(first, path)) is None or (other := leaf_at(second, path)) is None:
+            return None
+        task = self.wording.task_of_two(tool, first.arguments, second.arguments, path, self.rng)
+        answers = (ExpectedAnswer(call=0, path=path, value=one), ExpectedAnswer(call=1, path=path, value=other))
+        return Draft("two calls", (first, second), answers, task)
+
+    def _comparison(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path) -> Draft | None:
+        one, other = leaf_at(first, path), leaf_at(second, path)
+        if one is None or other is None:
+            return None
+        task = self.wording.task_of_two(tool, first.arguments, second.arguments, path, self.rng, compare=True)
+        answer = ExpectedAnswer(call=0, path=path, value="same" if one == other else "different")
+        return Draft("comparison", (first, second), (answer,), task)

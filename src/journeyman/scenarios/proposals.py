@@ -1,0 +1,215 @@
+"""Values that a model proposes for free-text arguments. The server decides which are valid; nothing here knows what they mean.
+
+A small base model knows many values of a kind (places, codes, expressions) but repeats the likeliest when it is asked for one, and mixes
+up parts of them. So each round samples only the *first piece* of many values, which costs one token each, and then lets every
+different piece be finished at a low temperature. Rounds begin with a head that worked before ("Asia/"), chosen by how many valid new
+values it gave per token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from journeyman.errors import LlmError
+from journeyman.scenarios.tools import McpTool
+from journeyman.scenarios.words import humanise
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+SEPARATORS = "/:-+* ,.(_"
+_HEAD = re.compile(r"^(.{1,30}?[" + re.escape(SEPARATORS) + "])")
+_MAX_VALUE_CHARS = 60
+
+
+class Proposer(Protocol):
+    """Proposes values for a parameter."""
+
+    async def propose(self, tool: McpTool, parameter: str, schema: dict[str, Any], known: Sequence[str], count: int) -> list[str]:
+        """About `count` values, new if possible; `known` are values that work. An empty list means that there are no more."""
+        ...
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What was tried for one parameter: per head the valid values found and the tokens spent."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    spent: Counter[str] = field(default_factory=Counter)
+    proposed: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
+    last: tuple[str, tuple[str, ...]] = ("", ())
+    tokens: int = 0
+    rounds: int = 0
+
+
+class CompletionProposer:
+    """Asks any server with OpenAI's legacy `/v1/completions` to go on with a list of values.
+
+    Args:
+        base_url, api_key: of the server.
+        model: name to send.
+        max_tokens_per_parameter: sampled tokens after which no more values are proposed for a parameter.
+        max_concurrent: requests in flight.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str = "base",
+        *,
+        max_tokens_per_parameter: int = 1600,
+        max_concurrent: int = 24,
+        timeout_seconds: float = 120.0,
+        seed: int = 0,
+    ) -> None:
+        self._address = (base_url, api_key)
+        self._model = model
+        self._max_tokens = max_tokens_per_parameter
+        self._places = asyncio.Semaphore(max_concurrent)
+        self._timeout_seconds = timeout_seconds
+        self._rng = random.Random(seed)
+        self._memories: dict[tuple[str, str], _Memory] = {}
+        self._client: AsyncOpenAI | None = None
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def propose(self, tool: McpTool, parameter: str, schema: dict[str, Any], known: Sequence[str], count: int) -> list[str]:
+        """One round. Raises LlmError when the server fails."""
+        memory = self._memories.setdefault((tool.name, parameter), _Memory())
+        _learn(memory, known)
+        if memory.tokens >= self._max_tokens:
+            return []
+        memory.rounds += 1
+        head = self._choose_head(memory, known)
+        shown = self._choose_shown(known, head)
+        text = list_prompt(describe(tool, parameter, schema), parameter, shown)
+        spent_before = memory.tokens
+        pieces = await self._complete(memory, text + head, n=count * 2, max_tokens=1, temperature=1.2)
+        # A piece that was finished before would be finished the same way again.
+        heads = [start for piece in _distinct(pieces) if (start := head + piece) not in memory.started][:count]
+        memory.started.update(heads)
+        # Finishing one piece is one short request; the server batches them.
+        async with asyncio.TaskGroup() as tasks:
+            ends = [
+                tasks.create_task(self._complete(memory, text + start, n=1, max_tokens=14, temperature=0.3, keep_whole=True))
+                for start in heads
+            ]
+        values = [start + end for start, task in zip(heads, ends, strict=True) for end in task.result()]
+        fresh = [value for value in dict.fromkeys(map(str.strip, values)) if _is_usable(value) and value not in memory.proposed]
+        memory.proposed.update(fresh)
+        memory.spent[head] += memory.tokens - spent_before
+        memory.last = (head, tuple(fresh))
+        return fresh or known_again(memory, known)
+
+    def _choose_head(self, memory: _Memory, known: Sequence[str]) -> str:
+        """A head of a value that works, of several that do not (the head may be right all the same), or none."""
+        heads = Counter(match.group(1) for value in memory.proposed if (match := _HEAD.match(value)))
+        proven = {match.group(1) for value in known if (match := _HEAD.match(value))}
+        candidates = sorted({"", *proven, *(head for head, count in heads.items() if count >= 3)})
+
+        def promise(head: str) -> float:
+            prior = 4 if head in proven or not head else 2
+            return (memory.found[head] + prior) / (memory.spent[head] + 60) * self._rng.uniform(0.7, 1.3)
+
+        return max(candidates, key=promise)
+
+    def _choose_shown(self, known: Sequence[str], head: str) -> list[str]:
+        like = [value for value in known if head and value.startswith(head)]
+        others = [value for value in known if value not in like]
+        num_like = min(5, len(like))
+        return self._rng.sample(others, min(6 - num_like, len(others))) + self._rng.sample(like, num_like)
+
+    async def _complete(
+        self, memory: _Memory, prompt: str, *, n: int, max_tokens: int, temperature: float, keep_whole: bool = False
+    ) -> list[str]:
+        """Texts after the prompt; with `keep_whole` only those that came to their closing quote."""
+        import openai
+
+        async with self._places:
+            try:
+                reply = await self._open().completions.create(
+                    model=self._model,
+                    prompt=prompt,
+                    n=n,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    stop=['"', "\n"] if keep_whole else None,
+                    seed=self._rng.randrange(2**31),
+                )
+            except openai.OpenAIError as error:
+                raise LlmError(
+                    f"the model that proposes values failed: {error}", hint="check that the server has /v1/completions"
+                ) from error
+        memory.tokens += reply.usage.completion_tokens if reply.usage else n * max_tokens
+        return [choice.text for choice in reply.choices if not keep_whole or choice.finish_reason == "stop"]
+
+    def _open(self) -> AsyncOpenAI:
+        if self._client is None:
+            from openai import AsyncOpenAI
+
+            base_url, api_key = self._address
+            self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=self._timeout_seconds)
+        return self._client
+
+
+def _learn(memory: _Memory, known: Sequence[str]) -> None:
+    """Credit the last round's head with those of its values that work."""
+    head, values = memory.last
+    memory.found[head] += len(set(values) & set(known))
+    memory.last = (head, ())
+
+
+def known_again(memory: _Memory, known: Sequence[str]) -> list[str]:
+    """A round without anything new is not the end: give back something known, so that the caller asks again, but not for ever."""
+    return list(known[:1]) if memory.rounds < 40 else []
+
+
+def describe(tool: McpTool, parameter: str, schema: dict[str, Any]) -> str:
+    """One line that says what the values are."""
+    described = re.split(r"[.(\n]", str(schema.get("description", "")))[0].strip()
+    return described or f"{humanise(parameter)}. {tool.description.splitlines()[0] if tool.description else humanise(tool.name)}"
+
+
+def list_prompt(description: str, parameter: str, shown: Sequence[str]) -> str:
+    """A list in Python to go on with: base models have seen many, and the closing quote ends a value."""
+    return f"# {description}\n{parameter}s = [" + "".join(f'"{value}", ' for value in shown) + '"'
+
+
+def _distinct(pieces: Sequence[str]) -> list[str]:
+    counts = Counter(piece for piece in pieces if piece.strip() and not set(piece) & set('"\n<\\'))
+    return [piece for piece, _ in counts.most_common()]
+
+
+def _is_usable(value: str) -> bool:
+    return 0 < len(value) <= _MAX_VALUE_CHARS and not set(value) & set("\n\t\"'<>{}#\\`|;") and not value.endswith(tuple("+-*/,(:"))
+
+
+def recombine(good: Sequence[str], tried: Sequence[str], limit: int) -> list[str]:
+    """Heads of values that work joined to the tails of all values tried: a model often knows the parts and joins them wrongly.
+
+    Costs no tokens, only calls; at most `limit` values, those of the commonest heads first.
+    """
+    for separator in SEPARATORS:
+        share = sum(separator in value for value in good)
+        if len(good) >= 3 and share >= 0.6 * len(good):
+            break
+    else:
+        return []
+    heads = Counter(value.rpartition(separator)[0] for value in tried)
+    for value in good:
+        heads[value.rpartition(separator)[0]] += 100
+    tails = list(dict.fromkeys(value.rpartition(separator)[2] for value in (*good, *tried)))
+    known = {*good, *tried}
+    joined = (f"{head}{separator}{tail}" for head, count in heads.most_common(12) if head and count >= 3 for tail in tails if tail)
+    return [value for value in dict.fromkeys(joined) if value not in known][:limit]
