@@ -1,0 +1,1 @@
+"""Straight-line programs that people read and copy."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from journeyman.errors import TrainingError
 from journeyman.modeling.allocator import keep_freed_memory
@@ -23,10 +23,10 @@ from journeyman.modeling.devices import choose_num_workers
 from journeyman.modeling.head import Head, token_logprobs
 from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, load_adapter, save_adapter
 from journeyman.modeling.precision import choose_precision
-from journeyman.modeling.weights import load_module
+from journeyman.modeling.weights import load_module, share_weights
 from journeyman.trainer.base import OnProgress
 from journeyman.trainer.losses.policy import k3, policy_loss
-from journeyman.trainer.packing import PackedTree, micro_batches
+from journeyman.trainer.packing import PackedTree, micro_batches, pack
 from journeyman.trainer.tree_layout import TreeLayout
 from journeyman.trainer.workers import Workers
 from journeyman.types.samples import TrainSample
@@ -50,9 +50,12 @@ class LoraTrainer:
         # Whatever is computed outside the workers (clipping, the update) must not start a second set of threads beside them.
         torch.set_num_threads(1)
         keep_freed_memory()
-        self._model = add_lora(load_module(base.folder, precision=choose_precision(precision)), lora)
+        module = load_module(base.folder, precision=choose_precision(precision))
+        # The reference: the same tensors without adapters, in a module of its own so that workers can use both at once.
+        self._reference = share_weights(module).get_decoder()  # type: ignore[operator]
+        self._head = Head.of(module)
+        self._model = add_lora(module, lora)
         self._model.eval()
-        self._head = Head.of(self._model.get_base_model())
         self._decoder = self._model.get_base_model().get_decoder()
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=0.0)
@@ -69,7 +72,7 @@ class LoraTrainer:
         metrics: dict[str, float] = {}
         num_terms = sum(len(tree.terms) for tree in trees)
         if num_terms:
-            metrics["kl_to_base"] = self._workers.map(self._kl_to_base, trees[:1])[0]
+            metrics["kl_to_base"] = self._kl_to_base(next(group for group in groups if group))
             for update in range(settings.updates):
                 result = self._accumulate(trees, _policy_objective(settings, self._base_logprobs(trees, settings)), on_progress)
                 first = update == 0
@@ -145,9 +148,9 @@ class LoraTrainer:
     def close(self) -> None:
         self._workers.close()
 
-    def _hidden(self, tree: PackedTree) -> Tensor:
+    def _hidden(self, tree: PackedTree, decoder: nn.Module | None = None) -> Tensor:
         """Hidden states that predict the scored tokens, [M, E]."""
-        output = self._decoder(
+        output = (decoder or self._decoder)(
             input_ids=torch.tensor([tree.token_ids]),
             position_ids=torch.tensor([tree.positions]),
             use_cache=False,
@@ -200,14 +203,16 @@ class LoraTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _kl_to_base(self, tree: PackedTree) -> float:
-        """k3 estimate per token on one micro-batch (one group is enough to see where it goes)."""
-        with torch.no_grad():
-            targets = torch.tensor(tree.targets)
-            current, _ = token_logprobs(self._hidden(tree), self._head, targets)
-            with self._model.disable_adapter():
-                base, _ = token_logprobs(self._hidden(tree), self._head, targets)
-            return float(k3(current, base).mean()) if len(targets) else 0.0
+    def _kl_to_base(self, group: Sequence[TrainSample]) -> float:
+        """k3 estimate per token, on two trajectories of one group: enough to see where it goes."""
+        tree = pack(group[:2])
+
+        def compute(decoder: nn.Module) -> Tensor:
+            with torch.no_grad():
+                return token_logprobs(self._hidden(tree, decoder), self._head, torch.tensor(tree.targets))[0]
+
+        current, base = self._workers.map(compute, [self._decoder, self._reference])
+        return float(k3(current, base).mean()) if len(tree.targets) else 0.0
 
     def _base_logprobs(self, trees: Sequence[PackedTree], settings: Grpo) -> dict[int, Tensor]:
         if settings.kl_coefficient == 0.0:
@@ -215,10 +220,9 @@ class LoraTrainer:
 
         def compute(tree: PackedTree) -> Tensor:
             with torch.no_grad():
-                return token_logprobs(self._hidden(tree), self._head, torch.tensor(tree.targets))[0]
+                return token_logprobs(self._hidden(tree, self._reference), self._head, torch.tensor(tree.targets))[0]
 
-        with self._model.disable_adapter():
-            return {id(tree): base for tree, base in zip(trees, self._workers.map(compute, trees), strict=True)}
+        return {id(tree): base for tree, base in zip(trees, self._workers.map(compute, trees), strict=True)}
 
 
 def _policy_objective(settings: Grpo, base_logprobs: dict[int, Tensor]) -> Objective:

@@ -72,7 +72,7 @@ class LocalEngine:
             for _ in range(count)
         ]
         info = EngineInfo(base.name, where, chosen, length, module.config.vocab_size, count)  # type: ignore[union-attr, arg-type]
-        return cls(info, variants, workers, GrammarCompiler(tokenizer))
+        return cls(info, variants, workers, GrammarCompiler(tokenizer, module.config.vocab_size))  # type: ignore[union-attr]
 
     @property
     def info(self) -> EngineInfo:
@@ -101,7 +101,7 @@ class LocalEngine:
         def deliver(item: SampleDelta | Exception) -> None:
             loop.call_soon_threadsafe(deltas.put_nowait, item)
 
-        guide = None if request.grammar is None else self._grammars.start(request.grammar)
+        guide = None if request.grammar is None else self._grammars.start(request.grammar, request.stop_token_ids)
         row = Row(request, deliver, random.Random(request.parameters.seed), guide, is_streaming=is_streaming)
         self._enter(request.adapter)
         try:

@@ -1,0 +1,274 @@
+"""Point a small model at an MCP server: find the tools, make tasks, warm start, GRPO, held-out report.
+
+    settings = McpTrain(target=McpTarget.parse("python -m mcp_server_time"))
+    report = await train(settings, SilentProgress(), home=Path(".journeyman"))
+
+Every step is kept as it is made: a run that was stopped or killed goes on with `resume=run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from journeyman.client.gather import gather
+from journeyman.client.iterate import iterate
+from journeyman.client.models import Model, TrainableModel
+from journeyman.errors import JourneymanError, NotFoundError, NothingToLearnError
+from journeyman.evaluation import Evaluation, Report
+from journeyman.evaluation import evaluate as evaluate_variants
+from journeyman.llm import Llm, LlmEndpoint
+from journeyman.observe.progress import Progress
+from journeyman.recipes.mcp_report import make_report
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.session import Session, open_session
+from journeyman.recipes.warm_start import executed_share, warm_start
+from journeyman.rewards import EvidenceJudge, reward_metrics
+from journeyman.scenarios.build import ScenarioSettings, build_scenarios
+from journeyman.scenarios.mcp_client import open_server
+from journeyman.scenarios.proposals import CompletionProposer
+from journeyman.scenarios.scenario_set import ScenarioSet
+from journeyman.scenarios.writer import ChatWriter, Writer
+from journeyman.store import Store
+from journeyman.types.runs import StepMetrics
+from journeyman.types.scenarios import Scenario
+from journeyman.types.trajectory import Group
+
+
+async def train(settings: McpTrain, progress: Progress, *, home: Path, resume: str | None = None) -> Report:
+    """Train, evaluate, report; the report is also written into the run's folder.
+
+    Raises:
+        McpError: the server cannot be used, or yields no feasible scenarios.
+        NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
+        SettingError, ModelNotFoundError, StoreError: as their docstrings say.
+    """
+    run = resume or new_run_id(settings)
+    async with open_session(run, settings, home, progress) as session:
+        info = session.store.runs.create(run, kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
+        progress.note(f"run {info.id} in {session.folder.path}" + (f", resumed at step {info.step}" if resume else ""))
+        async with _kept_state(session):
+            scenarios = await prepare_scenarios(session)
+            model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
+            warm_step = await _warm_start_once(session, model, scenarios)
+            await _learn(session, model, scenarios)
+            evaluation = await _evaluate_greedy(session, model, warm_step, scenarios.heldout)
+            return make_report(session, evaluation, adapter_step=model.step, model=model.name, notes=scenarios.notes)
+
+
+async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None) -> Report:
+    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each."""
+    with Store.open(home) as store:
+        settings = McpTrain.model_validate(store.runs.get(run).settings)
+        rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
+    if not rows:
+        raise NotFoundError(f"run {run!r} has no trained model yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+    async with open_session(run, settings, home, progress) as session:
+        (name,) = session.backend.serve_run(run)
+        scenarios = ScenarioSet.load(session.scenarios_folder)
+        heldout = scenarios.heldout[:limit]
+        last, warm = max(rows), _warm_step(session.store, run)
+        variants = _variants(session, name, warm, last)
+        evaluations = []
+        for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
+            with session.costs.phase(f"evaluate, {word}"):
+                evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
+        return make_report(session, *evaluations, adapter_step=last, model=name, notes=scenarios.notes)
+
+
+def slug(settings: McpTrain) -> str:
+    """A model name from the server's command or URL."""
+    words = settings.target.url or " ".join(Path(word).name for word in settings.target.command or ())
+    name = re.sub(
+        r"[^a-z0-9]+",
+        "-",
+        re.sub(r"\b(https?|python3?|m|uvx|npx|mcp|server|stdio|127 0 0 1|localhost)\b", " ", words.lower().replace("_", " ")),
+    )
+    return name.strip("-")[:40] or "agent"
+
+
+def new_run_id(settings: McpTrain) -> str:
+    return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@asynccontextmanager
+async def _kept_state(session: Session) -> AsyncIterator[None]:
+    """The run's row tells how it ended."""
+    runs = session.store.runs
+    runs.update(session.run, state="running")
+    try:
+        yield
+    except asyncio.CancelledError:
+        runs.update(session.run, state="stopped")
+        raise
+    except JourneymanError as error:
+        runs.update(session.run, state="failed", error=error.message)
+        raise
+    runs.update(session.run, state="done", phase="done")
+
+
+async def prepare_scenarios(session: Session) -> ScenarioSet:
+    """The run's scenarios: read back if they were made before, else made and kept."""
+    path = session.scenarios_folder
+    if path.exists():
+        return ScenarioSet.load(path)
+    settings = session.settings
+    session.store.runs.update(session.run, phase="scenarios")
+    with session.costs.phase("scenarios"):
+        proposer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base")
+        try:
+            async with open_server(settings.target) as server:
+                scenarios = await build_scenarios(
+                    server,
+                    scenario_settings(settings),
+                    proposer=proposer,
+                    writer=make_writer(settings.writer),
+                    seed=settings.seed,
+                    progress=session.progress,
+                )
+        finally:
+            await proposer.close()
+    scenarios.save(path)
+    session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
+    return scenarios
+
+
+def make_writer(name: str | None) -> Writer | None:
+    return None if name is None else ChatWriter(Llm(LlmEndpoint.parse(name)))
+
+
+def scenario_settings(settings: McpTrain) -> ScenarioSettings:
+    return ScenarioSettings(
+        num_train=settings.num_train, num_heldout=settings.num_heldout, tools=settings.tools, allow_writes=settings.allow_writes
+    )
+
+
+def _warm_step(store: Store, run: str) -> int:
+    return max((row.step for row in store.runs.steps(run, "warmup")), default=0)
+
+
+async def _warm_start_once(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
+    """Warm start, unless reinforcement learning has begun already."""
+    if session.store.runs.steps(session.run, "train"):
+        return _warm_step(session.store, session.run)
+    session.store.runs.update(session.run, phase="warmup")
+    with session.costs.phase("warm start"):
+        return await warm_start(session, model, scenarios)
+
+
+async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> None:
+    """GRPO steps until `settings.steps` are made."""
+    settings = session.settings
+    made = session.store.runs.steps(session.run, "train")
+    position = int(sum(row.metrics.get("rollout/num_groups", 0.0) for row in made))
+    empty = 0
+    session.store.runs.update(session.run, phase="train")
+    session.progress.phase(
+        "train", total=settings.steps, note=f"GRPO, {settings.rollouts.groups_per_step} x {settings.rollouts.group_size}"
+    )
+    session.progress.advance(len(made))
+    for number in range(len(made), settings.steps):
+        groups, metrics = await _attempt(session, model, scenarios.train, position)
+        position += len(groups)
+        result = await model.train(groups, settings.grpo, key=f"{session.run}-train-{number}")
+        metrics |= result.metrics
+        session.store.runs.add_step(StepMetrics(run=session.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
+        session.progress.step(number + 1, metrics)
+        session.progress.advance(1)
+        for note in result.notes:
+            session.progress.note(note)
+        empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
+        if empty >= settings.stop_without_spread:
+            raise NothingToLearnError(_why_nothing(empty, metrics), hint=_what_to_do(metrics))
+
+
+async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], position: int) -> tuple[list[Group], dict[str, float]]:
+    """Scored groups for one step. When few of them have spread, more scenarios are attempted."""
+    settings = session.settings.rollouts
+    stream = iterate(train, groups_per_step=1, epochs=1_000_000, seed=session.settings.seed)
+    started = time.perf_counter()
+    groups: list[Group] = []
+    wanted = settings.groups_per_step
+    for _ in range(1 + settings.max_refills):
+        first = position + len(groups)
+        attempted = await gather(
+            session.agent(),
+            [stream.batch(index)[0] for index in range(first, first + wanted)],
+            model=model,
+            group_size=settings.group_size,
+            max_concurrent=settings.max_concurrent,
+            timeout_seconds=settings.timeout_seconds,
+        )
+        groups += await session.judge.score(attempted)
+        with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
+        if 2 * with_spread >= settings.groups_per_step:
+            break
+        wanted = settings.groups_per_step - with_spread
+    seconds = time.perf_counter() - started
+    sampled = sum(one.num_sampled_tokens for group in groups for one in group)
+    metrics = reward_metrics(groups, min_spread=session.settings.grpo.min_spread) | {
+        "rollout/executed": executed_share(groups),
+        "rollout/num_groups": float(len(groups)),
+        "rollout/num_sampled_tokens": float(sampled),
+        "rollout/seconds": seconds,
+        "rollout/tokens_per_second": sampled / seconds,
+    }
+    return groups, metrics
+
+
+def _has_spread(group: Group, min_spread: float) -> bool:
+    rewards = [reward for reward in group.rewards if reward is not None]
+    return len(rewards) > 1 and max(rewards) - min(rewards) > min_spread
+
+
+def _why_nothing(empty: int, metrics: dict[str, float]) -> str:
+    return (
+        f"nothing to learn from: in {empty} steps no group had attempts of different reward "
+        f"(mean reward {metrics.get('reward/mean', 0.0):.2f}, {metrics['rollout/executed']:.0%} of attempts made a call that ran)"
+    )
+
+
+def _what_to_do(metrics: dict[str, float]) -> str:
+    if metrics.get("reward/mean", 0.0) > 0.9:
+        return "the model solves these tasks already: use harder ones, or stop here"
+    if metrics["rollout/executed"] < 0.2:
+        return (
+            "the model never makes a call that runs: more drills (--set warm_start.max_updates=48), fewer tools (--tools) or a larger base"
+        )
+    return "all attempts are alike: a larger group (--set rollouts.group_size=16) or a lower learning rate keeps them different"
+
+
+def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Model]:
+    variants: dict[str, Model] = {"base": session.connection.base_model()}
+    if warm:
+        variants["warm"] = session.connection.served_model(f"{name}@{warm}")
+    if last > warm:
+        variants["trained"] = session.connection.served_model(f"{name}@{last}")
+    return variants
+
+
+async def _evaluate_greedy(session: Session, model: TrainableModel, warm: int, heldout: tuple[Scenario, ...]) -> Evaluation:
+    session.store.runs.update(session.run, phase="evaluate")
+    with session.costs.phase("evaluate, greedy"):
+        return await _evaluate(session, _variants(session, model.name, warm, model.step), heldout, temperature=0.0, word="greedy", size=1)
+
+
+async def _evaluate(
+    session: Session, variants: dict[str, Model], heldout: tuple[Scenario, ...], *, temperature: float, word: str, size: int
+) -> Evaluation:
+    """Success on held-out scenarios is always judged by evidence: it needs no model and cannot be talked round."""
+    return await evaluate_variants(
+        session.agent(temperature),
+        heldout,
+        variants,
+        EvidenceJudge(),
+        group_size=size,
+        sampling=word,
+        max_concurrent=session.settings.rollouts.max_concurrent,
+        timeout_seconds=session.settings.rollouts.timeout_seconds,
+        progress=session.progress,
+    )

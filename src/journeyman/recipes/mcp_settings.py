@@ -1,0 +1,77 @@
+"""Settings of `journeyman mcp train`. Each default is written here or in `types/settings.py`, once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from journeyman.scenarios.target import McpTarget
+from journeyman.types.record import Record
+from journeyman.types.settings import Grpo, LoraSettings, Sft
+
+
+class WarmStart(Record):
+    """Drills before reinforcement learning, for models that cannot call tools yet: just until groups have spread.
+
+    After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios; the warm start ends when at least
+    `min_executed` of the attempts made a call that ran, and at least `min_with_spread` of the groups have attempts that differ in score.
+
+    Attributes:
+        drills_per_update: drills in one optimiser update.
+        max_updates: give up waiting for spread after this many.
+    """
+
+    sft: Sft = Sft(learning_rate=5e-4, batch_size=8)
+    updates_per_probe: int = Field(default=3, ge=1)
+    max_updates: int = Field(default=24, ge=0)
+    probe_scenarios: int = Field(default=6, ge=1)
+    probe_attempts: int = Field(default=4, ge=2)
+    min_executed: float = Field(default=0.5, ge=0.0, le=1.0)
+    min_with_spread: float = Field(default=0.5, ge=0.0, le=1.0)
+
+
+class Rollouts(Record):
+    """How attempts are made. `max_tokens` is per turn."""
+
+    groups_per_step: int = Field(default=4, ge=1)
+    group_size: int = Field(default=8, ge=2)
+    max_refills: int = Field(default=1, ge=0)
+    max_turns: int = Field(default=4, ge=1)
+    max_tokens: int = Field(default=80, ge=8)
+    max_concurrent: int = Field(default=64, ge=1)
+    timeout_seconds: float = Field(default=600.0, gt=0)
+    isolation: Literal["auto", "shared", "per_rollout"] = "auto"
+
+
+class McpTrain(Record):
+    """Everything about a run of `journeyman mcp train`.
+
+    Attributes:
+        target: the MCP server.
+        base: base model: a known name, a folder, or a Hugging Face id.
+        judge: "evidence", or an OpenAI-compatible model such as openai/gpt-5-mini (RULER).
+        writer: an OpenAI-compatible model that words the tasks; templates when None.
+        steps: GRPO steps after the warm start.
+        tools: only these tools; all that read when None.
+        num_train, num_heldout: scenarios asked for; fewer when the server does not yield them.
+        stop_without_spread: stop after this many steps in a row in which no group had spread.
+        workers: threads that compute; measured when None.
+    """
+
+    target: McpTarget
+    base: str = "smollm2-135m"
+    judge: str = "evidence"
+    writer: str | None = None
+    steps: int = Field(default=20, ge=0)
+    seed: int = 0
+    tools: tuple[str, ...] | None = None
+    allow_writes: bool = False
+    num_train: int = Field(default=96, ge=1)
+    num_heldout: int = Field(default=64, ge=1)
+    warm_start: WarmStart = WarmStart()
+    rollouts: Rollouts = Rollouts()
+    lora: LoraSettings = LoraSettings()
+    grpo: Grpo = Grpo(learning_rate=3e-4)
+    stop_without_spread: int = Field(default=5, ge=1)
+    workers: int | None = Field(default=None, ge=1)

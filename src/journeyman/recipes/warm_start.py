@@ -1,0 +1,103 @@
+"""Drills until attempts differ: reinforcement learning needs groups in which some attempts are better than others.
+
+Drills are calls sampled from the tool schemas and worded like tasks; they teach the call's form, never a result or an answer. The warm
+start is stopped early on purpose: a model drilled to the end has nothing left to compare.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+
+from journeyman.client.gather import gather
+from journeyman.client.models import TrainableModel
+from journeyman.recipes.session import Session
+from journeyman.rewards import reward_metrics
+from journeyman.scenarios.drills import Drill, drills
+from journeyman.scenarios.scenario_set import ScenarioSet
+from journeyman.types.messages import FunctionCall, Message, ToolCall
+from journeyman.types.runs import StepMetrics
+from journeyman.types.training import SftExample
+from journeyman.types.trajectory import Group
+
+
+async def warm_start(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
+    """Drill until groups have spread; returns the step that the warm start ended at."""
+    settings = session.settings.warm_start
+    done = len(session.store.runs.steps(session.run, "warmup"))
+    while True:
+        updates = done * settings.updates_per_probe
+        session.progress.phase(
+            "warm start", total=settings.probe_scenarios * settings.probe_attempts, note=f"probe after {updates} updates"
+        )
+        metrics = await _probe(session, model, scenarios)
+        if model.step:
+            session.store.runs.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
+        session.progress.note(
+            f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
+            f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"
+        )
+        if is_ready(metrics, settings.min_executed, settings.min_with_spread):
+            return model.step
+        if updates >= settings.max_updates:
+            session.progress.warn(f"no spread to speak of after {updates} drill updates; going on with what there is")
+            return model.step
+        session.progress.phase("warm start", total=100, note=f"drills {updates + 1}-{updates + settings.updates_per_probe}")
+        await _drill(session, model, scenarios, done)
+        done += 1
+
+
+def is_ready(metrics: dict[str, float], min_executed: float, min_with_spread: float) -> bool:
+    """Whether reinforcement learning has something to compare."""
+    return metrics["rollout/executed"] >= min_executed and metrics.get("reward/with_spread", 0.0) >= min_with_spread
+
+
+async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> dict[str, float]:
+    settings = session.settings
+    chosen = random.Random(f"probe/{settings.seed}").sample(scenarios.train, min(settings.warm_start.probe_scenarios, len(scenarios.train)))
+    groups = await gather(
+        session.agent(),
+        chosen,
+        model=model,
+        group_size=settings.warm_start.probe_attempts,
+        max_concurrent=settings.rollouts.max_concurrent,
+        timeout_seconds=settings.rollouts.timeout_seconds,
+        progress=session.progress,
+    )
+    judged = await session.judge.score(groups)
+    return reward_metrics(judged, min_spread=settings.grpo.min_spread) | {"rollout/executed": executed_share(judged)}
+
+
+def executed_share(groups: Sequence[Group]) -> float:
+    """The share of attempts in which some call ran without error."""
+    attempts = [one for group in groups for one in group]
+    return sum(any(not event.is_error for event in one.tool_events) for one in attempts) / max(len(attempts), 1)
+
+
+async def _drill(session: Session, model: TrainableModel, scenarios: ScenarioSet, number: int) -> None:
+    settings = session.settings.warm_start
+    count = settings.sft.batch_size * settings.updates_per_probe
+    rng = random.Random(f"drills/{session.settings.seed}/{number}")
+    examples = [drill_example(session, drill) for drill in drills(scenarios, rng, count)]
+    reported = 0
+
+    def on_progress(fraction: float) -> None:
+        nonlocal reported
+        percent = int(100 * fraction)
+        session.progress.advance(percent - reported)
+        reported = percent
+
+    await model.train_sft(examples, settings.sft, on_progress=on_progress, key=f"{session.run}-warmup-{number}")
+
+
+def drill_example(session: Session, drill: Drill) -> SftExample:
+    """The drill as a conversation that begins exactly as an attempt does."""
+    agent = session.agent()
+    calls = tuple(
+        ToolCall(id=f"call_{index}", function=FunctionCall(name=tool, arguments=json.dumps(arguments, ensure_ascii=False)))
+        for index, (tool, arguments) in enumerate(drill.calls)
+    )
+    reply = Message(role="assistant", content=None, tool_calls=calls)
+    return SftExample(messages=(*agent.messages(drill.task), reply), tools=agent.tools)
