@@ -21,13 +21,13 @@ def evaluate(
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
     from journeyman.evaluation.terminal import show_report
-    from journeyman.recipes import mcp
+    from journeyman.recipes.mcp import evaluate as evaluate_run
 
     where = home_folder(home)
     with open_store(where) as store:
         store.runs.get(run)
     console = output()
     with ProgressView(console) as view:
-        work = mcp.evaluate(run, home=where, progress=view, attempts=attempts, limit=limit)
+        work = evaluate_run(run, home=where, progress=view, attempts=attempts, limit=limit)
         report = run_interruptible(work, lambda: f"again: journeyman eval {run} --home {where}")
     show_report(report, console)

@@ -34,12 +34,12 @@ def run_training(request: Request) -> None:
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
     from journeyman.evaluation.terminal import show_report
-    from journeyman.recipes import mcp
+    from journeyman.recipes.mcp import train
 
     settings = resumed_settings(request, request.resume) if request.resume else new_settings(request)
     console = output()
     with ProgressView(console) as view:
-        work = mcp.train(settings, view, home=request.home, resume=request.resume)
+        work = train(settings, view, home=request.home, resume=request.resume)
         report = run_interruptible(work, lambda: how_to_resume(request.home))
     show_report(report, console)
 
