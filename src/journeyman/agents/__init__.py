@@ -1,1 +1,7 @@
-"""Ready agents on the client: the plain multi-turn tool loop, and a pool of MCP servers for it. They know no engine and no trainer."""
+"""Ready agents: the plain multi-turn tool loop on an MCP server, and the pool of servers it calls."""
+
+from journeyman.agents.drill_examples import drill_examples
+from journeyman.agents.server_pool import Isolation, ServerPool
+from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop
+
+__all__ = ["SYSTEM_PROMPT", "Isolation", "ServerPool", "ToolLoop", "drill_examples"]

@@ -1,73 +1,181 @@
-"""MCP servers for rollouts: one shared by all where its tools only read, a fresh process for each rollout where they do not.
+"""MCP servers for rollouts: one each for servers that keep state, a few shared ones otherwise. Starts them, replaces dead ones, stops them.
 
-A shared server that died is started again for the next rollout; the rollout that saw it die fails with the reason.
+Rollouts of one group must see the same world. A server whose every offered tool only reads gives that when it is shared; any other gets a
+fresh process per rollout. A server at a URL is not ours to start: it is always shared, with a warning when it can be changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from journeyman.scenarios.mcp_client import McpServer, open_server
+from journeyman.errors import McpError, SettingError, WaitTimeoutError
+from journeyman.scenarios.mcp_client import START_TIMEOUT_SECONDS, McpServer, open_server
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool
 
 Isolation = Literal["auto", "shared", "per_rollout"]
-MAX_STARTS_AT_ONCE = 4
+
+_START_TRIES = 3
 
 
 class ServerPool:
-    """Hands out connected servers. Use as an async context manager; leaving it stops every server it started.
+    """Gives each rollout a server. Use as an async context manager.
 
     Args:
-        tools: the tools offered to the model.
-        isolation: `shared`: one server for all rollouts; `per_rollout`: a process each; `auto`: shared when every tool only reads.
+        target: the server.
+        tools: those offered to the model; decide what "auto" means.
+        isolation: `auto` is `shared` when every offered tool only reads, `per_rollout` otherwise.
+        num_shared: servers that share the calls of all rollouts.
+        max_servers: servers at any time with `per_rollout`; further rollouts wait.
+        log_folder: where the servers' stderr goes.
+        wait_timeout_seconds: for a free place.
+
+    Example:
+        >>> async def use(target, tools):                                                 # doctest: +SKIP
+        ...     async with ServerPool(target, tools) as pool, pool.lease() as server:
+        ...         return await server.call("add", {"a": 1, "b": 2})
     """
 
     def __init__(
-        self, target: McpTarget, tools: tuple[McpTool, ...], *, isolation: Isolation = "auto", log_folder: Path | None = None
+        self,
+        target: McpTarget,
+        tools: Sequence[McpTool],
+        isolation: Isolation = "auto",
+        *,
+        num_shared: int = 1,
+        max_servers: int = 8,
+        log_folder: Path | None = None,
+        start_timeout_seconds: float = START_TIMEOUT_SECONDS,
+        wait_timeout_seconds: float = 300.0,
     ) -> None:
-        self.target = target
-        self.tools = tools
-        self._log_folder = log_folder
+        if num_shared < 1 or max_servers < 1:
+            raise SettingError(f"num_shared is {num_shared} and max_servers {max_servers}; both must be at least 1")
         only_reads = all(tool.is_read_only and not tool.is_destructive for tool in tools)
-        self.is_shared = isolation == "shared" or (isolation == "auto" and only_reads) or target.url is not None
-        self._starts = asyncio.Semaphore(MAX_STARTS_AT_ONCE)
-        self._lock = asyncio.Lock()
-        self._server: McpServer | None = None
-        self._stack: AsyncExitStack | None = None
-
-    @asynccontextmanager
-    async def server(self) -> AsyncIterator[McpServer]:
-        """A server for one rollout. Raises McpError when it cannot be started."""
-        if self.is_shared:
-            yield await self._shared()
-            return
-        async with AsyncExitStack() as stack:
-            async with self._starts:
-                server = await stack.enter_async_context(open_server(self.target, log_folder=self._log_folder))
-            yield server
-
-    async def _shared(self) -> McpServer:
-        async with self._lock:
-            if self._server is not None and self._server.is_alive:
-                return self._server
-            await self._close()
-            self._stack = AsyncExitStack()
-            self._server = await self._stack.enter_async_context(open_server(self.target, log_folder=self._log_folder))
-            return self._server
-
-    async def _close(self) -> None:
-        stack, self._stack, self._server = self._stack, None, None
-        if stack is not None:
-            await stack.aclose()
+        if target.url is not None and isolation == "per_rollout":
+            raise SettingError(
+                f"the server at {target.url} cannot be started per rollout", hint="give its command, or use isolation shared"
+            )
+        self.target = target
+        self.is_shared = isolation == "shared" or target.url is not None or (isolation == "auto" and only_reads)
+        self.warning = (
+            f"the tools at {target.url} may change it, and all rollouts share it: their results may depend on each other"
+            if target.url is not None and not only_reads
+            else None
+        )
+        self.num_restarts = 0
+        self._log_folder = log_folder
+        self._start_timeout_seconds = start_timeout_seconds
+        self._wait_timeout_seconds = wait_timeout_seconds
+        self._shared: list[_Seat] = [_Seat() for _ in range(num_shared)]
+        self._next = 0
+        self._places = asyncio.Semaphore(max_servers)
+        self._is_open = False
 
     async def __aenter__(self) -> ServerPool:
+        self._is_open = True
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        await self._close()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the shared servers."""
+        self._is_open = False
+        for seat in self._shared:
+            await seat.close()
+
+    @contextlib.asynccontextmanager
+    async def lease(self) -> AsyncIterator[McpServer]:
+        """A server for one rollout. Raises McpError when it cannot be started, WaitTimeoutError when no place became free."""
+        if not self._is_open:
+            raise SettingError("the server pool is not open", hint="use it as: async with ServerPool(…) as pool")
+        if self.is_shared:
+            self._next = (self._next + 1) % len(self._shared)
+            yield await self._seated(self._shared[self._next])
+            return
+        try:
+            async with asyncio.timeout(self._wait_timeout_seconds):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise WaitTimeoutError(
+                f"no MCP server became free within {self._wait_timeout_seconds:g} s",
+                hint="raise max_servers, or lower the number of rollouts",
+            ) from error
+        seat = _Seat()
+        try:
+            yield await self._start(seat)
+        finally:
+            try:
+                await seat.close()
+            finally:
+                self._places.release()
+
+    async def replace(self, server: McpServer) -> None:
+        """Forget a shared server that died; the next lease starts another."""
+        for seat in self._shared:
+            if seat.server is server and not server.is_alive:
+                self.num_restarts += 1
+                await seat.close()
+
+    async def _seated(self, seat: _Seat) -> McpServer:
+        async with seat.lock:
+            if seat.server is not None and not seat.server.is_alive:
+                self.num_restarts += 1
+                await seat.close()
+            return seat.server or await self._start(seat)
+
+    async def _start(self, seat: _Seat) -> McpServer:
+        """A machine under load may be too slow once, so a timeout is tried again; a command that exits is not."""
+        for attempt in range(1, _START_TRIES + 1):
+            try:
+                return await seat.open(self.target, self._log_folder, self._start_timeout_seconds)
+            except McpError as error:
+                if error.reason not in ("handshake_timeout", "connection_refused") or attempt == _START_TRIES:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+class _Seat:
+    """Holds one server open. A connection must be closed by the task that opened it, so a task of its own does both."""
+
+    def __init__(self) -> None:
+        self.server: McpServer | None = None
+        self.lock = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._holder: asyncio.Task[None] | None = None
+
+    async def open(self, target: McpTarget, log_folder: Path | None, timeout_seconds: float) -> McpServer:
+        ready: asyncio.Future[McpServer] = asyncio.get_running_loop().create_future()
+        self._stop = asyncio.Event()
+        self._holder = asyncio.create_task(_hold(target, log_folder, timeout_seconds, ready, self._stop))
+        try:
+            self.server = await ready
+        except BaseException:
+            await self.close()
+            raise
+        return self.server
+
+    async def close(self) -> None:
+        self.server = None
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            self._stop.set()
+            await asyncio.wait([holder])
+
+
+async def _hold(
+    target: McpTarget, log_folder: Path | None, timeout_seconds: float, ready: asyncio.Future[McpServer], stop: asyncio.Event
+) -> None:
+    try:
+        async with open_server(target, log_folder=log_folder, start_timeout_seconds=timeout_seconds) as server:
+            if not ready.done():
+                ready.set_result(server)
+            await stop.wait()
+    except Exception as error:  # noqa: BLE001 - the top handler of the holder: whatever keeps it from opening goes to who waits
+        if not ready.done():
+            ready.set_exception(error)

@@ -1,151 +1,232 @@
-"""The plain agent: the model calls tools, sees their results, answers. A rollout function for `gather`.
+"""The plain tool loop: ask the model, run the tools it calls, show it the results, until it answers. Nothing clever on purpose: what is
+trained should be the model.
 
-Whatever the model gets wrong (calls that do not parse, unknown tools, arguments that do not fit) goes back to it as the tool's reply, and
-is recorded as a `ToolEvent`. Not for judging, and not for any particular server.
+Whatever the model does wrong (JSON that does not parse, a tool that does not exist, arguments that do not fit) goes back to it as a tool
+message and is recorded. Only what is not the model's doing ends a rollout with an exception, and a prompt that no longer fits.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.client.rollout import Rollout
-from journeyman.errors import McpError
-from journeyman.scenarios.mcp_client import McpServer, ToolResult
+from journeyman.errors import ContextLengthError, McpError, SettingError
+from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.schemas import argument_faults
-from journeyman.types.messages import Message, Tool
+from journeyman.scenarios.tools import McpTool
+from journeyman.types.messages import Message
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import ToolEvent
 
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessage
+SYSTEM_PROMPT = "Use the tools to find what the user asks for, then answer in one short sentence."
+CUT_MARKER = " …[cut]"
 
-SYSTEM_PROMPT = "Use the tools to find out, then answer the question in one short sentence."
+
+class Run(Protocol):
+    """What the loop needs of a rollout; `journeyman.client.Rollout` has it."""
+
+    model: str
+    metrics: dict[str, float]
+
+    def openai(self) -> Any: ...
+
+    def record_tool(self, event: ToolEvent) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class ToolLoopSettings:
-    """How far one attempt may go. `max_tokens` is per turn; a result longer than `max_result_characters` is cut with a marker."""
+class LoopSettings:
+    """Bounds of one rollout.
 
-    system_prompt: str = SYSTEM_PROMPT
+    Attributes:
+        max_turns: model calls; the calls of the last one are still run, so that a judge sees what became of them.
+        max_tokens: of one reply.
+        call_timeout_seconds: of one tool call.
+        max_result_chars: longer results are cut, with a marker that the model sees.
+        max_calls_per_turn: further calls of the same reply are refused.
+        temperature: None leaves it to the server (1 in training).
+        seed: makes a rollout repeatable on the same engine when set.
+    """
+
     max_turns: int = 4
     max_tokens: int = 96
-    temperature: float = 1.0
     call_timeout_seconds: float = 30.0
-    max_result_characters: int = 1200
+    max_result_chars: int = 800
+    max_calls_per_turn: int = 8
+    temperature: float | None = None
+    seed: int | None = None
 
 
 class ToolLoop:
-    """A rollout function: `await gather(ToolLoop(pool), scenarios, model=model)`."""
+    """A rollout function: `await gather(ToolLoop(pool, tools), scenarios, model=model)`.
 
-    def __init__(self, pool: ServerPool, settings: ToolLoopSettings | None = None) -> None:
+    Sets the metrics num_turns, num_tool_calls, num_tool_errors, num_malformed_calls, num_unknown_tools, num_invalid_arguments,
+    num_results_cut and is_answered.
+    """
+
+    def __init__(
+        self,
+        pool: ServerPool,
+        tools: Sequence[McpTool],
+        *,
+        settings: LoopSettings | None = None,
+        system_prompt: str = SYSTEM_PROMPT,
+    ) -> None:
+        if not tools:
+            raise SettingError("a tool loop needs at least one tool")
+        self.settings = settings or LoopSettings()
+        self.system_prompt = system_prompt
         self._pool = pool
-        self.settings = settings or ToolLoopSettings()
-        self.tools: tuple[Tool, ...] = tuple(tool.function for tool in pool.tools)
+        self._tools = {tool.name: tool for tool in tools}
+        self._offered = [tool.function.model_dump() for tool in tools]
 
-    def messages(self, task: str) -> tuple[Message, ...]:
-        """What an attempt begins with; drills begin with the same."""
-        return (Message(role="system", content=self.settings.system_prompt), Message(role="user", content=task))
+    async def __call__(self, scenario: Scenario, run: Run) -> None:
+        """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
+        tally = dict.fromkeys(_METRICS, 0.0)
+        run.metrics.update(tally)
+        async with self._pool.lease() as server:
+            messages = [message.wire() for message in opening(scenario.task, self.system_prompt)]
+            for turn in range(self.settings.max_turns):
+                reply = await self._ask(run, messages)
+                run.metrics["num_turns"] = turn + 1.0
+                messages.append(_echo(reply))
+                if not reply.tool_calls:
+                    run.metrics["is_answered"] = float(bool(reply.content))
+                    return
+                messages += await self._run_calls(reply.tool_calls, turn, server, run)
 
-    async def __call__(self, scenario: Scenario, run: Rollout) -> None:
-        async with self._pool.server() as server:
-            await self._converse(scenario, run, server)
+    async def _ask(self, run: Run, messages: list[dict[str, Any]]) -> Any:
+        import openai
 
-    async def _converse(self, scenario: Scenario, run: Rollout, server: McpServer) -> None:
-        messages = [message.wire() for message in self.messages(scenario.task)]
-        tools: Any = [tool.model_dump() for tool in self.tools]
-        events: list[ToolEvent] = []
-        for turn in range(self.settings.max_turns):
-            reply = await run.openai().chat.completions.create(
-                model=run.model,
-                messages=messages,  # type: ignore[arg-type]
-                tools=tools,
-                max_tokens=self.settings.max_tokens,
-                temperature=self.settings.temperature,
-            )
-            message = reply.choices[0].message
-            messages.append(_echo(message))
-            if not message.tool_calls or reply.choices[0].finish_reason == "length":
-                break
-            for call in message.tool_calls:
-                function: Any = getattr(call, "function", None)
-                event = await self._run_call(server, turn, call.id, function.name, function.arguments)
-                events.append(event)
-                run.record_tool(event)
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": event.result})
-        run.metrics |= _metrics(events)
-
-    async def _run_call(self, server: McpServer, turn: int, call_id: str, name: str, raw: str) -> ToolEvent:
-        """Execute one call, or say why not. Raises McpError only when the server is gone."""
-
-        def refused(text: str, *, arguments: dict[str, Any] | None = None, is_known: bool = False, is_valid: bool = False) -> ToolEvent:
-            return ToolEvent(
-                turn=turn, call_id=call_id, name=name, arguments=arguments, is_known=is_known, is_valid=is_valid, is_error=True, result=text
-            )
-
-        known = {tool.name: tool for tool in self._pool.tools}
-        arguments = _parse(raw)
-        if arguments is None:
-            return refused("error: the call is not valid JSON", is_known=name in known)
-        if name not in known:
-            return refused(f"error: there is no tool {name!r}; there are {', '.join(known)}", arguments=arguments)
-        faults = argument_faults(known[name].parameters, arguments)
-        if faults:
-            return refused("error: " + "; ".join(faults), arguments=arguments, is_known=True)
+        extra: dict[str, Any] = {}
+        if self.settings.temperature is not None:
+            extra["temperature"] = self.settings.temperature
+        if self.settings.seed is not None:
+            extra["seed"] = self.settings.seed
         try:
-            result = await server.call(name, arguments, self.settings.call_timeout_seconds)
-        except McpError as error:
-            if error.reason != "call_timeout":
-                raise
-            result = ToolResult(f"error: no result within {self.settings.call_timeout_seconds:g} s", True)
+            completion = await run.openai().chat.completions.create(
+                model=run.model, messages=messages, tools=self._offered, max_tokens=self.settings.max_tokens, **extra
+            )
+        except openai.BadRequestError as error:
+            if error.code == "context_length_exceeded":
+                raise ContextLengthError(f"the conversation no longer fits the model's context: {error.message}") from error
+            raise
+        return completion.choices[0].message
+
+    async def _run_calls(self, calls: Sequence[Any], turn: int, server: McpServer, run: Run) -> list[dict[str, Any]]:
+        """Run the calls of one reply at the same time; their messages in the order asked for."""
+        outcomes = await asyncio.gather(
+            *(self._run_call(call, turn, number, server, run) for number, call in enumerate(calls)), return_exceptions=True
+        )
+        messages = []
+        for call, outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            run.record_tool(outcome)
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": outcome.result})
+        return messages
+
+    async def _run_call(self, call: Any, turn: int, number: int, server: McpServer, run: Run) -> ToolEvent:
+        name, text = call.function.name or "", call.function.arguments or ""
+        run.metrics["num_tool_calls"] += 1
+        arguments = parse_arguments(text)
+        tool = self._tools.get(name)
+        faults = argument_faults(tool.parameters, arguments) if tool is not None and arguments is not None else []
+        fault = self._fault(name, arguments, faults, number)
+        started = time.perf_counter()
+        if fault is None and tool is not None and arguments is not None:
+            is_error, result = await self._execute(server, tool, arguments)
+        else:
+            is_error, result = True, f"Error: {fault}"
+            _count_fault(run, arguments, tool, faults)
+        run.metrics["num_tool_errors"] += is_error
+        run.metrics["num_results_cut"] += len(result) > self.settings.max_result_chars
         return ToolEvent(
             turn=turn,
-            call_id=call_id,
+            call_id=call.id or "",
             name=name,
             arguments=arguments,
-            is_known=True,
-            is_valid=True,
-            is_error=result.is_error,
-            result=cut(result.text, self.settings.max_result_characters),
-            seconds=result.seconds,
+            is_known=tool is not None,
+            is_valid=tool is not None and arguments is not None and not faults,
+            is_error=is_error,
+            result=cut(result, self.settings.max_result_chars),
+            seconds=time.perf_counter() - started,
         )
 
+    def _fault(self, name: str, arguments: dict[str, Any] | None, faults: Sequence[str], number: int) -> str | None:
+        """Why a call is not executed, in words for the model; None when it is."""
+        if number >= self.settings.max_calls_per_turn:
+            return f"at most {self.settings.max_calls_per_turn} calls at a time"
+        if name not in self._tools:
+            return f"there is no tool {name!r}; the tools are: {', '.join(self._tools)}"
+        if arguments is None:
+            return "the arguments are not a JSON object"
+        return "; ".join(faults) if faults else None
 
-def cut(text: str, max_characters: int) -> str:
-    """The text, its middle replaced by a marker when it is too long.
-
-    Example:
-        >>> cut("a" * 50, 30)
-        'aaaaa [40 characters cut] aaaaa'
-    """
-    if len(text) <= max_characters:
-        return text
-    kept = max(max_characters - 20, 2)
-    head, tail = (kept + 1) // 2, kept // 2
-    return f"{text[:head]} [{len(text) - kept} characters cut] {text[-tail:]}"
+    async def _execute(self, server: McpServer, tool: McpTool, arguments: dict[str, Any]) -> tuple[bool, str]:
+        try:
+            result = await server.call(tool.server_name, arguments, self.settings.call_timeout_seconds)
+        except McpError as error:
+            if error.reason == "died":
+                await self._pool.replace(server)
+            elif error.reason == "call_timeout":
+                return True, f"Error: no result within {self.settings.call_timeout_seconds:g} s"
+            raise
+        return result.is_error, result.text or "(empty result)"
 
 
-def _parse(raw: str) -> dict[str, Any] | None:
+_METRICS = (
+    "num_turns",
+    "num_tool_calls",
+    "num_tool_errors",
+    "num_malformed_calls",
+    "num_unknown_tools",
+    "num_invalid_arguments",
+    "num_results_cut",
+    "is_answered",
+)
+
+
+def opening(task: str, system_prompt: str = SYSTEM_PROMPT) -> tuple[Message, Message]:
+    """How every conversation of the loop begins."""
+    return Message(role="system", content=system_prompt), Message(role="user", content=task)
+
+
+def parse_arguments(text: str) -> dict[str, Any] | None:
+    """Arguments as the model wrote them; no text is no arguments; None when they are not a JSON object."""
+    if not text.strip():
+        return {}
     try:
-        arguments = json.loads(raw) if raw.strip() else {}
-    except json.JSONDecodeError:
+        value = json.loads(text)
+    except ValueError:
         return None
-    return arguments if isinstance(arguments, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def _echo(message: ChatCompletionMessage) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": "assistant", "content": message.content}
-    if message.tool_calls:
-        out["tool_calls"] = [call.model_dump() for call in message.tool_calls]
-    return out
+def cut(text: str, limit: int) -> str:
+    """A long text cut to `limit` characters and marked."""
+    return text if len(text) <= limit else text[:limit] + CUT_MARKER
 
 
-def _metrics(events: list[ToolEvent]) -> dict[str, float]:
-    return {
-        "num_tool_calls": float(len(events)),
-        "num_tool_errors": float(sum(event.is_error for event in events)),
-        "num_unparseable_calls": float(sum(event.arguments is None for event in events)),
-        "num_unknown_tools": float(sum(not event.is_known for event in events)),
-    }
+def _echo(reply: Any) -> dict[str, Any]:
+    """The model's reply as history: exactly what came, so that the server recognises its own tokens."""
+    message: dict[str, Any] = {"role": "assistant", "content": reply.content}
+    if reply.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}
+            for call in reply.tool_calls
+        ]
+    reasoning = getattr(reply, "reasoning_content", None)
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    return message
+
+
+def _count_fault(run: Run, arguments: dict[str, Any] | None, tool: McpTool | None, faults: Sequence[str]) -> None:
+    run.metrics["num_malformed_calls"] += arguments is None
+    run.metrics["num_unknown_tools"] += tool is None
+    run.metrics["num_invalid_arguments"] += bool(faults)

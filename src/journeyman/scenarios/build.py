@@ -70,7 +70,11 @@ async def build_scenarios(
     """
     settings, progress = settings or ScenarioSettings(), progress or SilentProgress()
     tools = usable_tools(server.tools, server.target.label, settings.tools, allow_writes=settings.allow_writes)
-    bounds = ExploreSettings(values_per_pool=settings.values_per_parameter, call_timeout_seconds=settings.call_timeout_seconds)
+    bounds = ExploreSettings(
+        values_per_pool=settings.values_per_parameter,
+        num_scenarios=settings.num_train + settings.num_heldout,
+        call_timeout_seconds=settings.call_timeout_seconds,
+    )
     explorer = Explorer(server, tools, random.Random(seed), bounds, progress)
     progress.phase("explore", note=f"trying {len(tools)} tools of {server.target.label}")
     await explorer.find_values(proposer)

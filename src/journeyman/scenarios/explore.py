@@ -7,6 +7,7 @@ arguments of a probe are good already where there are any, so that a failure say
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,11 +41,13 @@ class ExecutedCall:
 
 @dataclass(slots=True)
 class ExploreSettings:
-    """Bounds of exploring. `values_per_pool`: good values aimed at for each kind of argument; `max_probes`: calls spent on that."""
+    """Bounds of exploring. `values_per_pool`: good values aimed at for each kind of argument; `max_probes`: calls
+    spent on that; `num_scenarios`: a tool with one free parameter needs as many values as scenarios."""
 
     values_per_pool: int = 48
     max_probes: int = 2500
     max_recombined: int = 1200
+    num_scenarios: int = 160
     call_timeout_seconds: float = 20.0
     max_timeouts: int = 5
     optional_share: float = 0.25
@@ -161,11 +164,19 @@ class Explorer:
     async def _probe(self, pool: Pool) -> None:
         """Try the pool's candidates until enough are good."""
         slots = sorted(pool.slots, key=lambda slot: self._cost([slot]))
-        while pool.candidates and len(pool.good) < self.settings.values_per_pool and self.num_calls < self.settings.max_probes:
+        wanted = self._wanted(pool)
+        while pool.candidates and len(pool.good) < wanted and self.num_calls < self.settings.max_probes:
             some, pool.candidates = pool.candidates[:_AT_ONCE], pool.candidates[_AT_ONCE:]
             found = await asyncio.gather(*(self._works(value, slots) for value in some))
             for value, works in zip(some, found, strict=True):
                 (pool.good if works else pool.failed).append(value)
+
+    def _wanted(self, pool: Pool) -> int:
+        """Good values to look for: more when nothing else makes calls with this pool different from each other."""
+        users = [self._tool(name) for name in {slot.tool for slot in pool.slots}]
+        if all(len(tool.required) <= 1 for tool in users) and not pool.is_closed:
+            return max(self.settings.values_per_pool, math.ceil(1.2 * self.settings.num_scenarios / len(self.tools)))
+        return self.settings.values_per_pool
 
     async def _works(self, value: Any, slots: Sequence[Slot]) -> bool:
         for slot in slots[:_MAX_TRIES]:
@@ -188,7 +199,7 @@ class Explorer:
     async def _propose(self, pool: Pool, proposer: Proposer) -> None:
         """Rounds of proposing and probing, then the parts of all values joined anew."""
         slot = min(pool.slots, key=lambda slot: self._cost([slot]))
-        tool, wanted = self._tool(slot.tool), self.settings.values_per_pool
+        tool, wanted = self._tool(slot.tool), self._wanted(pool)
         while len(pool.good) < wanted:
             known = [str(value) for value in pool.good]
             values = await proposer.propose(tool, slot.parameter, slot.schema, known, 24)

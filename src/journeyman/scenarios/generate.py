@@ -20,6 +20,7 @@ _MIN_PRESENT = 0.6
 _MAX_COMMON = 0.5
 _UNIFORM = 0.5
 _DRAWS = 12
+_WORDINGS_PER_CALL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ class Author:
         """At most `count` drafts, tools in equal parts as far as their calls go."""
         num_two = round(count * self.two_call_share)
         drafts = self._round_robin(self._two, num_two)
-        drafts += self._round_robin(self._one, count - len(drafts))
+        # Calls are few for some tools: the same one may be asked for again in other words, never twice in the same.
+        for _ in range(_WORDINGS_PER_CALL):
+            drafts += self._round_robin(self._one, count - len(drafts))
         self.rng.shuffle(drafts)
         return drafts
 
@@ -148,7 +151,7 @@ class Author:
         return [pair for turn in reversed(turns) for pair in turn]
 
     def _is_new(self, draft: Draft) -> bool:
-        if draft.key in self.seen or draft.task.casefold() in self.seen:
+        if draft.task.casefold() in self.seen or (len(draft.calls) > 1 and draft.key in self.seen):
             return False
         self.seen.update((draft.key, draft.task.casefold()))
         return True

@@ -22,7 +22,7 @@ Draw = Callable[[random.Random], Any]
 
 _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`])([^'\"`\n]{1,60})\1(?![A-Za-z0-9])")
 _WIDE = 100
-_DRAWS = 96
+_DRAWS = 240
 
 
 @dataclass(frozen=True, slots=True)

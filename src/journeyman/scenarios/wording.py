@@ -144,7 +144,8 @@ def values_in_words(tool: McpTool, arguments: Mapping[str, Any], rng: random.Ran
     if len(names) == 1:
         value = spoken(arguments[names[0]])
         name = label(names[0], tool.properties[names[0]])
-        return f"{name} {value}" if rng.random() < 0.3 or isinstance(arguments[names[0]], bool) else value
+        is_said = name in intent(tool.description, tool.server_name)
+        return f"{name} {value}" if isinstance(arguments[names[0]], bool) or (rng.random() < 0.3 and not is_said) else value
     styles: list[Callable[[], str]] = [lambda: _labelled(tool, names, arguments), lambda: _labelled(tool, names, arguments)]
     ends = _ends(names)
     if ends is not None:

@@ -1,0 +1,73 @@
+"""Streamable HTTP on loopback, with a key: each way of not getting in is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from mcp.server import MCPServer
+
+from journeyman.errors import McpError
+from journeyman.scenarios import McpTarget, open_server
+
+App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+def _guarded(app: App) -> App:
+    async def guard(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (b"authorization", b"Bearer secret") not in scope["headers"]:
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b"no"})
+            return
+        await app(scope, receive, send)
+
+    return guard
+
+
+@contextlib.asynccontextmanager
+async def _serving() -> AsyncIterator[str]:
+    made = MCPServer("web")
+
+    @made.tool()
+    def double(number: int) -> int:
+        """Double a number."""
+        return 2 * number
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = uvicorn.Server(uvicorn.Config(_guarded(made.streamable_http_app()), log_level="warning"))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def _reason(target: McpTarget) -> str:
+    with pytest.raises(McpError) as caught:
+        async with open_server(target, start_timeout_seconds=20):
+            pass
+    return caught.value.reason
+
+
+async def test_a_url_with_the_right_header_works_and_wrong_ones_are_told_apart() -> None:
+    key = {"Authorization": "Bearer secret"}
+    async with _serving() as root:
+        async with open_server(McpTarget(url=f"{root}/mcp", headers=key)) as server:
+            assert (await server.call("double", {"number": 4})).text == "8"
+        assert await _reason(McpTarget(url=f"{root}/mcp")) == "unauthorized"
+        assert await _reason(McpTarget(url=f"{root}/elsewhere", headers=key)) == "wrong_path"
+
+
+async def test_a_port_where_nobody_listens_is_refused() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert await _reason(McpTarget(url=f"http://127.0.0.1:{port}/mcp")) == "connection_refused"
