@@ -61,6 +61,7 @@ class ServerPool:
                 f"the server at {target.url} cannot be started per rollout", hint="give its command, or use isolation shared"
             )
         self.target = target
+        self.tools = tuple(tools)
         self.is_shared = isolation == "shared" or target.url is not None or (isolation == "auto" and only_reads)
         self.warning = (
             f"the tools at {target.url} may change it, and all rollouts share it: their results may depend on each other"

@@ -19,7 +19,7 @@ from journeyman.errors import ContextLengthError, McpError, SettingError
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.schemas import argument_faults
 from journeyman.scenarios.tools import McpTool
-from journeyman.types.messages import Message
+from journeyman.types.messages import Message, Tool
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import ToolEvent
 
@@ -39,7 +39,7 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LoopSettings:
+class ToolLoopSettings:
     """Bounds of one rollout.
 
     Attributes:
@@ -62,34 +62,36 @@ class LoopSettings:
 
 
 class ToolLoop:
-    """A rollout function: `await gather(ToolLoop(pool, tools), scenarios, model=model)`.
+    """A rollout function: `await gather(ToolLoop(pool), scenarios, model=model)`. Offers the tools of the pool.
 
     Sets the metrics num_turns, num_tool_calls, num_tool_errors, num_malformed_calls, num_unknown_tools, num_invalid_arguments,
     num_results_cut and is_answered.
     """
 
-    def __init__(
-        self,
-        pool: ServerPool,
-        tools: Sequence[McpTool],
-        *,
-        settings: LoopSettings | None = None,
-        system_prompt: str = SYSTEM_PROMPT,
-    ) -> None:
-        if not tools:
+    def __init__(self, pool: ServerPool, settings: ToolLoopSettings | None = None, *, system_prompt: str = SYSTEM_PROMPT) -> None:
+        if not pool.tools:
             raise SettingError("a tool loop needs at least one tool")
-        self.settings = settings or LoopSettings()
+        self.settings = settings or ToolLoopSettings()
         self.system_prompt = system_prompt
         self._pool = pool
-        self._tools = {tool.name: tool for tool in tools}
-        self._offered = [tool.function.model_dump() for tool in tools]
+        self._tools = {tool.name: tool for tool in pool.tools}
+        self._offered = [tool.model_dump() for tool in self.tools]
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools as the model is offered them."""
+        return tuple(tool.function for tool in self._pool.tools)
+
+    def messages(self, task: str) -> tuple[Message, ...]:
+        """How every conversation begins: an example that starts with these and `tools` has the prompt of a rollout."""
+        return Message(role="system", content=self.system_prompt), Message(role="user", content=task)
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
         tally = dict.fromkeys(_METRICS, 0.0)
         run.metrics.update(tally)
         async with self._pool.lease() as server:
-            messages = [message.wire() for message in opening(scenario.task, self.system_prompt)]
+            messages = [message.wire() for message in self.messages(scenario.task)]
             for turn in range(self.settings.max_turns):
                 reply = await self._ask(run, messages)
                 run.metrics["num_turns"] = turn + 1.0
@@ -189,11 +191,6 @@ _METRICS = (
     "num_results_cut",
     "is_answered",
 )
-
-
-def opening(task: str, system_prompt: str = SYSTEM_PROMPT) -> tuple[Message, Message]:
-    """How every conversation of the loop begins."""
-    return Message(role="system", content=system_prompt), Message(role="user", content=task)
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:

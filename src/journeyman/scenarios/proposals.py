@@ -65,7 +65,7 @@ class CompletionProposer:
         api_key: str,
         model: str = "base",
         *,
-        max_tokens_per_parameter: int = 1600,
+        max_tokens_per_parameter: int = 2000,
         max_concurrent: int = 24,
         timeout_seconds: float = 120.0,
         seed: int = 0,
