@@ -1,7 +1,7 @@
 """Drills: tasks with the calls that answer them, made from the schema and training values alone. Nothing is executed.
 
-They warm up a model that cannot call tools yet. How a drill becomes a training example is the agent's business (`ToolLoop.messages` and `.tools`),
-so that its prompt is the same, token for token, as in a rollout.
+They warm up a model that cannot call tools yet. How a drill becomes a training example is the agent's business (`ToolLoop.messages`
+and `.tools`), so that its prompt is the same, token for token, as in a rollout.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class ExploreSettings:
     spent on that; `num_scenarios`: a tool with one free parameter needs as many values as scenarios."""
 
     values_per_pool: int = 48
-    max_probes: int = 2500
-    max_recombined: int = 1200
+    max_probes: int = 3000
+    max_recombined: int = 2000
     num_scenarios: int = 160
     call_timeout_seconds: float = 20.0
     max_timeouts: int = 5

@@ -106,7 +106,11 @@ class CompletionProposer:
                 for start in heads
             ]
         values = [start + end for start, task in zip(heads, ends, strict=True) for end in task.result()]
-        fresh = [value for value in dict.fromkeys(map(str.strip, values)) if _is_usable(value) and value not in memory.proposed]
+        fresh = [
+            value
+            for value in dict.fromkeys(" ".join(value.split()) for value in values)
+            if _is_usable(value) and value not in memory.proposed
+        ]
         memory.proposed.update(fresh)
         memory.spent[head] += memory.tokens - spent_before
         memory.last = (head, tuple(fresh))
@@ -198,7 +202,7 @@ def _is_usable(value: str) -> bool:
 def recombine(good: Sequence[str], tried: Sequence[str], limit: int) -> list[str]:
     """Heads of values that work joined to the tails of all values tried: a model often knows the parts and joins them wrongly.
 
-    Costs no tokens, only calls; at most `limit` values, those of the commonest heads first.
+    Costs no tokens, only calls; at most `limit` values.
     """
     for separator in SEPARATORS:
         share = sum(separator in value for value in good)
@@ -209,7 +213,9 @@ def recombine(good: Sequence[str], tried: Sequence[str], limit: int) -> list[str
     heads = Counter(value.rpartition(separator)[0] for value in tried)
     for value in good:
         heads[value.rpartition(separator)[0]] += 100
-    tails = list(dict.fromkeys(value.rpartition(separator)[2] for value in (*good, *tried)))
+    tails = list(dict.fromkeys(value.rpartition(separator)[2].strip() for value in (*good, *tried)))
     known = {*good, *tried}
-    joined = (f"{head}{separator}{tail}" for head, count in heads.most_common(12) if head and count >= 3 for tail in tails if tail)
+    likely = [head for head, count in heads.most_common(10) if head and count >= 3]
+    # Tail by tail, so that a limit leaves every head its share.
+    joined = (f"{head}{separator}{tail}" for tail in tails if tail for head in likely)
     return [value for value in dict.fromkeys(joined) if value not in known][:limit]

@@ -18,7 +18,7 @@ MAX_ANSWER_CHARS = 60
 _MAX_DEPTH = 4
 _MAX_ITEMS = 3
 _ERROR_START = re.compile(
-    r"^\W*(?:error|exception|traceback|failed|failure|invalid|unknown|unable to|cannot|can't|could not|couldn't|no such|not found|"
+    r"^[\s\[(<*#-]*(?:error|exception|traceback|failed|failure|invalid|unknown|unable to|cannot|can't|could not|couldn't|no such|not found|"
     r"unsupported|database error|internal error|sorry|missing|permission denied|access denied|unauthori[sz]ed|forbidden)\b",
     re.IGNORECASE,
 )

@@ -1,0 +1,203 @@
+"""The tool loop and the pool, on real server processes and a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
+from journeyman.errors import McpError, SettingError, WaitTimeoutError
+from journeyman.scenarios import McpTarget, open_server
+from journeyman.types.scenarios import Scenario
+from journeyman.types.trajectory import ToolEvent
+
+SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
+SCENARIO = Scenario(id="s", task="What is the capital of Peru?")
+
+
+def _target(kind: str) -> McpTarget:
+    return McpTarget(command=(sys.executable, str(SERVER), kind))
+
+
+async def _pool(kind: str, names: tuple[str, ...], **settings: Any) -> ServerPool:
+    async with open_server(_target(kind)) as server:
+        tools = [tool for tool in server.tools if tool.name in names]
+    return ServerPool(_target(kind), tools, **settings)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[ServerPool]:
+    async with await _pool("good", ("findCapital", "box_area")) as opened:
+        yield opened
+
+
+class ScriptedRun:
+    """A rollout whose model says what the script says: a text, or a list of (name, arguments text)."""
+
+    def __init__(self, *script: Any) -> None:
+        self.model = "agent"
+        self.metrics: dict[str, float] = {}
+        self.events: list[ToolEvent] = []
+        self.requests: list[dict[str, Any]] = []
+        self._script = list(script)
+
+    def openai(self) -> Any:
+        return SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=self._create)))
+
+    def record_tool(self, event: ToolEvent) -> None:
+        self.events.append(event)
+
+    async def _create(self, **request: Any) -> Any:
+        self.requests.append(json.loads(json.dumps(request)))
+        said = self._script.pop(0)
+        calls = None
+        if not isinstance(said, str):
+            functions = [SimpleNamespace(name=name, arguments=arguments) for name, arguments in said]
+            calls = [SimpleNamespace(id=f"c{len(self.requests)}{n}", function=function) for n, function in enumerate(functions)]
+        message = SimpleNamespace(content=said if isinstance(said, str) else None, tool_calls=calls)
+        return SimpleNamespace(choices=[SimpleNamespace(message=message)])
+
+
+async def test_it_calls_reads_and_answers(pool: ServerPool) -> None:
+    run = ScriptedRun([("findCapital", '{"country_name": "Peru"}')], "It is Lima.")
+    await ToolLoop(pool)(SCENARIO, run)
+    assert [(event.is_error, "Lima" in event.result) for event in run.events] == [(False, True)]
+    roles = [message["role"] for message in run.requests[1]["messages"]]
+    assert roles == ["system", "user", "assistant", "tool"]
+    assert run.requests[1]["messages"][3]["tool_call_id"] == run.requests[1]["messages"][2]["tool_calls"][0]["id"]
+    assert run.metrics["num_tool_calls"] == 1
+    assert run.metrics["is_answered"] == 1
+    assert run.metrics["num_turns"] == 2
+
+
+async def test_what_the_model_does_wrong_goes_back_to_it(pool: ServerPool) -> None:
+    wrong = [
+        ("findCapital", '{"country_name": '),
+        ("find_capital", "{}"),
+        ("findCapital", '{"country": "Peru"}'),
+        ("findCapital", '{"country_name": "Mars"}'),
+    ]
+    run = ScriptedRun(wrong, "I do not know.")
+    await ToolLoop(pool)(SCENARIO, run)
+    assert all(event.is_error for event in run.events)
+    assert [(event.is_known, event.is_valid, event.arguments is None) for event in run.events] == [
+        (True, False, True),
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+    ]
+    told = [message["content"] for message in run.requests[1]["messages"][3:]]
+    assert "not a JSON object" in told[0]
+    assert "the tools are: findCapital, box_area" in told[1]
+    assert "'country_name' is a required property" in told[2]
+    assert run.metrics["num_malformed_calls"] == run.metrics["num_unknown_tools"] == run.metrics["num_invalid_arguments"] == 1
+    assert run.metrics["num_tool_errors"] == 4
+
+
+async def test_the_model_sees_its_own_broken_call_unchanged(pool: ServerPool) -> None:
+    run = ScriptedRun([("findCapital", '{"country_name": ')], "?")
+    await ToolLoop(pool)(SCENARIO, run)
+    assert run.requests[1]["messages"][2]["tool_calls"][0]["function"]["arguments"] == '{"country_name": '
+
+
+async def test_turns_and_calls_per_turn_are_bounded(pool: ServerPool) -> None:
+    call = ("findCapital", '{"country_name": "Peru"}')
+    run = ScriptedRun([call, call, call], [call], [call])
+    await ToolLoop(pool, ToolLoopSettings(max_turns=2, max_calls_per_turn=2))(SCENARIO, run)
+    assert len(run.requests) == 2
+    assert [event.is_error for event in run.events] == [False, False, True, False]
+    assert run.metrics["is_answered"] == 0
+
+
+async def test_long_results_are_cut_with_a_marker(pool: ServerPool) -> None:
+    run = ScriptedRun([("findCapital", '{"country_name": "Peru"}')], "Lima")
+    await ToolLoop(pool, ToolLoopSettings(max_result_chars=10))(SCENARIO, run)
+    assert run.events[0].result.endswith("…[cut]")
+    assert run.metrics["num_results_cut"] == 1
+
+
+async def test_a_server_that_dies_fails_that_rollout_and_is_replaced() -> None:
+    async with await _pool("ends", ("die", "number", "hang")) as pool:
+        loop = ToolLoop(pool)
+        with pytest.raises(McpError) as caught:
+            await loop(SCENARIO, ScriptedRun([("die", '{"code": 1}')], "never"))
+        assert caught.value.reason == "died"
+        run = ScriptedRun([("number", "{}")], "done")
+        await loop(SCENARIO, run)
+        assert not run.events[0].is_error
+        assert pool.num_restarts == 1
+
+
+async def test_a_call_that_hangs_is_told_to_the_model() -> None:
+    async with await _pool("ends", ("hang", "number")) as pool:
+        run = ScriptedRun([("hang", "")], "gave up")
+        await ToolLoop(pool, ToolLoopSettings(call_timeout_seconds=0.3))(SCENARIO, run)
+        assert run.events[0].is_error
+        assert "no result within 0.3 s" in run.events[0].result
+
+
+async def _process(pool: ServerPool, together: asyncio.Barrier | None = None) -> str:
+    async with pool.lease() as server:
+        if together is not None:
+            await together.wait()
+        return (await server.call("number", {})).text
+
+
+async def test_servers_that_only_read_are_shared_and_others_are_not() -> None:
+    async with await _pool("ends", ("number",)) as shared:
+        assert shared.is_shared
+        assert len({await _process(shared), await _process(shared)}) == 1
+    async with await _pool("ends", ("number",), isolation="per_rollout") as separate:
+        together = asyncio.Barrier(2)
+        assert len(set(await asyncio.gather(_process(separate, together), _process(separate, together)))) == 2
+    assert not (await _pool("writes", ("create_note",))).is_shared
+    assert (await _pool("writes", ("create_note",), isolation="shared")).is_shared
+
+
+async def test_waiting_for_a_free_place_ends() -> None:
+    async with await _pool("ends", ("number",), isolation="per_rollout", max_servers=1, wait_timeout_seconds=0.2) as pool, pool.lease():
+        with pytest.raises(WaitTimeoutError, match="no MCP server became free"):
+            await _process(pool)
+
+
+async def test_a_server_that_cannot_start_fails_the_lease() -> None:
+    target = McpTarget(command=(sys.executable, "-c", "raise SystemExit('no licence')"))
+    async with ServerPool(target, []) as pool:
+        with pytest.raises(McpError, match="no licence"):
+            async with pool.lease():
+                pass
+
+
+def test_a_pool_at_a_url_is_shared_and_warns_of_tools_that_write() -> None:
+    from journeyman.scenarios.tools import describe_tool
+
+    writes = describe_tool("write", "", None, (False, True))
+    pool = ServerPool(McpTarget(url="http://127.0.0.1:1/mcp"), [writes])
+    assert pool.is_shared
+    assert pool.warning is not None
+    with pytest.raises(SettingError):
+        ServerPool(McpTarget(url="http://127.0.0.1:1/mcp"), [writes], isolation="per_rollout")
+
+
+async def test_a_prompt_that_no_longer_fits_ends_the_rollout_as_a_context_failure(pool: ServerPool) -> None:
+    from openai import BadRequestError, DefaultHttpxClient
+
+    from journeyman.errors import ContextLengthError
+
+    request = DefaultHttpxClient().build_request("POST", "http://x")
+    response: Any = SimpleNamespace(status_code=400, request=request, headers={})
+    refusal = BadRequestError("too long", response=response, body={"code": "context_length_exceeded"})
+
+    class Full(ScriptedRun):
+        async def _create(self, **request: Any) -> Any:
+            raise refusal
+
+    with pytest.raises(ContextLengthError, match="no longer fits"):
+        await ToolLoop(pool)(SCENARIO, Full())

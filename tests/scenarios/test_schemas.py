@@ -1,0 +1,51 @@
+"""Cleaning schemas and checking arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+from journeyman.scenarios.schemas import SchemaFaultError, argument_faults, clean_schema
+
+
+def test_titles_of_schemas_go_and_a_property_called_title_stays() -> None:
+    given = {"type": "object", "title": "T", "properties": {"title": {"type": "string", "title": "Title"}}}
+    assert clean_schema(given) == {"type": "object", "properties": {"title": {"type": "string"}}}
+
+
+def test_an_optional_value_is_its_own_schema() -> None:
+    given = {"type": "object", "properties": {"a": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None}}}
+    assert clean_schema(given)["properties"]["a"] == {"type": "integer"}
+
+
+def test_a_schema_that_contains_itself_ends() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
+    cleaned = clean_schema({"type": "object", "properties": {"first": {"$ref": "#/$defs/Node"}}, "$defs": {"Node": node}})
+    assert cleaned["properties"]["first"]["properties"]["next"] == {}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        [],
+        {"type": "string"},
+        {"type": "object", "properties": {"a": {"type": "nothing"}}},
+        {"type": "object", "properties": {}, "required": ["a"]},
+        {"type": "object", "properties": {"a": {"$ref": "other.json#/x"}}},
+    ],
+)
+def test_what_is_no_object_schema_is_refused(schema: object) -> None:
+    with pytest.raises(SchemaFaultError):
+        clean_schema(schema)
+
+
+def test_no_schema_means_no_arguments() -> None:
+    assert clean_schema(None)["properties"] == {}
+
+
+def test_faults_name_the_argument() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    assert argument_faults(schema, {"a": 1}) == []
+    assert "'a' is a required property" in argument_faults(schema, {})[0]
+    assert argument_faults(schema, {"a": "x"})[0].startswith("a: ")
+    assert argument_faults(schema, {"a": 1, "b": 2}) == ["unknown argument 'b'"]
+    assert argument_faults(schema, [1])
