@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from journeyman.scenarios.pools import make_pools, schema_values, value_maker
-from journeyman.scenarios.proposals import CompletionProposer, recombine
+from journeyman.scenarios.proposals import CompletionProposer, recombine, vary_numbers
 from journeyman.scenarios.split import split_values
 from journeyman.scenarios.tools import McpTool, describe_tool, looks_read_only, model_name
 
@@ -80,6 +80,12 @@ def test_parts_of_values_are_joined_anew() -> None:
     assert "Europe/Rome" in joined
     assert not set(joined) & set(good)
     assert recombine(["Oslo", "Rome", "Lagos"], [], 100) == []
+
+
+def test_numbers_in_values_are_varied_but_not_in_powers_of_powers() -> None:
+    varied = vary_numbers(["3 + 40", "2**2**2", "Rome"], random.Random(0), 20)
+    assert len(varied) == 20
+    assert all(re.fullmatch(r"\d{1,2} \+ \d{2,3}", value) for value in varied)
 
 
 class _Scripted(CompletionProposer):

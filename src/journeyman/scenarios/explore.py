@@ -17,7 +17,7 @@ from journeyman.errors import McpError
 from journeyman.observe.progress import Progress
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.pools import Pool, Slot, canonical, make_pools
-from journeyman.scenarios.proposals import Proposer, recombine
+from journeyman.scenarios.proposals import Proposer, recombine, vary_numbers
 from journeyman.scenarios.results import looks_like_error, texts_in
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import split_identifier
@@ -208,6 +208,9 @@ class Explorer:
             pool.offer(values)
             await self._probe(pool)
             self.progress.advance(1, values=float(len(pool.good)))
+        if len(pool.good) < wanted:
+            pool.offer(vary_numbers([str(value) for value in pool.good], self.rng, 2 * wanted))
+            await self._probe(pool)
         if len(pool.good) < wanted:
             await self._recombine(pool)
 

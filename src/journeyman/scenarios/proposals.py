@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SEPARATORS = "/:-+* ,.(_"
 _HEAD = re.compile(r"^(.{1,30}?[" + re.escape(SEPARATORS) + "])")
 _MAX_VALUE_CHARS = 60
+_EASY = 0.5
+_RUN = re.compile(r"([^\w\s])\1{2,}")
+_NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?![\d.])")
 
 
 class Proposer(Protocol):
@@ -47,6 +50,7 @@ class _Memory:
     last: tuple[str, tuple[str, ...]] = ("", ())
     tokens: int = 0
     rounds: int = 0
+    valid_share: float = 0.0
 
 
 class CompletionProposer:
@@ -99,10 +103,12 @@ class CompletionProposer:
         # A piece that was finished before would be finished the same way again.
         heads = [start for piece in _distinct(pieces) if (start := head + piece) not in memory.started][:count]
         memory.started.update(heads)
+        # Where most values are valid, knowledge is not what is short but variety.
+        temperature = 1.0 if memory.valid_share > _EASY else 0.3
         # Finishing one piece is one short request; the server batches them.
         async with asyncio.TaskGroup() as tasks:
             ends = [
-                tasks.create_task(self._complete(memory, text + start, n=1, max_tokens=14, temperature=0.3, keep_whole=True))
+                tasks.create_task(self._complete(memory, text + start, n=1, max_tokens=14, temperature=temperature, keep_whole=True))
                 for start in heads
             ]
         values = [start + end for start, task in zip(heads, ends, strict=True) for end in task.result()]
@@ -124,7 +130,9 @@ class CompletionProposer:
 
         def promise(head: str) -> float:
             prior = 4 if head in proven or not head else 2
-            return (memory.found[head] + prior) / (memory.spent[head] + 60) * self._rng.uniform(0.7, 1.3)
+            share = sum(value.startswith(head) for value in known) / max(len(known), 1) if head else 0.0
+            variety = 1 / (1 + 6 * share) if memory.valid_share > _EASY else 1.0
+            return variety * (memory.found[head] + prior) / (memory.spent[head] + 60) * self._rng.uniform(0.7, 1.3)
 
         return max(candidates, key=promise)
 
@@ -170,7 +178,10 @@ class CompletionProposer:
 def _learn(memory: _Memory, known: Sequence[str]) -> None:
     """Credit the last round's head with those of its values that work."""
     head, values = memory.last
-    memory.found[head] += len(set(values) & set(known))
+    num_valid = len(set(values) & set(known))
+    memory.found[head] += num_valid
+    if values:
+        memory.valid_share = num_valid / len(values)
     memory.last = (head, ())
 
 
@@ -196,7 +207,28 @@ def _distinct(pieces: Sequence[str]) -> list[str]:
 
 
 def _is_usable(value: str) -> bool:
-    return 0 < len(value) <= _MAX_VALUE_CHARS and not set(value) & set("\n\t\"'<>{}#\\`|;") and not value.endswith(tuple("+-*/,(:"))
+    if not 0 < len(value) <= _MAX_VALUE_CHARS or _RUN.search(value):
+        return False
+    return not set(value) & set("\n\t\"'<>{}#\\`|;") and not value.endswith(tuple("+-*/,(:"))
+
+
+def vary_numbers(good: Sequence[str], rng: random.Random, limit: int) -> list[str]:
+    """Values that work with other numbers in them, as many digits or one more. Costs no tokens, only calls."""
+    # Powers of powers can keep a server busy for ever.
+    forms = [value for value in good if _NUMBER.search(value) and len(re.findall(r"\*\*|\^", value)) < 2]
+    found: dict[str, None] = {}
+    for _ in range(3 * limit):
+        if not forms or len(found) >= limit:
+            break
+        value = _NUMBER.sub(lambda match: str(_number_like(match.group(), rng)), rng.choice(forms))
+        if value not in good:
+            found[value] = None
+    return list(found)
+
+
+def _number_like(digits: str, rng: random.Random) -> int:
+    size = len(digits) + (len(digits) < 3 and rng.random() < 0.5)
+    return rng.randrange(10 ** (size - 1), 10**size)
 
 
 def recombine(good: Sequence[str], tried: Sequence[str], limit: int) -> list[str]:
@@ -218,4 +250,4 @@ def recombine(good: Sequence[str], tried: Sequence[str], limit: int) -> list[str
     likely = [head for head, count in heads.most_common(10) if head and count >= 3]
     # Tail by tail, so that a limit leaves every head its share.
     joined = (f"{head}{separator}{tail}" for tail in tails if tail for head in likely)
-    return [value for value in dict.fromkeys(joined) if value not in known][:limit]
+    return [value for value in dict.fromkeys(joined) if value not in known and _is_usable(value)][:limit]
