@@ -31,7 +31,7 @@ def choose_precision(wanted: str = "auto", device: str = "cpu") -> Precision:
 
 def _has_fast_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         flags = Path("/proc/cpuinfo").read_text() if device == "cpu" else ""
     except OSError:

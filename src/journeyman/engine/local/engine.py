@@ -71,8 +71,9 @@ class LocalEngine:
             Worker(variants, shape, context_length=length, max_rows=max_rows, cache_bytes=int(cache_gigabytes * 2**30), decode=decode)
             for _ in range(count)
         ]
-        info = EngineInfo(base.name, where, chosen, length, module.config.vocab_size, count)  # type: ignore[union-attr, arg-type]
-        return cls(info, variants, workers, GrammarCompiler(tokenizer, module.config.vocab_size))  # type: ignore[union-attr]
+        vocabulary_size = int(module.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        info = EngineInfo(base.name, where, chosen, length, vocabulary_size, count)
+        return cls(info, variants, workers, GrammarCompiler(tokenizer, vocabulary_size))
 
     @property
     def info(self) -> EngineInfo:
