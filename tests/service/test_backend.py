@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ from tests.service.house import CREATE, House, finish, read_adapter, scored_grou
 
 from journeyman.errors import NotFoundError, SettingError, StoreError
 from journeyman.store import Store
+from journeyman.store.layout import HomeFolder
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import (
     CreateModel,
@@ -120,7 +123,8 @@ class TestResume:
         assert (await second.create_model(CREATE)).step == 1
         status = second.jobs.get(job.id)
         assert (status.state, status.error_code) == ("failed", "interrupted")
-        again = await finish(second, second.train("m", GrpoJob(groups=(group,)), "k"))
+        other = await scored_group(second, 0.0, 1.0)  # a run that goes on has attempted its scenarios anew
+        again = await finish(second, second.train("m", GrpoJob(groups=(other,)), "k"))
         assert again.result is not None
         assert again.result.step == 2
 
@@ -132,8 +136,12 @@ class TestResume:
         with Store.open(house.home) as store:  # as if killed before the version and the job's end were recorded
             store.models.orphan_adapters("r", "m", after_step=0)
             store.jobs.set_status(JobStatus(id=done.id, state="running"))
+        with contextlib.closing(sqlite3.connect(HomeFolder(house.home).database, isolation_level=None)) as database:
+            database.execute("DELETE FROM steps")
         second = house.start()
         assert (await second.create_model(CREATE)).adapter == "m@1"
+        (row,) = second.store.runs.steps("r", "train")
+        assert (row.step, row.metrics["train/num_groups"]) == (1, 1.0)
         settled = second.jobs.get(done.id)
         assert settled.state == "done"
         assert settled.result is not None

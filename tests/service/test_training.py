@@ -230,6 +230,14 @@ class TestJobs:
         with pytest.raises(SettingError, match="came with another training job"):
             backend.train("m", GrpoJob(groups=(), settings=Grpo(updates=2)), "k")
 
+    async def test_the_key_of_a_failed_job_is_free_again(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        house.trainer.fail_with = MemoryError("no memory")
+        assert (await train_once(backend, key="k")).state == "failed"
+        assert (await train_once(backend, key="k")).state == "done"
+        assert house.trainer.step == 1
+
     async def test_jobs_of_a_model_run_one_after_the_other_and_report_progress(self, house: House) -> None:
         backend = house.start()
         await backend.create_model(CREATE)

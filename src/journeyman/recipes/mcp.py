@@ -164,7 +164,7 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
     """GRPO steps until `settings.steps` are made."""
     settings = session.settings
     made = session.store.runs.steps(session.run, "train")
-    position = int(sum(row.metrics.get("rollout/num_groups", 0.0) for row in made))
+    position = int(sum(row.metrics.get("train/num_groups", 0.0) for row in made))
     empty = 0
     session.store.runs.update(session.run, phase="train")
     session.progress.phase(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
-from journeyman.types.runs import CreateRun, RunInfo
+from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,
@@ -247,6 +248,10 @@ class Backend:
         for job in self.store.jobs.unfinished(model.row.run, model.name):
             if newest is not None and newest.memo.get("job") == job.status.id:
                 status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(model, newest))
+                # The kill may have come before the step's row: whoever counts rows must find every step that was made.
+                phase, metrics = "warmup" if job.kind == "sft" else "train", newest.memo.get("metrics", {})
+                step = StepMetrics(run=job.run, phase=phase, step=newest.step, time=time.time(), metrics=metrics)
+                self.store.runs.add_step(step)
             else:
                 error = "the server stopped before this job ended; nothing of it was kept"
                 status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)

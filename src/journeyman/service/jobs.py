@@ -40,18 +40,19 @@ class Jobs:
         self._live: dict[str, JobStatus] = {}
 
     def submit(self, request: JobRequest, work: Work) -> JobStatus:
-        """Queue a job, or find the one that came with the same key before.
+        """Queue a job, or find the one that came with the same key before. The key of a job that failed is free again.
 
         Raises SettingError when the key came with another body.
         """
         if request.key is not None:
             known = self._table.find(request.run, request.model, request.key)
-            if known is not None and known.body_hash != request.body_hash:
-                raise SettingError(
-                    f"the idempotency key {request.key!r} came with another training job before",
-                    hint="give every job a key of its own, and repeat a job only unchanged",
-                )
-            if known is not None and known.status.error_code != INTERRUPTED:
+            # Nothing of a failed or interrupted job was kept, so a run that goes on may train something else in its place.
+            if known is not None and known.status.state != "failed":
+                if known.body_hash != request.body_hash:
+                    raise SettingError(
+                        f"the idempotency key {request.key!r} came with another training job before",
+                        hint="give every job a key of its own, and repeat a job only unchanged",
+                    )
                 return self._live.get(known.status.id, known.status)
         status = JobStatus(id=f"job_{uuid.uuid4().hex[:16]}", state="queued")
         self._table.add(JobRow(request.run, request.model, request.kind, request.key, request.body_hash, status))

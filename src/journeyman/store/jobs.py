@@ -36,7 +36,7 @@ class JobTable:
         self._database = database
 
     def add(self, row: JobRow) -> None:
-        """Record a new job. A job under the same key that a stopped server left unfinished makes room for it."""
+        """Record a new job. A job under the same key that failed makes room for it."""
         now = time.time()
         with self._database.write() as connection:
             if row.key is not None:
@@ -45,7 +45,7 @@ class JobTable:
                         JOBS.c.run == row.run,
                         JOBS.c.model == row.model,
                         JOBS.c.key == row.key,
-                        JOBS.c.error_code == INTERRUPTED,
+                        JOBS.c.state == "failed",
                     )
                 )
             connection.execute(
