@@ -69,3 +69,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) ->
     LlamaForCausalLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sharp_model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A tiny random model with large weights: its predictions are far from uniform, so numeric comparisons mean something."""
+    from tests.tiny import build_model
+
+    return build_model(tmp_path_factory.mktemp("sharp-model"), tiny_tokenizer)

@@ -1,0 +1,107 @@
+"""Advantages keep what the estimator promises to keep, and a group that teaches nothing is no group of zeros."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journeyman.trainer.advantages import compute_advantages
+from journeyman.types.settings import Advantage
+
+KINDS: tuple[Advantage, ...] = ("zscore", "mean", "rank")
+# Rewards on a grid: equal or clearly apart, so that a property does not fail on rounding.
+rewards_lists = st.lists(st.integers(-50, 50).map(lambda value: value / 10), min_size=2, max_size=12).filter(lambda r: max(r) > min(r))
+
+
+def computed(rewards: list[float | None] | list[float], kind: Advantage) -> list[float]:
+    advantages = compute_advantages(rewards, kind)
+    assert advantages is not None
+    return advantages
+
+
+@pytest.mark.parametrize(
+    ("rewards", "zscore", "rank"),
+    [
+        ([0.9, 0.7, 0.3, 0.1], [1.265, 0.632, -0.632, -1.265], [1, 0.333, -0.333, -1]),
+        ([0.729, 0.343, 0.027, 0.001], [1.541, 0.231, -0.842, -0.930], [1, 0.333, -0.333, -1]),
+        ([0.90, 0.90, 0.90, 0.91], [-0.577, -0.577, -0.577, 1.732], [-0.333, -0.333, -0.333, 1]),
+        ([0.1, 0.1, 0.1, 0.9], [-0.577, -0.577, -0.577, 1.732], [-0.333, -0.333, -0.333, 1]),
+        ([0.2, 0.6, 0.6, 0.9], [-1.508, 0.101, 0.101, 1.307], [-1, 0, 0, 1]),
+    ],
+)
+def test_known_groups_get_their_known_advantages(rewards: list[float], zscore: list[float], rank: list[float]) -> None:
+    assert computed(rewards, "zscore") == pytest.approx(zscore, abs=6e-4)
+    assert computed(rewards, "rank") == pytest.approx(rank, abs=6e-4)
+
+
+@pytest.mark.parametrize("num_correct", [1, 2, 4, 7])
+def test_binary_rewards_weigh_the_rare_outcome_more(num_correct: int) -> None:
+    advantages = computed([1.0] * num_correct + [0.0] * (8 - num_correct), "zscore")
+    assert advantages[0] == pytest.approx(math.sqrt((8 - num_correct) / num_correct), abs=1e-4)
+    assert advantages[-1] == pytest.approx(-math.sqrt(num_correct / (8 - num_correct)), abs=1e-4)
+
+
+@given(rewards_lists, st.integers(1, 40), st.integers(-20, 20))
+def test_zscores_do_not_change_under_a_rising_straight_line(rewards: list[float], slope: int, shift: int) -> None:
+    moved = [slope * reward + shift for reward in rewards]
+    assert computed(moved, "zscore") == pytest.approx(computed(rewards, "zscore"), abs=1e-3)
+
+
+@given(rewards_lists, st.integers(-20, 20))
+def test_centred_rewards_do_not_change_under_a_shift_and_keep_the_scale(rewards: list[float], shift: int) -> None:
+    expected = computed(rewards, "mean")
+    assert computed([reward + shift for reward in rewards], "mean") == pytest.approx(expected, abs=1e-9)
+    assert computed([3 * reward for reward in rewards], "mean") == pytest.approx([3 * value for value in expected], abs=1e-9)
+
+
+@given(rewards_lists)
+def test_ranks_do_not_change_under_any_rising_map(rewards: list[float]) -> None:
+    assert computed([math.exp(reward) for reward in rewards], "rank") == computed(rewards, "rank")
+
+
+@given(rewards_lists)
+def test_ranks_span_at_most_minus_one_to_one_and_sum_to_zero(rewards: list[float]) -> None:
+    ranks = computed(rewards, "rank")
+    assert max(map(abs, ranks)) <= 1.0
+    assert sum(ranks) == pytest.approx(0.0, abs=1e-9)
+
+
+@given(rewards_lists, st.sampled_from(KINDS), st.randoms(use_true_random=False))
+def test_the_order_of_the_group_does_not_matter(rewards: list[float], kind: Advantage, shuffler: random.Random) -> None:
+    order = list(range(len(rewards)))
+    shuffler.shuffle(order)
+    expected = computed(rewards, kind)
+    assert computed([rewards[index] for index in order], kind) == pytest.approx([expected[index] for index in order], abs=1e-9)
+
+
+@given(rewards_lists, st.sampled_from(KINDS))
+def test_equal_rewards_get_equal_advantages_and_better_ones_more(rewards: list[float], kind: Advantage) -> None:
+    advantages = computed(rewards, kind)
+    for left, left_advantage in zip(rewards, advantages, strict=True):
+        for right, right_advantage in zip(rewards, advantages, strict=True):
+            assert (left > right) == (left_advantage > right_advantage)
+
+
+@given(rewards_lists, st.sampled_from(KINDS), st.sampled_from([None, math.nan]), st.integers(0, 12))
+def test_a_missing_reward_gets_zero_and_does_not_touch_the_others(
+    rewards: list[float], kind: Advantage, missing: float | None, place: int
+) -> None:
+    place = min(place, len(rewards))
+    with_missing = computed([*rewards[:place], missing, *rewards[place:]], kind)
+    assert with_missing[place] == 0.0
+    assert with_missing[:place] + with_missing[place + 1 :] == computed(rewards, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rewards", [[], [1.0], [None, math.nan], [1.0, None], [0.5, 0.5, 0.5], [0.5, 0.5009]])
+def test_a_group_without_spread_has_no_advantages(rewards: list[float | None], kind: Advantage) -> None:
+    assert compute_advantages(rewards, kind, min_spread=1e-3) is None
+
+
+def test_the_spread_that_counts_is_a_setting() -> None:
+    assert compute_advantages([0.50, 0.54], "zscore", min_spread=0.05) is None
+    assert compute_advantages([0.50, 0.56], "zscore", min_spread=0.05) is not None

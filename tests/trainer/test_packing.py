@@ -1,0 +1,122 @@
+"""A packed tree holds every prefix once, each token at its depth, and every loss term of every sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.types.samples import TrainSample
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> list[TrainSample]:
+    """Sequences over three tokens, many of which grow out of one another, with any tokens sampled."""
+    token = st.integers(0, 2)
+    sequences: list[list[int]] = []
+    for _ in range(draw(st.integers(1, 6))):
+        parent = draw(st.sampled_from(sequences)) if sequences else []
+        kept = draw(st.integers(0, len(parent)))
+        sequences.append(parent[:kept] + draw(st.lists(token, min_size=0 if kept else 1, max_size=6)))
+    samples = []
+    for number, ids in enumerate(sequences):
+        sampled = draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+        logprobs = tuple(-0.01 * (100 * number + index) for index in range(len(ids)))
+        samples.append(TrainSample(tuple(ids), tuple(sampled), logprobs, float(number)))
+    return samples
+
+
+def prefix_of_each_token(tree: PackedTree) -> list[tuple[int, ...]]:
+    """The token ids on the way from the root to each flat position, that position included."""
+    out: list[tuple[int, ...]] = []
+    for number, node in enumerate(tree.nodes):
+        above = [token for index in tree.path(number) for token in tree.token_ids[tree.nodes[index].start : tree.nodes[index].end]]
+        out.extend((*above, *tree.token_ids[node.start : end + 1]) for end in range(node.start, node.end))
+    return out
+
+
+def prefixes_of(samples: list[TrainSample]) -> set[tuple[int, ...]]:
+    return {sample.token_ids[:end] for sample in samples for end in range(1, len(sample.token_ids) + 1)}
+
+
+def terms_of(samples: list[TrainSample]) -> Counter[tuple[tuple[int, ...], float, float]]:
+    """(prefix up to and with the sampled token, old log-probability, advantage) of every trainable token."""
+    return Counter(
+        (sample.token_ids[: index + 1], sample.logprobs[index], sample.advantage)
+        for sample in samples
+        for index in range(1, len(sample.token_ids))
+        if sample.is_sampled[index]
+    )
+
+
+def terms_in(tree: PackedTree) -> Counter[tuple[tuple[int, ...], float, float]]:
+    prefixes = prefix_of_each_token(tree)
+    return Counter(
+        ((*prefixes[tree.predictors[term.scored]], tree.targets[term.scored]), term.old_logprob, term.advantage) for term in tree.terms
+    )
+
+
+@given(groups())
+def test_every_distinct_prefix_is_computed_exactly_once(samples: list[TrainSample]) -> None:
+    tree = pack(samples)
+    prefixes = prefix_of_each_token(tree)
+    assert len(prefixes) == len(tree.token_ids)
+    assert Counter(prefixes) == Counter(prefixes_of(samples))
+    assert tree.num_unpacked_tokens == sum(len(sample.token_ids) for sample in samples)
+
+
+@given(groups())
+def test_a_token_stands_at_its_depth(samples: list[TrainSample]) -> None:
+    tree = pack(samples)
+    assert list(tree.positions) == [len(prefix) - 1 for prefix in prefix_of_each_token(tree)]
+
+
+@given(groups())
+def test_nodes_tile_the_row_and_parents_come_first(samples: list[TrainSample]) -> None:
+    tree = pack(samples)
+    assert [node.start for node in tree.nodes[1:]] == [node.end for node in tree.nodes[:-1]]
+    for number, node in enumerate(tree.nodes):
+        path = tree.path(number)
+        assert all(index < number for index in path)
+        assert node.depth == sum(tree.nodes[index].end - tree.nodes[index].start for index in path)
+        assert (path[-1] if path else -1) == node.parent
+
+
+@given(groups())
+def test_each_sampled_token_is_a_term_predicted_by_what_stands_before_it(samples: list[TrainSample]) -> None:
+    tree = pack(samples)
+    assert terms_in(tree) == terms_of(samples)
+    assert len(set(zip(tree.predictors, tree.targets, strict=True))) == len(tree.targets), "no log-probability is computed twice"
+    assert [term.sample for term in tree.terms] == sorted(term.sample for term in tree.terms)
+
+
+@given(groups(), st.integers(1, 40))
+def test_splitting_into_micro_batches_keeps_every_term_and_the_limit(samples: list[TrainSample], max_tokens: int) -> None:
+    trees = micro_batches([samples, samples[:1]], max_tokens)
+    total: Counter[tuple[tuple[int, ...], float, float]] = Counter()
+    for tree in trees:
+        total += terms_in(tree)
+        is_single = len({term.sample for term in tree.terms}) <= 1
+        assert len(tree.token_ids) <= max_tokens or is_single
+    assert total == terms_of(samples) + terms_of(samples[:1])
+
+
+def test_a_group_is_packed_whole_when_it_fits() -> None:
+    prompt = tuple(range(10))
+    samples = [TrainSample((*prompt, 50 + n), (False,) * 10 + (True,), (0.0,) * 11, 1.0) for n in range(4)]
+    assert [len(tree.token_ids) for tree in micro_batches([samples], 14)] == [14]
+    assert [len(tree.token_ids) for tree in micro_batches([samples], 13)] == [13, 11]
+    assert micro_batches([[], []], 13) == []
+
+
+def test_the_first_token_of_a_sequence_is_never_a_term() -> None:
+    tree = pack([TrainSample((5, 6), (True, True), (-1.0, -2.0), 1.0)])
+    assert [(tree.predictors, tree.targets, len(tree.terms))] == [((0,), (6,), 1)]
+
+
+def test_a_sample_of_uneven_parts_is_refused() -> None:
+    with pytest.raises(ValueError, match="length"):
+        TrainSample((1, 2), (True,), (0.0, 0.0), 1.0)
