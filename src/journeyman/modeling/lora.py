@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,6 +27,7 @@ from journeyman.types.settings import LoraSettings
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
+_FOREIGN_SETTINGS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "layer_replication")
 
 
 def add_lora(module: nn.Module, settings: LoraSettings) -> PeftModel:
@@ -92,10 +94,23 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
         raise AdapterError(
             f"the adapter in {folder} cannot be read: {error}", hint="give a folder written by Journeyman or PEFT"
         ) from error
-    if config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
-        raise AdapterError(f"the adapter in {folder} uses DoRA, biases or modules_to_save", hint="only plain LoRA adapters are served")
+    _require_plain_lora(config, tensors, folder)
     rank = config["r"] ** 0.5 if config.get("use_rslora") else config["r"]
     return tensors, float(config["lora_alpha"]) / float(rank)
+
+
+def _require_plain_lora(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """What we would silently get wrong is refused: other methods, scalings that differ by layer, halves of a pair."""
+    foreign = [key for key in _FOREIGN_SETTINGS if config.get(key)]
+    if config.get("peft_type", "LORA") != "LORA":
+        foreign.append(f"peft_type {config['peft_type']}")
+    if config.get("bias", "none") != "none":
+        foreign.append(f"bias {config['bias']}")
+    layers = {name.rsplit(".lora_", 1)[0] for name in tensors}
+    if tensors.keys() != {f"{layer}.lora_{half}.weight" for layer in layers for half in "AB"}:
+        foreign.append("tensors that are no pairs of lora_A and lora_B")
+    if foreign:
+        raise AdapterError(f"the adapter in {folder} uses {', '.join(foreign)}", hint="only plain LoRA adapters are served")
 
 
 def load_adapter(model: PeftModel, folder: Path) -> str:
