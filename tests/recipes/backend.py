@@ -1,0 +1,120 @@
+"""A backend with the fake engine and trainer, for recipes: its script plays a model that doubles numbers, right or wrong as it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.service.fakes import FakeTrainer
+
+from journeyman.chat.renderer import Renderer
+from journeyman.engine.fake import FakeEngine
+from journeyman.service.backend import Backend
+from journeyman.store import Store
+from journeyman.trainer.base import OnProgress
+from journeyman.types.samples import TrainSample
+from journeyman.types.settings import Grpo
+from journeyman.types.training import CreateModel
+
+CONTEXT_LENGTH = 8192
+PROBE = "What can you do?"
+"""The prompt that the service tries a new version with."""
+
+Talent = Callable[[str, int], bool]
+"""Whether the attempt of that number at a task (from 0) is a right one."""
+
+
+def never(task: str, number: int) -> bool:
+    return False
+
+
+def always(task: str, number: int) -> bool:
+    return True
+
+
+def every_second(task: str, number: int) -> bool:
+    """Of two attempts at a task the later one: groups have spread, and what is evaluated second beats what is evaluated first."""
+    return number % 2 == 1
+
+
+class InterruptibleTrainer(FakeTrainer):
+    """At step `stop_at` it calls `stop` and goes on computing until it is told to drop the step."""
+
+    stop_at: int | None = None
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def policy_step(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+        if self.step == self.stop_at:
+            self._stop()
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                on_progress(0.1)
+        return super().policy_step(groups, settings, on_progress)
+
+
+class FakeModel:
+    """What a recipe loads: `open` stands in for `journeyman.local.open_backend`.
+
+    A right attempt calls the tool for every number of its task and then says the results; a wrong one is prose.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.is_right: Talent = every_second
+        self.stop_at: int | None = None
+        self.stop: Callable[[], object] = lambda: None
+        self.trainers: list[InterruptibleTrainer] = []
+        self._engines: list[FakeEngine] = []
+        self._tokenizer = tokenizer
+        self._attempts: Counter[str] = Counter()
+
+    def open(self, base: str, *, home: Path, num_workers: int | None = None, note: object = None) -> Backend:
+        engine = FakeEngine(self._reply, self._tokenizer, context_length=CONTEXT_LENGTH, base=base)
+        self._engines.append(engine)
+        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), self._trainer)
+
+    def forget(self) -> None:
+        """Begin anew, as in another process."""
+        self._engines.clear()
+        self._attempts.clear()
+
+    def tasks(self) -> dict[str | None, set[str]]:
+        """The tasks that were attempted, for each version of the model (None: the base)."""
+        found = defaultdict(set)
+        for engine in self._engines:
+            for request in engine.requests:
+                task = _task(self._tokenizer.decode(list(request.prompt_ids)))
+                if task != PROBE:
+                    found[request.adapter].add(task)
+        return dict(found)
+
+    def _reply(self, prompt: str) -> str:
+        results = re.findall(r'"twice": (\d+)', prompt.partition("<|im_start|>user")[2])
+        if results:
+            return f"Twice that is {' and '.join(results)}."
+        task = _task(prompt)
+        self._attempts[task] += 1
+        if not self.is_right(task, self._attempts[task] - 1):
+            return "I would rather talk about the weather."
+        return "\n".join(_call(int(number)) for number in re.findall(r"\d+", task))
+
+    def _trainer(self, request: CreateModel) -> InterruptibleTrainer:
+        trainer = InterruptibleTrainer(lambda: self.stop())
+        trainer.stop_at = self.stop_at
+        self.trainers.append(trainer)
+        return trainer
+
+
+def _task(prompt: str) -> str:
+    return prompt.partition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+
+
+def _call(number: int) -> str:
+    return f"<tool_call>\n{json.dumps({'name': 'double', 'arguments': {'number': number}})}\n</tool_call>"

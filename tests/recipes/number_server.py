@@ -1,0 +1,21 @@
+"""An MCP server that doubles numbers: tasks that a script can answer without a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mcp.server import MCPServer
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+server = MCPServer("numbers")
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def double(number: Annotated[int, Field(ge=10, le=99, description="A number")]) -> dict[str, int]:
+    """Double a number."""
+    return {"number": number, "twice": 2 * number}
+
+
+if __name__ == "__main__":
+    server.run()

@@ -1,0 +1,164 @@
+"""The MCP recipe from scenarios to report, on a real server process and with a fake model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from tests.recipes.backend import FakeModel, Talent, always, never
+from tests.recipes.conftest import RecordingProgress
+
+from journeyman.client.iterate import iterate
+from journeyman.errors import NotFoundError, NothingToLearnError
+from journeyman.observe.progress import SilentProgress
+from journeyman.recipes.mcp import evaluate, new_run_id, slug, train
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.scenarios.scenario_set import ScenarioSet
+from journeyman.scenarios.target import McpTarget
+from journeyman.store import Store
+from journeyman.types.runs import RunInfo, StepMetrics
+
+
+def steps_of(home: Path, run: str, phase: str | None = "train") -> tuple[StepMetrics, ...]:
+    with Store.open(home) as store:
+        return store.runs.steps(run, phase)
+
+
+def only_run(home: Path) -> RunInfo:
+    with Store.open(home) as store:
+        (info,) = store.runs.list()
+        return info
+
+
+class TestReport:
+    async def test_a_run_ends_with_the_paired_counts_what_it_cost_and_how_to_serve_it(
+        self, model: FakeModel, settings: McpTrain, tmp_path: Path
+    ) -> None:
+        progress = RecordingProgress()
+        report = await train(settings, progress, home=tmp_path)
+        assert [step.step for step in report.steps if step.phase == "train"] == [1, 2]
+        (evaluation,) = report.evaluations
+        assert [variant.name for variant in evaluation.variants] == ["base", "trained"]
+        success = evaluation.comparison("base", "trained").success
+        assert (success.num_items, success.won, success.lost, success.both, success.neither) == (4, 4, 0, 0, 0)
+        assert success.difference.mean == 1.0
+        assert 0.0 < success.difference.low < success.difference.high <= 1.0
+        costs = {phase.name: phase for phase in report.phases}
+        assert costs["attempts, 2 steps"].sampled_tokens > 0
+        assert costs["updates, 2 steps"].trained_tokens > 0
+        assert report.adapter == str(tmp_path / "runs" / report.run / "adapters" / "number-py@2")
+        assert shlex.split(report.serve_command or "") == ["journeyman", "serve", "--run", report.run, "--home", str(tmp_path)]
+        words = shlex.split(report.curl or "")
+        body = json.loads(words[-1])
+        assert words[2] == "http://127.0.0.1:8100/v1/chat/completions"
+        assert (body["model"], body["tools"][0]["function"]["name"]) == ("number-py", "double")
+        assert only_run(tmp_path).state == "done"
+        assert {path.name for path in (tmp_path / "runs" / report.run / "report").iterdir()} >= {"report.html", "report.json", "report.md"}
+        assert any(note.startswith("judge evidence: ") for note in progress.notes)
+        assert progress.steps == [1, 2]
+
+    async def test_the_warm_start_ends_when_groups_have_spread_and_is_a_variant_of_its_own(
+        self, model: FakeModel, settings: McpTrain, tmp_path: Path
+    ) -> None:
+        model.is_right = lambda task, number: model.trainers[-1].step > 1 and number % 2 == 1
+        warm = settings.warm_start.model_copy(update={"max_updates": 30, "updates_per_probe": 2})
+        report = await train(settings.model_copy(update={"warm_start": warm}), SilentProgress(), home=tmp_path)
+        assert [(step.phase, step.step) for step in report.steps] == [("warmup", 1), ("warmup", 2), ("train", 3), ("train", 4)]
+        assert [one.model for one in report.evaluations[0].variants] == ["base", "number-py@2", "number-py@4"]
+        assert [one.name for one in report.evaluations[0].variants] == ["base", "warm", "trained"]
+        assert len(model.trainers[-1].seen[0][0]) == 2 * warm.sft.batch_size
+
+    async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
+        run = (await train(settings, SilentProgress(), home=tmp_path)).run
+        report = await evaluate(run, home=tmp_path, progress=SilentProgress(), attempts=2, limit=3)
+        shown = [(one.sampling, one.group_size, one.num_scenarios, len(one.variants)) for one in report.evaluations]
+        assert shown == [("greedy", 1, 3, 2), ("sampled", 2, 3, 2)]
+        assert len(model.trainers) == 1
+        with Store.open(tmp_path) as store:
+            store.runs.create("empty", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
+        with pytest.raises(NotFoundError, match="no trained model yet"):
+            await evaluate("empty", home=tmp_path, progress=SilentProgress())
+
+
+class TestLearning:
+    @pytest.mark.parametrize(
+        ("talent", "share", "hint"), [(never, "0% of attempts", "more drills"), (always, "100% of attempts", "solves these tasks already")]
+    )
+    async def test_steps_without_any_spread_stop_the_run_and_say_why(
+        self, model: FakeModel, settings: McpTrain, tmp_path: Path, talent: Talent, share: str, hint: str
+    ) -> None:
+        model.is_right = talent
+        with pytest.raises(NothingToLearnError) as caught:
+            await train(settings.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
+        assert "nothing to learn from: in 2 steps" in caught.value.message
+        assert share in caught.value.message
+        assert hint in (caught.value.hint or "")
+        info = only_run(tmp_path)
+        assert (info.state, info.error) == ("failed", caught.value.message)
+        assert len(steps_of(tmp_path, info.id)) == 2
+
+    async def test_groups_without_spread_are_refilled_from_the_next_scenarios(
+        self, model: FakeModel, settings: McpTrain, tmp_path: Path
+    ) -> None:
+        refilled = settings.model_copy(update={"rollouts": settings.rollouts.model_copy(update={"max_refills": 1})})
+        run = (await train(refilled.model_copy(update={"steps": 0}), SilentProgress(), home=tmp_path)).run
+        made = ScenarioSet.load(tmp_path / "runs" / run / "scenarios").train
+        order = [batch[0].task for batch in iterate(made, groups_per_step=1, seed=settings.seed)]
+        model.is_right = lambda task, number: task not in order[:2] and number % 2 == 1
+        await train(refilled, SilentProgress(), home=tmp_path, resume=run)
+        first, second = steps_of(tmp_path, run)
+        assert (first.metrics["train/num_groups"], first.metrics["train/num_groups_without_spread"]) == (4.0, 2.0)
+        assert (second.metrics["train/num_groups"], second.metrics["train/num_groups_without_spread"]) == (2.0, 0.0)
+        assert model.tasks()["number-py@1"] == set(order[4:6])
+
+
+class TestResume:
+    async def test_a_run_stopped_inside_a_step_goes_on_as_if_it_had_not_been(
+        self, model: FakeModel, settings: McpTrain, tmp_path: Path
+    ) -> None:
+        four = settings.model_copy(update={"steps": 4})
+        whole = await train(four, SilentProgress(), home=tmp_path / "whole")
+        attempted = model.tasks()
+
+        model.stop_at = 2
+        model.forget()
+        task = asyncio.create_task(train(four, SilentProgress(), home=tmp_path / "halves"))
+        loop = asyncio.get_running_loop()
+        model.stop = lambda: loop.call_soon_threadsafe(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        info = only_run(tmp_path / "halves")
+        assert (info.state, info.step) == ("stopped", 2)
+        assert [row.step for row in steps_of(tmp_path / "halves", info.id)] == [1, 2]
+
+        model.stop_at = None
+        report = await train(four, SilentProgress(), home=tmp_path / "halves", resume=info.id)
+        assert [step.step for step in report.steps if step.phase == "train"] == [1, 2, 3, 4]
+        assert only_run(tmp_path / "halves").state == "done"
+        trained = [f"number-py@{step}" for step in range(1, 4)]
+        assert [model.tasks()[name] for name in trained] == [attempted[name] for name in trained]
+        assert report.evaluations[0].scenarios_hash == whole.evaluations[0].scenarios_hash
+
+    async def test_a_finished_run_can_be_given_more_steps(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
+        first = await train(settings, SilentProgress(), home=tmp_path)
+        more = await train(settings.model_copy(update={"steps": 3}), SilentProgress(), home=tmp_path, resume=first.run)
+        assert [step.step for step in more.steps] == [1, 2, 3]
+        assert more.adapter == f"{str(first.adapter).removesuffix('@2')}@3"
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("python -m mcp_server_time", "time"),
+        ("uvx mcp-server-sqlite --db-path /tmp/My.db", "sqlite-db-path-my-db"),
+        ("http://localhost:8000/mcp", "8000"),
+        ("/usr/bin/python3 -m mcp", "agent"),
+    ],
+)
+def test_a_model_is_named_after_its_server(target: str, name: str) -> None:
+    settings = McpTrain(target=McpTarget.parse(target))
+    assert slug(settings) == name
+    assert new_run_id(settings).startswith(f"{name}-2")
