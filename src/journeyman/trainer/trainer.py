@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,18 +69,14 @@ class LoraTrainer:
 
     def policy_step(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         started = time.perf_counter()
+        groups = [trainable for group in groups if (trainable := [sample for sample in group if _is_trainable(sample)])]
         trees = micro_batches(groups, settings.tokens_per_micro_batch)
         metrics: dict[str, float] = {}
         num_terms = sum(len(tree.terms) for tree in trees)
         if num_terms:
-            metrics["kl_to_base"] = self._kl_to_base(next(group for group in groups if group))
-            for update in range(settings.updates):
-                result = self._accumulate(trees, _policy_objective(settings, self._base_logprobs(trees, settings)), on_progress)
-                first = update == 0
-                if first:
-                    _check_gap(result.sums["gap"] / num_terms, settings.max_logprob_gap)
-                metrics |= _policy_metrics(result.sums, num_terms, first=first)
-                metrics["gradient_norm"] = self._apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
+            metrics["kl_to_base"] = self._kl_to_base(groups[0])
+            with self._whole_or_nothing():
+                metrics |= self._policy_updates(trees, num_terms, settings, on_progress)
             metrics["num_tokens"] = float(num_terms)
             metrics["num_computed_tokens"] = float(sum(len(tree.token_ids) for tree in trees))
             metrics["num_unpacked_tokens"] = float(sum(tree.num_unpacked_tokens for tree in trees))
@@ -87,21 +84,38 @@ class LoraTrainer:
         metrics["compute_seconds"] = time.perf_counter() - started
         return metrics
 
+    def _policy_updates(self, trees: Sequence[PackedTree], num_terms: int, settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        base_logprobs = self._base_logprobs(trees, settings)
+        for update in range(settings.updates):
+            result = self._accumulate(
+                trees,
+                _policy_objective(settings, base_logprobs),
+                lambda share, update=update: on_progress((update + share) / settings.updates),  # type: ignore[misc]
+            )
+            first = update == 0
+            if first:
+                _check_gap(result.sums["gap"] / num_terms, settings.max_logprob_gap)
+            metrics |= _policy_metrics(result.sums, num_terms, first=first)
+            metrics["gradient_norm"] = self._apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
+        return metrics
+
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
-        if not any(sample.num_sampled for sample in samples):
+        if not any(_is_trainable(sample) for sample in samples):
             raise TrainingError("no token to train on in these examples", hint="each example needs an assistant message with text")
         started = time.perf_counter()
         batches = _supervised_batches(samples, settings)
         total_loss = total_terms = 0.0
         norm = 0.0
-        for number, batch in enumerate(batches):
-            trees = micro_batches([batch], settings.tokens_per_micro_batch)
-            num_terms = sum(len(tree.terms) for tree in trees)
-            result = self._accumulate(trees, _supervised_objective, lambda _: None)
-            norm = self._apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
-            total_loss += result.sums["loss"]
-            total_terms += num_terms
-            on_progress((number + 1) / len(batches))
+        with self._whole_or_nothing():
+            for number, batch in enumerate(batches):
+                trees = micro_batches([batch], settings.tokens_per_micro_batch)
+                num_terms = sum(len(tree.terms) for tree in trees)
+                result = self._accumulate(trees, _supervised_objective, lambda _: None)
+                norm = self._apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
+                total_loss += result.sums["loss"]
+                total_terms += num_terms
+                on_progress((number + 1) / len(batches))
         self._step += 1
         return {
             "loss": total_loss / total_terms,
@@ -203,6 +217,21 @@ class LoraTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         return norm
 
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """A step of several updates that fails in a later one takes the earlier ones back."""
+        parameters = [parameter.detach().clone() for parameter in self._parameters]
+        state = {key: {name: tensor.clone() for name, tensor in value.items()} for key, value in self._optimizer.state.items()}
+        try:
+            yield
+        except BaseException:
+            with torch.no_grad():
+                for parameter, before in zip(self._parameters, parameters, strict=True):
+                    parameter.copy_(before)
+            self._optimizer.state.clear()
+            self._optimizer.state.update(state)
+            raise
+
     def _kl_to_base(self, group: Sequence[TrainSample]) -> float:
         """k3 estimate per token, on two trajectories of one group: enough to see where it goes."""
         tree = pack(group[:2])
@@ -271,6 +300,11 @@ def _policy_metrics(sums: dict[str, float], num_terms: int, *, first: bool) -> d
     return metrics
 
 
+def _is_trainable(sample: TrainSample) -> bool:
+    """Whether it gives a loss term: a sampled token with something before it."""
+    return any(sample.is_sampled[1:])
+
+
 def _check_gap(gap: float, limit: float) -> None:
     if not gap <= limit:
         raise TrainingError(
@@ -286,7 +320,7 @@ def _supervised_batches(samples: Sequence[TrainSample], settings: Sft) -> list[l
     for _ in range(settings.epochs):
         order = torch.randperm(len(samples), generator=generator).tolist()
         for start in range(0, len(order), settings.batch_size):
-            batch = [samples[index] for index in order[start : start + settings.batch_size]]
-            if any(sample.num_sampled for sample in batch):
+            batch = [samples[index] for index in order[start : start + settings.batch_size] if _is_trainable(samples[index])]
+            if batch:
                 batches.append(batch)
     return batches
