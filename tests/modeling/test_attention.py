@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import plain_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -14,7 +15,6 @@ from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.attention import causal_attention
 from journeyman.modeling.head import Head
 from journeyman.modeling.weights import context_length, load_module, share_weights
-from tests.tiny import plain_model
 
 SMALL = {
     "vocab_size": 61,

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.modeling.test_attention import Causal
+from tests.tiny import LORA, plain_model, write_adapter
 from torch import Tensor, nn
 
 from journeyman.errors import AdapterError
@@ -16,8 +18,6 @@ from journeyman.modeling.head import Head
 from journeyman.modeling.lora import adapted_module, adapter_tensors, add_lora, fingerprint, load_adapter, read_adapter, save_adapter
 from journeyman.modeling.weights import load_module
 from journeyman.types.settings import LoraSettings
-from tests.modeling.test_attention import Causal
-from tests.tiny import LORA, plain_model, write_adapter
 
 IDS = torch.tensor([[5, 9, 30, 7, 7, 12, 100]])
 

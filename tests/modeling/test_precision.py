@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.modeling.test_lora import logits_of
+from tests.tiny import LORA, write_adapter
 
 from journeyman.errors import SettingError
 from journeyman.modeling.lora import adapted_module, add_lora, load_adapter, read_adapter
 from journeyman.modeling.precision import AdaptedLinear, BFloat16Linear, choose_precision
 from journeyman.modeling.weights import load_module
-from tests.modeling.test_lora import logits_of
-from tests.tiny import LORA, write_adapter
 
 
 def test_bfloat16_layers_predict_nearly_what_float32_predicts(sharp_model: Path) -> None:

@@ -1,0 +1,209 @@
+"""A step moves the policy the right way, can be undone by nothing but a restart from disk, and a failed one never happened."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.tiny import NAN, make_sample, plain_logprobs, plain_model, random_group
+from tests.trainer.conftest import MakeTrainer
+from tests.trainer.gradients import with_old_logprobs
+
+from journeyman.errors import AdapterError, TrainingError
+from journeyman.modeling.lora import fingerprint, read_adapter
+from journeyman.trainer.trainer import LoraTrainer
+from journeyman.types.samples import TrainSample
+from journeyman.types.settings import Grpo, Sft
+
+SETTINGS = Grpo(learning_rate=1e-3)
+
+
+def quiet(_: float) -> None:
+    return None
+
+
+def group(seed: int = 1) -> list[TrainSample]:
+    """Samples with unknown old log-probabilities: what they would be right after sampling."""
+    return random_group(seed, vocabulary=300)
+
+
+def state_of(trainer: LoraTrainer, folder: Path) -> dict[str, torch.Tensor]:
+    trainer.save_state(folder)
+    return load_file(str(folder / "optimizer.safetensors")) | load_file(str(folder / "adapter" / "adapter_model.safetensors"))
+
+
+def assert_equal_states(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_a_step_makes_rewarded_tokens_likelier_and_others_less_likely(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(is_new=True)
+    prompt = list(range(10, 22))
+    samples = [make_sample([*prompt, 100 + n, 200 + n], 12, advantage=1.0 if n < 2 else -1.0) for n in range(4)]
+    before = trainer.logprobs(samples)
+    metrics = trainer.policy_step([samples], SETTINGS, quiet)
+    after = trainer.logprobs(samples)
+    for number in range(4):
+        assert (sum(after[number]) > sum(before[number])) == (number < 2)
+    assert trainer.step == 1
+    assert metrics["ratio_mean"] == pytest.approx(1.0)
+    assert metrics["kl_to_base"] == 0.0
+    assert metrics["num_tokens"] == 8
+    assert 0 < metrics["entropy"] <= math.log(313)
+    assert metrics["gradient_norm"] > 0
+
+
+def test_without_groups_the_step_advances_and_nothing_else_changes(trainer: LoraTrainer, tmp_path: Path) -> None:
+    trainer.policy_step([group()], SETTINGS, quiet)
+    before = state_of(trainer, tmp_path / "before")
+    for groups in ([], [[]], [[make_sample([5, 6, 7], 3)]]):
+        trainer.policy_step(groups, SETTINGS, quiet)
+    after = state_of(trainer, tmp_path / "after")
+    assert (int(before.pop("step")), int(after.pop("step"))) == (1, 4)
+    assert_equal_states(before, after)
+
+
+def test_samples_without_a_trainable_token_beside_others_change_nothing(make_trainer: MakeTrainer) -> None:
+    alone, beside = make_trainer(), make_trainer()
+    alone.policy_step([group()], SETTINGS, quiet)
+    beside.policy_step([[make_sample([5, 6, 7], 3)], group()], SETTINGS, quiet)
+    assert alone.fingerprint() == beside.fingerprint()
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+@pytest.mark.parametrize("advantage", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_refused_and_nothing_changes(
+    trainer: LoraTrainer, tmp_path: Path, advantage: float, updates: int
+) -> None:
+    trainer.policy_step([group()], SETTINGS, quiet)
+    before = state_of(trainer, tmp_path / "before")
+    bad = [*group(2), make_sample([9, 8, 7], 1, advantage=advantage)]
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.policy_step([bad], SETTINGS.model_copy(update={"updates": updates}), quiet)
+    assert_equal_states(before, state_of(trainer, tmp_path / "after"))
+    assert trainer.step == 1
+
+
+def test_a_later_update_that_fails_takes_the_earlier_ones_back(trainer: LoraTrainer, tmp_path: Path) -> None:
+    trainer.policy_step([group()], SETTINGS, quiet)
+    before = state_of(trainer, tmp_path / "before")
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.policy_step([group()], SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e30}), quiet)
+    assert_equal_states(before, state_of(trainer, tmp_path / "after"))
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=2), quiet)
+    assert_equal_states(before, state_of(trainer, tmp_path / "again"))
+    trainer.policy_step([group()], SETTINGS, quiet)
+    assert trainer.step == 2
+
+
+def test_samples_of_another_policy_are_refused(trainer: LoraTrainer, tmp_path: Path) -> None:
+    before = state_of(trainer, tmp_path / "before")
+    samples = group()
+    shifted = with_old_logprobs(samples, trainer.logprobs(samples), [0.2])
+    with pytest.raises(TrainingError, match="max_logprob_gap"):
+        trainer.policy_step([shifted], SETTINGS, quiet)
+    assert_equal_states(before, state_of(trainer, tmp_path / "after"))
+    metrics = trainer.policy_step([shifted], SETTINGS.model_copy(update={"max_logprob_gap": 0.3}), quiet)
+    assert metrics["logprob_gap_mean"] == pytest.approx(0.2, rel=1e-4)
+    assert metrics["logprob_gap_max"] == pytest.approx(0.2, rel=1e-4)
+
+
+def test_a_resumed_trainer_goes_on_bit_for_bit(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"updates": 2})
+    through = make_trainer()
+    through.policy_step([group(1)], settings, quiet)
+    through.supervised_step(group(2), Sft(batch_size=3), quiet)
+    through.save_state(tmp_path / "middle")
+    resumed = make_trainer(is_new=True)
+    resumed.load_state(tmp_path / "middle")
+    assert resumed.step == 2
+    for trainer in (through, resumed):
+        trainer.policy_step([group(3), group(4)], settings, quiet)
+    assert_equal_states(state_of(through, tmp_path / "through"), state_of(resumed, tmp_path / "resumed"))
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_the_number_of_workers_does_not_change_the_result(make_trainer: MakeTrainer, tmp_path: Path, num_workers: int) -> None:
+    states = []
+    for count in (1, num_workers):
+        trainer = make_trainer(count)
+        trainer.policy_step([group(seed) for seed in range(4)], SETTINGS.model_copy(update={"tokens_per_micro_batch": 64}), quiet)
+        states.append(state_of(trainer, tmp_path / str(count)))
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_the_distance_to_the_base_is_measured(trainer: LoraTrainer, sharp_model: Path, adapter: Path) -> None:
+    samples = group()[:2]
+    metrics = trainer.policy_step([samples], SETTINGS, quiet)
+    differences = []
+    for sample in samples:
+        at = [index for index, sampled in enumerate(sample.is_sampled[1:]) if sampled]
+        base, current = (
+            plain_logprobs(model, sample.token_ids)[at] for model in (plain_model(sharp_model), plain_model(sharp_model, adapter))
+        )
+        differences.append(base - current)
+    difference = torch.cat(differences)
+    assert metrics["kl_to_base"] == pytest.approx(float((difference.exp() - difference - 1).detach().mean()), rel=1e-3)
+
+
+def test_progress_rises_to_one(trainer: LoraTrainer) -> None:
+    for step in (
+        lambda on_progress: trainer.policy_step([group(1), group(2), group(3)], SETTINGS, on_progress),
+        lambda on_progress: trainer.supervised_step(group(), Sft(batch_size=2), on_progress),
+    ):
+        seen: list[float] = []
+        step(seen.append)
+        assert seen == sorted(seen)
+        assert seen[-1] == 1.0
+
+
+def test_supervised_steps_lower_the_loss(trainer: LoraTrainer) -> None:
+    settings = Sft(learning_rate=5e-3, batch_size=4)
+    losses = [trainer.supervised_step(group(), settings, quiet)["loss"] for _ in range(6)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert trainer.step == 6
+    metrics = trainer.supervised_step(group(), Sft(epochs=3, batch_size=4), quiet)
+    assert metrics["num_updates"] == 6.0
+    assert metrics["num_tokens"] == 3 * sum(sample.num_sampled for sample in group())
+
+
+@pytest.mark.parametrize("samples", [[], [make_sample([5, 6, 7], 3)], [make_sample([5], 0)]])
+def test_examples_without_a_token_to_train_on_are_refused(trainer: LoraTrainer, samples: list[TrainSample]) -> None:
+    with pytest.raises(TrainingError, match="no token"):
+        trainer.supervised_step(samples, Sft(), quiet)
+    assert trainer.step == 0
+
+
+def test_examples_without_a_trainable_token_beside_others_change_nothing(make_trainer: MakeTrainer) -> None:
+    settings = Sft(batch_size=64, tokens_per_micro_batch=64)
+    alone, beside = make_trainer(), make_trainer()
+    samples = group()
+    alone.supervised_step(samples, settings, quiet)
+    beside.supervised_step([*samples, make_sample(range(3, 103), 100), make_sample([5], 0)], settings, quiet)
+    torch.testing.assert_close(alone.logprobs(samples), beside.logprobs(samples), rtol=1e-5, atol=1e-5)
+
+
+def test_the_saved_adapter_is_the_trained_one(trainer: LoraTrainer, tmp_path: Path) -> None:
+    trainer.policy_step([group()], SETTINGS, quiet)
+    written = trainer.save_adapter(tmp_path)
+    assert written == trainer.fingerprint() == fingerprint(read_adapter(tmp_path)[0])
+
+
+def test_a_state_of_another_model_is_refused(trainer: LoraTrainer, tmp_path: Path) -> None:
+    trainer.save_state(tmp_path)
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(AdapterError):
+        trainer.load_state(tmp_path)
+
+
+def test_old_logprobs_may_be_unknown(trainer: LoraTrainer) -> None:
+    samples = [make_sample([5, 6, 7, 8], 2, logprobs=[NAN, NAN], advantage=1.0), make_sample([5, 6, 9, 9], 2, advantage=-1.0)]
+    metrics = trainer.policy_step([samples], SETTINGS, quiet)
+    assert metrics["logprob_gap_mean"] == 0.0
+    assert math.isfinite(metrics["loss"])
