@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
-from journeyman.scenarios.mcp_client import START_TIMEOUT_SECONDS, McpServer, open_server
+from journeyman.scenarios.mcp_client import McpServer, open_server
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool
 
@@ -50,7 +50,7 @@ class ServerPool:
         num_shared: int = 1,
         max_servers: int = 8,
         log_folder: Path | None = None,
-        start_timeout_seconds: float = START_TIMEOUT_SECONDS,
+        start_timeout_seconds: float | None = None,
         wait_timeout_seconds: float = 300.0,
     ) -> None:
         if num_shared < 1 or max_servers < 1:
@@ -150,7 +150,7 @@ class _Seat:
         self._stop = asyncio.Event()
         self._holder: asyncio.Task[None] | None = None
 
-    async def open(self, target: McpTarget, log_folder: Path | None, timeout_seconds: float) -> McpServer:
+    async def open(self, target: McpTarget, log_folder: Path | None, timeout_seconds: float | None) -> McpServer:
         ready: asyncio.Future[McpServer] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
         self._holder = asyncio.create_task(_hold(target, log_folder, timeout_seconds, ready, self._stop))
@@ -170,7 +170,7 @@ class _Seat:
 
 
 async def _hold(
-    target: McpTarget, log_folder: Path | None, timeout_seconds: float, ready: asyncio.Future[McpServer], stop: asyncio.Event
+    target: McpTarget, log_folder: Path | None, timeout_seconds: float | None, ready: asyncio.Future[McpServer], stop: asyncio.Event
 ) -> None:
     try:
         async with open_server(target, log_folder=log_folder, start_timeout_seconds=timeout_seconds) as server:

@@ -54,7 +54,7 @@ def new_settings(request: Request) -> McpTrain:
     is_in_file = request.config is not None and "target" in read_yaml(request.config)
     if request.server or request.url or not is_in_file:
         target = target_from_options(request.server, request.url, request.headers, request.env)
-        given["target"] = target.model_dump()
+        given["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
     elif request.headers or request.env:
         raise SettingError("--header and --env belong to --server or --url", hint=f"write them under `target` in {request.config}")
     return load_settings(McpTrain, request.config, request.overrides, given)

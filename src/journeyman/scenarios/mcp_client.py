@@ -24,7 +24,6 @@ from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_cl
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
 
-START_TIMEOUT_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 10.0
 _MAX_TOOL_PAGES = 100
 
@@ -131,12 +130,13 @@ class McpServer:
 
 @contextlib.asynccontextmanager
 async def open_server(
-    target: McpTarget, *, log_folder: Path | None = None, start_timeout_seconds: float = START_TIMEOUT_SECONDS
+    target: McpTarget, *, log_folder: Path | None = None, start_timeout_seconds: float | None = None
 ) -> AsyncIterator[McpServer]:
     """Start or reach a server and list its tools; it is stopped on leaving.
 
     Args:
         log_folder: where the server's stderr goes, as `mcp-server-*.log`; a temporary folder by default.
+        start_timeout_seconds: the target's own when None.
 
     Raises McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
     wrong_path, failed.
@@ -153,7 +153,9 @@ async def open_server(
         server = McpServer(target, log_path)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
-        owner = asyncio.create_task(server._own(ready, stop, start_timeout_seconds), name=f"mcp {target.label}")
+        owner = asyncio.create_task(
+            server._own(ready, stop, start_timeout_seconds or target.start_timeout_seconds), name=f"mcp {target.label}"
+        )
         try:
             await asyncio.wait([ready, owner], return_when=asyncio.FIRST_COMPLETED)
             await ready

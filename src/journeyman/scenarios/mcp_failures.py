@@ -65,7 +65,8 @@ def connect_failure(
         return McpError(
             "handshake_timeout",
             f"the MCP server {target.label} did not complete the handshake within {timeout_seconds:g} s{tail}",
-            hint="check that the command starts an MCP server that speaks over stdin and stdout",
+            hint="check that the command starts an MCP server that speaks over stdin and stdout; one that only needs longer to start: "
+            "--set target.start_timeout_seconds=120",
         )
     if target.command is not None and (is_closed(error) or isinstance(error, OSError) or type(error).__name__.endswith("ResourceError")):
         return McpError(

@@ -23,6 +23,7 @@ class McpTarget(Record):
         env: more environment variables for the command; it gets PATH, HOME and little else besides.
         cwd: folder the command starts in.
         headers: sent with every HTTP request, e.g. Authorization.
+        start_timeout_seconds: for starting or reaching the server and listing its tools.
 
     Example:
         >>> McpTarget.parse("python -m mcp_server_time").command
@@ -34,6 +35,7 @@ class McpTarget(Record):
     env: dict[str, str] = Field(default_factory=dict)
     cwd: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
+    start_timeout_seconds: float = Field(default=30.0, gt=0)
 
     @model_validator(mode="after")
     def _one_way(self) -> McpTarget:
