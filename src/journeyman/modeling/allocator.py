@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _ONE_GIBIBYTE = 1 << 30
 
 
@@ -19,5 +19,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(ctypes.util.find_library("c")).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    settings = ((_M_MMAP_THRESHOLD, _ONE_GIBIBYTE), (_M_TRIM_THRESHOLD, _ONE_GIBIBYTE), (_M_TOP_PAD, 1 << 26), (_M_ARENA_MAX, 1))
+    settings = ((_M_MMAP_THRESHOLD, _ONE_GIBIBYTE), (_M_TRIM_THRESHOLD, _ONE_GIBIBYTE), (_M_TOP_PAD, 1 << 26))
     return all([mallopt(parameter, value) == 1 for parameter, value in settings])

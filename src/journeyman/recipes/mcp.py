@@ -27,7 +27,7 @@ from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, warm_start
-from journeyman.rewards import EvidenceJudge, reward_metrics
+from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.proposals import CompletionProposer
@@ -183,7 +183,7 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
             session.progress.note(note)
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
         if empty >= settings.stop_without_spread:
-            raise NothingToLearnError(_why_nothing(empty, metrics), hint=_what_to_do(metrics))
+            raise NothingToLearnError(_why_nothing(empty, metrics, excluded_text(groups)), hint=_what_to_do(metrics))
 
 
 async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], position: int) -> tuple[list[Group], dict[str, float]]:
@@ -209,6 +209,8 @@ async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], 
             break
         wanted = settings.groups_per_step - with_spread
     seconds = time.perf_counter() - started
+    if excluded := excluded_text(groups):
+        session.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
     metrics = reward_metrics(groups, min_spread=session.settings.grpo.min_spread) | {
         "rollout/executed": executed_share(groups),
@@ -225,15 +227,19 @@ def _has_spread(group: Group, min_spread: float) -> bool:
     return len(rewards) > 1 and max(rewards) - min(rewards) > min_spread
 
 
-def _why_nothing(empty: int, metrics: dict[str, float]) -> str:
+def _why_nothing(empty: int, metrics: dict[str, float], excluded: str) -> str:
+    if "reward/mean" not in metrics:
+        return f"nothing to learn from: in {empty} steps no attempt taught anything; in the last one {excluded}"
     return (
         f"nothing to learn from: in {empty} steps no group had attempts of different reward "
-        f"(mean reward {metrics.get('reward/mean', 0.0):.2f}, {metrics['rollout/executed']:.0%} of attempts made a call that ran)"
+        f"(mean reward {metrics['reward/mean']:.2f}, {metrics['rollout/executed']:.0%} of attempts made a call that ran)"
     )
 
 
 def _what_to_do(metrics: dict[str, float]) -> str:
-    if metrics.get("reward/mean", 0.0) > 0.9:
+    if "reward/mean" not in metrics:
+        return "mend what makes the attempts fail, then go on with --resume"
+    if metrics["reward/mean"] > 0.9:
         return "the model solves these tasks already: use harder ones, or stop here"
     if metrics["rollout/executed"] < 0.2:
         return (

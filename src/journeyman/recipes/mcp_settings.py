@@ -15,7 +15,7 @@ class WarmStart(Record):
     """Drills before reinforcement learning, for models that cannot call tools yet: just until groups have spread.
 
     After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios; the warm start ends when at least
-    `min_executed` of the attempts made a call that ran, and at least `min_with_spread` of the groups have attempts that differ in score.
+    `min_success` of the attempts succeed, and at least `min_with_spread` of the groups have attempts that differ in score.
 
     Attributes:
         drills_per_update: drills in one optimiser update.
@@ -23,21 +23,21 @@ class WarmStart(Record):
     """
 
     sft: Sft = Sft(learning_rate=5e-4, batch_size=8)
-    updates_per_probe: int = Field(default=3, ge=1)
-    max_updates: int = Field(default=24, ge=0)
+    updates_per_probe: int = Field(default=4, ge=1)
+    max_updates: int = Field(default=32, ge=0)
     probe_scenarios: int = Field(default=6, ge=1)
     probe_attempts: int = Field(default=4, ge=2)
-    min_executed: float = Field(default=0.5, ge=0.0, le=1.0)
+    min_success: float = Field(default=0.25, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.5, ge=0.0, le=1.0)
 
 
 class Rollouts(Record):
     """How attempts are made. `max_tokens` is per turn."""
 
-    groups_per_step: int = Field(default=4, ge=1)
-    group_size: int = Field(default=8, ge=2)
+    groups_per_step: int = Field(default=6, ge=1)
+    group_size: int = Field(default=6, ge=2)
     max_refills: int = Field(default=1, ge=0)
-    max_turns: int = Field(default=4, ge=1)
+    max_turns: int = Field(default=3, ge=1)
     max_tokens: int = Field(default=80, ge=8)
     max_concurrent: int = Field(default=64, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)

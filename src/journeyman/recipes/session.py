@@ -77,6 +77,9 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
         with costs.phase("start"):
             progress.phase("start", note=settings.target.label)
             judge = make_judge(settings)
+            if isinstance(judge, Ruler):
+                stack.push_async_callback(judge.close)
+                await judge.check()
             async with open_server(settings.target) as server:
                 found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
             tools = tuple(found)

@@ -1,7 +1,7 @@
 """Drills until attempts differ: reinforcement learning needs groups in which some attempts are better than others.
 
-Drills are calls sampled from the tool schemas and worded like tasks; they teach the call's form, never a result or an answer. The warm
-start is stopped early on purpose: a model drilled to the end has nothing left to compare.
+Drills are calls sampled from the tool schemas and worded like tasks; some go on with a made-up result and an answer in words. They never
+show a real result. The warm start is stopped early on purpose: a model drilled to the end has nothing left to compare.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
             f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"
         )
-        if is_ready(metrics, settings.min_executed, settings.min_with_spread):
+        if is_ready(metrics, settings.min_success, settings.min_with_spread):
             return model.step
         if updates >= settings.max_updates:
             session.progress.warn(f"no spread to speak of after {updates} drill updates; going on with what there is")
@@ -49,9 +49,9 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         done += 1
 
 
-def is_ready(metrics: dict[str, float], min_executed: float, min_with_spread: float) -> bool:
-    """Whether reinforcement learning has something to compare."""
-    return metrics["rollout/executed"] >= min_executed and metrics.get("reward/with_spread", 0.0) >= min_with_spread
+def is_ready(metrics: dict[str, float], min_success: float, min_with_spread: float) -> bool:
+    """Whether reinforcement learning has something to compare. A judge that tells no success is asked for spread alone."""
+    return metrics.get("reward/success", 1.0) >= min_success and metrics.get("reward/with_spread", 0.0) >= min_with_spread
 
 
 async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> dict[str, float]:
@@ -99,5 +99,8 @@ def drill_example(session: Session, drill: Drill) -> SftExample:
         ToolCall(id=f"call_{index}", function=FunctionCall(name=tool, arguments=json.dumps(arguments, ensure_ascii=False)))
         for index, (tool, arguments) in enumerate(drill.calls)
     )
-    reply = Message(role="assistant", content=None, tool_calls=calls)
-    return SftExample(messages=(*agent.messages(drill.task), reply), tools=agent.tools)
+    messages = [*agent.messages(drill.task), Message(role="assistant", content=None, tool_calls=calls)]
+    if drill.answer is not None:
+        messages.append(Message(role="tool", tool_call_id=calls[0].id, content=drill.result))
+        messages.append(Message(role="assistant", content=drill.answer))
+    return SftExample(messages=tuple(messages), tools=agent.tools)

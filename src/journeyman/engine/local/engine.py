@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class LocalEngine:
         device: str = "auto",
         precision: str = "auto",
         max_rows: int = MAX_ROWS,
-        cache_gigabytes: float = 1.0,
+        cache_gigabytes: float = 0.5,
     ) -> LocalEngine:
         """Load `base` and start its workers: one a core on a CPU, one on a GPU."""
         where = choose_device(device)
@@ -68,7 +69,9 @@ class LocalEngine:
         variants = Variants(module)
         decode: Callable[[list[int]], str] = tokenizer.decode
         workers = [
-            Worker(variants, shape, context_length=length, max_rows=max_rows, cache_bytes=int(cache_gigabytes * 2**30), decode=decode)
+            Worker(
+                variants, shape, context_length=length, max_rows=max_rows, cache_bytes=int(cache_gigabytes * 2**30 / count), decode=decode
+            )
             for _ in range(count)
         ]
         vocabulary_size = int(module.config.vocab_size)  # type: ignore[union-attr, arg-type]
@@ -82,17 +85,19 @@ class LocalEngine:
     async def sample(self, request: SampleRequest) -> Sample:
         ids: list[int] = []
         logprobs: list[float] = []
-        async for delta in self._run(request, is_streaming=False):
-            ids.extend(delta.token_ids)
-            logprobs.extend(delta.logprobs)
-            if delta.finish_reason is not None:
-                return Sample(tuple(ids), tuple(logprobs), delta.finish_reason, request.adapter)
+        # Closed here, not when the garbage collector comes: the adapter is free once the sample is there.
+        async with contextlib.aclosing(self._run(request, is_streaming=False)) as deltas:
+            async for delta in deltas:
+                ids.extend(delta.token_ids)
+                logprobs.extend(delta.logprobs)
+                if delta.finish_reason is not None:
+                    return Sample(tuple(ids), tuple(logprobs), delta.finish_reason, request.adapter)
         raise EngineError("the engine ended a sample without a reason")
 
     def stream(self, request: SampleRequest) -> AsyncIterator[SampleDelta]:
         return self._run(request, is_streaming=True)
 
-    async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncIterator[SampleDelta]:
+    async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
         self._check(request)
         await self._awake.wait()
         self._variants.require(request.adapter)
@@ -100,7 +105,8 @@ class LocalEngine:
         deltas: asyncio.Queue[SampleDelta | Exception] = asyncio.Queue()
 
         def deliver(item: SampleDelta | Exception) -> None:
-            loop.call_soon_threadsafe(deltas.put_nowait, item)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+                loop.call_soon_threadsafe(deltas.put_nowait, item)
 
         guide = None if request.grammar is None else self._grammars.start(request.grammar, request.stop_token_ids)
         row = Row(request, deliver, random.Random(request.parameters.seed), guide, is_streaming=is_streaming)

@@ -1,0 +1,92 @@
+"""Made-up tool results for drills, so that the warm start shows what reading a result looks like without showing a real one.
+
+Keys and values are drawn from general pools; only the names of the leaves that tasks ask for may come from the server. What real results
+look like, and what is right about them, is left to reinforcement learning.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from journeyman.scenarios.results import Path
+from journeyman.scenarios.words import humanise_path
+
+_KEYS = (
+    "status count total price name code level rate score size weight height distance duration start_date end_date updated_at owner color "
+    "category currency balance temperature humidity version priority region country city language unit average minimum maximum label kind"
+).split()
+_OUTER = ("source", "target", "result", "data", "details", "summary", "first", "second")
+_WORDS = "amber birch cedar delta ember fjord grove harbor island jasper kernel lagoon meadow nectar orchid pebble quartz river".split()
+
+_ANSWERS = (
+    "The {L} is {V}.",
+    "The {L} is {V}.",
+    "It is {V}.",
+    "{V} is the {L}.",
+    "The {L} you asked for is {V}.",
+)
+
+
+def _decimal(rng: random.Random) -> float:
+    return round(rng.uniform(0, 500), rng.choice((1, 2)))
+
+
+def _moment(rng: random.Random) -> str:
+    day = f"20{rng.randint(10, 39)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+    return (
+        f"{day}T{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}:{rng.randint(0, 59):02d}{rng.choice(('Z', '+02:00', '-05:00', '+09:30'))}"
+    )
+
+
+_VALUES: tuple[Callable[[random.Random], Any], ...] = (
+    lambda rng: rng.randint(0, 9999),
+    _decimal,
+    lambda rng: rng.choice(_WORDS),
+    lambda rng: f"{rng.choice(_WORDS)} {rng.choice(_WORDS)}",
+    _moment,
+    _moment,
+    lambda rng: _moment(rng)[:10],
+    lambda rng: _moment(rng)[11:16],
+    lambda rng: f"{rng.choice('+-')}{rng.randint(1, 12)}.{rng.choice('05')}{rng.choice(('h', 'm', 'km', '%'))}",
+    lambda rng: f"{rng.choice('ABCDEFGH')}{rng.randint(10, 999)}",
+)
+
+
+def invent_result(arguments: dict[str, Any], leaves: Sequence[Path], rng: random.Random) -> tuple[str, Path, Any]:
+    """A made-up JSON result that echoes some arguments: its text, the path of the leaf to ask for, and the value there.
+
+    Half of the time the path is one that the server's tasks ask for, else an invented one.
+    """
+    path: Path = rng.choice(leaves) if leaves and rng.random() < 0.5 else _path(rng)
+    path = tuple(part for part in path if isinstance(part, str)) or _path(rng)
+    value = rng.choice(_VALUES)(rng)
+    result: dict[str, Any] = {name: echoed for name, echoed in arguments.items() if rng.random() < 0.5}
+    for _ in range(rng.randint(0, 3)):
+        _put(result, _path(rng), rng.choice(_VALUES)(rng))
+    _put(result, path, value)
+    items = list(result.items())
+    rng.shuffle(items)
+    return json.dumps(dict(items), indent=2 if rng.random() < 0.5 else None, ensure_ascii=False), path, value
+
+
+def invent_answer(path: Path, value: Any, rng: random.Random) -> str:
+    """One short sentence that states the value."""
+    text = rng.choice(_ANSWERS).replace("{L}", humanise_path(path)).replace("{V}", str(value))
+    return text[:1].upper() + text[1:]
+
+
+def _path(rng: random.Random) -> Path:
+    key = rng.choice(_KEYS)
+    return (rng.choice(_OUTER), key) if rng.random() < 0.3 else (key,)
+
+
+def _put(result: dict[str, Any], path: Path, value: Any) -> None:
+    for part in path[:-1]:
+        below = result.get(str(part))
+        if not isinstance(below, dict):
+            below = result[str(part)] = {}
+        result = below
+    result[str(path[-1])] = value
