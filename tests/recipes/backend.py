@@ -70,6 +70,7 @@ class FakeModel:
         self.is_right: Talent = every_second
         self.stop_at: int | None = None
         self.stop: Callable[[], object] = lambda: None
+        self.on_training: Callable[[], object] = lambda: None
         self.trainers: list[InterruptibleTrainer] = []
         self._engines: list[FakeEngine] = []
         self._tokenizer = tokenizer
@@ -108,6 +109,7 @@ class FakeModel:
     def _trainer(self, request: CreateModel) -> InterruptibleTrainer:
         trainer = InterruptibleTrainer(lambda: self.stop())
         trainer.stop_at = self.stop_at
+        self.on_training()
         self.trainers.append(trainer)
         return trainer
 

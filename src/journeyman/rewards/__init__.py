@@ -3,6 +3,6 @@
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
 from journeyman.rewards.ruler import Ruler
-from journeyman.rewards.summary import reward_metrics
+from journeyman.rewards.summary import excluded_text, reward_metrics
 
-__all__ = ["EvidenceJudge", "Judge", "Ruler", "reward_metrics"]
+__all__ = ["EvidenceJudge", "Judge", "Ruler", "excluded_text", "reward_metrics"]

@@ -11,6 +11,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from journeyman.errors import LlmError
@@ -63,6 +64,7 @@ class Ruler:
     ) -> None:
         settings = settings or LlmSettings(max_tokens=4096, max_concurrent=max_concurrent)
         self.llm = Llm(LlmEndpoint.parse(model, base_url), api_key=api_key, settings=settings)
+        self._api_key = api_key
         self.rubric = rubric or DEFAULT_RUBRIC
         self._max_characters = max_characters_per_message
         self._random = random.Random(secrets.randbits(64))
@@ -77,6 +79,12 @@ class Ruler:
             f"0 to 1, relative within the attempts at a task, as compared by {self.llm.endpoint.model} "
             f"at {self.llm.endpoint.base_url}: reaching the goal first, then with fewer steps"
         )
+
+    async def check(self) -> None:
+        """Ask for one word. Raises LlmError when the model does not answer: better now than after attempts nobody can score."""
+        patience = replace(self.llm.settings, max_retries=1)
+        async with Llm(self.llm.endpoint, api_key=self._api_key, settings=patience) as llm:
+            await llm.complete([{"role": "user", "content": "Reply with the word: ready"}])
 
     async def close(self) -> None:
         await self.llm.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from journeyman.types.trajectory import Group, Trajectory
@@ -32,6 +33,16 @@ def reward_metrics(groups: Sequence[Group], *, min_spread: float = 1e-3) -> dict
         rates = [_mean(flags) for flags in successes]
         metrics |= _interval("reward", rates, "success", "success_low", "success_high")
     return metrics | _checks(groups)
+
+
+def excluded_text(groups: Sequence[Group]) -> str:
+    """How many attempts have no reward, and the most frequent reason; empty when all have one."""
+    attempts = [one for group in groups for one in group]
+    excluded = [one for one in attempts if one.reward is None]
+    if not excluded:
+        return ""
+    reasons = Counter(one.verdict.explanation if one.verdict else "no verdict" for one in excluded)
+    return f"{len(excluded)} of {len(attempts)} attempts could not be scored: {reasons.most_common(1)[0][0]}"
 
 
 def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
