@@ -18,7 +18,8 @@ class WarmStart(Record):
     `min_success` of the attempts succeed, and at least `min_with_spread` of the groups have attempts that differ in score.
 
     Attributes:
-        drills_per_update: drills in one optimiser update.
+        sft: of the drills; `batch_size` is how many one optimiser update sees.
+        updates_per_probe: updates between two looks at whether groups have spread.
         max_updates: give up waiting for spread after this many.
     """
 
