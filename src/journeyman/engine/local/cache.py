@@ -10,6 +10,8 @@ Shapes: L layers, R rows, K key/value heads, S own tokens, P prefix tokens, D he
 from __future__ import annotations
 
 import itertools
+import math
+import mmap
 from dataclasses import dataclass, field
 
 import torch
@@ -55,6 +57,16 @@ class Kept:
     last_used: int = field(default_factory=lambda: next(_numbers))
 
 
+def _zero_pages(num_bytes: int) -> mmap.mmap:
+    """Zeros that take memory only where they are written, so that a generous capacity costs nothing.
+
+    Zeros matter: a place that is masked but holds a leftover NaN would still spoil its row.
+    """
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, num_bytes)
+
+
 class Slab:
     """Own tokens of the running rows, [2, L, R, K, S, D]; grows by doubling when a row needs more."""
 
@@ -68,10 +80,14 @@ class Slab:
 
     def _empty(self, rows: int, capacity: int) -> Tensor:
         shape = self._shape
-        # Pages are touched only when written, so a generous capacity costs address space, not memory.
-        return torch.empty(
-            2, shape.num_layers, rows, shape.num_key_value_heads, capacity, shape.head_size, dtype=shape.dtype, device=shape.device
-        )
+        size = (2, shape.num_layers, rows, shape.num_key_value_heads, capacity, shape.head_size)
+        if shape.device != "cpu":
+            return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        return torch.frombuffer(_zero_pages(math.prod(size) * shape.dtype.itemsize), dtype=shape.dtype).view(size)
+
+    def clear(self) -> None:
+        """Forget everything, also what is not a number."""
+        self.states = self._empty(self.states.shape[2], self.capacity)
 
     def reserve(self, length: int) -> None:
         if length <= self.capacity:

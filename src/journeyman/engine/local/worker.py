@@ -7,6 +7,7 @@ batch is empty.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
@@ -63,8 +64,11 @@ class Worker:
 
     def submit(self, row: Row) -> None:
         with self._lock:
-            self.num_unfinished += 1
-        self._inbox.put(row)
+            if not self._is_closed:
+                self.num_unfinished += 1
+                self._inbox.put(row)
+                return
+        row.deliver(_closed())
 
     def call(self, function: Callable[[Library], None]) -> None:
         """Run `function` on the library, in the worker's thread, between two rounds; waits for it."""
@@ -74,12 +78,18 @@ class Worker:
             function(self._library)
             done.set()
 
-        self._inbox.put(control)
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            self._inbox.put(control)
         if not done.wait(timeout=120.0):
             raise EngineError("an engine worker did not answer within 120 s")
 
     def close(self) -> None:
-        self._inbox.put(None)
+        """End the thread; unfinished requests fail. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            self._inbox.put(None)
         self._thread.join(timeout=60.0)
 
     def _run(self) -> None:
@@ -91,7 +101,9 @@ class Worker:
                     self._round()
                 except Exception as error:  # noqa: BLE001 - the worker's top handler: the requests fail, the worker lives
                     self._fail(error)
-        self._fail(EngineError("the engine was closed"))
+        while not self._inbox.empty():
+            self._accept(self._inbox.get())
+        self._fail(_closed())
 
     def _take(self) -> None:
         """Everything that arrived; blocks while there is nothing to do."""
@@ -101,15 +113,14 @@ class Worker:
                 item = self._inbox.get(block=is_idle)
             except queue.Empty:
                 return
-            is_idle = False
-            if item is None:
-                self._is_closed = True
-                return
-            if isinstance(item, Row):
-                self._waiting.append(item)
-            else:
-                item()
-                is_idle = not self._rows and not self._waiting
+            self._accept(item)
+            is_idle = not self._rows and not self._waiting and not self._is_closed
+
+    def _accept(self, item: Row | Control | None) -> None:
+        if isinstance(item, Row):
+            self._waiting.append(item)
+        elif item is not None:
+            item()
 
     def _round(self) -> None:
         for row in [row for row in self._rows if row.is_cancelled]:
@@ -133,7 +144,6 @@ class Worker:
                 return
             if any(other.is_fresh and other.pending for other in self._rows):
                 return
-            self._waiting.popleft()
             try:
                 if not self._rows:
                     self._module = self._variants.module(row.request.adapter)
@@ -141,6 +151,8 @@ class Worker:
             except JourneymanError as error:
                 row.deliver(error)
                 self._leave()
+            # Only now: a row that fails to be placed for another reason must be found by `_fail`.
+            self._waiting.popleft()
 
     def _place(self, row: Row) -> None:
         """Give the row a place in the slab and whatever the cache knows of its prompt."""
@@ -215,6 +227,12 @@ class Worker:
     def _draw(self, rows: list[Row], hidden: Tensor) -> None:
         assert self._module is not None
         ids, logprobs = draw(Head.of(self._module).logits(hidden), rows)
+        if any(map(math.isnan, logprobs)):
+            adapter = rows[0].request.adapter
+            raise EngineError(
+                f"the predictions of {adapter or 'the base model'} are not numbers",
+                hint="its weights are broken: go back to an earlier version",
+            )
         for row, token, logprob in zip(list(rows), ids, logprobs, strict=True):
             row.sampled.append(token)
             row.logprobs.append(logprob)
@@ -269,3 +287,8 @@ class Worker:
             self._leave()
         self._rows.clear()
         self._waiting.clear()
+        self._slab.clear()
+
+
+def _closed() -> EngineError:
+    return EngineError("the engine was closed")
