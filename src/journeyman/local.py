@@ -36,7 +36,7 @@ async def local(
     Args:
         base: a known name, a local folder, or a Hugging Face id; see `journeyman models`.
         home: where runs are kept; JOURNEYMAN_HOME or `.journeyman` when None.
-        num_workers: threads that compute; measured when None.
+        num_workers: threads that compute gradients; measured when None.
         note: told in a line before anything slow starts.
 
     Raises:
@@ -99,7 +99,7 @@ def open_backend(
 
     store = Store.open(home_folder(home))
     try:
-        engine = LocalEngine.create(found, num_workers=num_workers)
+        engine = LocalEngine.create(found)
         renderer = Renderer(load_tokenizer(found.folder), engine.info.context_length)
         return Backend(engine, renderer, store, make_trainer)
     except BaseException:

@@ -108,14 +108,16 @@ class LoraTrainer:
         total_loss = total_terms = 0.0
         norm = 0.0
         with self._whole_or_nothing():
-            for number, batch in enumerate(batches):
-                trees = micro_batches([batch], settings.tokens_per_micro_batch)
+            for index, batch in enumerate(batches):
+                # A part for each worker: the drills' common prompt is computed that often, and every worker has something to do.
+                parts = [batch[number :: self._workers.count] for number in range(self._workers.count)]
+                trees = micro_batches([part for part in parts if part], settings.tokens_per_micro_batch)
                 num_terms = sum(len(tree.terms) for tree in trees)
                 result = self._accumulate(trees, _supervised_objective, lambda _: None)
                 norm = self._apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
                 total_loss += result.sums["loss"]
                 total_terms += num_terms
-                on_progress((number + 1) / len(batches))
+                on_progress((index + 1) / len(batches))
         self._step += 1
         return {
             "loss": total_loss / total_terms,

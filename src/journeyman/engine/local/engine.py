@@ -25,7 +25,7 @@ from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module
 from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
 
-MAX_ROWS = 32
+MAX_ROWS = 64
 SLEEP_TIMEOUT_SECONDS = 600.0
 
 
@@ -55,12 +55,16 @@ class LocalEngine:
         max_rows: int = MAX_ROWS,
         cache_gigabytes: float = 0.5,
     ) -> LocalEngine:
-        """Load `base` and start its workers: one a core on a CPU, one on a GPU."""
+        """Load `base` and start its workers: one unless more are asked for.
+
+        Drawing tokens is bound by reading the weights once a step and by Python between the operations, so a second worker thread adds
+        rows without adding speed: one worker with all rows draws as fast as two with half of them, and leaves a core to the agents.
+        """
         where = choose_device(device)
         # Also for threads to come: merging an adapter beside running workers must not start a second set of threads.
         torch.set_num_threads(1)
         keep_freed_memory()
-        count = choose_num_workers(num_workers) if where == "cpu" else 1
+        count = choose_num_workers(num_workers or 1)
         chosen = choose_precision(precision, where)
         module = load_module(base.folder, precision=chosen, device=where)
         tokenizer = load_tokenizer(base.folder)
