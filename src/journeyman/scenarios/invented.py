@@ -69,7 +69,7 @@ def invent_result(arguments: dict[str, Any], leaves: Sequence[Path], rng: random
     _put(result, path, value)
     items = list(result.items())
     rng.shuffle(items)
-    return json.dumps(dict(items), indent=2 if rng.random() < 0.5 else None, ensure_ascii=False), path, value
+    return json.dumps(dict(items), ensure_ascii=False, separators=(",", ":")), path, value
 
 
 def invent_answer(path: Path, value: Any, rng: random.Random) -> str:
