@@ -32,6 +32,11 @@ def test_text_around_calls_is_content_and_calls_keep_their_order() -> None:
     assert calls[1].arguments == "{}"
 
 
+def test_whitespace_before_the_text_beside_a_call_stays_because_a_stream_has_sent_it() -> None:
+    assert parse_tool_calls('\nI look. \n<tool_call>{"name": "a"}</tool_call>\n')[0] == "\nI look."
+    assert parse_tool_calls('\n<tool_call>{"name": "a"}</tool_call>\n')[0] is None
+
+
 def test_malformed_json_comes_back_verbatim_with_the_name_as_far_as_readable() -> None:
     inner = '{"name": "get_time", "arguments": {"zone": "Asia/Tokyo"}'
     assert parse_tool_calls(f"<tool_call>{inner}</tool_call>")[1] == (FunctionCall(name="get_time", arguments=inner),)
@@ -83,12 +88,18 @@ def test_a_bare_json_reply_is_a_call_only_where_the_template_writes_calls_so() -
     [
         ("plain", (None, "plain")),
         ("<think>a b</think>\n\nc", ("a b", "c")),
-        ("a b</think>\nc", ("a b", "c")),
+        ("a b</think>\nc", (None, "a b</think>\nc")),
         ("<think>cut off", ("cut off", "")),
     ],
 )
 def test_thinking_is_separated(text: str, expected: tuple[str | None, str]) -> None:
     assert split_reasoning(text) == expected
+
+
+def test_thinking_that_the_prompt_opened_needs_no_opening_tag() -> None:
+    assert split_reasoning("a b</think>\nc", is_open=True) == ("a b", "c")
+    assert split_reasoning("<think>a b</think>\nc", is_open=True) == ("a b", "c")
+    assert split_reasoning("cut off", is_open=True) == ("cut off", "")
 
 
 def test_thinking_is_removed_wherever_it_stands() -> None:

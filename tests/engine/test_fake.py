@@ -96,3 +96,16 @@ async def test_sleep_waits_for_running_requests_and_holds_new_ones_until_wake(en
 async def _settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_a_stream_has_deltas_of_the_sizes_asked_for_and_can_be_held_midway(engine: FakeEngine, tiny_tokenizer: Any) -> None:
+    engine.delta_sizes = (2, 1)
+    whole = await engine.sample(request(tiny_tokenizer))
+    engine.hold(after_tokens=3)
+    deltas = engine.stream(request(tiny_tokenizer))
+    begun = [await anext(deltas), await anext(deltas)]
+    assert [len(delta.token_ids) for delta in begun] == [2, 1]
+    engine.release()
+    rest = [delta async for delta in deltas]
+    assert tuple(token for delta in [*begun, *rest] for token in delta.token_ids) == whole.token_ids
+    assert [delta.finish_reason for delta in [*begun, *rest]].index("stop") == len(begun) + len(rest) - 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
+
+from journeyman.errors import EngineError
 
 TOOLS: list[Any] = [
     {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}}, "strict": True}}
@@ -58,12 +62,14 @@ async def test_a_stream_has_the_order_that_clients_accept(running: Any) -> None:
     assert events[-1] == "[DONE]"
     chunks = [json.loads(event) for event in events[:-1]]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
+    kinds = [kind for kind, _ in itertools.groupby(next(iter(delta), "end") for delta in deltas)]
+    assert kinds == ["role", "reasoning_content", "content", "tool_calls", "end"]
     assert deltas[0] == {"role": "assistant", "content": ""}
-    assert deltas[1] == {"reasoning_content": "hm", "reasoning": "hm"}
-    assert deltas[2] == {"content": "I look."}
-    assert deltas[3]["tool_calls"][0]["function"] == {"name": "get_time", "arguments": ""}
-    assert deltas[4] == {"tool_calls": [{"index": 0, "function": {"arguments": '{"zone": "Asia/Tokyo"}'}}]}
-    assert deltas[5] == {}
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == "hm"
+    assert "".join(delta.get("content", "") for delta in deltas) == "I look."
+    assert deltas[-3]["tool_calls"][0]["function"] == {"name": "get_time", "arguments": ""}
+    assert deltas[-2] == {"tool_calls": [{"index": 0, "function": {"arguments": '{"zone": "Asia/Tokyo"}'}}]}
+    assert deltas[-1] == {}
     assert chunks[-2]["choices"][0]["finish_reason"] == "tool_calls"
     assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"] > 0) == ([], True)
     assert len({chunk["id"] for chunk in chunks}) == 1
@@ -79,6 +85,54 @@ async def test_the_openai_client_reads_our_streams(running: Any) -> None:
     assert text == "It is noon."
     assert final.choices[0].message.tool_calls is not None
     assert final.choices[0].message.tool_calls[0].function.arguments == '{"zone": "Asia/Tokyo"}'
+
+
+async def test_text_arrives_while_it_is_being_drawn_and_a_hang_up_ends_the_drawing(running: Any) -> None:
+    for number, path in enumerate(("chat/completions", "completions"), start=1):
+        running.replies.append("one two three four five six")
+        running.engine.hold(after_tokens=12)
+        body = {"model": "base", "messages": USER, "prompt": "x", "stream": True}
+        begun = await asyncio.to_thread(_read_begin_and_hang_up, f"{running.v1}/{path}", body)
+        assert "one two three four".startswith(begun), begun
+        await asyncio.wait_for(asyncio.to_thread(_poll, lambda count=number: running.engine.num_cancelled == count), 20)
+    assert running.engine.num_finished == 0
+
+
+async def test_streamed_replies_come_side_by_side_and_their_tokens_have_logprobs(running: Any) -> None:
+    running.replies += ["one two", "three"]
+    texts, tokens, reasons = ["", ""], ["", ""], ["", ""]
+    async with client(running) as api:
+        stream = await api.chat.completions.create(model="base", messages=USER, n=2, logprobs=True, stream=True)
+        async for chunk in stream:
+            (choice,) = chunk.choices
+            texts[choice.index] += choice.delta.content or ""
+            reasons[choice.index] += choice.finish_reason or ""
+            if choice.logprobs is not None and choice.logprobs.content is not None:
+                tokens[choice.index] += "".join(token.token for token in choice.logprobs.content)
+    assert texts == ["one two", "three"]
+    assert tokens == ["one two<|im_end|>", "three<|im_end|>"]
+    assert reasons == ["stop", "stop"]
+
+
+async def test_a_streamed_reply_of_a_rollout_leaves_whole_after_its_turn_is_stored(running: Any) -> None:
+    running.replies.append("one two three")
+    async with client(running) as api:
+        ticket: Any = await api.post(f"{running.url}/api/rollouts", cast_to=object, body={"model": "base", "scenario_id": "s"})
+        async with client(running, f"{running.url}/r/{ticket['id']}.{ticket['token']}/v1") as recorded:
+            stream = await recorded.chat.completions.create(model="agent", messages=USER, stream=True)
+            async for chunk in stream:
+                if chunk.choices[0].delta.content:
+                    assert chunk.choices[0].delta.content == "one two three"
+                stored = running.backend.store.rollouts.trajectory(ticket["id"])
+                assert [turn.reply.content for turn in stored.turns] == ["one two three"]
+
+
+async def test_a_failure_in_the_middle_of_a_stream_is_an_error_event(running: Any) -> None:
+    running.engine.fail_with = EngineError("out of memory")
+    running.engine.hold()
+    body = {"model": "base", "messages": USER, "stream": True}
+    reading = asyncio.create_task(asyncio.to_thread(_post_stream, f"{running.v1}/chat/completions", body, running.engine.release))
+    assert json.loads((await reading)[-1])["error"]["message"] == "out of memory"
 
 
 async def test_raw_texts_are_continued(running: Any) -> None:
@@ -175,12 +229,26 @@ def _post(url: str, data: bytes) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
-def _post_stream(url: str, body: dict[str, Any]) -> list[str]:
+def _post_stream(url: str, body: dict[str, Any], on_open: Callable[[], None] = lambda: None) -> list[str]:
     request = urllib.request.Request(url, data=json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=20) as reply:
+        on_open()
         assert reply.headers["content-type"].startswith("text/event-stream")
         lines = reply.read().decode().split("\n\n")
     return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def _read_begin_and_hang_up(url: str, body: dict[str, Any]) -> str:
+    """The text so far once it has 8 characters."""
+    request = urllib.request.Request(url, data=json.dumps(body).encode())
+    text = ""
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        while len(text) < 8:
+            line = reply.readline().decode()
+            if line.startswith("data: "):
+                choice = json.loads(line.removeprefix("data: "))["choices"][0]
+                text += choice["text"] if "text" in choice else choice["delta"].get("content", "")
+    return text
 
 
 def _poll(condition: Any) -> None:

@@ -5,29 +5,28 @@ from __future__ import annotations
 
 import re
 
-_OPEN, _CLOSE = "<think>", "</think>"
+OPEN, CLOSE = "<think>", "</think>"
 _BLOCK = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 
-def split_reasoning(text: str) -> tuple[str | None, str]:
-    """(reasoning or None, the rest). The opening tag may be missing: some templates put it into the prompt.
+def split_reasoning(text: str, *, is_open: bool = False) -> tuple[str | None, str]:
+    """(reasoning or None, the rest). An unfinished block (cut off by max_tokens) is all reasoning.
 
-    An unfinished block (cut off by max_tokens) is all reasoning.
+    `is_open`: the prompt ends with the opening tag, so the text begins inside the block. Without it a closing tag alone means
+    nothing: a stream could not take back what it had sent as content.
 
     Example:
         >>> split_reasoning("<think>2 and 2</think>\\n\\n4")
         ('2 and 2', '4')
     """
-    head, closed, rest = text.partition(_CLOSE)
-    if closed:
-        before, opened, thought = head.partition(_OPEN)
+    if is_open:
+        before, inside = "", text.lstrip().removeprefix(OPEN)  # some models write the tag again
+    else:
+        before, opened, inside = text.partition(OPEN)
         if not opened:
-            before, thought = "", head
-        return thought.strip(), before + rest.lstrip("\n")
-    before, opened, thought = text.partition(_OPEN)
-    if opened:
-        return thought.strip(), before
-    return None, text
+            return None, text
+    thought, _, rest = inside.partition(CLOSE)
+    return thought.strip(), before + rest.lstrip("\n")
 
 
 def without_reasoning(text: str) -> str:

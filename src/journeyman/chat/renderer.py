@@ -14,14 +14,15 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from journeyman.chat.reply import ParsedReply, parse_reply
+from journeyman.chat import reasoning
+from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
 from journeyman.chat.tool_calls import OPEN, parse_arguments
 from journeyman.errors import SettingError
 from journeyman.types.messages import Message, Tool
 
 Stored = Callable[[Message], tuple[int, ...] | None]
-_UNKNOWN_CHARACTER = "�"
+_TAIL_TOKENS = 16  # hold a generation prompt's <think>, in any spelling
 
 
 class Renderer:
@@ -104,15 +105,16 @@ class Renderer:
         kept = list(ids)
         while kept and kept[-1] in self.stop_token_ids:
             kept.pop()
-        return self.decode(kept).rstrip(_UNKNOWN_CHARACTER)
+        return self.decode(kept).rstrip(UNKNOWN_CHARACTER)
 
     def parse(self, ids: Sequence[int]) -> ParsedReply:
         """Take a sampled reply apart. Never raises: what cannot be parsed is content, or a call with raw arguments."""
-        return self.parse_text(self.reply_text(ids))
+        return self.reply_format().parse(self.reply_text(ids))
 
-    def parse_text(self, text: str) -> ParsedReply:
-        """As `parse`, for a text already cut at a stop string."""
-        return parse_reply(text, allow_bare_call=self._allow_bare_call)
+    def reply_format(self, prompt_ids: Sequence[int] = (), *, stop: tuple[str, ...] = (), has_tools: bool = True) -> ChatFormat:
+        """How the text of a reply to this prompt is to be read."""
+        tail = self.decode(prompt_ids[-_TAIL_TOKENS:]).rstrip()
+        return ChatFormat(stop, has_tools, is_thinking=tail.endswith(reasoning.OPEN), allow_bare_call=self._allow_bare_call)
 
     def _append(self, ids: list[int], trained: list[bool], text: str, *, is_trained: bool) -> None:
         piece = self.encode(text)

@@ -12,6 +12,7 @@ import re
 from journeyman.types.messages import FunctionCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+BARE_MARK = "<|python_tag|>"  # Llama 3 may write it before a bare call
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]*)"')
 _ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
@@ -30,13 +31,20 @@ def parse_tool_calls(text: str) -> tuple[str | None, tuple[FunctionCall, ...]]:
     calls = tuple(_parse_call(match.group(1)) for match in _CALL.finditer(text))
     if not calls:
         return text, ()
-    content = _CALL.sub("", text).strip()
-    return content or None, calls
+    return without_calls(text) or None, calls
+
+
+def without_calls(text: str) -> str:
+    """The text outside the calls (an unfinished one reaches to the end), without whitespace at its end.
+
+    That at its beginning stays: a stream has sent it before it can know that a call follows.
+    """
+    return _CALL.sub("", text).rstrip()
 
 
 def parse_bare_call(text: str) -> FunctionCall | None:
     """A reply that is nothing but one call's JSON (Llama style, `parameters` for `arguments`), or None."""
-    stripped = text.strip().removeprefix("<|python_tag|>").strip()
+    stripped = text.strip().removeprefix(BARE_MARK).strip()
     if not stripped.startswith("{") or not _ARGUMENTS.search(stripped):
         return None
     call = _parse_call(stripped)

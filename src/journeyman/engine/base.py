@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Engine(Protocol):
         """
         ...
 
-    def stream(self, request: SampleRequest) -> AsyncIterator[SampleDelta]:
+    def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
         """As `sample`, but deltas arrive as they are drawn; the last one has a finish_reason."""
         ...
 

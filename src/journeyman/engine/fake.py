@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class FakeEngine:
         context_length: prompt and reply together, in tokens.
 
     `requests` holds every request, the newest last. `fail_with` makes the next samples raise. Between `hold()` and
-    `release()` samples wait; both may be called from any thread.
+    `release()` samples wait; both may be called from any thread. A delta has as many tokens as `delta_sizes` says, in turn.
 
     Example:
         >>> engine = FakeEngine(lambda prompt: "It is noon.", tokenizer)              # doctest: +SKIP
@@ -41,6 +42,7 @@ class FakeEngine:
         self.num_finished = 0
         self.num_cancelled = 0
         self.fail_with: Exception | None = None
+        self.delta_sizes: Sequence[int] = (1,)
         self.is_asleep = False
         self.is_closed = False
         self._tokenizer = tokenizer
@@ -55,6 +57,7 @@ class FakeEngine:
         self._adapters: dict[str, str] = {}
         self._in_use: Counter[str | None] = Counter()
         self._gate: Future[None] = _opened()
+        self._num_before_gate = 0
         self._awake: Future[None] = _opened()
         self._changed: list[asyncio.Future[None]] = []
 
@@ -72,9 +75,9 @@ class FakeEngine:
         while self.num_running != count:
             await self._next_change()
 
-    def hold(self) -> None:
-        """Let samples that start from now on wait until `release`."""
-        self._gate = Future()
+    def hold(self, after_tokens: int = 0) -> None:
+        """Let samples that start from now on wait until `release`, once they have given that many tokens."""
+        self._gate, self._num_before_gate = Future(), after_tokens
 
     def release(self) -> None:
         if not self._gate.done():
@@ -90,22 +93,25 @@ class FakeEngine:
             finish_reason = delta.finish_reason or finish_reason
         return Sample(tuple(token_ids), tuple(logprobs), finish_reason, request.adapter)
 
-    async def stream(self, request: SampleRequest) -> AsyncIterator[SampleDelta]:
+    async def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
         self._check(request)
         self.requests.append(request)
         await asyncio.shield(asyncio.wrap_future(self._awake))
         self._in_use[request.adapter] += 1
         self._notify()
         is_complete = False
+        gate, num_before_gate = self._gate, self._num_before_gate
         try:
-            await asyncio.shield(asyncio.wrap_future(self._gate))
+            if not num_before_gate:
+                await asyncio.shield(asyncio.wrap_future(gate))
             if self.fail_with is not None:
                 raise self.fail_with
             ids, reason = self._reply(request)
-            for position, token in enumerate(ids):
-                is_last = position == len(ids) - 1
-                logprob = fake_logprob(request.adapter, position, token)
-                yield SampleDelta((token,), (logprob,), reason if is_last else None)
+            for start, end in _cuts(len(ids), self.delta_sizes):
+                if end > num_before_gate and not gate.done():
+                    await asyncio.shield(asyncio.wrap_future(gate))
+                logprobs = tuple(fake_logprob(request.adapter, position, ids[position]) for position in range(start, end))
+                yield SampleDelta(tuple(ids[start:end]), logprobs, reason if end == len(ids) else None)
             is_complete = True
             self.num_finished += 1
         finally:
@@ -183,6 +189,17 @@ def fake_logprob(adapter: str | None, position: int, token: int) -> float:
     """A made-up log-probability in [-1, -0.01], the same for the same arguments in every process."""
     digest = hashlib.sha256(f"{adapter}/{position}/{token}".encode()).digest()
     return -(1 + int.from_bytes(digest[:2], "big") % 100) / 100
+
+
+def _cuts(length: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, end) of the pieces that `sizes`, repeated, cut a list of that length into."""
+    start = 0
+    for size in cycle(sizes):
+        end = min(start + size, length)
+        yield start, end
+        if end == length:
+            return
+        start = end
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,6 +15,7 @@ from journeyman.server.errors import error_body
 from journeyman.server.wire import KEEP_ALIVE, event
 
 _Reply = TypeVar("_Reply")
+_Arrived = str | asyncio.Task[None]
 
 # A stream's status cannot be changed once it began; errors mostly come at once, so its first bytes wait this long.
 _BEFORE_STREAM_SECONDS = 2.0
@@ -29,36 +30,56 @@ async def answer(request: Request, work: Coroutine[Any, Any, _Reply], respond: C
         return respond(task.result()) if task.done() else Response(status_code=_CLIENT_IS_GONE)
 
 
-async def stream(request: Request, work: Coroutine[Any, Any, _Reply], chunks: Callable[[_Reply], Iterator[str]]) -> Response:
-    """As `answer`, in server-sent events, with comment lines while there is nothing to send yet."""
-    watch = _watched(request, work)
-    task, gone = await watch.__aenter__()
+async def stream(request: Request, chunks: AsyncGenerator[str]) -> Response:
+    """Send `chunks` as server-sent events, with comment lines while there is nothing to send; close them when the client hangs up."""
+    arrived: asyncio.Queue[_Arrived] = asyncio.Queue()
+
+    async def collect() -> None:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                arrived.put_nowait(chunk)
+
+    # One task runs the chunks from beginning to end; another watches the client. Both report when they end.
+    collecting, gone = asyncio.create_task(collect()), asyncio.create_task(_until_gone(request))
+    for task in (collecting, gone):
+        task.add_done_callback(arrived.put_nowait)
     try:
-        await asyncio.wait({task, gone}, timeout=_BEFORE_STREAM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()  # an error gets its own status
+        first = await _next(arrived, _BEFORE_STREAM_SECONDS)
+        if first is collecting:
+            collecting.result()  # an error gets its own status
     except BaseException:
-        await watch.__aexit__(None, None, None)
+        await _end(collecting, gone)
         raise
 
     async def body() -> AsyncIterator[str]:
+        item = first
         try:
-            while not task.done() and not gone.done():
-                yield KEEP_ALIVE
-                await asyncio.wait({task, gone}, timeout=_KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                return
-            try:
-                reply = task.result()
-            except JourneymanError as error:
-                yield event(error_body(error))
-                return
-            for chunk in chunks(reply):
-                yield chunk
+            while not isinstance(item, asyncio.Task):
+                yield KEEP_ALIVE if item is None else item
+                item = await _next(arrived, _KEEP_ALIVE_SECONDS)
+            if item is collecting:
+                try:
+                    collecting.result()
+                except JourneymanError as error:
+                    yield event(error_body(error))
         finally:
-            await watch.__aexit__(None, None, None)
+            await _end(collecting, gone)
 
     return StreamingResponse(body(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+
+async def _next(arrived: asyncio.Queue[_Arrived], seconds: float) -> _Arrived | None:
+    """What arrives next, None when nothing does in that time."""
+    try:
+        return await asyncio.wait_for(arrived.get(), seconds)
+    except TimeoutError:
+        return None
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -43,20 +43,19 @@ class OpenAiRoutes:
         session = await self._session(request)
         body, body_hash = await read_body(request, ChatRequest)
         context = CallContext(session, body_hash, _retry_count(request))
-        work = self._sampling.chat(body, context)
         renderer = self._sampling.renderer
         if body.stream:
-            return await stream(request, work, lambda reply: chat_chunks(reply, body, renderer))
-        return await answer(request, work, lambda reply: JSONResponse(chat_completion(reply, body, renderer)))
+            model = body.model or (session.model if session is not None else "")
+            return await stream(request, chat_chunks(self._sampling.stream_chat(body, context), body, model, renderer))
+        return await answer(request, self._sampling.chat(body, context), lambda reply: JSONResponse(chat_completion(reply, body, renderer)))
 
     async def completions(self, request: Request) -> Response:
         self._gate.check(request)
         body, _ = await read_body(request, CompletionRequest)
-        work = self._sampling.complete(body)
         renderer = self._sampling.renderer
         if body.stream:
-            return await stream(request, work, lambda reply: text_chunks(reply, body, renderer))
-        return await answer(request, work, lambda reply: JSONResponse(text_completion(reply, body, renderer)))
+            return await stream(request, text_chunks(self._sampling.stream_completion(body), body, renderer))
+        return await answer(request, self._sampling.complete(body), lambda reply: JSONResponse(text_completion(reply, body, renderer)))
 
     async def models(self, request: Request) -> Response:
         session = await self._session(request)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from journeyman.chat.renderer import Renderer
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import ChatReply, CompletionReply
+from journeyman.service.streaming import ReplyDelta
+from journeyman.types.sampling import FinishReason
 from journeyman.types.trajectory import Turn
 
 DONE = "data: [DONE]\n\n"
@@ -23,8 +26,8 @@ def chat_completion(reply: ChatReply, request: ChatRequest, renderer: Renderer) 
         {
             "index": index,
             "message": _message(turn),
-            "finish_reason": _finish_reason(turn),
-            "logprobs": _logprobs(turn, renderer) if request.logprobs else None,
+            "finish_reason": _finish_reason(turn.finish_reason, bool(turn.reply.tool_calls)),
+            "logprobs": _logprobs(turn.sampled_ids, turn.sampled_logprobs, renderer) if request.logprobs else None,
         }
         for index, turn in enumerate(reply.turns)
     ]
@@ -32,39 +35,41 @@ def chat_completion(reply: ChatReply, request: ChatRequest, renderer: Renderer) 
     return {**_head("chatcmpl", "chat.completion", reply.model), "choices": choices, "usage": usage}
 
 
-def chat_chunks(reply: ChatReply, request: ChatRequest, renderer: Renderer) -> Iterator[str]:
-    """The same answer as server-sent events, in the order that every client we know accepts."""
-    head = _head("chatcmpl", "chat.completion.chunk", reply.model)
-
-    def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
-        return event({**head, "choices": choices, **more})
-
-    for index, turn in enumerate(reply.turns):
-        logprobs = _logprobs(turn, renderer) if request.logprobs else None
-        for delta in _deltas(turn):
-            yield chunk([{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}])
-        yield chunk([{"index": index, "delta": {}, "logprobs": logprobs, "finish_reason": _finish_reason(turn)}])
+async def chat_chunks(deltas: AsyncGenerator[ReplyDelta], request: ChatRequest, model: str, renderer: Renderer) -> AsyncGenerator[str]:
+    """The same answer as server-sent events, in the order that every client we know accepts. Closing it closes `deltas`."""
+    head = _head("chatcmpl", "chat.completion.chunk", model)
+    opened: set[int] = set()
+    unsent = _Unsent()
+    async with aclosing(deltas):
+        async for delta in deltas:
+            unsent.add(delta)
+            pieces: list[tuple[dict[str, Any], str | None]] = [(piece, None) for piece in _pieces(delta)]
+            if delta.index not in opened:
+                # Also when the text is held back: the client sees that its answer has begun.
+                opened.add(delta.index)
+                pieces.insert(0, ({"role": "assistant", "content": ""}, None))
+            if delta.finish_reason is not None:
+                pieces.append(({}, _finish_reason(delta.finish_reason, bool(delta.tool_calls))))
+            for number, (piece, reason) in enumerate(pieces, start=1):
+                # Tokens go with the last chunk they belong to; the one that only opens the answer has no text.
+                is_last = number == len(pieces) and piece.get("content") != ""
+                logprobs = _logprobs(*unsent.take(delta.index), renderer) if request.logprobs and is_last else None
+                choice = {"index": delta.index, "delta": piece, "logprobs": logprobs, "finish_reason": reason}
+                yield event({**head, "choices": [choice]})
     if request.include_usage:
-        yield chunk([], usage=_usage(reply.num_prompt_tokens, reply.num_sampled_tokens))
+        yield event({**head, "choices": [], "usage": unsent.usage()})
     yield DONE
 
 
 def text_completion(reply: CompletionReply, request: CompletionRequest, renderer: Renderer) -> dict[str, Any]:
     """A `text_completion` object."""
     choices = [
-        {
-            "index": index,
-            "text": completion.text,
-            "finish_reason": completion.sample.finish_reason,
-            "logprobs": None
-            if request.logprobs is None
-            else {
-                "tokens": [renderer.decode([token]) for token in completion.sample.token_ids],
-                "token_logprobs": list(completion.sample.logprobs),
-                "top_logprobs": None,
-                "text_offset": [],
-            },
-        }
+        _text_choice(
+            index,
+            completion.text,
+            completion.sample.finish_reason,
+            _text_logprobs(completion.sample.token_ids, completion.sample.logprobs, request, renderer),
+        )
         for index, completion in enumerate(reply.completions)
     ]
     num_sampled = sum(len(completion.sample.token_ids) for completion in reply.completions)
@@ -72,15 +77,41 @@ def text_completion(reply: CompletionReply, request: CompletionRequest, renderer
     return {**_head("cmpl", "text_completion", reply.model), "choices": choices, "usage": usage}
 
 
-def text_chunks(reply: CompletionReply, request: CompletionRequest, renderer: Renderer) -> Iterator[str]:
-    """The same answer as server-sent events."""
-    whole = text_completion(reply, request, renderer)
-    usage = whole.pop("usage")
-    for choice in whole["choices"]:
-        yield event({**whole, "choices": [choice]})
+async def text_chunks(deltas: AsyncGenerator[ReplyDelta], request: CompletionRequest, renderer: Renderer) -> AsyncGenerator[str]:
+    """The same answer as server-sent events. Closing it closes `deltas`."""
+    head = _head("cmpl", "text_completion", request.model)
+    unsent = _Unsent()
+    async with aclosing(deltas):
+        async for delta in deltas:
+            unsent.add(delta)
+            if delta.content or delta.finish_reason is not None:
+                logprobs = _text_logprobs(*unsent.take(delta.index), request, renderer)
+                yield event({**head, "choices": [_text_choice(delta.index, delta.content, delta.finish_reason, logprobs)]})
     if request.include_usage:
-        yield event({**whole, "choices": [], "usage": usage})
+        yield event({**head, "choices": [], "usage": unsent.usage()})
     yield DONE
+
+
+class _Unsent:
+    """Tokens whose log-probabilities wait for a chunk of their reply, and how many there were in all."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, tuple[list[int], list[float]]] = {}
+        self._num_prompt = 0
+        self._num_sampled = 0
+
+    def add(self, delta: ReplyDelta) -> None:
+        ids, logprobs = self._tokens.setdefault(delta.index, ([], []))
+        ids.extend(delta.token_ids)
+        logprobs.extend(delta.logprobs)
+        self._num_prompt = delta.num_prompt_tokens
+        self._num_sampled += len(delta.token_ids)
+
+    def take(self, index: int) -> tuple[list[int], list[float]]:
+        return self._tokens.pop(index, ([], []))
+
+    def usage(self) -> dict[str, int]:
+        return _usage(self._num_prompt, self._num_sampled)
 
 
 def event(data: dict[str, Any]) -> str:
@@ -96,10 +127,10 @@ def _usage(num_prompt: int, num_sampled: int) -> dict[str, int]:
     return {"prompt_tokens": num_prompt, "completion_tokens": num_sampled, "total_tokens": num_prompt + num_sampled}
 
 
-def _finish_reason(turn: Turn) -> str:
-    if turn.finish_reason != "length" and turn.reply.tool_calls:
+def _finish_reason(reason: FinishReason, has_calls: bool) -> str:
+    if reason != "length" and has_calls:
         return "tool_calls"
-    return "length" if turn.finish_reason == "length" else "stop"
+    return "length" if reason == "length" else "stop"
 
 
 def _message(turn: Turn) -> dict[str, Any]:
@@ -113,22 +144,31 @@ def _message(turn: Turn) -> dict[str, Any]:
     return message
 
 
-def _deltas(turn: Turn) -> Iterator[dict[str, Any]]:
-    reply = turn.reply
-    yield {"role": "assistant", "content": ""}
-    if reply.reasoning_content:
-        yield {"reasoning_content": reply.reasoning_content, "reasoning": reply.reasoning_content}
-    if reply.content:
-        yield {"content": reply.content}
-    for number, call in enumerate(reply.tool_calls):
+def _pieces(delta: ReplyDelta) -> Iterator[dict[str, Any]]:
+    if delta.reasoning:
+        yield {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
+    if delta.content:
+        yield {"content": delta.content}
+    for number, call in enumerate(delta.tool_calls):
         opened = {"name": call.function.name, "arguments": ""}
         yield {"tool_calls": [{"index": number, "id": call.id, "type": "function", "function": opened}]}
         yield {"tool_calls": [{"index": number, "function": {"arguments": call.function.arguments}}]}
 
 
-def _logprobs(turn: Turn, renderer: Renderer) -> dict[str, Any]:
+def _logprobs(ids: Sequence[int], logprobs: Sequence[float], renderer: Renderer) -> dict[str, Any]:
     content = []
-    for token, logprob in zip(turn.sampled_ids, turn.sampled_logprobs, strict=True):
+    for token, logprob in zip(ids, logprobs, strict=True):
         text = renderer.decode([token])
         content.append({"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []})
     return {"content": content, "refusal": None}
+
+
+def _text_choice(index: int, text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
+
+
+def _text_logprobs(ids: Sequence[int], logprobs: Sequence[float], request: CompletionRequest, renderer: Renderer) -> dict[str, Any] | None:
+    if request.logprobs is None:
+        return None
+    tokens = [renderer.decode([token]) for token in ids]
+    return {"tokens": tokens, "token_logprobs": list(logprobs), "top_logprobs": None, "text_offset": []}

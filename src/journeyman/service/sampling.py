@@ -6,21 +6,21 @@ The path of a call: route -> here -> renderer -> engine -> recorder. Not for HTT
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from journeyman.chat.reasoning import split_reasoning
 from journeyman.chat.renderer import Renderer
+from journeyman.chat.reply import RawFormat, ReplyFormat, cut_at_stop
 from journeyman.engine.base import Engine
 from journeyman.errors import ContextLengthError, NotFoundError, SettingError
 from journeyman.service.capture import Recorder, Session
 from journeyman.service.constraints import grammar_of
 from journeyman.service.requests import ChatRequest, CompletionRequest
-from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
+from journeyman.service.streaming import ReplyDelta, live_reply, merged, reply_message, whole_replies
+from journeyman.types.messages import Tool
 from journeyman.types.sampling import Grammar, Sample, SampleRequest, SamplingParameters
 from journeyman.types.trajectory import Turn
 
@@ -113,22 +113,44 @@ class SamplingService:
             turns = await self._recorder.record(session, context.body_hash, retry_count=context.retry_count, produce=produce)
         return ChatReply(model=request.model or turns[0].adapter or "base", turns=turns)
 
+    async def stream_chat(self, request: ChatRequest, context: CallContext = CallContext()) -> AsyncGenerator[ReplyDelta]:
+        """As `chat`, while the tokens are drawn. In a rollout each reply comes whole: its turn must be stored before it leaves.
+
+        Closing it frees the replies' places in the engine. Raises as `chat`.
+        """
+        if context.session is not None:
+            for whole in whole_replies((await self.chat(request, context)).turns):
+                yield whole
+            return
+        tools = _offered(request)
+        prompt_ids = self._renderer.render(request.messages, tools)
+        reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
+        async with aclosing(self._stream(request, prompt_ids, grammar_of(request), reply_format)) as deltas:
+            async for delta in deltas:
+                yield delta
+
     async def complete(self, request: CompletionRequest) -> CompletionReply:
         """Continue a raw text. Never recorded. Raises as `chat`."""
-        given = request.prompt
-        prompt_ids = self._prompt_of_text(given) if isinstance(given, str) else self._checked_ids(given)
+        prompt_ids = self._raw_prompt(request.prompt)
         samples = await self._sample(request, request.model, prompt_ids, grammar=None)
         completions = tuple(
-            Completion(cut_at_stop(self._renderer.reply_text(sample.token_ids), request.stop)[0], sample) for sample in samples
+            Completion(cut_at_stop(self._renderer.reply_text(sample.token_ids), request.stop), sample) for sample in samples
         )
         return CompletionReply(request.model or "base", prompt_ids, completions)
 
+    async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[ReplyDelta]:
+        """As `complete`, while the tokens are drawn; the text is in `ReplyDelta.content`."""
+        async with aclosing(self._stream(request, self._raw_prompt(request.prompt), None, RawFormat(request.stop))) as deltas:
+            async for delta in deltas:
+                yield delta
+
     async def _sample_turns(self, request: ChatRequest, model: str, session: Session | None) -> list[Turn]:
         started_at, start = time.time(), time.monotonic()
-        tools = () if request.tool_choice == "none" else request.tools
+        tools = _offered(request)
         stored = None if session is None else session.stored(request.messages)
         prompt_ids = self._renderer.render(request.messages, tools, stored)
         samples = await self._sample(request, model, prompt_ids, grammar_of(request))
+        reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
         seconds = time.monotonic() - start
         return [
             Turn(
@@ -136,7 +158,7 @@ class SamplingService:
                 adapter=sample.adapter,
                 messages=request.messages,
                 tools=tools,
-                reply=self._reply(sample, request.stop, tools),
+                reply=reply_message(reply_format.parse(self._renderer.reply_text(sample.token_ids))),
                 prompt_ids=prompt_ids,
                 sampled_ids=sample.token_ids,
                 sampled_logprobs=sample.logprobs,
@@ -155,23 +177,44 @@ class SamplingService:
         prompt_ids: tuple[int, ...],
         grammar: Grammar | None,
     ) -> list[Sample]:
-        if not model:
-            raise NotFoundError("the request names no model", hint='send "model": a trained model\'s name, or "base"')
-        async with self._versions.using(model) as adapter:
-            return await _all_or_none(
-                [
-                    self._engine.sample(
-                        SampleRequest(
-                            prompt_ids=prompt_ids,
-                            parameters=self._parameters(request, prompt_ids, index),
-                            adapter=adapter,
-                            stop_token_ids=self._renderer.stop_token_ids,
-                            grammar=grammar,
-                        )
-                    )
-                    for index in range(request.n)
-                ]
+        async with self._versions.using(_named(model)) as adapter:
+            wanted = self._wanted(request, prompt_ids, grammar, adapter)
+            return await _all_or_none([self._engine.sample(sample) for sample in wanted])
+
+    async def _stream(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompt_ids: tuple[int, ...],
+        grammar: Grammar | None,
+        reply_format: ReplyFormat,
+    ) -> AsyncGenerator[ReplyDelta]:
+        async with self._versions.using(_named(request.model)) as adapter:
+            replies = [
+                live_reply(index, len(prompt_ids), self._engine.stream(wanted), self._renderer, reply_format)
+                for index, wanted in enumerate(self._wanted(request, prompt_ids, grammar, adapter))
+            ]
+            async with aclosing(merged(replies)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    def _wanted(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompt_ids: tuple[int, ...],
+        grammar: Grammar | None,
+        adapter: str | None,
+    ) -> list[SampleRequest]:
+        """What to ask the engine for: one sample for each of the n replies."""
+        return [
+            SampleRequest(
+                prompt_ids=prompt_ids,
+                parameters=self._parameters(request, prompt_ids, index),
+                adapter=adapter,
+                stop_token_ids=self._renderer.stop_token_ids,
+                grammar=grammar,
             )
+            for index in range(request.n)
+        ]
 
     def _parameters(self, request: ChatRequest | CompletionRequest, prompt_ids: Sequence[int], index: int) -> SamplingParameters:
         room = self._renderer.context_length - len(prompt_ids)
@@ -189,18 +232,8 @@ class SamplingService:
             seed=None if request.seed is None else request.seed + index,
         )
 
-    def _reply(self, sample: Sample, stop: tuple[str, ...], tools: tuple[Tool, ...]) -> Message:
-        text, _ = cut_at_stop(self._renderer.reply_text(sample.token_ids), stop)
-        if not tools:  # what looks like a call is text to an agent that offered no tools
-            reasoning, content = split_reasoning(text)
-            return Message(role="assistant", content=content, reasoning_content=reasoning)
-        parsed = self._renderer.parse_text(text)
-        return Message(
-            role="assistant",
-            content=parsed.content,
-            tool_calls=tuple(_mint(call) for call in parsed.tool_calls),
-            reasoning_content=parsed.reasoning,
-        )
+    def _raw_prompt(self, given: str | tuple[int, ...]) -> tuple[int, ...]:
+        return self._prompt_of_text(given) if isinstance(given, str) else self._checked_ids(given)
 
     def _prompt_of_text(self, text: str) -> tuple[int, ...]:
         ids = self._renderer.encode(text)
@@ -221,15 +254,14 @@ class SamplingService:
         return ids
 
 
-def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """(text before the first stop string, whether there was one)."""
-    places = [text.find(mark) for mark in stop if mark in text]
-    return (text[: min(places)], True) if places else (text, False)
+def _offered(request: ChatRequest) -> tuple[Tool, ...]:
+    return () if request.tool_choice == "none" else request.tools
 
 
-def _mint(call: FunctionCall) -> ToolCall:
-    # 24 hex digits and no other characters: one framework rewrites ids that look otherwise.
-    return ToolCall(id=f"call_{secrets.token_hex(12)}", function=call)
+def _named(model: str) -> str:
+    if not model:
+        raise NotFoundError("the request names no model", hint='send "model": a trained model\'s name, or "base"')
+    return model
 
 
 async def _all_or_none(calls: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:

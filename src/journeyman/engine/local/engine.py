@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class LocalEngine:
                     return Sample(tuple(ids), tuple(logprobs), delta.finish_reason, request.adapter)
         raise EngineError("the engine ended a sample without a reason")
 
-    def stream(self, request: SampleRequest) -> AsyncIterator[SampleDelta]:
+    def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
         return self._run(request, is_streaming=True)
 
     async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
