@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The speed of a shared machine is no property of the code: examples may take as long as pytest's own timeout lets them.
+settings.register_profile("journeyman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("journeyman")
 
 
 def build_tiny_tokenizer() -> Any:
