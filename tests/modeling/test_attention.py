@@ -11,7 +11,7 @@ from tests.tiny import plain_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from journeyman.errors import ModelNotFoundError
+from journeyman.errors import EngineError, ModelNotFoundError
 from journeyman.modeling.attention import causal_attention
 from journeyman.modeling.head import Head
 from journeyman.modeling.weights import context_length, load_module, share_weights
@@ -104,3 +104,14 @@ def test_sharing_weights_takes_no_memory_and_changes_stay_apart(sharp_model: Pat
     before = module.get_submodule("model.layers.0.mlp.up_proj").weight.clone()  # type: ignore[operator, union-attr]
     layer.weight = torch.nn.Parameter(torch.zeros_like(before), requires_grad=False)
     assert torch.equal(module.get_submodule("model.layers.0.mlp.up_proj").weight, before)  # type: ignore[arg-type]
+
+
+def test_the_context_ends_with_a_sliding_window(tmp_path: Path) -> None:
+    assert context_length(load_module(write_model(tmp_path / "windowed", "mistral", sliding_window=16))) == 16
+    assert context_length(load_module(write_model(tmp_path / "full", "qwen2", use_sliding_window=False))) == 64
+
+
+def test_attention_that_we_do_not_compute_is_refused(tmp_path: Path) -> None:
+    module = load_module(write_model(tmp_path, "gemma2", query_pre_attn_scalar=8, attn_logit_softcapping=50.0))
+    with pytest.raises(EngineError, match="soft-capped"):
+        module.get_decoder()(input_ids=torch.tensor([[3, 4]]), use_cache=False, layout=Causal())  # type: ignore[operator]

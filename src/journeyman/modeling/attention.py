@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from journeyman.errors import EngineError
+
 ATTENTION_NAME = "journeyman"
 
 
@@ -35,8 +37,15 @@ def _attention(
     attention_mask: Tensor | None,  # noqa: ARG001 - the layout says what is attended to
     scaling: float | None = None,
     layout: Layout | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
+    if softcap is not None or s_aux is not None:
+        raise EngineError(
+            "this model's attention has soft-capped scores or attention sinks, which are not supported yet",
+            hint="use another base model, for example a Llama, Qwen, Mistral, Granite or SmolLM",
+        )
     if layout is None:
         raise ValueError("the journeyman attention needs a `layout` keyword in the model's forward")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5

@@ -62,6 +62,8 @@ def share_weights(module: nn.Module) -> nn.Module:
 
 
 def context_length(module: nn.Module) -> int:
-    """The largest number of positions the model was made for."""
+    """The largest number of positions the model was made for, or its sliding window: our attention sees everything, so beyond the window
+    it would not be the model's own."""
     config = module.config.get_text_config()  # type: ignore[union-attr, operator]
-    return int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    return min(int(config.max_position_embeddings), int(window or config.max_position_embeddings))
