@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from journeyman.errors import TrainingError
-from journeyman.modeling.allocator import keep_freed_memory
+from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
 from journeyman.modeling.head import Head, token_logprobs
@@ -81,6 +81,7 @@ class LoraTrainer:
             metrics["num_computed_tokens"] = float(sum(len(tree.token_ids) for tree in trees))
             metrics["num_unpacked_tokens"] = float(sum(tree.num_unpacked_tokens for tree in trees))
         self._step += 1
+        return_freed_memory()
         metrics["compute_seconds"] = time.perf_counter() - started
         return metrics
 
@@ -119,6 +120,7 @@ class LoraTrainer:
                 total_terms += num_terms
                 on_progress((index + 1) / len(batches))
         self._step += 1
+        return_freed_memory()
         return {
             "loss": total_loss / total_terms,
             "gradient_norm": norm,
