@@ -165,7 +165,7 @@ class FakeEngine:
         room = self._info.context_length - len(request.prompt_ids)
         ids = ids[: min(request.parameters.max_tokens, room)] or [0]
         for position, token in enumerate(ids):
-            text = self._decode(ids[: position + 1])
+            text = self._decode(ids[: position + 1]) if request.parameters.stop else ""
             if token in request.stop_token_ids or any(stop in text for stop in request.parameters.stop):
                 return ids[: position + 1], "stop"
         return ids, "length"
