@@ -4,7 +4,8 @@ The property everything rests on: the ids of a conversation that grew by a sampl
 prompt before it and
 the ids sampled. Text is therefore never re-tokenised where sampled ids are known: they are spliced in, and only what
 follows them is
-rendered. Not for deciding which stored reply a message is: see `service/capture.py`.
+rendered. Only the template writes special tokens: text of users and tools that spells one is encoded as ordinary text.
+Not for deciding which stored reply a message is: see `service/capture.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jinja2 import TemplateError
 
 from journeyman.chat import reasoning
 from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
+from journeyman.chat.special_tokens import SpecialTokens
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
 from journeyman.chat.tool_calls import OPEN, parse_arguments
 from journeyman.errors import SettingError
@@ -41,6 +43,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, context_length: int) -> None:
         self._tokenizer = tokenizer
         self.context_length = context_length
+        self._special = SpecialTokens(tokenizer)
         self.template: ChatTemplate = select_template(tokenizer)
         self._allow_bare_call = self.template.is_own and OPEN not in self.template.text
         self.stop_token_ids: tuple[int, ...] = _stop_token_ids(tokenizer)
@@ -69,7 +72,7 @@ class Renderer:
             spliced = self._render_spliced(messages, tools, known)
             if spliced is not None:
                 return spliced
-        return self.encode(self._text(messages, tools))
+        return self._encode_rendered(self._text(messages, tools))
 
     def render_example(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """(ids, trained mask) of a conversation to imitate: assistant text and its end-of-turn token are trained,
@@ -96,6 +99,9 @@ class Renderer:
         """Ids of a raw text; markers such as `<|im_end|>` become their tokens, nothing is added."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False)) if text else ()
 
+    def _encode_rendered(self, text: str) -> tuple[int, ...]:
+        return tuple(token for piece in self._special.pieces(text) for token in self.encode(piece))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, markers included."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -117,7 +123,7 @@ class Renderer:
         return ChatFormat(stop, has_tools, is_thinking=tail.endswith(reasoning.OPEN), allow_bare_call=self._allow_bare_call)
 
     def _append(self, ids: list[int], trained: list[bool], text: str, *, is_trained: bool) -> None:
-        piece = self.encode(text)
+        piece = self._encode_rendered(text)
         ids.extend(piece)
         trained.extend([is_trained] * len(piece))
 
@@ -161,7 +167,7 @@ class Renderer:
                 if text.startswith(marker):
                     text = text[len(marker) :]
                     break
-        return self.encode(text)
+        return self._encode_rendered(text)
 
     def _text(self, messages: Sequence[Message], tools: Sequence[Tool], *, add_generation_prompt: bool = True) -> str:
         if tools and not self.template.supports_tools:
@@ -184,8 +190,8 @@ class Renderer:
 
     def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool) -> str:
         text = self._tokenizer.apply_chat_template(
-            messages,
-            tools=[tool.model_dump() for tool in tools] or None,
+            self._special.guard(messages),
+            tools=self._special.guard([tool.model_dump() for tool in tools]) or None,
             chat_template=self.template.text,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
