@@ -79,8 +79,11 @@ def open_backend(
     home: Path | str | None = None,
     num_workers: int | None = None,
     note: Callable[[str], None] | None = None,
+    rollout_expiry_seconds: float | None = None,
 ) -> Backend:
     """Load the base model and open the home folder. Blocks for seconds; arguments and errors as `local`.
+
+    `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None.
 
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """
@@ -88,6 +91,7 @@ def open_backend(
     from journeyman.engine.local.engine import LocalEngine
     from journeyman.modeling.base_models import load_tokenizer, resolve_base
     from journeyman.service.backend import Backend
+    from journeyman.service.capture import EXPIRY_SECONDS
     from journeyman.store import Store
 
     found = resolve_base(base, cache=cache_folder(), note=note)
@@ -101,7 +105,8 @@ def open_backend(
     try:
         engine = LocalEngine.create(found)
         renderer = Renderer(load_tokenizer(found.folder), engine.info.context_length)
-        return Backend(engine, renderer, store, make_trainer)
+        expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
+        return Backend(engine, renderer, store, make_trainer, rollout_expiry_seconds=expiry)
     except BaseException:
         store.close()
         raise

@@ -20,6 +20,16 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that compute [default: measured].", show_default=False)
 ]
 
+ExpiryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--rollout-expiry",
+        min=1.0,
+        help="Seconds without a call after which an open rollout is sealed [default: 7200].",
+        show_default=False,
+    ),
+]
+
 
 def serve(
     run: RunOption = None,
@@ -29,6 +39,7 @@ def serve(
     port: PortOption = 8100,
     api_key: KeyOption = None,
     workers: WorkersOption = None,
+    rollout_expiry: ExpiryOption = None,
 ) -> None:
     """Serve a model on an OpenAI-compatible address until Ctrl-C; clients may also train through it."""
     from journeyman.cli.console import output
@@ -46,7 +57,13 @@ def serve(
     set_up_logging()
     console = output()
     console.print(f"loading {base} ...", highlight=False, markup=False)
-    backend = open_backend(base, home=where, num_workers=workers, note=lambda text: console.print(text, markup=False))
+    backend = open_backend(
+        base,
+        home=where,
+        num_workers=workers,
+        note=lambda text: console.print(text, markup=False),
+        rollout_expiry_seconds=rollout_expiry,
+    )
     names = backend.serve_run(run) if run else ()
     app = create_app(backend, api_key=api_key)
     try:

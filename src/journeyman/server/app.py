@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,9 +30,12 @@ def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        expiring = asyncio.create_task(backend.recorder.keep_expiring())
         try:
             yield
         finally:
+            expiring.cancel()
+            await asyncio.gather(expiring, return_exceptions=True)
             await backend.close()
 
     app = FastAPI(title="Journeyman", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import NotFoundError, SettingError, StoreError
-from journeyman.service.capture import Recorder
+from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.service.jobs import Jobs
 from journeyman.service.sampling import SamplingService
 from journeyman.service.training import TrainableModel, TrainingService
@@ -54,6 +54,7 @@ class Backend:
         store: open; closed by `close`.
         trainer_factory: makes the trainer of a new model at step 0; called in a worker thread. None: serving only.
         keep_checkpoints: how many of the newest checkpoints of a run stay on disk.
+        rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class Backend:
         trainer_factory: TrainerFactory | None,
         *,
         keep_checkpoints: int = 2,
+        rollout_expiry_seconds: float = EXPIRY_SECONDS,
     ) -> None:
         self.engine = engine
         self.renderer = renderer
         self.store = store
-        self.recorder = Recorder(store)
+        self.recorder = Recorder(store, expiry_seconds=rollout_expiry_seconds)
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
         self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned)
         self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)

@@ -1,27 +1,34 @@
 """Recording rollouts: every turn is stored before its reply leaves, a client's retry is answered from the record.
 
-A rollout opens, serves calls, and is sealed; later calls get 410. Not for sampling (`sampling.py`) nor for rewards. Locks and
+A rollout opens, serves calls, and is sealed; later calls get 410. One that nobody finishes expires: it is sealed with an error, and
+its version need not stay loaded any more. Not for sampling (`sampling.py`) nor for rewards. Locks and
 tasks are per rollout; everything here runs on one event loop, the store's work in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from journeyman.errors import NotFoundError, ServiceError
+from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError
 from journeyman.service.echo import splices
 from journeyman.service.segments import Segment, segments
 from journeyman.store import RolloutRow, Store
 from journeyman.types.messages import Message
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
-from journeyman.types.trajectory import Trajectory, Turn
+from journeyman.types.trajectory import Failure, Trajectory, Turn
 
-__all__ = ["Recorder", "Segment", "Session", "segments"]
+__all__ = ["EXPIRY_SECONDS", "Recorder", "Segment", "Session", "segments"]
+
+_log = logging.getLogger(__name__)
 
 BASE = "base"
+EXPIRY_SECONDS = 2 * 3600.0
+_LOOK_SECONDS = 60.0
 Produce = Callable[[], Awaitable[Sequence[Turn]]]
 
 
@@ -36,7 +43,10 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """An open rollout in memory. `model` is the version pinned for it; `adapter` the same for the engine (None = base)."""
+    """An open rollout in memory. `model` is the version pinned for it; `adapter` the same for the engine (None = base).
+
+    `opened_at` and `used_at` (when its last call came or ended) are readings of the recorder's clock.
+    """
 
     id: str
     token: str
@@ -46,6 +56,8 @@ class Session:
     is_sealed: bool = False
     calls: list[_Call] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opened_at: float = 0.0
+    used_at: float = 0.0
 
     @property
     def adapter(self) -> str | None:
@@ -69,20 +81,31 @@ class Session:
 class Recorder:
     """Opens, fills and seals rollouts.
 
+    Args:
+        store: keeps them.
+        expiry_seconds: a rollout without a call for so long is sealed, with an error.
+        clock: seconds that only grow.
+
+    Raises SettingError when the expiry is no positive time.
+
     Example:
         >>> ticket = await recorder.open(CreateRollout(model="m", scenario_id="s"), model="m@3")      # doctest: +SKIP
         >>> turns = await recorder.record(session, body_hash, retry_count=0, produce=sample)          # doctest: +SKIP
         >>> trajectory = await recorder.finish(ticket.id, FinishRollout())                            # doctest: +SKIP
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, expiry_seconds: float = EXPIRY_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        if not expiry_seconds > 0:
+            raise SettingError(f"rollouts must be given some time before they expire, got {expiry_seconds} s", hint="two hours are 7200")
         self._rollouts = store.rollouts
         self._sessions: dict[str, Session] = {}
+        self._expiry_seconds = expiry_seconds
+        self._clock = clock
 
     async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
         """Open a rollout whose calls are all served by `model` (`name@step`, or "base")."""
         rollout_id, token = f"ro_{secrets.token_hex(8)}", secrets.token_urlsafe(24)
-        session = Session(rollout_id, token, model, create.max_turns)
+        session = self._session(rollout_id, token, model, create.max_turns)
         # Known before it is stored: the version must count as pinned from this moment on.
         self._sessions[rollout_id] = session
         try:
@@ -107,7 +130,7 @@ class Recorder:
         """
         live = self._sessions.get(rollout_id)
         if live is not None and secrets.compare_digest(live.token.encode(), token.encode()):
-            return live
+            return await self._unexpired(live)
         row = await asyncio.to_thread(self._rollouts.find_by_token, token)
         if row is None or row.id != rollout_id:
             await asyncio.to_thread(self._rollouts.get, rollout_id)
@@ -134,6 +157,7 @@ class Recorder:
         """
         if session.is_sealed:
             raise _sealed(session.id)
+        session.used_at = self._clock()
         if retry_count != 0:
             for call in session.calls:
                 if call.body_hash == body_hash:
@@ -151,7 +175,7 @@ class Recorder:
             )
         call = _Call(body_hash, asyncio.create_task(self._serve(session, body_hash, produce)))
         session.calls.append(call)
-        call.task.add_done_callback(lambda _: _forget(session, call))
+        call.task.add_done_callback(lambda _: self._forget(session, call))
         return await self._wait(session, call)
 
     async def finish(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
@@ -173,7 +197,25 @@ class Recorder:
 
     def pinned(self) -> frozenset[str]:
         """Versions that open rollouts are served by: they must stay loaded."""
-        return frozenset(session.model for session in self._sessions.values() if session.adapter is not None)
+        return frozenset(
+            session.model for session in self._sessions.values() if session.adapter is not None and not self._is_expired(session)
+        )
+
+    async def expire(self) -> tuple[str, ...]:
+        """Seal the rollouts that nobody used for too long; returns their ids."""
+        expired = tuple(session for session in self._sessions.values() if self._is_expired(session))
+        for session in expired:
+            await self._seal_expired(session)
+        return tuple(session.id for session in expired)
+
+    async def keep_expiring(self) -> None:
+        """`expire` now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(min(_LOOK_SECONDS, self._expiry_seconds))
+            try:
+                await self.expire()
+            except StoreError as error:
+                _log.warning("rollouts that nobody finished could not be sealed; trying again: %s", error)
 
     async def close(self) -> None:
         """Cancel what is being served. The rollouts stay open in the store."""
@@ -186,10 +228,38 @@ class Recorder:
         session = self._sessions.get(row.id)
         if session is None and not row.is_sealed:  # opened before this server started
             turns = await asyncio.to_thread(self._rollouts.turns, row.id)
-            session = self._sessions.setdefault(row.id, Session(row.id, token, row.model, row.max_turns, list(turns)))
+            opened = self._session(row.id, token, row.model, row.max_turns)
+            opened.turns.extend(turns)
+            session = self._sessions.setdefault(row.id, opened)
         if session is None or session.is_sealed:
             raise _sealed(row.id)
+        return await self._unexpired(session)
+
+    def _session(self, rollout_id: str, token: str, model: str, max_turns: int) -> Session:
+        now = self._clock()
+        return Session(rollout_id, token, model, max_turns, opened_at=now, used_at=now)
+
+    def _is_expired(self, session: Session) -> bool:
+        return not session.calls and self._clock() - session.used_at >= self._expiry_seconds
+
+    async def _unexpired(self, session: Session) -> Session:
+        if self._is_expired(session) and not session.is_sealed:
+            await self._seal_expired(session)
+            raise _sealed(session.id)
         return session
+
+    async def _seal_expired(self, session: Session) -> None:
+        idle = self._clock() - session.used_at
+        _log.warning("rollout %s had no call for %.0f s and was never finished: sealed", session.id, idle)
+        message = f"no call for {idle:.0f} s, and nobody finished it: sealed by the server"
+        outcome = FinishRollout(error=Failure(type="RolloutExpired", message=message), seconds=session.used_at - session.opened_at)
+        await self.finish(session.id, outcome)
+
+    def _forget(self, session: Session, call: _Call) -> None:
+        session.calls.remove(call)
+        session.used_at = self._clock()
+        if not call.task.cancelled():
+            call.task.exception()  # seen, also when every client that waited for it is gone
 
     async def _wait(self, session: Session, call: _Call) -> tuple[Turn, ...]:
         call.num_waiting += 1
@@ -223,12 +293,6 @@ class Recorder:
                 session.turns.append(numbered)
                 stored.append(numbered)
             return tuple(stored)
-
-
-def _forget(session: Session, call: _Call) -> None:
-    session.calls.remove(call)
-    if not call.task.cancelled():
-        call.task.exception()  # seen, also when every client that waited for it is gone
 
 
 def split_rollout_path(name: str) -> tuple[str, str]:
