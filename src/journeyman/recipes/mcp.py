@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -105,8 +106,8 @@ async def _kept_state(session: Session) -> AsyncIterator[None]:
     except asyncio.CancelledError:
         runs.update(session.run, state="stopped")
         raise
-    except JourneymanError as error:
-        runs.update(session.run, state="failed", error=error.message)
+    except Exception as error:
+        runs.update(session.run, state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
         raise
     runs.update(session.run, state="done", phase="done")
 
@@ -132,7 +133,11 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
                 )
         finally:
             await proposer.close()
-    scenarios.save(path)
+    # Written aside and renamed: a kill never leaves half a set behind.
+    aside = path.with_name("scenarios.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    scenarios.save(aside)
+    aside.rename(path)
     session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
     return scenarios
 

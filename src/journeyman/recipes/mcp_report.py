@@ -34,7 +34,7 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
         examples=examples,
         adapter=str(session.folder.adapters / f"{model}@{adapter_step}"),
         serve_command=f"journeyman serve --run {shlex.quote(session.run)} --home {shlex.quote(str(session.home))}",
-        curl=curl_line(session, model),
+        curl=curl_line(session, model, evaluations[0].groups[names[0]][0].scenario.task),
         notes=tuple(notes),
     )
     write_report(report, session.folder.report)
@@ -70,13 +70,13 @@ def machine(session: Session) -> dict[str, str]:
     }
 
 
-def curl_line(session: Session, model: str) -> str:
+def curl_line(session: Session, model: str, task: str) -> str:
     """A request that works against `journeyman serve` with its defaults."""
     agent = session.agent()
     body = {
         "model": model,
         "temperature": 0,
-        "messages": [message.wire() for message in agent.messages("What can you tell me?")],
+        "messages": [message.wire() for message in agent.messages(task)],
         "tools": [tool.model_dump() for tool in agent.tools],
     }
     data = shlex.quote(json.dumps(body, ensure_ascii=False))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from journeyman.client.gather import gather
 from journeyman.client.models import TrainableModel
 from journeyman.recipes.session import Session
-from journeyman.rewards import reward_metrics
+from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import Drill, drills
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.types.messages import FunctionCall, Message, ToolCall
@@ -67,6 +67,8 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         progress=session.progress,
     )
     judged = await session.judge.score(groups)
+    if text := excluded_text(judged):
+        session.progress.warn(text)
     return reward_metrics(judged, min_spread=settings.grpo.min_spread) | {"rollout/executed": executed_share(judged)}
 
 

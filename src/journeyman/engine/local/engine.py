@@ -32,8 +32,9 @@ SLEEP_TIMEOUT_SECONDS = 600.0
 class LocalEngine:
     """See `journeyman.engine.base.Engine`. Runs on the event loop that calls it; the work happens in the workers' threads."""
 
-    def __init__(self, info: EngineInfo, variants: Variants, workers: list[Worker], grammars: GrammarCompiler) -> None:
+    def __init__(self, info: EngineInfo, variants: Variants, workers: list[Worker], grammars: GrammarCompiler, max_rows: int) -> None:
         self._info = info
+        self._max_rows = max_rows
         self._variants = variants
         self._workers = workers
         self._grammars = grammars
@@ -80,7 +81,7 @@ class LocalEngine:
         ]
         vocabulary_size = int(module.config.vocab_size)  # type: ignore[union-attr, arg-type]
         info = EngineInfo(base.name, where, chosen, length, vocabulary_size, count)
-        return cls(info, variants, workers, GrammarCompiler(tokenizer, vocabulary_size))
+        return cls(info, variants, workers, GrammarCompiler(tokenizer, vocabulary_size), max_rows)
 
     @property
     def info(self) -> EngineInfo:
@@ -131,6 +132,8 @@ class LocalEngine:
     def _check(self, request: SampleRequest) -> None:
         if not request.prompt_ids:
             raise EngineError("the prompt is empty", hint="a prompt needs at least one token")
+        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self._info.vocabulary_size:
+            raise EngineError(f"the prompt has token ids outside the vocabulary of {self._info.vocabulary_size}")
         if len(request.prompt_ids) >= self._info.context_length:
             raise ContextLengthError(
                 f"the prompt has {len(request.prompt_ids)} tokens, the model's context is {self._info.context_length}",
@@ -141,7 +144,7 @@ class LocalEngine:
         """The worker that computed (the beginning of) this prompt last, unless it has far more to do than the idlest."""
         idlest = min(range(len(self._workers)), key=lambda index: self._workers[index].num_unfinished)
         home = next((self._homes[key] for key in reversed(self._homes) if request.prompt_ids[: len(key)] == key), idlest)
-        if self._workers[home].num_unfinished >= self._workers[idlest].num_unfinished + MAX_ROWS:
+        if self._workers[home].num_unfinished >= self._workers[idlest].num_unfinished + self._max_rows:
             home = idlest
         self._homes[request.prompt_ids] = home
         self._homes.move_to_end(request.prompt_ids)
