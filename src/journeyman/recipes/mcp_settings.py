@@ -64,7 +64,7 @@ class McpTrain(Record):
     base: str = "smollm2-135m"
     judge: str = "evidence"
     writer: str | None = None
-    steps: int = Field(default=24, ge=0)
+    steps: int = Field(default=16, ge=0)
     seed: int = 0
     tools: tuple[str, ...] | None = None
     allow_writes: bool = False
