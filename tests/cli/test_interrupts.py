@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 
 import pytest
 import typer
 
 from journeyman.cli.interrupts import run_interruptible
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_not_ignored() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored; then there is nothing to test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_work_that_ends_gives_its_result() -> None:

@@ -54,7 +54,13 @@ def test_the_greeting_is_a_curl_line_that_a_shell_reads_and_never_holds_the_key(
 def test_a_served_model_answers_and_ctrl_c_ends_it(tiny_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-u", "-c", "from journeyman.cli import main; main()", "serve", "--base", str(tiny_model)]
     command += ["--home", str(tmp_path), "--port", "0", "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it otherwise
+    )
     assert process.stdout is not None
     try:
         url = next(line.split()[3] for line in process.stdout if line.startswith("serving"))

@@ -97,7 +97,7 @@ class FakeModel:
         return dict(found)
 
     def _reply(self, prompt: str) -> str:
-        results = re.findall(r'"twice": (\d+)', prompt.partition("<|im_start|>user")[2])
+        results = re.findall(r'"twice": ?(\d+)', prompt.partition("<|im_start|>user")[2])
         if results:
             return f"Twice that is {' and '.join(results)}."
         task = _task(prompt)

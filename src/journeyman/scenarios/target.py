@@ -35,7 +35,7 @@ class McpTarget(Record):
     env: dict[str, str] = Field(default_factory=dict)
     cwd: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
-    start_timeout_seconds: float = Field(default=30.0, gt=0)
+    start_timeout_seconds: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _one_way(self) -> McpTarget:

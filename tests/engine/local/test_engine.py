@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,13 @@ async def test_a_reply_under_a_schema_is_such_json_and_keeps_the_free_log_probab
 
 async def test_an_error_in_a_worker_reaches_its_requests_and_the_engine_goes_on(engine: LocalEngine, sharp_model: Path) -> None:
     outside_the_vocabulary = (10 * VOCABULARY,)
+    with pytest.raises(EngineError, match="outside the vocabulary"):
+        await engine.sample(request(outside_the_vocabulary))
+    checked = engine._info
+    engine._info = dataclasses.replace(checked, vocabulary_size=100 * VOCABULARY)  # let it through, so that the worker stumbles
     with pytest.raises(EngineError, match="the engine failed"):
         await engine.sample(request(outside_the_vocabulary))
+    engine._info = checked
     sample = await engine.sample(request(PROMPT, max_tokens=5))
     assert_logprobs_of(plain_model(sharp_model), PROMPT, sample)
     await engine.sleep()
