@@ -65,8 +65,8 @@ def test_an_argument_that_is_itself_called_arguments_is_not_confused() -> None:
 
 @given(st.text(alphabet=st.sampled_from('<>/tool_call{}"name:arguments,[] 1\\'), max_size=80))
 def test_no_text_makes_the_parser_raise(text: str) -> None:
-    parse_reply(text, allow_bare_call=True)
-    parse_reply(f"<tool_call>{text}")
+    for reply in (parse_reply(text, allow_bare_call=True), parse_reply(f"<tool_call>{text}")):
+        assert all(isinstance(call.arguments, str) for call in reply.tool_calls)
 
 
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=9), st.booleans(), st.none())))

@@ -121,6 +121,9 @@ async def test_the_server_looks_by_itself(tmp_path: Path) -> None:
                 pass  # reading the store lets the other task run
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+        expired = (await recorder.trajectory(ticket.id)).error
+        assert expired is not None
+        assert expired.type == "RolloutExpired"
 
 
 def test_no_time_at_all_is_refused(tmp_path: Path) -> None:
