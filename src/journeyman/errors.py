@@ -9,6 +9,8 @@
     ├── McpError                        an MCP server could not be used; `reason` is a stable code
     ├── JudgeError                      a judge could not score a group
     ├── LlmError                        a call to an OpenAI-compatible model failed
+    │   ├── LlmOutageError              the server is down or busy, and stayed so through all retries
+    │   └── LlmRefusalError             it answered, but with nothing that can be used
     ├── EngineError                     the engine failed
     │   └── AdapterError                an adapter could not be loaded, or is not the one that was trained
     ├── TrainingError                   a step could not be computed
@@ -83,6 +85,18 @@ class JudgeError(JourneymanError):
 
 class LlmError(JourneymanError):
     """A call to an OpenAI-compatible model failed after its retries."""
+
+
+class LlmOutageError(LlmError):
+    """The server cannot be reached, is overloaded or broken, and stayed so through all retries: it may pass."""
+
+
+class LlmRefusalError(LlmError):
+    """The model answered and nothing of it can be used: a refusal, or replies that stay faulty. `usage` is what they cost, if known."""
+
+    def __init__(self, message: str, *, hint: str | None = None, usage: object = None) -> None:
+        super().__init__(message, hint=hint)
+        self.usage = usage
 
 
 class EngineError(JourneymanError):

@@ -1,0 +1,19 @@
+"""One call to any OpenAI-compatible model: text, or JSON under a schema; retries, timeout, usage."""
+
+from journeyman.llm.client import Llm, LlmSettings, Messages, Meter
+from journeyman.llm.endpoint import PROVIDERS, LlmEndpoint
+from journeyman.llm.replies import JsonMode, JsonReply, TextReply, TokenChoice, Usage
+
+__all__ = [
+    "PROVIDERS",
+    "JsonMode",
+    "JsonReply",
+    "Llm",
+    "LlmEndpoint",
+    "LlmSettings",
+    "Messages",
+    "Meter",
+    "TextReply",
+    "TokenChoice",
+    "Usage",
+]
