@@ -43,6 +43,18 @@ def test_more_groups_than_scenarios_make_a_batch_of_each_epoch() -> None:
     assert [(len(batch), batch.epoch, batch.step) for batch in batches] == [(3, 0, 0), (3, 1, 1)]
 
 
+@given(count=st.integers(2, 40), size=st.integers(1, 9), seed=st.integers(0, 5), share=st.floats(0.1, 0.9))
+def test_every_stretch_of_an_epoch_holds_the_kinds_in_the_proportions_of_the_whole(count: int, size: int, seed: int, share: float) -> None:
+    rare = {str(number) for number in range(max(1, int(share * count)))}
+    batches = list(iterate(scenarios(count), groups_per_step=size, seed=seed, kind=lambda scenario: scenario.id in rare))
+    assert sorted((scenario.id for batch in batches for scenario in batch), key=int) == [str(number) for number in range(count)]
+    seen = 0
+    for number, batch in enumerate(batches, start=1):
+        seen += sum(scenario.id in rare for scenario in batch)
+        # Both kinds lie at even distances, so of any first stretch neither has more than two places too many or too few.
+        assert abs(seen - len(rare) * min(number * size, count) / count) <= 2
+
+
 async def test_batches_can_be_iterated_asynchronously() -> None:
     batches = [batch async for batch in iterate(scenarios(4), groups_per_step=2)]
     assert [len(batch) for batch in batches] == [2, 2]

@@ -14,12 +14,13 @@ from tests.recipes.conftest import RecordingProgress
 from journeyman.client.iterate import iterate
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes.mcp import evaluate, new_run_id, slug, train
+from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.types.runs import RunInfo, StepMetrics
+from journeyman.types.settings import Grpo
 
 
 def steps_of(home: Path, run: str, phase: str | None = "train") -> tuple[StepMetrics, ...]:
@@ -147,6 +148,16 @@ class TestResume:
         more = await train(settings.model_copy(update={"steps": 3}), SilentProgress(), home=tmp_path, resume=first.run)
         assert [step.step for step in more.steps] == [1, 2, 3]
         assert more.adapter == f"{str(first.adapter).removesuffix('@2')}@3"
+
+
+def test_the_learning_rate_falls_over_the_steps_and_with_fewer_groups_that_have_spread() -> None:
+    settings = McpTrain(target=McpTarget.parse("python -m x"), steps=5, decay_to=0.2, grpo=Grpo(learning_rate=1e-3))
+    size = settings.rollouts.groups_per_step
+    whole = [step_settings(settings, number, size).learning_rate for number in range(5)]
+    assert whole == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
+    assert step_settings(settings, 0, size + 3).learning_rate == pytest.approx(1e-3)
+    assert step_settings(settings, 0, size / 2).learning_rate == pytest.approx(5e-4)
+    assert step_settings(settings, 0, 0).learning_rate > 0
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,49 @@ from tests.recipes.backend import FakeModel
 from journeyman.client.gather import gather
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import prepare_scenarios
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.mcp_settings import McpTrain, WarmStart
 from journeyman.recipes.session import open_session
-from journeyman.recipes.warm_start import drill_example, executed_share, is_ready
+from journeyman.recipes.warm_start import drill_example, executed_share, is_ready, tools_with_success
 from journeyman.scenarios.drills import drills
-from journeyman.types.scenarios import Scenario
+from journeyman.types.scenarios import Scenario, Witness, WitnessCall
+from journeyman.types.trajectory import Group, Trajectory, Verdict
 
 
 @pytest.mark.parametrize(
-    ("success", "with_spread", "ready"), [(0.05, 0.5, True), (0.04, 0.5, False), (0.5, 0.4, False), (None, 0.5, True), (None, 0.0, False)]
+    ("metrics", "ready"),
+    [
+        ({"reward/success": 0.3, "reward/with_spread": 0.5}, True),
+        ({"reward/success": 0.29, "reward/with_spread": 0.5}, False),
+        ({"reward/success": 0.5, "reward/with_spread": 0.4}, False),
+        ({"reward/success": 0.5, "reward/with_spread": 0.5, "reward/tools_with_success": 0.5}, False),
+        ({"reward/success": 0.5, "reward/with_spread": 0.5, "reward/tools_with_success": 0.6}, True),
+        ({"reward/with_spread": 0.5}, True),
+        ({"reward/with_spread": 0.0}, False),
+    ],
 )
-def test_reinforcement_learning_begins_when_some_attempts_succeed_and_enough_groups_have_spread(
-    success: float | None, with_spread: float, ready: bool
-) -> None:
-    metrics = {"reward/with_spread": with_spread} | ({} if success is None else {"reward/success": success})
-    assert is_ready(metrics, 0.05, 0.5) is ready
+def test_reinforcement_learning_begins_when_enough_attempts_tools_and_groups_are_ready(metrics: dict[str, float], ready: bool) -> None:
+    assert is_ready(metrics, WarmStart(min_success=0.3, min_tools=0.6, min_with_spread=0.5)) is ready
 
 
 def test_without_any_reward_nothing_is_ready() -> None:
-    assert not is_ready({}, 0.05, 0.5)
+    assert not is_ready({}, WarmStart())
     assert executed_share([]) == 0.0
+
+
+def _group(tools: tuple[str, ...], *successes: bool | None) -> Group:
+    witness = Witness(calls=tuple(WitnessCall(tool=tool, arguments={}, result="") for tool in tools), answers=())
+    attempts = tuple(
+        Trajectory(id=f"{number}", scenario_id="s", model="m", verdict=Verdict(judge="j", score=0.0, explanation="", is_success=success))
+        for number, success in enumerate(successes)
+    )
+    return Group(scenario=Scenario(id="s", task="t", witness=witness), trajectories=attempts)
+
+
+def test_a_tool_counts_once_any_attempt_at_a_task_that_needs_it_succeeds() -> None:
+    groups = [_group(("now",), False, True), _group(("convert",), False, False), _group(("now", "convert"), False)]
+    assert tools_with_success(groups) == {"reward/tools_with_success": 0.5}
+    assert tools_with_success([_group(("now",), None)]) == {}
+    assert tools_with_success([]) == {}
 
 
 async def test_a_drill_has_the_prompt_of_an_attempt_token_for_token(model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:

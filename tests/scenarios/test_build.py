@@ -118,6 +118,12 @@ async def test_drills_use_training_values_and_the_words_of_tasks() -> None:
     assert {name for drill in found for name, _ in drill.calls} == {"get_current_time", "convert_time"}
     for drill in found:
         assert all(str(value) in drill.task for _, arguments in drill.calls for value in arguments.values())
+    answered = [drill for drill in found if drill.answer is not None]
+    assert {len(drill.calls) for drill in answered} == {1, 2}
+    for drill in answered:
+        assert len(drill.results) == len(drill.calls)
+        assert all(isinstance(json.loads(result), dict) for result in drill.results)
+    assert all(drill.results == () for drill in found if drill.answer is None)
 
 
 async def test_a_set_survives_saving_and_a_broken_line_is_named(target: Make, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 from journeyman.errors import SettingError
 from journeyman.types.scenarios import Scenario
+
+Kind = Callable[[Scenario], Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,15 @@ class Batch(Sequence[Scenario]):
 class Batches:
     """What `iterate` returns: an `async for` or `for` over batches; `len` is the number of batches from `start` on."""
 
-    def __init__(self, scenarios: Sequence[Scenario], groups_per_step: int, epochs: int, start: int, seed: int) -> None:
+    def __init__(
+        self, scenarios: Sequence[Scenario], groups_per_step: int, epochs: int, start: int, seed: int, kind: Kind | None = None
+    ) -> None:
         self._scenarios = tuple(scenarios)
         self._size = groups_per_step
         self._epochs = epochs
         self._start = start
         self._seed = seed
+        self._kinds = [kind(scenario) if kind else None for scenario in self._scenarios]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,13 +63,33 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """The batch of a step, whatever came before it."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        order = list(range(len(self._scenarios)))
-        random.Random(f"{self._seed}/{epoch}").shuffle(order)
+        order = self._order(random.Random(f"{self._seed}/{epoch}"))
         chosen = order[index * self._size : (index + 1) * self._size]
         return Batch(tuple(self._scenarios[number] for number in chosen), epoch, step)
 
+    def _order(self, rng: random.Random) -> list[int]:
+        """Shuffled; then each kind's scenarios are laid out at even distances over the epoch, beginning somewhere within one distance."""
+        order = list(range(len(self._scenarios)))
+        rng.shuffle(order)
+        members: dict[Hashable, list[int]] = {}
+        for number in order:
+            members.setdefault(self._kinds[number], []).append(number)
+        places: dict[int, float] = {}
+        for same in members.values():
+            first = rng.random()
+            places |= {number: (index + first) / len(same) for index, number in enumerate(same)}
+        return sorted(order, key=places.__getitem__)
 
-def iterate(scenarios: Sequence[Scenario], *, groups_per_step: int, epochs: int = 1, start: int = 0, seed: int = 0) -> Batches:
+
+def iterate(
+    scenarios: Sequence[Scenario],
+    *,
+    groups_per_step: int,
+    epochs: int = 1,
+    start: int = 0,
+    seed: int = 0,
+    kind: Kind | None = None,
+) -> Batches:
     """Batches of scenarios, each epoch in an order of its own that only `seed` decides.
 
     Every scenario comes once an epoch. The last batch of an epoch is smaller when `groups_per_step` does not divide the number of
@@ -72,6 +97,8 @@ def iterate(scenarios: Sequence[Scenario], *, groups_per_step: int, epochs: int 
 
     Args:
         start: the step to go on from, `model.step` after a stop: batches before it are left out.
+        kind: what a scenario is like (which tools, which question): every stretch of an epoch then holds the kinds in the proportions of
+            the whole, so that no step is spent on one of them alone and steps can be compared.
 
     Raises SettingError for no scenarios, a number below 1, or a negative start.
 
@@ -85,4 +112,4 @@ def iterate(scenarios: Sequence[Scenario], *, groups_per_step: int, epochs: int 
     for name, value, least in (("groups_per_step", groups_per_step, 1), ("epochs", epochs, 1), ("start", start, 0)):
         if value < least:
             raise SettingError(f"{name} is {value}; it must be at least {least}")
-    return Batches(scenarios, groups_per_step, epochs, start, seed)
+    return Batches(scenarios, groups_per_step, epochs, start, seed, kind)

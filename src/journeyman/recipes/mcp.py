@@ -27,7 +27,7 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import Session, open_session
-from journeyman.recipes.warm_start import executed_share, warm_start
+from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.mcp_client import open_server
@@ -37,6 +37,7 @@ from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
+from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
 
 
@@ -179,8 +180,9 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
     for number in range(len(made), settings.steps):
         groups, metrics = await _attempt(session, model, scenarios.train, position)
         position += len(groups)
-        result = await model.train(groups, settings.grpo, key=f"{session.run}-train-{number}")
-        metrics |= result.metrics
+        grpo = step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups))
+        result = await model.train(groups, grpo, key=f"{session.run}-train-{number}")
+        metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
         session.store.runs.add_step(StepMetrics(run=session.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
         session.progress.step(number + 1, metrics)
         session.progress.advance(1)
@@ -191,10 +193,18 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
             raise NothingToLearnError(_why_nothing(empty, metrics, excluded_text(groups)), hint=_what_to_do(metrics))
 
 
+def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
+    """The settings of GRPO step `number` (from 0), in which so many groups have spread: see `McpTrain.grpo`."""
+    done = number / max(settings.steps - 1, 1)
+    share = min(1.0, num_with_spread / settings.rollouts.groups_per_step)
+    factor = (1.0 - done * (1.0 - settings.decay_to)) * max(share, 1.0 / settings.rollouts.groups_per_step)
+    return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
+
+
 async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], position: int) -> tuple[list[Group], dict[str, float]]:
     """Scored groups for one step. When few of them have spread, more scenarios are attempted."""
     settings = session.settings.rollouts
-    stream = iterate(train, groups_per_step=1, epochs=1_000_000, seed=session.settings.seed)
+    stream = iterate(train, groups_per_step=1, epochs=1_000_000, seed=session.settings.seed, kind=kind_of)
     started = time.perf_counter()
     groups: list[Group] = []
     wanted = settings.groups_per_step

@@ -14,8 +14,10 @@ from journeyman.types.settings import Grpo, LoraSettings, Sft
 class WarmStart(Record):
     """Drills before reinforcement learning, for models that cannot call tools yet: just until groups have spread.
 
-    After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios; the warm start ends when at least
-    `min_success` of the attempts succeed, and at least `min_with_spread` of the groups have attempts that differ in score.
+    After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios of all kinds; the warm start ends when
+    at least `min_success` of the attempts succeed, at least `min_tools` of the tools have an attempt that does, and at least
+    `min_with_spread` of the groups have attempts that differ in score. A tool that the model never uses right cannot be learned from
+    comparing its attempts.
 
     Attributes:
         sft: of the drills; `batch_size` is how many one optimiser update sees.
@@ -26,9 +28,10 @@ class WarmStart(Record):
     sft: Sft = Sft(learning_rate=5e-4, batch_size=8)
     updates_per_probe: int = Field(default=4, ge=1)
     max_updates: int = Field(default=32, ge=0)
-    probe_scenarios: int = Field(default=6, ge=1)
-    probe_attempts: int = Field(default=4, ge=2)
-    min_success: float = Field(default=0.25, ge=0.0, le=1.0)
+    probe_scenarios: int = Field(default=8, ge=1)
+    probe_attempts: int = Field(default=3, ge=2)
+    min_success: float = Field(default=0.3, ge=0.0, le=1.0)
+    min_tools: float = Field(default=0.6, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.5, ge=0.0, le=1.0)
 
 
@@ -39,7 +42,7 @@ class Rollouts(Record):
     group_size: int = Field(default=6, ge=2)
     max_refills: int = Field(default=1, ge=0)
     max_turns: int = Field(default=3, ge=1)
-    max_tokens: int = Field(default=80, ge=8)
+    max_tokens: int = Field(default=120, ge=8)
     max_concurrent: int = Field(default=64, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     isolation: Literal["auto", "shared", "per_rollout"] = "auto"
@@ -54,6 +57,8 @@ class McpTrain(Record):
         judge: "evidence", or an OpenAI-compatible model such as openai/gpt-5-mini (RULER).
         writer: an OpenAI-compatible model that words the tasks; templates when None.
         steps: GRPO steps after the warm start.
+        grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer groups than
+            `rollouts.groups_per_step` have spread is smaller in proportion: one group must not turn the whole model.
         tools: only these tools; all that read when None.
         num_train, num_heldout: scenarios asked for; fewer when the server does not yield them.
         stop_without_spread: stop after this many steps in a row in which no group had spread.
@@ -73,6 +78,7 @@ class McpTrain(Record):
     warm_start: WarmStart = WarmStart()
     rollouts: Rollouts = Rollouts()
     lora: LoraSettings = LoraSettings()
-    grpo: Grpo = Grpo(learning_rate=3e-4)
+    grpo: Grpo = Grpo(learning_rate=3e-4, min_spread=0.05)
+    decay_to: float = Field(default=0.3, gt=0.0, le=1.0)
     stop_without_spread: int = Field(default=5, ge=1)
     workers: int | None = Field(default=None, ge=1)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from journeyman.client.gather import gather
+from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
+from journeyman.recipes.mcp_settings import WarmStart
 from journeyman.recipes.session import Session
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import Drill, drills
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.runs import StepMetrics
+from journeyman.types.scenarios import Scenario
 from journeyman.types.training import SftExample
 from journeyman.types.trajectory import Group
 
@@ -39,7 +42,7 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
             f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"
         )
-        if is_ready(metrics, settings.min_success, settings.min_with_spread):
+        if is_ready(metrics, settings):
             return model.step
         if updates >= settings.max_updates:
             session.progress.warn(f"no spread to speak of after {updates} drill updates; going on with what there is")
@@ -49,14 +52,19 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         done += 1
 
 
-def is_ready(metrics: dict[str, float], min_success: float, min_with_spread: float) -> bool:
+def is_ready(metrics: dict[str, float], settings: WarmStart) -> bool:
     """Whether reinforcement learning has something to compare. A judge that tells no success is asked for spread alone."""
-    return metrics.get("reward/success", 1.0) >= min_success and metrics.get("reward/with_spread", 0.0) >= min_with_spread
+    return (
+        metrics.get("reward/success", 1.0) >= settings.min_success
+        and metrics.get("reward/tools_with_success", 1.0) >= settings.min_tools
+        and metrics.get("reward/with_spread", 0.0) >= settings.min_with_spread
+    )
 
 
 async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> dict[str, float]:
     settings = session.settings
-    chosen = random.Random(f"probe/{settings.seed}").sample(scenarios.train, min(settings.warm_start.probe_scenarios, len(scenarios.train)))
+    size = settings.warm_start.probe_scenarios
+    chosen = iterate(scenarios.train, groups_per_step=size, seed=settings.seed, kind=kind_of).batch(0)
     groups = await gather(
         session.agent(),
         chosen,
@@ -69,7 +77,26 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
     judged = await session.judge.score(groups)
     if text := excluded_text(judged):
         session.progress.warn(text)
-    return reward_metrics(judged, min_spread=settings.grpo.min_spread) | {"rollout/executed": executed_share(judged)}
+    metrics = reward_metrics(judged, min_spread=settings.grpo.min_spread) | {"rollout/executed": executed_share(judged)}
+    return metrics | tools_with_success(judged)
+
+
+def kind_of(scenario: Scenario) -> Hashable:
+    """Scenarios of one kind ask for the same of the same tools."""
+    witness = scenario.witness
+    if witness is None:
+        return None
+    return tuple(call.tool for call in witness.calls), tuple(answer.path for answer in witness.answers)
+
+
+def tools_with_success(groups: Sequence[Group]) -> dict[str, float]:
+    """The share of tools that some attempt used with success; nothing where the judge tells no success."""
+    succeeded: dict[str, bool] = {}
+    for group in groups:
+        told = [one.verdict.is_success for one in group if one.verdict is not None and one.verdict.is_success is not None]
+        for call in group.scenario.witness.calls if group.scenario.witness is not None and told else ():
+            succeeded[call.tool] = succeeded.get(call.tool, False) or any(told)
+    return {"reward/tools_with_success": sum(succeeded.values()) / len(succeeded)} if succeeded else {}
 
 
 def executed_share(groups: Sequence[Group]) -> float:
@@ -103,6 +130,6 @@ def drill_example(session: Session, drill: Drill) -> SftExample:
     )
     messages = [*agent.messages(drill.task), Message(role="assistant", content=None, tool_calls=calls)]
     if drill.answer is not None:
-        messages.append(Message(role="tool", tool_call_id=calls[0].id, content=drill.result))
+        messages += [Message(role="tool", tool_call_id=call.id, content=result) for call, result in zip(calls, drill.results, strict=True)]
         messages.append(Message(role="assistant", content=drill.answer))
     return SftExample(messages=tuple(messages), tools=agent.tools)

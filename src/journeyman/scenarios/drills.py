@@ -11,30 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from journeyman.scenarios.invented import invent_answer, invent_result
+from journeyman.scenarios.invented import invent_answer, invent_comparison, invent_question, invent_result
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
 from journeyman.scenarios.wording import Wording, make_wording
 
 _MAX_DRAWS_PER_DRILL = 20
+_COMPARED_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A task and the calls it asks for, as (tool name, arguments); for some, a made-up result and the answer that it gives."""
+    """A task and the calls it asks for, as (tool name, arguments); for some, made-up results (one a call) and the answer they give."""
 
     task: str
     calls: tuple[tuple[str, dict[str, Any]], ...]
-    result: str | None = None
+    results: tuple[str, ...] = ()
     answer: str | None = None
 
 
 def drills(
-    scenarios: ScenarioSet, rng: random.Random, count: int, *, two_call_share: float = 0.15, answer_share: float = 0.5
+    scenarios: ScenarioSet, rng: random.Random, count: int, *, two_call_share: float = 0.2, answer_share: float = 0.5
 ) -> list[Drill]:
     """At most `count` different drills, the tools in equal parts. Values come from the training split only.
 
-    `answer_share` of the one-call drills go on with a made-up result and an answer in words: without any of those, a small model that
-    is drilled in calls forgets how to answer, and attempts that all fail alike teach nothing.
+    `answer_share` of the drills go on with made-up results and an answer in words: without any of those, a small model that is drilled
+    in calls forgets how to answer, and attempts that all fail alike teach nothing.
     """
     materials = [material for material in scenarios.materials if all(material.values.get(name) for name in material.tool.required)]
     if not materials:
@@ -45,10 +46,11 @@ def drills(
         if len(found) >= count:
             break
         material = materials[number % len(materials)]
-        if rng.random() < answer_share:
-            drill = _draw_answered(material, wording, rng)
+        is_answered = rng.random() < answer_share
+        if rng.random() < two_call_share and material.tool.required:
+            drill = _draw_two(material, wording, rng, is_answered=is_answered)
         else:
-            drill = _draw(material, wording, rng, two_calls=rng.random() < two_call_share)
+            drill = _draw_one(material, wording, rng, is_answered=is_answered)
         found.setdefault(drill.task, drill)
     return list(found.values())
 
@@ -57,22 +59,34 @@ def wording_of(scenarios: ScenarioSet) -> Wording:
     return make_wording(scenarios.tools, {material.tool.name: material.leaves for material in scenarios.materials})
 
 
-def _draw(material: ToolMaterial, wording: Wording, rng: random.Random, *, two_calls: bool) -> Drill:
-    tool = material.tool
-    leaf = rng.choice(material.leaves) if material.leaves else None
-    first = draw_arguments(material, rng)
-    second = draw_arguments(material, rng)
-    if two_calls and tool.required and leaf is not None and first != second:
-        task = wording.task_of_two(tool, first, second, leaf, rng)
-        return Drill(task, ((tool.name, first), (tool.name, second)))
-    return Drill(wording.task(tool, first, leaf, rng), ((tool.name, first),))
+def _draw_one(material: ToolMaterial, wording: Wording, rng: random.Random, *, is_answered: bool) -> Drill:
+    tool, arguments = material.tool, draw_arguments(material, rng)
+    calls = ((tool.name, arguments),)
+    if not is_answered:
+        leaf = rng.choice(material.leaves) if material.leaves else None
+        return Drill(wording.task(tool, arguments, leaf, rng), calls)
+    path, draw = invent_question(material.leaves, rng)
+    value = draw(rng)
+    result = invent_result(arguments, path, value, rng)
+    return Drill(wording.task(tool, arguments, path, rng), calls, (result,), invent_answer(path, (value,), rng))
 
 
-def _draw_answered(material: ToolMaterial, wording: Wording, rng: random.Random) -> Drill:
-    arguments = draw_arguments(material, rng)
-    result, path, value = invent_result(arguments, material.leaves, rng)
-    task = wording.task(material.tool, arguments, path, rng)
-    return Drill(task, ((material.tool.name, arguments),), result, invent_answer(path, value, rng))
+def _draw_two(material: ToolMaterial, wording: Wording, rng: random.Random, *, is_answered: bool) -> Drill:
+    """Two calls of one tool; some ask whether a value is the same for both."""
+    tool, arguments = material.tool, (draw_arguments(material, rng), draw_arguments(material, rng))
+    if arguments[0] == arguments[1]:
+        return _draw_one(material, wording, rng, is_answered=is_answered)
+    calls = tuple((tool.name, each) for each in arguments)
+    if not is_answered:
+        leaf = rng.choice(material.leaves) if material.leaves else None
+        return Drill(wording.task_of_two(tool, *arguments, leaf, rng), calls)
+    path, draw = invent_question(material.leaves, rng)
+    compare = rng.random() < _COMPARED_SHARE
+    first, second = draw(rng), draw(rng)
+    values = (first, first if compare and rng.random() < 0.5 else second)
+    results = tuple(invent_result(each, path, value, rng) for each, value in zip(arguments, values, strict=True))
+    answer = invent_comparison(path, values, rng) if compare else invent_answer(path, values, rng)
+    return Drill(wording.task_of_two(tool, *arguments, path, rng, compare=compare), calls, results, answer)
 
 
 def draw_arguments(material: ToolMaterial, rng: random.Random) -> dict[str, Any]:

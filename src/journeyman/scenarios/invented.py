@@ -28,6 +28,16 @@ _ANSWERS = (
     "{V} is the {L}.",
     "The {L} you asked for is {V}.",
 )
+_ANSWERS_OF_TWO = (
+    "The {L} is {V} and {W}.",
+    "It is {V} and {W}.",
+    "The first {L} is {V}, the second is {W}.",
+    "{V} and {W}.",
+)
+_SAME = ("The {L} is the same.", "It is the same, {V}.", "Both have the same {L}.")
+_DIFFERENT = ("The {L} is different.", "They are different: {V} and {W}.", "It is different.")
+
+Draw = Callable[[random.Random], Any]
 
 
 def _decimal(rng: random.Random) -> float:
@@ -41,7 +51,7 @@ def _moment(rng: random.Random) -> str:
     )
 
 
-_VALUES: tuple[Callable[[random.Random], Any], ...] = (
+_VALUES: tuple[Draw, ...] = (
     lambda rng: rng.randint(0, 9999),
     _decimal,
     lambda rng: rng.choice(_WORDS),
@@ -55,26 +65,38 @@ _VALUES: tuple[Callable[[random.Random], Any], ...] = (
 )
 
 
-def invent_result(arguments: dict[str, Any], leaves: Sequence[Path], rng: random.Random) -> tuple[str, Path, Any]:
-    """A made-up JSON result that echoes some arguments: its text, the path of the leaf to ask for, and the value there.
-
-    Half of the time the path is one that the server's tasks ask for, else an invented one.
-    """
+def invent_question(leaves: Sequence[Path], rng: random.Random) -> tuple[Path, Draw]:
+    """The path of a leaf to ask for and how its values are drawn. Half of the time one that the server's tasks ask for, else invented."""
     path: Path = rng.choice(leaves) if leaves and rng.random() < 0.5 else _path(rng)
-    path = tuple(part for part in path if isinstance(part, str)) or _path(rng)
-    value = rng.choice(_VALUES)(rng)
+    return tuple(part for part in path if isinstance(part, str)) or _path(rng), rng.choice(_VALUES)
+
+
+def invent_result(arguments: dict[str, Any], path: Path, value: Any, rng: random.Random) -> str:
+    """A made-up JSON result with `value` at `path`, that echoes some arguments and holds other things."""
     result: dict[str, Any] = {name: echoed for name, echoed in arguments.items() if rng.random() < 0.5}
     for _ in range(rng.randint(0, 3)):
         _put(result, _path(rng), rng.choice(_VALUES)(rng))
     _put(result, path, value)
     items = list(result.items())
     rng.shuffle(items)
-    return json.dumps(dict(items), ensure_ascii=False, separators=(",", ":")), path, value
+    return json.dumps(dict(items), ensure_ascii=False, separators=(",", ":"))
 
 
-def invent_answer(path: Path, value: Any, rng: random.Random) -> str:
-    """One short sentence that states the value."""
-    text = rng.choice(_ANSWERS).replace("{L}", humanise_path(path)).replace("{V}", str(value))
+def invent_answer(path: Path, values: Sequence[Any], rng: random.Random) -> str:
+    """One short sentence that states the value, or both values in order."""
+    templates = _ANSWERS if len(values) == 1 else _ANSWERS_OF_TWO
+    return _state(rng.choice(templates), path, values)
+
+
+def invent_comparison(path: Path, values: Sequence[Any], rng: random.Random) -> str:
+    """One short sentence that says whether the two values are the same."""
+    return _state(rng.choice(_SAME if values[0] == values[1] else _DIFFERENT), path, values)
+
+
+def _state(template: str, path: Path, values: Sequence[Any]) -> str:
+    text = template.replace("{L}", humanise_path(path))
+    for mark, value in zip(("{V}", "{W}"), values, strict=False):
+        text = text.replace(mark, str(value))
     return text[:1].upper() + text[1:]
 
 
