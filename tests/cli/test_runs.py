@@ -68,6 +68,19 @@ def test_show_as_json_has_steps_and_adapters(home: Path, capsys: pytest.CaptureF
     assert [one["name"] for one in shown["adapters"]] == ["agent@2"]
 
 
+def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"train/truncated_fraction": 0.75, "train/num_unpacked_tokens": 300.0, "train/num_computed_tokens": 100.0}
+    with Store.open(home) as store:
+        store.runs.add_step(StepMetrics(run="second", phase="train", step=2, time=time.time(), metrics=metrics))
+    assert run(["runs", "show", "second", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert "problem all_truncated  75% of the attempts" in shown
+    assert "saved 3.00x" in shown
+    assert run(["runs", "show", "second", "--home", str(home), "--json"]) == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert ([one["name"] for one in as_json["findings"]], as_json["packing_saving"]) == (["all_truncated"], 3.0)
+
+
 def test_compare_shows_settings_that_differ_and_only_those(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "compare", "first", "second", "--home", str(home)]) == 0
     shown = capsys.readouterr().out

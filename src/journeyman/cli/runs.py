@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
+    from journeyman.observe.health import Finding
     from journeyman.store.store import Store
     from journeyman.types.runs import RunInfo, StepMetrics
 
@@ -49,10 +53,12 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @runs.command("show")
 def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """One run: settings, steps, adapters, report, and how to serve or resume it."""
+    """One run: steps, how healthy it is, adapters, report, and how to serve or resume it."""
     from rich.markup import escape
 
     from journeyman.cli.console import output
+    from journeyman.observe.health import findings
+    from journeyman.observe.savings import packing_saving
 
     where = home_folder(home)
     with open_store(where) as store:
@@ -60,11 +66,15 @@ def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
         steps = store.runs.steps(run)
         adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
         report = store.home.run(run).report
+    history = [step.metrics for step in steps if step.phase == "train"]
+    found, saving = findings(history), packing_saving(history)
     if as_json:
         shown = info.model_dump() | {
             "steps": [step.model_dump() for step in steps],
             "adapters": [{"name": one.name, "folder": str(one.folder), "fingerprint": one.fingerprint} for one in adapters],
             "report": str(report) if report.is_dir() else None,
+            "findings": [asdict(finding) for finding in found],
+            "packing_saving": saving,
         }
         print(json.dumps(shown, indent=2))
         return
@@ -73,6 +83,9 @@ def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
     if info.error:
         console.print(f"[red]{escape(info.error)}[/]", highlight=False)
     console.print(_step_table(steps) if steps else "no steps yet")
+    show_findings(console, found)
+    if saving is not None:
+        console.print(f"packing         shared prefixes saved {saving:.2f}x of the tokens to compute", highlight=False)
     for adapter in adapters[-1:]:
         console.print(f"newest adapter  {escape(adapter.name)}  {escape(str(adapter.folder))}", highlight=False, soft_wrap=True)
     if report.is_dir():
@@ -119,6 +132,17 @@ def open_store(home: Path) -> Store:
     if not home.is_dir():
         raise StoreError(f"there is no home folder {home}", hint='give --home, or start a run: journeyman mcp train --server "CMD"')
     return Store.open(home)
+
+
+def show_findings(console: Console, found: Sequence[Finding]) -> None:
+    """A line a finding; docs/health.md has a paragraph for each name."""
+    from rich.markup import escape
+
+    colours = {"problem": "red", "watch": "yellow", "normal": "dim"}
+    for finding in found:
+        advice = f"; try: {finding.advice}" if finding.advice else ""
+        line = f"[{colours[finding.level]}]{finding.level:<8}{finding.name}[/]  {escape(finding.text + advice)}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _state(info: RunInfo) -> str:

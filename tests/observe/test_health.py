@@ -1,0 +1,117 @@
+"""Findings name what is wrong with a run, with its number, and leave healthy runs alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from journeyman.observe.health import NAMES, Metrics, findings, news
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "health.md"
+
+
+def step(**changes: float) -> Metrics:
+    """A healthy step; `reward__mean=0.2` changes one reading."""
+    healthy = {
+        "reward/mean": 0.6, "reward/low": 0.5, "reward/high": 0.7, "reward/std": 0.2, "reward/success": 0.4, "reward/with_spread": 0.9,
+        "reward/num_excluded": 0.0, "rollout/executed": 0.8, "train/num_trajectories": 36.0, "train/entropy": 0.2, "train/loss": 0.1,
+        "train/kl_to_base": 0.5, "train/logprob_gap_mean": 0.003, "train/truncated_fraction": 0.1,
+    }  # fmt: skip
+    return healthy | {name.replace("__", "/"): value for name, value in changes.items()}
+
+
+def run(name: str, values: list[float], **changes: float) -> list[Metrics]:
+    return [step(**changes) | {name: value} for value in values]
+
+
+def names(history: list[Metrics]) -> list[str]:
+    return [finding.name for finding in findings(history) if finding.level != "normal"]
+
+
+# Rewards, entropies and distances of two real runs of 16 steps: the first collapsed (a learning rate three times too high).
+COLLAPSED = {
+    "reward/mean": [0.66, 0.78, 0.51, 0.76, 0.61, 0.73, 0.75, 0.74, 0.75, 0.63, 0.54, 0.19, 0.27, 0.42, 0.56, 0.62],
+    "train/entropy": [0.191, 0.132, 0.189, 0.158, 0.184, 0.118, 0.094, 0.077, 0.085, 0.053, 0.093, 0.063, 0.091, 0.047, 0.040, 0.054],
+    "train/kl_to_base": [5.01, 0.54, 0.84, 0.82, 0.56, 0.40, 0.35, 0.51, 0.61, 0.35, 0.29, 0.73, 0.86, 0.35, 0.66, 0.47],
+}
+HEALTHY = {
+    "reward/mean": [0.66, 0.52, 0.67, 0.54, 0.47, 0.72, 0.72, 0.78, 0.75, 0.83, 0.70, 0.45, 0.76, 0.88, 0.70, 0.86],
+    "train/entropy": [0.128, 0.207, 0.128, 0.079, 0.147, 0.094, 0.076, 0.104, 0.125, 0.096, 0.073, 0.113, 0.092, 0.055, 0.056, 0.053],
+    "train/kl_to_base": [0.19, 0.47, 0.98, 0.31, 0.39, 0.43, 0.74, 0.37, 0.42, 0.34, 0.33, 1.16, 1.03, 0.56, 0.51, 0.26],
+}
+
+
+def history_of(curves: dict[str, list[float]]) -> list[Metrics]:
+    return [step() | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+
+
+def test_a_real_collapse_is_named_before_the_reward_is_gone() -> None:
+    history = history_of(COLLAPSED)
+    assert names(history[:9]) == []
+    assert names(history[:10]) == ["entropy_collapse"]
+    assert "reward_falling" in names(history[:12])
+
+
+def test_a_real_healthy_run_gives_no_finding_at_any_step() -> None:
+    history = history_of(HEALTHY)
+    assert [names(history[:end]) for end in range(len(history) + 1)] == [[]] * 17
+
+
+BAD = {
+    "no_spread": (run("reward/with_spread", [0.5, 0.0]), "0%"),
+    "reward_falling": (run("reward/mean", [0.5, 0.7, 0.8, 0.8, 0.4, 0.3, 0.2]), "from 0.77 to 0.30"),
+    "reward_flat": (run("reward/mean", [0.3, 0.31] * 5), "in 10 steps: 0.30 at first"),
+    "entropy_collapse": (run("train/entropy", [0.4, 0.4, 0.4, 0.3, 0.2, 0.1]), "from 0.400 to 0.100"),
+    "all_truncated": (run("train/truncated_fraction", [0.75]), "75%"),
+    "mismatch": (run("train/logprob_gap_mean", [0.031]), "0.0310 nats"),
+    "kl_running_off": (run("train/kl_to_base", [0.5, 0.5, 0.5, 1, 2, 3, 4]), "from 0.50 to 3.00"),
+    "tools_failing": (run("rollout/executed", [0.2, 0.1]), "10%"),
+    "judge_abstaining": (run("reward/num_excluded", [12.0]), "12 of 36 attempts have no reward (33%)"),
+    "loss_near_zero": (run("train/loss", [0.0012]), "the loss is 0.0012: a loss near zero is normal"),
+}
+
+
+def test_every_finding_has_a_case_here_and_a_heading_on_the_page() -> None:
+    assert set(BAD) == set(NAMES)
+    assert re.findall(r"^## (\w+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_finding_tells_the_number_and_what_to_try(name: str) -> None:
+    history, number = BAD[name]
+    (finding,) = [finding for finding in findings(history) if finding.name == name]
+    assert number in finding.text
+    assert bool(finding.advice) == (finding.level != "normal")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "loss_near_zero"])
+def test_a_finding_comes_alone(name: str) -> None:
+    assert names(BAD[name][0]) == [name]
+
+
+def test_a_run_that_solves_its_tasks_is_told_so() -> None:
+    (finding,) = findings(run("reward/with_spread", [0.1] * 3, reward__success=0.95, reward__mean=0.97))
+    assert (finding.name, finding.level) == ("no_spread", "watch")
+    assert "solved" in finding.text
+
+
+def test_a_finding_is_news_once_while_it_lasts() -> None:
+    history = run("train/truncated_fraction", [0.1, 0.6, 0.7, 0.2, 0.8])
+    told = [[finding.name for finding in news(history[:end])] for end in range(6)]
+    assert told == [[], [], ["all_truncated"], [], [], ["all_truncated"]]
+
+
+@pytest.mark.parametrize("history", [[], [{}], [{"train/entropy": float("nan")}] * 9, [{"reward/mean": -3.0}] * 3])
+def test_steps_without_readings_give_no_finding(history: list[Metrics]) -> None:
+    assert findings(history) == []
+
+
+def test_one_outlier_of_the_distance_to_the_base_is_no_finding() -> None:
+    assert names(run("train/kl_to_base", [0.5, 0.4, 0.6, 0.5, 0.7, 7.5])) == []
+
+
+def test_problems_come_first() -> None:
+    history = [one | {"train/loss": 0.0, "train/truncated_fraction": 1.0} for one in BAD["kl_running_off"][0]]
+    assert [finding.level for finding in findings(history)] == ["problem", "watch", "normal"]
