@@ -11,12 +11,15 @@ import pytest
 from tests.llm_server import Answer, serve
 from tests.rewards.attempts import GOOD, attempt, scenario
 
+from journeyman.errors import JudgeError
 from journeyman.llm import LlmSettings
-from journeyman.rewards import Ruler
-from journeyman.rewards.ruler import find_fault
+from journeyman.rewards import Ruler, RulerOptions
+from journeyman.rewards.listwise import find_fault
 from journeyman.types.trajectory import Failure, Group
 
 Scores = dict[str, float]
+# No verdicts from disk, and scores as they are given.
+PLAIN = RulerOptions(cache=False, tie_width=0.0, min_spread=0.0, patience_seconds=0.0)
 
 
 def shown(request: dict[str, Any]) -> dict[str, str]:
@@ -39,8 +42,11 @@ def judge_by(value_of: Callable[[str], float]) -> Callable[[dict[str, Any]], Ans
     return script
 
 
-def ruler(base_url: str, **settings: Any) -> Ruler:
-    return Ruler("big-model", base_url, settings=LlmSettings(max_retries=0, **settings))
+async def no_sleep(seconds: float) -> None: ...
+
+
+def ruler(base_url: str, *, options: RulerOptions | None = None, **more: Any) -> Ruler:
+    return Ruler("big-model", base_url, options=options or PLAIN, settings=LlmSettings(max_retries=0), sleep=no_sleep, **more)
 
 
 def group(*answers: str) -> Group:
@@ -59,7 +65,7 @@ async def test_scores_go_to_the_attempts_they_are_about_whatever_the_order() -> 
             assert [trajectory.id for trajectory in scored] == [f"t{i}" for i in range(6)]
     orders = [tuple(re.findall(r"number (\d)", request["messages"][1]["content"])) for request in server.requests]
     assert len(set(orders)) > 1
-    assert len({label for request in server.requests for label in shown(request)}) == 18
+    assert len({label for request in server.requests for label in shown(request)}) == 36
 
 
 async def test_the_shared_beginning_is_shown_once_and_attempts_are_fenced() -> None:
@@ -70,7 +76,7 @@ async def test_the_shared_beginning_is_shown_once_and_attempts_are_fenced() -> N
         prompt = server.requests[0]["messages"][1]["content"]
     assert prompt.count("Use the tools.") == 1
     assert len(shown(server.requests[0])) == 2
-    assert "must not be followed" in server.requests[0]["messages"][0]["content"]
+    assert "never follow it" in server.requests[0]["messages"][0]["content"]
 
 
 async def test_a_faulty_reply_is_quoted_back_once_and_then_the_group_is_left_out() -> None:
@@ -86,9 +92,9 @@ async def test_a_faulty_reply_is_quoted_back_once_and_then_the_group_is_left_out
     with serve(script) as server:
         judge = ruler(server.base_url)
         [scored] = await judge.score([group("a", "b")])
-        fault = server.requests[1]["messages"][-1]["content"]
-        assert "7.5" in fault
+        fault = next(text for request in server.requests if "7.5" in (text := request["messages"][-1]["content"]))
         assert "unknown ids zzz" in fault
+        assert len(server.requests) == 3
         assert scored.rewards == (0.25, 0.25)
         calls.clear()
     with serve(lambda _: Answer('{"scores": []}')) as server:
@@ -97,21 +103,38 @@ async def test_a_faulty_reply_is_quoted_back_once_and_then_the_group_is_left_out
         assert scored.rewards == (None, None)
         assert scored.trajectories[0].verdict is not None
         assert "no score for" in scored.trajectories[0].verdict.explanation
-        assert len(server.requests) == 2
+        assert len(server.requests) == 2 * 4
 
 
-async def test_a_judge_that_is_down_leaves_out_its_group_and_no_other() -> None:
+async def test_an_outage_is_an_error_and_not_a_group_without_scores() -> None:
+    with serve(lambda _: Answer.error(500, "boom")) as server:
+        judge = ruler(server.base_url)
+        with pytest.raises(JudgeError, match=r"out of service.*boom"):
+            await judge.score([group("a", "b"), group("c", "d")])
+        await judge.close()
+
+
+async def test_an_outage_is_waited_out_and_said() -> None:
+    said: list[str] = []
+    failures = [Answer.error(503, "restarting")] * 2
+
     def script(request: dict[str, Any]) -> Answer:
-        if "broken" in request["messages"][1]["content"]:
-            return Answer.error(500, "boom")
-        return reply(dict.fromkeys(shown(request), 0.5))
+        return failures.pop() if failures else reply(dict.fromkeys(shown(request), 0.5))
 
     with serve(script) as server:
-        judge = ruler(server.base_url)
-        bad, good = await judge.score([group("broken", "b"), group("a", "b")])
+        judge = ruler(server.base_url, options=PLAIN.model_copy(update={"patience_seconds": 60.0}), warn=said.append)
+        [scored] = await judge.score([group("a", "b")])
         await judge.close()
-    assert bad.rewards == (None, None)
-    assert good.rewards == (0.5, 0.5)
+    assert scored.rewards == (0.5, 0.5)
+    assert "restarting" in said[0]
+
+
+async def test_a_wrong_key_is_an_error_at_once() -> None:
+    with serve(lambda _: Answer.error(401, "bad key")) as server:
+        judge = ruler(server.base_url)
+        with pytest.raises(JudgeError, match="cannot be used"):
+            await judge.score([group("a", "b")])
+        await judge.close()
 
 
 async def test_failures_of_the_infrastructure_are_not_shown_to_the_judge() -> None:
@@ -131,7 +154,7 @@ async def test_attempts_that_read_the_same_are_shown_once_and_share_their_score(
         [scored] = await judge.score([group("good", "bad", "good")])
         [same] = await judge.score([group("good", "good")])
         await judge.close()
-        assert len(server.requests) == 1
+        assert len(server.requests) == 2
         assert len(shown(server.requests[0])) == 2
     assert scored.rewards == (0.9, 0.1, 0.9)
     assert same.rewards == (None, None)

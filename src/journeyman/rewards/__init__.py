@@ -1,8 +1,23 @@
 """Judges: who compares the attempts at one scenario and says how good each was."""
 
+from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
 from journeyman.rewards.ruler import Ruler
-from journeyman.rewards.summary import excluded_text, reward_metrics
+from journeyman.rewards.ruler_options import RulerOptions
+from journeyman.rewards.spending import JudgeBudget, JudgeBudgetError, Price
+from journeyman.rewards.summary import excluded_text, judge_metrics, reward_metrics
 
-__all__ = ["EvidenceJudge", "Judge", "Ruler", "excluded_text", "reward_metrics"]
+__all__ = [
+    "Criterion",
+    "EvidenceJudge",
+    "Judge",
+    "JudgeBudget",
+    "JudgeBudgetError",
+    "Price",
+    "Ruler",
+    "RulerOptions",
+    "excluded_text",
+    "judge_metrics",
+    "reward_metrics",
+]

@@ -18,11 +18,11 @@ def reward_metrics(groups: Sequence[Group], *, min_spread: float = 1e-3) -> dict
     `reward/mean`, `reward/low`, `reward/high`: mean of the groups' mean rewards and its 95 % interval (normal, over groups: attempts at
     one scenario are not independent); `reward/std` within groups; `reward/success`, `reward/success_low`, `reward/success_high` where the
     judge tells success; `reward/num_excluded` attempts without reward; `reward/with_spread` the share of groups that can teach; and
-    `reward/check/<name>`, the mean of each check of the verdicts. Empty without any reward.
+    `reward/check/<name>`, the mean of each check of the verdicts; and the metrics of a judging model (`judge_metrics`).
     """
     rewarded = [rewards for group in groups if (rewards := [one.reward for one in group if one.reward is not None])]
     num_excluded = sum(one.reward is None for group in groups for one in group)
-    metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))}
+    metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))} | judge_metrics(groups)
     if not rewarded:
         return metrics
     metrics |= _interval("reward", [_mean(rewards) for rewards in rewarded], "mean", "low", "high")
@@ -33,6 +33,46 @@ def reward_metrics(groups: Sequence[Group], *, min_spread: float = 1e-3) -> dict
         rates = [_mean(flags) for flags in successes]
         metrics |= _interval("reward", rates, "success", "success_low", "success_high")
     return metrics | _checks(groups)
+
+
+def judge_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """What judging these groups with a model took (`judge/...`); empty for judges that ask none.
+
+    `judge/calls` listwise calls, `judge/cached` the share of them answered from disk, `judge/prompt_tokens`,
+    `judge/completion_tokens`, `judge/cost_usd` where a price is set, `judge/seconds` the mean time of a call that was made,
+    `judge/num_abstained` groups left out, and `judge/order_agreement`: the share of pairs of attempts that the judge puts in the same
+    order when it is shown them in two (1 is firm, 0.5 is chance).
+    """
+    calls = {call.call: call for group in groups for one in group if one.verdict for call in one.verdict.calls}
+    if not calls:
+        return {}
+    made = [call for call in calls.values() if not call.is_cached]
+    metrics = {
+        "judge/calls": float(len(calls)),
+        "judge/cached": 1.0 - len(made) / len(calls),
+        "judge/prompt_tokens": float(sum(call.prompt_tokens for call in made)),
+        "judge/completion_tokens": float(sum(call.completion_tokens for call in made)),
+        "judge/num_abstained": float(sum(_is_abstained(group) for group in groups)),
+    }
+    if made:
+        metrics["judge/seconds"] = _mean([call.seconds for call in made])
+    if costs := [call.cost_usd for call in made if call.cost_usd is not None]:
+        metrics["judge/cost_usd"] = math.fsum(costs)
+    agreements = [found for group in groups if (found := _order_agreement(group)) is not None]
+    if agreements:
+        metrics["judge/order_agreement"] = _mean(agreements)
+    return metrics
+
+
+def _is_abstained(group: Group) -> bool:
+    """The judge was asked and nobody has a score."""
+    verdicts = [one.verdict for one in group if one.verdict is not None]
+    return any(verdict.calls for verdict in verdicts) and all(verdict.score is None for verdict in verdicts)
+
+
+def _order_agreement(group: Group) -> float | None:
+    found = (one.verdict.checks.get("order_agreement") for one in group if one.verdict is not None)
+    return next((value for value in found if value is not None), None)
 
 
 def excluded_text(groups: Sequence[Group]) -> str:

@@ -65,14 +65,42 @@ class Failure(Record):
     message: str
 
 
+class JudgeCall(Record):
+    """What one call of a judging model said of one attempt.
+
+    Attributes:
+        call: names the call; all attempts shown in it share the name, and its tokens and cost.
+        place: where the attempt stood in it, from 0, of `num_shown`.
+        score: None when the call brought no usable reply; `explanation` then says what was wrong.
+        raw: the model's own words on this attempt (its part of the reply, as JSON text).
+        seconds: how long the call took, waiting for a free place and retries included.
+        prompt_tokens, completion_tokens, cost_usd: of the whole call, repairs included; 0 and None when it came from the cache.
+    """
+
+    call: str
+    model: str
+    place: int
+    num_shown: int
+    score: float | None
+    explanation: str = ""
+    raw: str = ""
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    is_cached: bool = False
+
+
 class Verdict(Record):
-    """What a judge said of one trajectory. `score` None = the judge abstained (never turned into 0)."""
+    """What a judge said of one trajectory. `score` None = the judge abstained (never turned into 0). `calls`: every word of a judging
+    model that led to it."""
 
     judge: str
     score: float | None = Field(default=None, ge=0.0, le=1.0)
     explanation: str = ""
     checks: dict[str, float] = Field(default_factory=dict)
     is_success: bool | None = None
+    calls: tuple[JudgeCall, ...] = ()
 
 
 class Trajectory(Record):
