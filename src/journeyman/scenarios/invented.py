@@ -21,21 +21,11 @@ _KEYS = (
 _OUTER = ("source", "target", "result", "data", "details", "summary", "first", "second")
 _WORDS = "amber birch cedar delta ember fjord grove harbor island jasper kernel lagoon meadow nectar orchid pebble quartz river".split()
 
-_ANSWERS = (
-    "The {L} is {V}.",
-    "The {L} is {V}.",
-    "It is {V}.",
-    "{V} is the {L}.",
-    "The {L} you asked for is {V}.",
-)
-_ANSWERS_OF_TWO = (
-    "The {L} is {V} and {W}.",
-    "It is {V} and {W}.",
-    "The first {L} is {V}, the second is {W}.",
-    "{V} and {W}.",
-)
-_SAME = ("The {L} is the same.", "It is the same, {V}.", "Both have the same {L}.")
-_DIFFERENT = ("The {L} is different.", "They are different: {V} and {W}.", "It is different.")
+# What is asked for is said before its value: a small model then copies the right one.
+_ANSWERS = ("The {L} is {V}.", "The {L} you asked for is {V}.", "Its {L} is {V}.")
+_ANSWERS_OF_TWO = ("The {L} is {V} and {W}.", "The {L} is {V}, and for the other it is {W}.", "The first {L} is {V}, the second is {W}.")
+_SAME = ("The {L} is the same.", "Both have the same {L}.")
+_DIFFERENT = ("The {L} is different.", "They have a different {L}.")
 
 Draw = Callable[[random.Random], Any]
 
@@ -72,10 +62,16 @@ def invent_question(leaves: Sequence[Path], rng: random.Random) -> tuple[Path, D
 
 
 def invent_result(arguments: dict[str, Any], path: Path, value: Any, rng: random.Random) -> str:
-    """A made-up JSON result with `value` at `path`, that echoes some arguments and holds other things."""
+    """A made-up JSON result with `value` at `path`, that echoes some arguments and holds other things.
+
+    Where the path has an outer key, another one may hold a value of the same name: it must be read, not guessed.
+    """
     result: dict[str, Any] = {name: echoed for name, echoed in arguments.items() if rng.random() < 0.5}
-    for _ in range(rng.randint(0, 3)):
+    for _ in range(rng.randint(0, 4)):
         _put(result, _path(rng), rng.choice(_VALUES)(rng))
+    if len(path) > 1 and rng.random() < 0.6:
+        outer = rng.choice([name for name in _OUTER if name != path[0]])
+        _put(result, (outer, *path[1:]), rng.choice(_VALUES)(rng))
     _put(result, path, value)
     items = list(result.items())
     rng.shuffle(items)
