@@ -29,6 +29,10 @@ JudgeOption = Annotated[
     str | None,
     typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini [default: evidence].", show_default=False),
 ]
+JudgeBudgetOption = Annotated[
+    str | None,
+    typer.Option("--judge-budget", help='The most a judging model may use in this run: "$2.50", or 300k (tokens).', show_default=False),
+]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=0, help="Training steps.", show_default=False)]
 ResumeOption = Annotated[str | None, typer.Option("--resume", help="Go on with this run where it stopped.", metavar="RUN")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file; options given here win.", metavar="FILE")]
@@ -96,6 +100,7 @@ def train(
     env: EnvOption = None,
     base: BaseOption = None,
     judge: JudgeOption = None,
+    judge_budget: JudgeBudgetOption = None,
     writer: WriterOption = None,
     steps: StepsOption = None,
     tools: ToolsOption = None,
@@ -113,6 +118,7 @@ def train(
     from journeyman.cli.mcp_train import Request, run_training
 
     given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
+    given["judge_options"] = {"budget": judge_budget} if judge_budget is not None else None
     given["tools"] = names_of(tools)
     given["allow_writes"] = allow_writes or None
     run_training(

@@ -61,23 +61,23 @@ def new_settings(request: Request) -> McpTrain:
 
 
 def resumed_settings(request: Request, run: str) -> McpTrain:
-    """The settings a run was started with; only the number of steps may change. Raises SettingError, NotFoundError."""
+    """The settings a run was started with; only the steps and the judge's budget may change. Raises SettingError, NotFoundError."""
     from journeyman.cli.runs import open_store
-    from journeyman.config import load_settings
+    from journeyman.config import load_settings, merged
     from journeyman.recipes.mcp_settings import McpTrain
 
-    other = [name for name in request.given if name != "steps"]
+    other = [name for name in request.given if name not in ("steps", "judge_options")]
     other += [name for name in ("server", "url", "headers", "env", "config", "overrides") if getattr(request, name)]
     if other:
         raise SettingError(
             f"--resume {run} goes on with the settings of that run; also given: {', '.join(other)}",
-            hint="leave them out (--steps may change), or start a new run without --resume",
+            hint="leave them out (--steps and --judge-budget may change), or start a new run without --resume",
         )
     with open_store(request.home) as store:
         info = store.runs.get(run)
     if info.kind != "mcp":
         raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
-    return load_settings(McpTrain, given={**info.settings, **request.given})
+    return load_settings(McpTrain, given=merged(info.settings, request.given))
 
 
 def how_to_resume(home: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.scenarios.target import McpTarget
 from journeyman.types.record import Record
 from journeyman.types.settings import Grpo, LoraSettings, Sft
@@ -26,11 +27,11 @@ class WarmStart(Record):
     """
 
     sft: Sft = Sft(learning_rate=5e-4, batch_size=8)
-    updates_per_probe: int = Field(default=4, ge=1)
-    max_updates: int = Field(default=32, ge=0)
+    updates_per_probe: int = Field(default=8, ge=1)
+    max_updates: int = Field(default=48, ge=0)
     probe_scenarios: int = Field(default=8, ge=1)
     probe_attempts: int = Field(default=3, ge=2)
-    min_success: float = Field(default=0.3, ge=0.0, le=1.0)
+    min_success: float = Field(default=0.4, ge=0.0, le=1.0)
     min_tools: float = Field(default=0.6, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.5, ge=0.0, le=1.0)
 
@@ -55,6 +56,7 @@ class McpTrain(Record):
         target: the MCP server.
         base: base model: a known name, a folder, or a Hugging Face id.
         judge: "evidence", or an OpenAI-compatible model such as openai/gpt-5-mini (RULER).
+        judge_options: how a model judges: rubric, budget, price, ties and the rest (RULER only).
         writer: an OpenAI-compatible model that words the tasks; templates when None.
         steps: GRPO steps after the warm start.
         grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer groups than
@@ -68,6 +70,7 @@ class McpTrain(Record):
     target: McpTarget
     base: str = "smollm2-135m"
     judge: str = "evidence"
+    judge_options: RulerOptions = RulerOptions()
     writer: str | None = None
     steps: int = Field(default=16, ge=0)
     seed: int = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +12,19 @@ from pathlib import Path
 from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.client.backend import Connection
+from journeyman.errors import SettingError
 from journeyman.evaluation.report import PhaseCost
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.rewards import EvidenceJudge, Ruler
+from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.tools import McpTool, usable_tools
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
+from journeyman.types.trajectory import Group
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
     async with AsyncExitStack() as stack:
         with costs.phase("start"):
             progress.phase("start", note=settings.target.label)
-            judge = make_judge(settings)
+            judge = make_judge(settings, run=run, home=home, progress=progress)
             if isinstance(judge, Ruler):
                 stack.push_async_callback(judge.close)
                 await judge.check()
@@ -92,9 +95,38 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             f"base {info.base} on {info.device}, {info.dtype}, {info.num_workers} workers; tools: {', '.join(t.name for t in tools)}"
         )
         progress.note(f"judge {judge.name}: {judge.description}")
-        yield Session(run, settings, home, backend, connection, tools, pool, judge, progress, costs)
+        yield Session(run, settings, home, backend, connection, tools, pool, KeepingJudge(judge, backend.store), progress, costs)
 
 
-def make_judge(settings: McpTrain) -> Judge:
-    """The judge that the settings name."""
-    return EvidenceJudge() if settings.judge == "evidence" else Ruler(settings.judge)
+def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) -> Judge:
+    """The judge that the settings name. Raises SettingError for options that the evidence judge would ignore."""
+    options = settings.judge_options
+    if settings.judge == "evidence":
+        if options != RulerOptions():
+            raise SettingError(
+                "the evidence judge has no options; judge_options were given", hint="name a model with --judge, or leave them out"
+            )
+        return EvidenceJudge()
+    return Ruler(settings.judge, options.base_url, options=options, home=home, run=run, warn=progress.warn)
+
+
+class KeepingJudge:
+    """Another judge whose every verdict is kept with its rollout, for looking at judged groups later."""
+
+    def __init__(self, judge: Judge, store: Store) -> None:
+        self._judge, self._store = judge, store
+
+    @property
+    def name(self) -> str:
+        return self._judge.name
+
+    @property
+    def description(self) -> str:
+        return self._judge.description
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        scored = await self._judge.score(groups)
+        attempts = [one for group in scored for one in group]
+        verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
+        await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
+        return scored
