@@ -36,12 +36,12 @@ def test_the_newest_checkpoint_is_found_with_its_memo(tmp_path: Path) -> None:
     assert (newest.folder / "weights.bin").read_text() == "ten"
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+def test_what_is_kept_stays_and_so_does_the_newest(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in range(5):
         checkpoints.save(step, writer(str(step)))
-    checkpoints.keep_newest(2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+    checkpoints.keep({1, 3})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001", "step-000003", "step-000004"]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:

@@ -16,16 +16,18 @@ from journeyman.engine.base import Engine
 from journeyman.errors import NotFoundError, SettingError, StoreError
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.service.jobs import Jobs
+from journeyman.service.random_state import load_random_state
 from journeyman.service.sampling import SamplingService
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import BASE, Weights
-from journeyman.store.checkpoints import Checkpoint, Checkpoints, clean_leftovers
+from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
 from journeyman.store.jobs import INTERRUPTED
 from journeyman.store.models import ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
+from journeyman.types.retention import Retention
 from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.training import (
     CreateModel,
@@ -39,6 +41,7 @@ from journeyman.types.training import (
     TrainResult,
 )
 from journeyman.types.trajectory import Trajectory
+from journeyman.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +56,9 @@ class Backend:
         renderer: of the same base model.
         store: open; closed by `close`.
         trainer_factory: makes the trainer of a new model at step 0; called in a worker thread. None: serving only.
-        keep_checkpoints: how many of the newest checkpoints of a run stay on disk.
+        retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
+        reached: told the points that a training step passes; a kill at any of them is survived.
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class Backend:
         store: Store,
         trainer_factory: TrainerFactory | None,
         *,
-        keep_checkpoints: int = 2,
+        retention: Retention | None = None,
+        reached: Reached = pass_by,
         rollout_expiry_seconds: float = EXPIRY_SECONDS,
     ) -> None:
         self.engine = engine
@@ -72,10 +77,11 @@ class Backend:
         self.store = store
         self.recorder = Recorder(store, expiry_seconds=rollout_expiry_seconds)
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
-        self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned)
+        self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned, reached=reached)
         self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)
         self.jobs = Jobs(store.jobs)
-        self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, keep_checkpoints=keep_checkpoints)
+        self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
+        self._reached = reached
         self._trainer_factory = trainer_factory
         self._models: dict[str, TrainableModel] = {}
         self._opening = asyncio.Lock()
@@ -161,6 +167,7 @@ class Backend:
             await asyncio.to_thread(model.trainer.close)
             model.lock.release()
         self._models.clear()
+        self.weights.close()
         await self.engine.close()
         self.store.close()
 
@@ -203,12 +210,16 @@ class Backend:
             lora = request.lora if row is None else row.lora
             trainer = trainer_factory(request.model_copy(update={"lora": lora}))
             try:
-                checkpoints = Checkpoints(folder.checkpoints)
+                checkpoints = Checkpoints(folder.checkpoints, self._reached)
                 checkpoints.clean()
                 clean_leftovers(folder.adapters)
-                self._load_newest(trainer, checkpoints, request.name)
+                self.weights.clean(run.id, request.name)
+                newest = self._load_newest(trainer, checkpoints)
                 row = self.store.models.create(ModelRow(run.id, request.name, self.base, lora))
-                return TrainableModel(row, trainer, checkpoints, lock)
+                model = TrainableModel(row, trainer, checkpoints, lock)
+                if newest is None:
+                    self.training.save(model, {})
+                return model
             except BaseException:
                 trainer.close()
                 raise
@@ -216,16 +227,19 @@ class Backend:
             lock.release()
             raise
 
-    def _load_newest(self, trainer: Trainer, checkpoints: Checkpoints, name: str) -> None:
-        """Put the trainer where the newest complete checkpoint is; the first one is made when there is none."""
+    def _load_newest(self, trainer: Trainer, checkpoints: Checkpoints) -> Checkpoint | None:
+        """Put the trainer, and the random state of this process, where the newest complete checkpoint is; None when there is none."""
         newest = checkpoints.newest()
         if newest is None:
-            checkpoints.save(trainer.step, trainer.save_state, {"model": name, "base": self.base})
-            return
+            return None
         self._check_base(str(newest.memo.get("base", self.base)), f"checkpoint {newest.folder}")
+        if newest.version != __version__:
+            _log.warning("checkpoint %s was written by Journeyman %s; this is %s", newest.folder, newest.version, __version__)
         trainer.load_state(newest.folder)
         if trainer.step != newest.step:
             raise StoreError(f"checkpoint {newest.folder} says step {newest.step} and holds step {trainer.step}")
+        load_random_state(newest.folder)
+        return newest
 
     async def _publish_current(self, model: TrainableModel) -> None:
         """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""

@@ -10,22 +10,26 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.service.jobs import JobRequest, Jobs
+from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, supervised_samples
 from journeyman.service.weights import Published, Weights
-from journeyman.store.checkpoints import Checkpoints
+from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
+from journeyman.store.retention import kept_steps, version_scores
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import GrpoJob, JobStatus, SftJob, TrainResult
 
@@ -69,18 +73,28 @@ class TrainingService:
     """Trains models one job after the other; the engine sleeps meanwhile.
 
     Args:
-        keep_checkpoints: how many of the newest checkpoints of a run stay on disk.
+        retention: what stays on disk after a step; `Retention()` when None.
+        reached: told the points that a step passes.
     """
 
     def __init__(
-        self, engine: Engine, renderer: Renderer, store: Store, weights: Weights, jobs: Jobs, *, keep_checkpoints: int = 2
+        self,
+        engine: Engine,
+        renderer: Renderer,
+        store: Store,
+        weights: Weights,
+        jobs: Jobs,
+        *,
+        retention: Retention | None = None,
+        reached: Reached = pass_by,
     ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._store = store
         self._weights = weights
         self._jobs = jobs
-        self._keep_checkpoints = keep_checkpoints
+        self._retention = retention or Retention()
+        self._reached = reached
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
 
@@ -99,6 +113,7 @@ class TrainingService:
         async with self._computing:
             started = time.perf_counter()
             plan = await asyncio.to_thread(self._plan, model, job)
+            self._reached("planned")
             step = model.trainer.step
             try:
                 published, metrics = await self._step(model, plan, job_id, on_progress)
@@ -113,7 +128,8 @@ class TrainingService:
                 ) from error
             metrics["train/seconds"] = time.perf_counter() - started
             # From here on the step is done and served: what fails now is told, and undoes nothing.
-            late = await self._in_thread(lambda: self._conclude(model, plan.phase, metrics))
+            late = await self._conclude(model, plan.phase, metrics)
+            self._reached("concluded")
             row = published.adapter
             notes = (*plan.notes, *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
@@ -142,6 +158,7 @@ class TrainingService:
         def report(fraction: float) -> None:
             if self._dropping.is_set():
                 raise _StepDroppedError("the server is stopping: this step was given up")
+            self._reached("computing")
             on_progress(fraction)
 
         def compute() -> dict[str, float]:
@@ -149,25 +166,70 @@ class TrainingService:
             return {f"train/{name}": value for name, value in metrics.items()}
 
         async with self._resting(needed=not plan.is_idle):
+            self._reached("engine asleep")
             metrics = await self._in_thread(compute)
-            memo = {"model": model.name, "base": model.row.base, "job": job_id, "metrics": metrics, "notes": plan.notes}
-            trainer = model.trainer
-            await self._in_thread(lambda: model.checkpoints.save(trainer.step, trainer.save_state, memo))
-            written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, trainer))
+            self._reached("computed")
+            memo = {"job": job_id, "metrics": metrics, "notes": plan.notes}
+            await self._in_thread(lambda: self.save(model, memo, is_training=plan.phase == "train"))
+            self._reached("checkpoint kept")
+            written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, model.trainer))
+            self._reached("adapter kept")
         published = await self._weights.publish(written)
+        self._reached("published")
         metrics["train/probe_change"] = published.probe_change
         return published, metrics
 
-    def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> tuple[str, ...]:
+    def save(self, model: TrainableModel, memo: Mapping[str, Any], *, is_training: bool = False) -> None:
+        """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about."""
+        before = model.checkpoints.newest()
+        num_groups = 0.0 if before is None else before.memo.get("num_groups", 0.0)
+        place = {
+            "model": model.name,
+            "base": model.row.base,
+            "settings": self._store.runs.get(model.row.run).settings,
+            # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
+            "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),
+        }
+
+        def write(folder: Path) -> None:
+            model.trainer.save_state(folder)
+            save_random_state(folder)
+
+        model.checkpoints.save(model.trainer.step, write, place | dict(memo))
+
+    async def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> tuple[str, ...]:
         run, step = model.row.run, model.trainer.step
-        try:
-            self._store.runs.add_step(StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics))
+        row = StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics)
+
+        def keep_row() -> tuple[StepMetrics, ...]:
+            self._store.runs.add_step(row)
             self._store.runs.update(run, step=step)
-            model.checkpoints.keep_newest(self._keep_checkpoints)
-        except (StoreError, OSError) as error:
+            return self._store.runs.steps(run)
+
+        try:
+            rows = await self._in_thread(keep_row)
+            self._reached("metrics kept")
+        except StoreError as error:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
+        try:
+            await self._clear(model, rows)
+        except (StoreError, OSError) as error:
+            _log.warning("after step %d of %s: %s", step, model.name, error)
+            return (f"step {step} is done, but older ones could not be deleted: {error}",)
         return ()
+
+    async def _clear(self, model: TrainableModel, rows: tuple[StepMetrics, ...]) -> None:
+        """Delete what the retention does not keep."""
+        retention = self._retention
+        scores = version_scores(rows, retention.metric)
+        saved = [checkpoint.step for checkpoint in await asyncio.to_thread(model.checkpoints.list)]
+        await self._in_thread(lambda: model.checkpoints.keep(kept_steps(saved, retention.checkpoints, retention, scores)))
+        self._reached("checkpoints cleared")
+        # The start and the end of the warm start are what a report compares with.
+        warm = max((row.step for row in rows if row.phase == "warmup"), default=0)
+        versions = self._weights.models[model.name]
+        await self._weights.retire(model.name, kept_steps(versions, retention.adapters, retention, scores) | {0, warm})
 
     async def _restore(self, model: TrainableModel, step: int) -> None:
         """Back to `step`: trainer, checkpoints, and served versions."""

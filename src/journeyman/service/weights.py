@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError
-from journeyman.store.checkpoints import replaced_folder
+from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
 from journeyman.store.models import AdapterRow
+from journeyman.store.served import ServedFolder, is_served
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
@@ -57,14 +59,25 @@ class Weights:
         store: where versions are registered.
         probe_ids: a short prompt, sampled greedily after each publish.
         pinned: the versions that open rollouts are served by; they stay loaded.
+        reached: told the points on the way of a write.
     """
 
-    def __init__(self, engine: Engine, store: Store, *, probe_ids: tuple[int, ...], pinned: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        *,
+        probe_ids: tuple[int, ...],
+        pinned: Callable[[], frozenset[str]],
+        reached: Reached = pass_by,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._probe_ids = probe_ids
         self._versions: dict[str, dict[int, AdapterRow]] = {}
         self._pinned = pinned
+        self._reached = reached
+        self._served: dict[str, ServedFolder] = {}  # loaded versions: no process may delete their folders
         self._in_use: Counter[str] = Counter()
         self._probes: dict[str, Sample] = {}  # model -> probe of its newest version
         self._changing = asyncio.Lock()
@@ -122,7 +135,7 @@ class Weights:
         """Write the trainer's adapter to its folder, whole or not at all. Blocks; call it from a worker thread."""
         step = trainer.step
         folder = self._store.home.run(run).adapters / f"{model}@{step}"
-        with replaced_folder(folder) as aside:
+        with replaced_folder(folder, self._reached, "adapter") as aside:
             fingerprint = trainer.save_adapter(aside)
         return WrittenAdapter(run, model, step, folder, fingerprint)
 
@@ -137,7 +150,7 @@ class Weights:
             try:
                 probe = await self._probe(name)
             except BaseException:
-                await self._engine.unload_adapter(name)
+                await self._unload_now(name)
                 raise
             row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
         change, notes = self._compare(row, probe)
@@ -155,6 +168,34 @@ class Weights:
             await self._unload(row.name)
         self._probes.pop(model, None)
 
+    async def retire(self, model: str, keep: Container[int]) -> None:
+        """Delete the versions of `model` that are not in `keep`; the newest and what is in use or served anywhere stays all the same.
+
+        Raises StoreError when the store cannot be written.
+        """
+        versions = self._versions[model]
+        for step in sorted(versions)[:-1]:
+            row = versions[step]
+            if step in keep or self._in_use[row.name] or row.name in self._pinned():
+                continue
+            await self._unload(row.name)
+            if row.name not in self._engine.adapters() and not await asyncio.to_thread(is_served, row.folder):
+                del versions[step]
+                # Withdrawn first: a kill in between leaves a folder that nobody finds, and `clean` removes it.
+                await asyncio.to_thread(self._store.models.retire_adapter, row)
+                await asyncio.to_thread(shutil.rmtree, row.folder, ignore_errors=True)
+
+    def clean(self, run: str, model: str) -> None:
+        """Remove the folders of retired versions that a kill left behind. Blocks. Only for the one process that trains the run."""
+        for row in self._store.models.retired_adapters(run, model):
+            shutil.rmtree(row.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Hold no folder any more; the engine is closed by its owner."""
+        for folder in self._served.values():
+            folder.release()
+        self._served.clear()
+
     async def _ensure_loaded(self, adapter: str) -> None:
         if adapter in self._engine.adapters():
             return
@@ -165,11 +206,20 @@ class Weights:
                 await self._load(adapter, row.folder, row.fingerprint)
 
     async def _load(self, name: str, folder: Path, fingerprint: str) -> None:
-        if not await asyncio.to_thread(folder.is_dir):
-            raise AdapterError(f"the folder of version {name} is gone: {folder}")
-        loaded = await self._engine.load_adapter(name, folder)
+        try:
+            served = await asyncio.to_thread(ServedFolder, folder)
+        except OSError as error:
+            raise AdapterError(
+                f"the folder of version {name} is gone: {folder}", hint="older versions are deleted as the run goes on; take a newer one"
+            ) from error
+        self._served[name] = served
+        try:
+            loaded = await self._engine.load_adapter(name, folder)
+        except BaseException:
+            self._served.pop(name).release()
+            raise
         if loaded != fingerprint:
-            await self._engine.unload_adapter(name)
+            await self._unload_now(name)
             raise AdapterError(
                 f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, expected {fingerprint[:12]}…",
                 hint=f"was {folder} changed by hand? Restore it, or go on from an older version",
@@ -213,7 +263,12 @@ class Weights:
             if name not in self._engine.adapters() or self._in_use[name]:
                 return
             try:
-                await self._engine.unload_adapter(name)
+                await self._unload_now(name)
             except AdapterError as error:
                 # In use after all. It costs memory, not correctness: the next publish tries again.
                 _log.debug("%s stays loaded: %s", name, error)
+
+    async def _unload_now(self, name: str) -> None:
+        await self._engine.unload_adapter(name)
+        if (served := self._served.pop(name, None)) is not None:
+            served.release()

@@ -1,7 +1,8 @@
 """Checkpoint folders: written aside, synced, renamed, so that `kill -9` at any point leaves the newest complete one readable.
 
-A checkpoint is `step-000007/` holding what the trainer wrote and `checkpoint.json`: the step, what the service wants to remember,
-and name and size of every file. Not for what is inside: the trainer writes and reads that.
+A checkpoint is `step-000007/` holding what the trainer wrote and `checkpoint.json`: the format and the version of the code that wrote
+it, the step, what the service wants to remember, and name and size of every file. Not for what is inside: the trainer and the service
+write and read that. Which ones stay on disk is decided in `retention.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from safetensors import SafetensorError
 
 from journeyman.errors import StoreError
+from journeyman.version import __version__
+
+#: Raised by one when what a checkpoint holds changes so that older code cannot read it. 1 had no random state, settings or version.
+CHECKPOINT_FORMAT: Final = 2
+
+#: Told the name of every point that a writer passes: a kill there must be survived. Tests kill there; in use it does nothing.
+Reached = Callable[[str], None]
 
 _MANIFEST = "checkpoint.json"
 _COMPLETE = re.compile(r"step-(\d{6,})")
@@ -25,20 +35,26 @@ _ASIDE = ".writing-"
 _REPLACED = ".replaced-"
 
 
+def pass_by(point: str) -> None:
+    """Nothing happens at any point."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A complete checkpoint. `memo` is what the writer wanted to remember with it."""
+    """A complete checkpoint. `memo` is what the writer wanted to remember with it, `version` that of the code that wrote it."""
 
     step: int
     folder: Path
     memo: Mapping[str, Any]
+    version: str = __version__
 
 
 class Checkpoints:
     """The checkpoints under one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reached: Reached = pass_by) -> None:
         self._folder = folder
+        self._reached = reached
 
     def save(self, step: int, write: Callable[[Path], None], memo: Mapping[str, Any] | None = None) -> Checkpoint:
         """Make a checkpoint of what `write` puts into the folder it is given; complete and durable when this returns.
@@ -47,28 +63,34 @@ class Checkpoints:
         nothing of it stays, and what was there before is untouched.
         """
         target = self._folder / f"step-{step:06d}"
-        with replaced_folder(target) as aside:
+        manifest = {"format": CHECKPOINT_FORMAT, "version": __version__, "step": step, "memo": dict(memo or {})}
+        with replaced_folder(target, self._reached, "checkpoint") as aside:
             write(aside)
-            manifest = {"step": step, "memo": dict(memo or {}), "files": _sizes(aside)}
-            (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            self._reached("checkpoint filled")
+            (aside / _MANIFEST).write_text(json.dumps(manifest | {"files": _sizes(aside)}, indent=1), encoding="utf-8")
         return Checkpoint(step, target, dict(memo or {}))
 
     def newest(self) -> Checkpoint | None:
-        """The complete checkpoint with the highest step; damaged ones are passed over."""
+        """The complete checkpoint with the highest step; damaged ones are passed over. Errors as `list`."""
         return next(iter(self.list()), None)
 
     def list(self) -> tuple[Checkpoint, ...]:
-        """All complete checkpoints, the highest step first."""
+        """All complete checkpoints, the highest step first.
+
+        Raises StoreError when one of them was written by a newer version: what it holds cannot be read here, and passing it over would
+        train its steps a second time.
+        """
         if not self._folder.is_dir():
             return ()
         found = (_load(entry) for entry in self._folder.iterdir() if _COMPLETE.fullmatch(entry.name))
         complete = [checkpoint for checkpoint in found if checkpoint is not None]
         return tuple(sorted(complete, key=lambda checkpoint: checkpoint.step, reverse=True))
 
-    def keep_newest(self, count: int) -> None:
-        """Delete all complete checkpoints but the `count` newest."""
-        for checkpoint in self.list()[max(count, 1) :]:
-            self.delete(checkpoint)
+    def keep(self, steps: Container[int]) -> None:
+        """Delete all complete checkpoints but those of `steps` and the newest one."""
+        for checkpoint in self.list()[1:]:
+            if checkpoint.step not in steps:
+                self.delete(checkpoint)
 
     def delete(self, checkpoint: Checkpoint) -> None:
         # Renamed first: a kill half-way through the deletion must not leave half a checkpoint under a good name.
@@ -82,26 +104,31 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
+def replaced_folder(target: Path, reached: Reached = pass_by, what: str = "folder") -> Iterator[Path]:
     """A fresh folder to fill; when the block ends well it is synced and renamed to `target`, otherwise removed.
 
-    Raises StoreError when the disk is full or the place cannot be written.
+    `reached` is told the points on the way; their names begin with `what`. Raises StoreError when the disk is full or the place cannot
+    be written.
     """
     suffix = f"{target.name}-{secrets.token_hex(4)}"
     aside = target.with_name(_ASIDE + suffix)
     try:
         aside.mkdir(parents=True)
+        reached(f"{what} begun")
         yield aside
+        reached(f"{what} written")
         _sync_tree(aside)
+        reached(f"{what} synced")
         replaced = target.with_name(_REPLACED + suffix)
         if target.exists():
             target.rename(replaced)
         aside.rename(target)
+        reached(f"{what} renamed")
         _sync(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors says with an error of its own that the disk is full
         raise StoreError(
-            f"cannot write {target}: {error.strerror or error}",
+            f"cannot write {target}: {getattr(error, 'strerror', None) or error}",
             hint=f"free some disk space, or make {target.parent} writable; what was there before is untouched",
         ) from error
     finally:
@@ -131,15 +158,27 @@ def _original_name(name: str) -> str | None:
 
 
 def _load(folder: Path) -> Checkpoint | None:
+    """None when it is not complete."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if int(manifest.get("format", 1)) > CHECKPOINT_FORMAT:
+            raise _newer(folder, manifest)
         sizes = _sizes(folder)
         sizes.pop(_MANIFEST, None)
         if sizes != manifest["files"]:
             return None
-        return Checkpoint(int(manifest["step"]), folder, manifest["memo"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # not complete
+        return Checkpoint(int(manifest["step"]), folder, manifest["memo"], str(manifest.get("version", "an early version")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _newer(folder: Path, manifest: Mapping[str, Any]) -> StoreError:
+    writer = manifest.get("version", "a newer version")
+    return StoreError(
+        f"the checkpoint {folder} was written by Journeyman {writer} (format {manifest['format']}); this is Journeyman {__version__}, "
+        f"which reads formats up to {CHECKPOINT_FORMAT}",
+        hint=f"install journeyman {writer} or newer to go on with this run, or start a new run; the checkpoint is untouched",
+    )
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -109,6 +109,21 @@ class Models:
                 .values(state="orphaned")
             )
 
+    def retire_adapter(self, row: AdapterRow) -> None:
+        """Withdraw a version whose folder is about to be deleted: from now on nobody finds it."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(ADAPTERS)
+                .where(ADAPTERS.c.run == row.run, ADAPTERS.c.model == row.model, ADAPTERS.c.step == row.step)
+                .values(state="retired")
+            )
+
+    def retired_adapters(self, run: str, model: str) -> tuple[AdapterRow, ...]:
+        """Versions that were withdrawn to be deleted; the folder of one may still be there when a kill came in between."""
+        query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "retired")
+        with self._database.read() as connection:
+            return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
+
     def _adapter(self, row: Row[Any]) -> AdapterRow:
         return AdapterRow(row.run, row.model, row.step, self._home / row.folder, row.fingerprint, row.created_at)
 

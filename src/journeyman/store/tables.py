@@ -62,7 +62,7 @@ ADAPTERS = Table(
     Column("step", Integer, primary_key=True),
     Column("folder", String, nullable=False),  # relative to the home folder, so that a home can be moved
     Column("fingerprint", String, nullable=False),
-    Column("state", String, nullable=False),  # published | orphaned
+    Column("state", String, nullable=False),  # published | orphaned | retired
     Column("created_at", Float, nullable=False),
 )
 
