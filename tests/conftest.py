@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("journeyman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("journeyman")
 
+# An engine process takes seconds to start: only tests of them have some.
+os.environ["JOURNEYMAN_ENGINE_PROCESSES"] = "0"
+
 
 def build_tiny_tokenizer() -> Any:
     """A byte-level tokenizer with ChatML markers: any text round-trips, and common words have several spellings in

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from journeyman import config
 from journeyman.config import cache_folder, home_folder, load_settings, parse_override, read_yaml
 from journeyman.errors import SettingError
 from journeyman.types.record import Record
@@ -91,3 +92,10 @@ def test_folders_come_from_the_argument_then_the_environment_then_the_default(tm
     assert home_folder() == tmp_path / ".journeyman"
     monkeypatch.setenv("JOURNEYMAN_CACHE", "~/c")
     assert cache_folder() == Path.home() / "c"
+
+
+def test_engine_processes_are_those_given_then_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(config.PROCESSES_VARIABLE, "3")
+    assert (config.engine_processes(), config.engine_processes(0)) == (3, 0)
+    monkeypatch.delenv(config.PROCESSES_VARIABLE)
+    assert config.engine_processes() is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,16 @@ import openai
 import pytest
 
 import journeyman as jm
+from journeyman import config
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
-from journeyman.errors import ModelNotFoundError, SettingError
-from journeyman.local import serving
+from journeyman.engine.local.engine import LocalEngine
+from journeyman.engine.local.replicas import ReplicatedEngine
+from journeyman.errors import EngineError, ModelNotFoundError, SettingError
+from journeyman.local import open_backend, serving
 from journeyman.service.backend import Backend
 from journeyman.store import Store
+from journeyman.types.sampling import SampleRequest, SamplingParameters
 
 
 def fake_backend(tokenizer: Any, home: Path) -> tuple[Backend, FakeEngine]:
@@ -65,3 +72,42 @@ async def test_an_unknown_base_model_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         async with jm.local(base="smollm3-135m", home=tmp_path):
             pass
+
+
+async def test_an_engine_process_that_dies_is_named_by_what_runs_and_by_what_comes(tiny_model: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    backend = await asyncio.to_thread(open_backend, str(tiny_model), home=tmp_path, num_workers=1, engine_processes=1, note=notes.append)
+    try:
+        assert "starting 1 engine process" in notes
+        engine = backend.engine
+        assert isinstance(engine, ReplicatedEngine)
+        assert engine.info.num_workers == 1
+        request = SampleRequest((5, 6, 7), SamplingParameters(max_tokens=400))
+        stream = engine.stream(request)
+        await anext(stream)
+        os.kill(engine.process_ids[0], signal.SIGKILL)
+        with pytest.raises(EngineError, match=r"engine process 1 of 1 \(process \d+\) was ended by SIGKILL") as caught:
+            [delta async for delta in stream]
+        assert "memory" in (caught.value.hint or "")
+        for later in (engine.sample(request), engine.sleep()):
+            with pytest.raises(EngineError, match="SIGKILL"):
+                await later
+    finally:
+        await backend.close()
+
+
+async def test_without_engine_processes_this_process_draws(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(config.PROCESSES_VARIABLE, "0")
+    backend = await asyncio.to_thread(open_backend, str(tiny_model), home=tmp_path, num_workers=1)
+    try:
+        assert isinstance(backend.engine, LocalEngine)
+    finally:
+        await backend.close()
+
+
+def test_a_number_of_engine_processes_that_cannot_be_is_refused(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="-1"):
+        open_backend(str(tiny_model), home=tmp_path, engine_processes=-1)
+    monkeypatch.setenv(config.PROCESSES_VARIABLE, "two")
+    with pytest.raises(SettingError, match="'two'"):
+        open_backend(str(tiny_model), home=tmp_path)

@@ -1,7 +1,8 @@
 """The one reader of environment variables and configuration files. Everything else is given its settings.
 
-JOURNEYMAN_HOME     where runs are kept                     default: .journeyman in the working folder
-JOURNEYMAN_CACHE    where converted base models are kept    default: ~/.cache/journeyman
+JOURNEYMAN_HOME               where runs are kept                              default: .journeyman in the working folder
+JOURNEYMAN_CACHE              where converted base models are kept             default: ~/.cache/journeyman
+JOURNEYMAN_ENGINE_PROCESSES   processes that draw tokens; 0: the server's own  default: chosen for this machine
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from journeyman.errors import SettingError
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
 CACHE_VARIABLE = "JOURNEYMAN_CACHE"
+PROCESSES_VARIABLE = "JOURNEYMAN_ENGINE_PROCESSES"
 
 _S = TypeVar("_S", bound=BaseModel)
 
@@ -30,6 +32,17 @@ def home_folder(given: Path | str | None = None) -> Path:
 def cache_folder(given: Path | str | None = None) -> Path:
     """The cache folder: the one given, or JOURNEYMAN_CACHE, or `~/.cache/journeyman`. Absolute; it need not exist."""
     return _folder(given, CACHE_VARIABLE, Path("~/.cache/journeyman"))
+
+
+def engine_processes(given: int | None = None) -> int | None:
+    """The number given, or JOURNEYMAN_ENGINE_PROCESSES, or None: to be chosen. Raises SettingError for text that is no number."""
+    text = environment(PROCESSES_VARIABLE)
+    if given is not None or text is None:
+        return given
+    try:
+        return int(text)
+    except ValueError as error:
+        raise SettingError(f"{PROCESSES_VARIABLE} must be a whole number, not {text!r}", hint="0 draws in the server's process") from error
 
 
 def environment(name: str) -> str | None:

@@ -12,10 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from journeyman import config
 from journeyman.client.backend import Connection, connect
-from journeyman.config import cache_folder, home_folder
 
 if TYPE_CHECKING:
+    from journeyman.engine.local.engine import LocalEngine
+    from journeyman.engine.local.replicas import ReplicatedEngine
+    from journeyman.modeling.base_models import BaseModel
     from journeyman.service.backend import Backend
     from journeyman.trainer.base import Trainer
     from journeyman.types.training import CreateModel
@@ -29,6 +32,7 @@ async def local(
     *,
     home: Path | str | None = None,
     num_workers: int | None = None,
+    engine_processes: int | None = None,
     note: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Connection]:
     """A service for `base` on a free loopback port, and a client of it. Everything is closed when the block ends, also by an error.
@@ -37,17 +41,21 @@ async def local(
         base: a known name, a local folder, or a Hugging Face id; see `journeyman models`.
         home: where runs are kept; JOURNEYMAN_HOME or `.journeyman` when None.
         num_workers: threads that compute gradients; measured when None.
+        engine_processes: child processes that draw tokens, each with its own copy of the model; 0: this process draws. When None,
+            JOURNEYMAN_ENGINE_PROCESSES, else chosen: on a CPU one a core, at most four and what fits into memory; elsewhere 0.
         note: told in a line before anything slow starts.
 
     Raises:
         ModelNotFoundError: the base model cannot be found or fetched.
         StoreError: the home folder cannot be used.
+        SettingError: this number of engine processes cannot be had here.
+        EngineError, WaitTimeoutError: an engine process did not start.
 
     Example:
         >>> async with jm.local(base="smollm2-135m") as backend:              # doctest: +SKIP
         ...     model = await backend.model("time-agent")
     """
-    backend = await asyncio.to_thread(open_backend, base, home=home, num_workers=num_workers, note=note)
+    backend = await asyncio.to_thread(open_backend, base, home=home, num_workers=num_workers, engine_processes=engine_processes, note=note)
     async with serving(backend) as connection:
         yield connection
 
@@ -78,6 +86,7 @@ def open_backend(
     *,
     home: Path | str | None = None,
     num_workers: int | None = None,
+    engine_processes: int | None = None,
     note: Callable[[str], None] | None = None,
     rollout_expiry_seconds: float | None = None,
 ) -> Backend:
@@ -88,25 +97,43 @@ def open_backend(
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """
     from journeyman.chat.renderer import Renderer
-    from journeyman.engine.local.engine import LocalEngine
     from journeyman.modeling.base_models import load_tokenizer, resolve_base
     from journeyman.service.backend import Backend
     from journeyman.service.capture import EXPIRY_SECONDS
     from journeyman.store import Store
 
-    found = resolve_base(base, cache=cache_folder(), note=note)
+    found = resolve_base(base, cache=config.cache_folder(), note=note)
 
     def make_trainer(request: CreateModel) -> Trainer:
         from journeyman.trainer.trainer import LoraTrainer
 
         return LoraTrainer(found, request.lora, num_workers)
 
-    store = Store.open(home_folder(home))
+    num_processes = config.engine_processes(engine_processes)
+    store = Store.open(config.home_folder(home))
     try:
-        engine = LocalEngine.create(found)
-        renderer = Renderer(load_tokenizer(found.folder), engine.info.context_length)
-        expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-        return Backend(engine, renderer, store, make_trainer, rollout_expiry_seconds=expiry)
+        tokenizer = load_tokenizer(found.folder)
+        engine = _open_engine(found, num_processes, note)
+        try:
+            renderer = Renderer(tokenizer, engine.info.context_length)
+            expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
+            return Backend(engine, renderer, store, make_trainer, rollout_expiry_seconds=expiry)
+        except BaseException:
+            engine.end()
+            raise
     except BaseException:
         store.close()
         raise
+
+
+def _open_engine(base: BaseModel, num_processes: int | None, note: Callable[[str], None] | None) -> LocalEngine | ReplicatedEngine:
+    """The engine in this process, or in as many as were asked for or chosen."""
+    from journeyman.engine.local.engine import LocalEngine
+    from journeyman.engine.local.replicas import ReplicatedEngine, choose_num_processes
+
+    count = choose_num_processes(base, num_processes)
+    if not count:
+        return LocalEngine.create(base)
+    if note is not None:
+        note(f"starting {count} engine process{'es' if count > 1 else ''}")
+    return ReplicatedEngine.create(base, count)

@@ -11,10 +11,9 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,6 +23,9 @@ from journeyman.modeling.precision import AdaptedLinear, BFloat16Linear
 from journeyman.modeling.weights import share_weights
 from journeyman.types.settings import LoraSettings
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -32,6 +34,9 @@ _FOREIGN_SETTINGS = ("use_dora", "modules_to_save", "rank_pattern", "alpha_patte
 
 def add_lora(module: nn.Module, settings: LoraSettings) -> PeftModel:
     """Wrap `module` with trainable LoRA on every linear layer but the head; B starts at zero, A from `settings.seed`."""
+    # Here, since sampling needs none of it and it takes longer to import than torch: an engine process starts without.
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

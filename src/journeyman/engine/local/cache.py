@@ -86,8 +86,11 @@ class Slab:
         return torch.frombuffer(_zero_pages(math.prod(size) * shape.dtype.itemsize), dtype=shape.dtype).view(size)
 
     def clear(self) -> None:
-        """Forget everything, also what is not a number."""
-        self.states = self._empty(self.states.shape[2], self.capacity)
+        """Forget everything, also what is not a number. On a CPU the memory goes back to the kernel."""
+        if self._shape.device != "cpu":
+            self.states.zero_()  # a second slab beside it may not fit
+        else:
+            self.states = self._empty(self.states.shape[2], self.capacity)
 
     def reserve(self, length: int) -> None:
         if length <= self.capacity:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from journeyman.engine.local.cache import CacheShape, Library
+from journeyman.engine.local.cache import CacheShape
 from journeyman.engine.local.grammar import GrammarCompiler
-from journeyman.engine.local.rows import Row
+from journeyman.engine.local.routing import Router
+from journeyman.engine.local.rows import Row, into
+from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.engine.local.variants import Variants
 from journeyman.engine.local.worker import Worker
-from journeyman.errors import AdapterError, ContextLengthError, EngineError, WaitTimeoutError
+from journeyman.errors import EngineError
 from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
 from journeyman.modeling.devices import choose_device, choose_num_workers
@@ -26,7 +27,6 @@ from journeyman.modeling.weights import context_length, load_module
 from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
 
 MAX_ROWS = 64
-SLEEP_TIMEOUT_SECONDS = 600.0
 
 
 class LocalEngine:
@@ -34,16 +34,11 @@ class LocalEngine:
 
     def __init__(self, info: EngineInfo, variants: Variants, workers: list[Worker], grammars: GrammarCompiler, max_rows: int) -> None:
         self._info = info
-        self._max_rows = max_rows
         self._variants = variants
         self._workers = workers
         self._grammars = grammars
-        self._homes: OrderedDict[tuple[int, ...], int] = OrderedDict()
-        self._users: dict[str | None, int] = {}
-        self._awake = asyncio.Event()
-        self._awake.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._router = Router(len(workers), max_lead=max_rows)
+        self._traffic = Traffic()
 
     @classmethod
     def create(
@@ -103,103 +98,54 @@ class LocalEngine:
         return self._run(request, is_streaming=True)
 
     async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
-        self._check(request)
-        await self._awake.wait()
+        check_request(request, self._info)
+        await self._traffic.wait_until_awake()
         self._variants.require(request.adapter)
-        loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[SampleDelta | Exception] = asyncio.Queue()
-
-        def deliver(item: SampleDelta | Exception) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
-                loop.call_soon_threadsafe(deltas.put_nowait, item)
-
         guide = None if request.grammar is None else self._grammars.start(request.grammar, request.stop_token_ids)
-        row = Row(request, deliver, random.Random(request.parameters.seed), guide, is_streaming=is_streaming)
-        self._enter(request.adapter)
-        try:
-            self._worker_for(request).submit(row)
-            while True:
-                item = await deltas.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-                if item.finish_reason is not None:
-                    return
-        finally:
-            row.is_cancelled = True
-            self._exit(request.adapter)
-
-    def _check(self, request: SampleRequest) -> None:
-        if not request.prompt_ids:
-            raise EngineError("the prompt is empty", hint="a prompt needs at least one token")
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self._info.vocabulary_size:
-            raise EngineError(f"the prompt has token ids outside the vocabulary of {self._info.vocabulary_size}")
-        if len(request.prompt_ids) >= self._info.context_length:
-            raise ContextLengthError(
-                f"the prompt has {len(request.prompt_ids)} tokens, the model's context is {self._info.context_length}",
-                hint="shorten the prompt, the tools or the tool results",
-            )
-
-    def _worker_for(self, request: SampleRequest) -> Worker:
-        """The worker that computed (the beginning of) this prompt last, unless it has far more to do than the idlest."""
-        idlest = min(range(len(self._workers)), key=lambda index: self._workers[index].num_unfinished)
-        home = next((self._homes[key] for key in reversed(self._homes) if request.prompt_ids[: len(key)] == key), idlest)
-        if self._workers[home].num_unfinished >= self._workers[idlest].num_unfinished + self._max_rows:
-            home = idlest
-        self._homes[request.prompt_ids] = home
-        self._homes.move_to_end(request.prompt_ids)
-        while len(self._homes) > 512:
-            self._homes.popitem(last=False)
-        return self._workers[home]
-
-    def _enter(self, adapter: str | None) -> None:
-        self._users[adapter] = self._users.get(adapter, 0) + 1
-        self._idle.clear()
-
-    def _exit(self, adapter: str | None) -> None:
-        self._users[adapter] -= 1
-        if not self._users[adapter]:
-            del self._users[adapter]
-        if not self._users:
-            self._idle.set()
+        row = Row(request, into(deltas), random.Random(request.parameters.seed), guide, is_streaming=is_streaming)
+        with self._traffic.running(request.adapter):
+            place = self._router.place(request.prompt_ids, [worker.num_unfinished for worker in self._workers])
+            try:
+                self._workers[place].submit(row)
+                while True:
+                    item = await deltas.get()
+                    if isinstance(item, Exception):
+                        raise item
+                    yield item
+                    if item.finish_reason is not None:
+                        return
+            finally:
+                row.is_cancelled = True
 
     async def load_adapter(self, name: str, folder: Path) -> str:
         return await asyncio.to_thread(self._variants.load, name, folder)
 
     async def unload_adapter(self, name: str) -> None:
-        if self._users.get(name):
-            raise AdapterError(f"adapter {name} is in use by {self._users[name]} requests", hint="wait for them to end")
+        self._traffic.require_unused(name)
         self._variants.unload(name)
-        await self._forget(name)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.call, lambda library: library.forget(name))
 
     def adapters(self) -> tuple[str, ...]:
         return self._variants.names()
 
-    async def _forget(self, adapter: str | None, *, everything: bool = False) -> None:
-        def forget(library: Library) -> None:
-            library.forget(adapter, everything=everything)
-
-        for worker in self._workers:
-            await asyncio.to_thread(worker.call, forget)
-
     async def sleep(self) -> None:
-        self._awake.clear()
-        try:
-            await asyncio.wait_for(self._idle.wait(), SLEEP_TIMEOUT_SECONDS)
-        except TimeoutError as error:
-            self._awake.set()
-            raise WaitTimeoutError(
-                f"running requests did not end within {SLEEP_TIMEOUT_SECONDS:.0f} s, so training cannot start"
-            ) from error
-        self._homes.clear()
-        await self._forget(None, everything=True)
+        await self._traffic.sleep()
+        self._router.forget()
+        for worker in self._workers:
+            await asyncio.to_thread(worker.rest)
 
     async def wake(self) -> None:
-        self._awake.set()
+        self._traffic.wake()
 
     async def close(self) -> None:
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """As `close`, where no event loop runs."""
         for worker in self._workers:
-            await asyncio.to_thread(worker.close)
+            worker.close()
 
 
 def _cache_shape(config: Any, dtype: torch.dtype, device: str) -> CacheShape:

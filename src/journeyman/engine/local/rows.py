@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from journeyman.engine.local.cache import Prefix
 from journeyman.engine.local.grammar import TokenGuide
 from journeyman.types.sampling import SampleDelta, SampleRequest
 
 Deliver = Callable[[SampleDelta | Exception], None]
+
+
+def into(answers: asyncio.Queue[Any]) -> Callable[[object], None]:
+    """Deliver to a queue of the running event loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(item: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+            loop.call_soon_threadsafe(answers.put_nowait, item)
+
+    return deliver
 
 
 @dataclass(slots=True, eq=False)

@@ -85,6 +85,15 @@ class Worker:
         if not done.wait(timeout=120.0):
             raise EngineError("an engine worker did not answer within 120 s")
 
+    def rest(self) -> None:
+        """Forget all that was computed, and let go of its memory. For when nothing runs."""
+
+        def let_go(library: Library) -> None:
+            library.forget(everything=True)
+            self._slab.clear()
+
+        self.call(let_go)
+
     def close(self) -> None:
         """End the thread; unfinished requests fail. Idempotent."""
         with self._lock:

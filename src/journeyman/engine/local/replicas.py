@@ -1,0 +1,236 @@
+"""Several engine processes behind one engine: drawing holds Python's lock, so threads do not help, processes do.
+
+Each process holds the whole model and one worker. Not for training: gradients leave the lock, so the trainer's workers are threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, Iterable
+from pathlib import Path
+from typing import Any
+
+from journeyman.engine.local.engine import MAX_ROWS
+from journeyman.engine.local.replica import Replica
+from journeyman.engine.local.replica_messages import CommandName, Load
+from journeyman.engine.local.routing import Router
+from journeyman.engine.local.rows import into
+from journeyman.engine.local.traffic import Traffic, check_request
+from journeyman.errors import AdapterError, EngineError, SettingError
+from journeyman.modeling.base_models import BaseModel
+from journeyman.modeling.devices import choose_device, usable_cores
+from journeyman.modeling.precision import choose_precision
+from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
+
+MAX_CHOSEN = 4
+START_TIMEOUT_SECONDS = 600.0
+COMMAND_TIMEOUT_SECONDS = 300.0
+# A group larger than this computes its prompt twice rather than leave a core idle.
+_MAX_LEAD = 16
+# What a process needs beside the weights: Python, torch, the KV cache; and the weights while they are loaded (float32 files are half).
+_EXTRA_BYTES = 1 << 30
+_LOADING_FACTOR = 4
+
+
+def choose_num_processes(base: BaseModel, wanted: int | None = None, device: str = "auto") -> int:
+    """How many engine processes; 0 means none: draw in the calling process.
+
+    None chooses: on a CPU one a usable core, at most four and at most what half of the free memory holds, and none where that is one; on
+    CUDA, on MPS and where pipes cannot be handed to a process (Windows), none.
+
+    Raises SettingError for a number that cannot be had here.
+    """
+    if wanted is None:
+        if os.name != "posix" or choose_device(device) != "cpu":
+            return 0
+        count = min(usable_cores(), MAX_CHOSEN, _num_that_fit(base))
+        return count if count > 1 else 0
+    if wanted < 0:
+        raise SettingError(f"the number of engine processes must be 0 (draw in the server's process) or more, not {wanted}")
+    if wanted and os.name != "posix":
+        raise SettingError("engine processes are not supported on this system", hint="use 0: draw in the server's process")
+    return wanted
+
+
+def _num_that_fit(base: BaseModel) -> int:
+    import psutil
+
+    weights = sum(file.stat().st_size for file in base.folder.glob("*.safetensors"))
+    return int(psutil.virtual_memory().available // 2 // (weights * _LOADING_FACTOR + _EXTRA_BYTES))
+
+
+class ReplicatedEngine:
+    """See `journeyman.engine.base.Engine`. A seeded request gives the same sample wherever it runs.
+
+    When a process ends on its own, its requests fail and so does everything asked afterwards: what another run of it would say is
+    unknown, and a run on disk can be resumed.
+    """
+
+    def __init__(self, info: EngineInfo, replicas: list[Replica]) -> None:
+        self._info = info
+        self._replicas = replicas
+        self._router = Router(len(replicas), max_lead=_MAX_LEAD)
+        self._traffic = Traffic()
+        self._adapters: dict[str, str] = {}
+        self._changing = asyncio.Lock()
+
+    @classmethod
+    def create(
+        cls,
+        base: BaseModel,
+        num_replicas: int,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        max_rows: int = MAX_ROWS,
+        cache_gigabytes: float = 0.5,
+        timeout_seconds: float = START_TIMEOUT_SECONDS,
+    ) -> ReplicatedEngine:
+        """Start the processes and wait until each has loaded `base`. Blocks for seconds.
+
+        Args:
+            base: found, complete.
+            num_replicas: processes; 1 or more.
+            device, precision: as for `LocalEngine.create`; the same for all.
+            max_rows: running at once in each.
+            cache_gigabytes: of all of them together.
+            timeout_seconds: for all of them together.
+
+        Raises what `LocalEngine.create` raises; EngineError when a process cannot be started or ends; WaitTimeoutError.
+
+        Example:
+            >>> engine = ReplicatedEngine.create(resolve_base("smollm2-135m"), 2)       # doctest: +SKIP
+            >>> engine.info.num_workers                                                 # doctest: +SKIP
+            2
+        """
+        if num_replicas < 1:
+            raise SettingError(f"the number of engine processes must be at least 1, not {num_replicas}")
+        where = choose_device(device)
+        load = Load(base, where, choose_precision(precision, where), max_rows, cache_gigabytes / num_replicas)
+        deadline = time.monotonic() + timeout_seconds
+        replicas: list[Replica] = []
+        try:
+            replicas.extend(Replica(load, number + 1, num_replicas) for number in range(num_replicas))
+            infos = [replica.wait_until_ready(deadline) for replica in replicas]
+        except BaseException:
+            for replica in replicas:
+                replica.end()
+            raise
+        first = infos[0]
+        info = EngineInfo(first.base, first.device, first.dtype, first.context_length, first.vocabulary_size, num_replicas)
+        return cls(info, replicas)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        return tuple(replica.pid for replica in self._replicas)
+
+    async def sample(self, request: SampleRequest) -> Sample:
+        # Closed here, not when the garbage collector comes: the adapter is free once the sample is there.
+        async with contextlib.aclosing(self._run(request, is_streaming=False)) as deltas:
+            async for delta in deltas:
+                if delta.finish_reason is not None:
+                    return Sample(delta.token_ids, delta.logprobs, delta.finish_reason, request.adapter)
+        raise EngineError("the engine ended a sample without a reason")
+
+    def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
+        return self._run(request, is_streaming=True)
+
+    async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
+        check_request(request, self._info)
+        await self._traffic.wait_until_awake()
+        self._require(request.adapter)
+        self._require_all_alive()
+        place = self._router.place(request.prompt_ids, [replica.num_unfinished for replica in self._replicas])
+        replica = self._replicas[place]
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        sampled: list[int] = []
+        with self._traffic.running(request.adapter):
+            number = replica.sample(request, into(answers), is_streaming=is_streaming)
+            try:
+                while True:
+                    item = await answers.get()
+                    if isinstance(item, Exception):
+                        raise item
+                    sampled.extend(item.token_ids)
+                    if item.finish_reason is not None:
+                        # Siblings in other processes have the same prompt; the next turn has to come back to this one.
+                        self._router.remember((*request.prompt_ids, *sampled), place)
+                    yield item
+                    if item.finish_reason is not None:
+                        return
+            finally:
+                replica.cancel(number)
+
+    async def load_adapter(self, name: str, folder: Path) -> str:
+        async with self._changing:
+            if name in self._adapters:
+                raise AdapterError(f"adapter {name} is loaded already", hint="publish every version under a new name")
+            results = await self._ask_all("load_adapter", name, folder)
+            if len(set(results)) > 1 or isinstance(results[0], BaseException):
+                loaded = [replica for replica, result in zip(self._replicas, results, strict=True) if isinstance(result, str)]
+                unloading = [replica.call("unload_adapter", name, timeout_seconds=COMMAND_TIMEOUT_SECONDS) for replica in loaded]
+                await asyncio.gather(*unloading, return_exceptions=True)
+                raise_first(results)
+                raise AdapterError(f"the folder of adapter {name} changed while it was loaded: {folder}")
+            self._adapters[name] = str(results[0])
+            return self._adapters[name]
+
+    async def unload_adapter(self, name: str) -> None:
+        async with self._changing:
+            self._traffic.require_unused(name)
+            self._require(name)
+            del self._adapters[name]
+            raise_first(await self._ask_all("unload_adapter", name))
+
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
+    async def sleep(self) -> None:
+        await self._traffic.sleep()
+        self._router.forget()
+        try:
+            raise_first(await self._ask_all("sleep"))
+        except BaseException:
+            self._traffic.wake()
+            raise
+
+    async def wake(self) -> None:
+        try:
+            raise_first(await self._ask_all("wake"))
+        finally:
+            self._traffic.wake()  # whoever waits learns what is wrong
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """As `close`, where no event loop runs."""
+        for replica in self._replicas:
+            replica.end()
+
+    async def _ask_all(self, name: CommandName, *arguments: str | Path) -> list[str | BaseException | None]:
+        calls = [replica.call(name, *arguments, timeout_seconds=COMMAND_TIMEOUT_SECONDS) for replica in self._replicas]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    def _require(self, adapter: str | None) -> None:
+        if adapter is not None and adapter not in self._adapters:
+            raise AdapterError(f"adapter {adapter} is not loaded", hint="loaded: " + (", ".join(self._adapters) or "none"))
+
+    def _require_all_alive(self) -> None:
+        for replica in self._replicas:
+            if replica.failure is not None:
+                raise replica.failure
+
+
+def raise_first(results: Iterable[object]) -> None:
+    """Raise the first error among the results of `asyncio.gather(..., return_exceptions=True)`."""
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
