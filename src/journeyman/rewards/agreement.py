@@ -47,6 +47,18 @@ MAX_OTHER_VALUES = 1
 """How many further values of the same kind an answer may name beside the expected ones ("42 of 100")."""
 
 _MIN_ECHO_WORDS = 5
+# After a value: "is not a …", "isn't right", "cannot be", "does not equal", "is wrong". What it does not say of itself is no denial
+# ("Oslo is not in summer time", "9 is not only …", "16:20 is not wrong").
+_ITSELF = r"(?=\s+(?:an?|the|right|correct|true|valid|it|what|equal|be|my|your)\b|\s*(?:[.!,;)]|$))"
+_WRONG = r"(?:wrong|false|incorrect|untrue|invalid)\b"
+_DENIED_AFTER = re.compile(
+    r"['\"”’`*)\]]*\s*"
+    rf"(?:(?:(?:is|are|was|were|do|does|did|can|could|would|should|will)\s*(?:n['’]t|not)\b|cannot\b){_ITSELF}"
+    rf"|(?:,\s*which\s+|[?!.,]?\s*(?:no,?\s+)?(?:that|this|it)\s+)?(?:is|was|seems|looks)\s+{_WRONG}"
+    rf"|,\s*which\s+(?:is|was)(?:\s+not|n['’]t)\s+(?:right|correct|true|valid)\b"
+    r"|\(?\s*(?:not\s+(?:true|right|correct|valid))\b)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +217,29 @@ def _compare_claims(kind: _Kind, expected: Sequence[Claim], answer: str, questio
         if place < len(sequence):
             is_right = kind.is_same(claim, sequence[place]) and place < len(wanted)
             said = answer[sequence[place].start : sequence[place].end]
-            out.append(Agreement(is_right, True, f"states {said!r}" + ("" if is_right else ": another value")))
+            if is_right and kind.name != "truth" and _is_denied(kind, claim, counted, answer):
+                out.append(Agreement(False, True, f"states {said!r} and denies it"))
+            else:
+                out.append(Agreement(is_right, True, f"states {said!r}" + ("" if is_right else ": another value")))
         else:
             out.append(Agreement(False, bool(counted), "states no such value"))
     return out
+
+
+def _is_denied(kind: _Kind, wanted: Claim, counted: Sequence[Claim], answer: str) -> bool:
+    """Whether what follows the value denies it ("14:05 is not right") where it is stated last."""
+    stated = [claim for claim in counted if kind.is_same(wanted, claim)]
+    return bool(stated) and is_denied_after(answer[stated[-1].end :])
+
+
+def is_denied_after(text: str) -> bool:
+    """Whether a text that follows a value begins by denying it. "15:05, not 14:05" denies what comes next, not what stood before.
+
+    Example:
+        >>> is_denied_after(" is not a datetime."), is_denied_after(", not 14:05"), is_denied_after(" is wrong")
+        (True, False, True)
+    """
+    return _DENIED_AFTER.match(text) is not None
 
 
 def _fault(kind: _Kind, stated: Sequence[Claim], counted: Sequence[Claim], is_wanted: Callable[[Claim], bool], answer: str) -> str | None:
@@ -234,6 +265,8 @@ def _compare_text(expected: str, answer: str, others: Sequence[str]) -> Agreemen
     if position is None:
         return Agreement(False, bool(words_of(answer)), "the value does not occur")
     before, after = answer[: position[0]], answer[position[1] :]
+    if is_denied_after(after):
+        return Agreement(False, True, "the value is stated and denied")
     if re.search(r"\b(?:not|n['’]t)\s+(?:the\s+)?['\"]?$", before, re.IGNORECASE):
         return Agreement(False, True, "the value is negated")
     if re.search(r"\bor\s+['\"]?$", before, re.IGNORECASE) or re.match(r"['\"]?,?\s+or\b", after, re.IGNORECASE):

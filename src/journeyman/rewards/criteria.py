@@ -10,10 +10,10 @@ from journeyman.errors import SettingError
 from journeyman.types.record import Record
 
 DEFAULT_RUBRIC = """\
-- An attempt that reaches the goal of the task always scores well above one that does not; partial progress earns partial credit.
-- Faithful: what the answer says agrees with the tool results. A claim they do not support is worse than admitting failure.
-- Efficient: fewer steps, without wasted or failed calls, score a little higher.
-- Format and style come last; still, the final answer is in words for the person who asked, not pasted tool output."""
+- Reaching the goal scores well above failing; partial progress earns partial credit.
+- Faithful to tool results: a claim they do not support is worse than admitting failure.
+- Efficient: fewer steps, no wasted or failed calls, a little higher.
+- Format last: the answer is in words for the person who asked, not pasted tool output."""
 
 
 class Criterion(Record):
