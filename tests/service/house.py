@@ -14,6 +14,7 @@ from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
 from journeyman.types.messages import Message
+from journeyman.types.retention import Retention
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,
@@ -34,9 +35,9 @@ class House:
         self.trainers: list[FakeTrainer] = []
         self.open: list[Backend] = []
 
-    def start(self, *, base: str = "fake-model") -> Backend:
+    def start(self, *, base: str = "fake-model", retention: Retention | None = None) -> Backend:
         engine = FakeEngine(lambda prompt: "hello", self.tokenizer, base=base)
-        backend = Backend(engine, Renderer(self.tokenizer, 2048), Store.open(self.home), self._trainer)
+        backend = Backend(engine, Renderer(self.tokenizer, 2048), Store.open(self.home), self._trainer, retention=retention)
         self.open.append(backend)
         return backend
 

@@ -1,0 +1,101 @@
+"""After a step only what the retention keeps is on disk, and never is anything deleted that somebody uses."""
+
+from __future__ import annotations
+
+import pytest
+from tests.service.house import CREATE, House, scored_group, train_once
+
+from journeyman.errors import NotFoundError
+from journeyman.service.backend import Backend
+from journeyman.store.served import ServedFolder
+from journeyman.types.messages import Message
+from journeyman.types.retention import Retention
+from journeyman.types.training import CreateRollout, FinishRollout, SftExample, SftJob
+
+ONE = Retention(checkpoints=1, adapters=1, best=0)
+
+
+def names(house: House, what: str) -> list[str]:
+    return sorted(path.name for path in (house.home / "runs" / "r" / what).iterdir())
+
+
+async def opened(house: House, retention: Retention) -> Backend:
+    backend = house.start(retention=retention)
+    await backend.create_model(CREATE)
+    return backend
+
+
+async def test_the_newest_and_the_untrained_version_stay(house: House) -> None:
+    backend = await opened(house, ONE)
+    for _ in range(3):
+        await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@3"]
+    assert names(house, "checkpoints") == ["step-000003"]
+    assert backend.engine.adapters() == ("m@0", "m@3")
+    assert [row.step for row in backend.store.models.adapters("r", "m")] == [0, 3]
+    with pytest.raises(NotFoundError, match="no version '1'"):
+        backend.weights.resolve("m@1")
+
+
+async def test_the_best_version_by_reward_stays(house: House) -> None:
+    backend = await opened(house, ONE.model_copy(update={"best": 1}))
+    for high in (0.2, 0.2, 1.0, 0.2, 0.2):  # the attempts of the third step are those of version 2
+        await train_once(backend, high, 0.0)
+    assert names(house, "adapters") == ["m@0", "m@2", "m@5"]
+    assert names(house, "checkpoints") == ["step-000002", "step-000005"]
+
+
+async def test_the_end_of_the_warm_start_stays(house: House) -> None:
+    backend = await opened(house, ONE)
+    messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello"))
+    for _ in range(2):
+        job = backend.train("m", SftJob(examples=(SftExample(messages=messages),)))
+        await backend.jobs.wait(job.id, 30)
+    for _ in range(2):
+        await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@2", "m@4"]
+
+
+async def test_a_version_that_an_open_rollout_uses_stays_until_it_is_finished(house: House) -> None:
+    backend = await opened(house, ONE)
+    await train_once(backend)
+    ticket = await backend.open_rollout(CreateRollout(model="m", scenario_id="s"))
+    await train_once(backend)
+    await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@1", "m@3"]
+    await backend.finish_rollout(ticket.id, FinishRollout())
+    await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@4"]
+
+
+async def test_a_version_that_another_process_serves_stays(house: House) -> None:
+    backend = await opened(house, ONE)
+    await train_once(backend)
+    served = ServedFolder(house.home / "runs" / "r" / "adapters" / "m@1")
+    await train_once(backend)
+    await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@1", "m@3"]
+    served.release()
+    await train_once(backend)
+    assert names(house, "adapters") == ["m@0", "m@4"]
+
+
+async def test_a_folder_that_a_kill_left_half_deleted_is_removed_by_the_resume(house: House) -> None:
+    first = await opened(house, ONE)
+    await train_once(first)
+    await train_once(first)
+    await house.stop(first)
+    left = house.home / "runs" / "r" / "adapters" / "m@1"
+    left.mkdir()
+    (left / "half").write_text("x")
+    second = await opened(house, ONE)
+    assert names(house, "adapters") == ["m@0", "m@2"]
+    await scored_group(second, 1.0, 0.0)
+
+
+async def test_without_settings_a_short_run_keeps_all_adapters_and_few_checkpoints(house: House) -> None:
+    backend = await opened(house, Retention())
+    for _ in range(5):
+        await train_once(backend, 0.5, 0.0)
+    assert names(house, "adapters") == [f"m@{step}" for step in range(6)]
+    assert names(house, "checkpoints") == ["step-000003", "step-000004", "step-000005"]

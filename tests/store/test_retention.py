@@ -1,0 +1,51 @@
+"""What is kept of a run: the newest, the best, every n-th; and what a process serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from journeyman.store.retention import kept_steps, version_scores
+from journeyman.store.served import ServedFolder, is_served
+from journeyman.types.retention import Retention
+from journeyman.types.runs import StepMetrics
+
+SCORES = {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.1}
+
+
+@pytest.mark.parametrize(
+    ("retention", "newest", "kept"),
+    [
+        (Retention(best=0), 2, {8, 9}),
+        (Retention(best=1), 2, {3, 8, 9}),  # the newest of two that are equally good
+        (Retention(best=2), 1, {2, 3, 9}),
+        (Retention(best=9), 1, {1, 2, 3, 4, 9}),
+        (Retention(best=0, every=4), 1, {0, 4, 8, 9}),
+        (Retention(best=1, every=5), 20, set(range(10))),
+    ],
+)
+def test_the_newest_the_best_and_every_nth_are_kept(retention: Retention, newest: int, kept: set[int]) -> None:
+    assert kept_steps(range(10), newest, retention, SCORES) == kept
+
+
+def test_a_step_that_is_gone_does_not_come_back_for_its_score() -> None:
+    assert kept_steps([3, 4, 5], 1, Retention(best=1), {1: 1.0, 3: 0.2, 4: 0.3}) == {4, 5}
+
+
+def test_a_training_metric_tells_about_the_version_that_made_the_attempts() -> None:
+    rows = [
+        StepMetrics(run="r", phase=phase, step=step, time=0.0, metrics=metrics)
+        for phase, step, metrics in [("train", 3, {"reward/mean": 0.7}), ("train", 4, {}), ("eval", 5, {"reward/mean": 0.9})]
+    ]
+    assert version_scores(rows, "reward/mean") == {2: 0.7, 5: 0.9}
+
+
+def test_a_folder_is_served_while_anybody_holds_it(tmp_path: Path) -> None:
+    assert not is_served(tmp_path)
+    first, second = ServedFolder(tmp_path), ServedFolder(tmp_path)
+    first.release()
+    assert is_served(tmp_path)
+    second.release()
+    assert not is_served(tmp_path)
+    assert not is_served(tmp_path / "none")
