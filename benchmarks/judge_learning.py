@@ -50,6 +50,8 @@ async def learn(judge: Contender, num_steps: int, seed: int) -> float:
                 make_attempt(f"{step}-{at}-{index}", f"I say {''.join(word)}, mark {round(100 * worth)}.", "ok")
                 for index, (word, worth) in enumerate(zip(words, quality, strict=True))
             )
+            if len(set(map(tuple, words))) == 1:
+                continue  # all alike: nothing to compare, for nobody
             rewards = await judge.rewards(Group(scenario=Scenario(id=str(at), task=TASK), trajectories=attempts))
             _update(logits[at], chances, words, compute_advantages(rewards))
         history.append(total)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from journeyman.client.models import Model as Model
     from journeyman.client.rollout import Rollout as Rollout
     from journeyman.local import local as local
+    from journeyman.rewards.criteria import Criterion as Criterion
     from journeyman.rewards.evidence import EvidenceJudge as EvidenceJudge
+    from journeyman.rewards.rubric import Rubric as Rubric
+    from journeyman.rewards.rubric import best_of as best_of
     from journeyman.rewards.ruler import Ruler as Ruler
+    from journeyman.rewards.ruler_options import RulerOptions as RulerOptions
     from journeyman.types.scenarios import Scenario as Scenario
     from journeyman.types.settings import Grpo as Grpo
     from journeyman.types.settings import LoraSettings as LoraSettings
@@ -29,12 +33,16 @@ if TYPE_CHECKING:
 
 
 _MODULE_OF = {
+    "Criterion": "journeyman.rewards.criteria",
     "EvidenceJudge": "journeyman.rewards.evidence",
     "Grpo": "journeyman.types.settings",
     "LoraSettings": "journeyman.types.settings",
     "Model": "journeyman.client.models",
     "Rollout": "journeyman.client.rollout",
+    "Rubric": "journeyman.rewards.rubric",
     "Ruler": "journeyman.rewards.ruler",
+    "RulerOptions": "journeyman.rewards.ruler_options",
+    "best_of": "journeyman.rewards.rubric",
     "Scenario": "journeyman.types.scenarios",
     "Sft": "journeyman.types.settings",
     "SftExample": "journeyman.types.training",
@@ -45,16 +53,20 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "Criterion",
     "EvidenceJudge",
     "Grpo",
     "LoraSettings",
     "Model",
     "Rollout",
+    "Rubric",
     "Ruler",
+    "RulerOptions",
     "Scenario",
     "Sft",
     "SftExample",
     "__version__",
+    "best_of",
     "connect",
     "gather",
     "iterate",

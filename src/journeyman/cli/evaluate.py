@@ -14,6 +14,10 @@ def evaluate(
     home: HomeOption = None,
     attempts: Annotated[int, typer.Option(min=1, help="Sampled attempts per scenario, beside the greedy one.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios [default: all].", show_default=False)] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="Also let this model compare base and trained, e.g. openai/gpt-5-mini.", metavar="MODEL"),
+    ] = None,
 ) -> None:
     """Evaluate a run on its held-out scenarios: paired counts, 95 % intervals, the noise floor, transcripts."""
     from journeyman.cli.console import output
@@ -28,6 +32,6 @@ def evaluate(
         store.runs.get(run)
     console = output()
     with ProgressView(console) as view:
-        work = evaluate_run(run, home=where, progress=view, attempts=attempts, limit=limit)
+        work = evaluate_run(run, home=where, progress=view, attempts=attempts, limit=limit, judge=judge)
         report = run_interruptible(work, lambda: f"again: journeyman eval {run} --home {where}")
     show_report(report, console)

@@ -25,6 +25,13 @@ runs = typer.Typer(help="Runs: list them, look at one, compare several.", no_arg
 
 RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN")]
 
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group", help="Show the judged attempts at this scenario (ID, or ID@STEP) side by side.", metavar="G", show_default=False
+    ),
+]
+
 
 @runs.command("list")
 def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:

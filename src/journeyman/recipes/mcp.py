@@ -24,6 +24,7 @@ from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.llm import Llm, LlmEndpoint
 from journeyman.observe.progress import Progress
+from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import Session, open_session
@@ -62,8 +63,13 @@ async def train(settings: McpTrain, progress: Progress, *, home: Path, resume: s
             return make_report(session, evaluation, adapter_step=model.step, model=model.name, notes=scenarios.notes)
 
 
-async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None) -> Report:
-    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each."""
+async def evaluate(
+    run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
+) -> Report:
+    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each.
+
+    With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
+    """
     with Store.open(home) as store:
         settings = McpTrain.model_validate(store.runs.get(run).settings)
         rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
@@ -79,7 +85,8 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
             with session.costs.phase(f"evaluate, {word}"):
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
-        return make_report(session, *evaluations, adapter_step=last, model=name, notes=scenarios.notes)
+        notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
+        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes)
 
 
 def slug(settings: McpTrain) -> str:

@@ -3,6 +3,7 @@
 from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
+from journeyman.rewards.rubric import Rubric, best_of
 from journeyman.rewards.ruler import Ruler
 from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.rewards.spending import JudgeBudget, JudgeBudgetError, Price
@@ -15,8 +16,10 @@ __all__ = [
     "JudgeBudget",
     "JudgeBudgetError",
     "Price",
+    "Rubric",
     "Ruler",
     "RulerOptions",
+    "best_of",
     "excluded_text",
     "judge_metrics",
     "reward_metrics",

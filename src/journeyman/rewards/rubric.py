@@ -1,0 +1,149 @@
+"""Rubric: several judges and functions mixed into one reward. Not the words a judging model is told (criteria.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from journeyman.errors import JudgeError, SettingError
+from journeyman.rewards.judge import Judge
+from journeyman.types.scenarios import Scenario
+from journeyman.types.trajectory import Group, JudgeCall, Trajectory, Verdict
+
+# Independent rewards: of one attempt, whatever the others did. None: does not apply to this attempt.
+RewardFunction = Callable[[Scenario, Trajectory], Awaitable[float | None] | float | None]
+Part = Judge | RewardFunction
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighted:
+    name: str
+    part: Part
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinion:
+    """What one part says of one attempt. `is_missing`: a judge abstained, so the whole cannot be known."""
+
+    value: float | None
+    explanation: str = ""
+    is_missing: bool = False
+    is_success: bool | None = None
+    calls: tuple[JudgeCall, ...] = ()
+
+
+class Rubric:
+    """A judge made of judges and functions; the score is the weighted mean of those that apply.
+
+    A function gets (scenario, trajectory) and returns a number from 0 to 1, or None where it does not apply: its weight then goes to the
+    others. It may be async. A judge that abstains leaves the attempt without reward: a missing opinion is not a number.
+
+    Args:
+        parts: judges or functions, or (judge or function, weight) pairs.
+
+    Raises SettingError for no parts or a weight that is not above 0.
+
+    Example:
+        >>> def is_short(scenario, trajectory):
+        ...     return 1.0 if len(trajectory.answer or "") < 200 else 0.0
+        >>> from journeyman.rewards.evidence import EvidenceJudge
+        >>> Rubric([(EvidenceJudge(), 4), is_short]).name
+        'rubric(evidence, is_short)'
+    """
+
+    def __init__(self, parts: Sequence[Part | tuple[Part, float]]) -> None:
+        if not parts:
+            raise SettingError("a Rubric needs at least one judge or function")
+        self._parts = []
+        for item in parts:
+            part, weight = item if isinstance(item, tuple) else (item, 1.0)
+            if not weight > 0 or not math.isfinite(weight):
+                raise SettingError(f"the weight of {_name(part)} is {weight}; it must be above 0", hint="leave the part out instead")
+            self._parts.append(_Weighted(_name(part), part, float(weight)))
+
+    @property
+    def name(self) -> str:
+        return f"rubric({', '.join(one.name for one in self._parts)})"
+
+    @property
+    def description(self) -> str:
+        total = sum(one.weight for one in self._parts)
+        return "0 to 1, mixed of " + ", ".join(f"{one.name} ({100 * one.weight / total:.0f} %)" for one in self._parts)
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        """All parts at once. Raises JudgeError for a function that returns something else than a number from 0 to 1 or None."""
+        opinions = await asyncio.gather(*[_ask(one, groups) for one in self._parts])
+        out = []
+        for at, group in enumerate(groups):
+            attempts = []
+            for place, attempt in enumerate(group.trajectories):
+                verdict = self._mix([opinion[at][place] for opinion in opinions])
+                attempts.append(attempt.model_copy(update={"verdict": verdict, "reward": verdict.score}))
+            out.append(group.model_copy(update={"trajectories": tuple(attempts)}))
+        return out
+
+    def _mix(self, opinions: Sequence[_Opinion]) -> Verdict:
+        named = list(zip(self._parts, opinions, strict=True))
+        calls = tuple(call for opinion in opinions for call in opinion.calls)
+        said = "; ".join(f"{part.name}: {opinion.explanation}" for part, opinion in named if opinion.explanation)
+        missing = [part.name for part, opinion in named if opinion.is_missing]
+        applying = [(part.weight, opinion.value) for part, opinion in named if opinion.value is not None]
+        if missing or not applying:
+            reason = f"{', '.join(missing)} abstained" if missing else "no part of the rubric applies"
+            return Verdict(judge=self.name, score=None, explanation=f"{reason}; {said}" if said else reason, calls=calls)
+        total = sum(weight for weight, _ in applying)
+        told = [opinion.is_success for opinion in opinions if opinion.is_success is not None]
+        return Verdict(
+            judge=self.name,
+            score=min(1.0, math.fsum(weight * value for weight, value in applying) / total),
+            explanation=said,
+            checks={part.name: opinion.value for part, opinion in named if opinion.value is not None},
+            is_success=all(told) if told else None,
+            calls=calls,
+        )
+
+
+async def best_of(judge: Judge, group: Group) -> Trajectory | None:
+    """The attempt that a judge likes best (the first of equals), with its verdict; None when it scored none. For Best-of-N selection."""
+    [scored] = await judge.score([group])
+    rewarded = [one for one in scored if one.reward is not None]
+    return max(rewarded, key=lambda one: one.reward or 0.0) if rewarded else None
+
+
+async def _ask(one: _Weighted, groups: Sequence[Group]) -> list[list[_Opinion]]:
+    """One part's opinions by group and place."""
+    if not callable(one.part):
+        scored = await one.part.score(groups)
+        return [[_of_judge(attempt) for attempt in group] for group in scored]
+    function = one.part
+    return [[_of_function(one.name, await _call(function, group.scenario, attempt)) for attempt in group] for group in groups]
+
+
+async def _call(function: RewardFunction, scenario: Scenario, attempt: Trajectory) -> float | None:
+    value = function(scenario, attempt)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _of_judge(attempt: Trajectory) -> _Opinion:
+    verdict = attempt.verdict
+    if verdict is None or attempt.reward is None:
+        return _Opinion(None, verdict.explanation if verdict else "", is_missing=True, calls=verdict.calls if verdict else ())
+    return _Opinion(attempt.reward, verdict.explanation, is_success=verdict.is_success, calls=verdict.calls)
+
+
+def _of_function(name: str, value: float | None) -> _Opinion:
+    if value is None:
+        return _Opinion(None)
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise JudgeError(
+            f"the reward function {name} returned {value!r}", hint="return a number from 0 to 1, or None where it does not apply"
+        )
+    return _Opinion(float(value))
+
+
+def _name(part: Part) -> str:
+    return getattr(part, "name", None) or getattr(part, "__name__", None) or type(part).__name__
