@@ -50,10 +50,11 @@ def plain_loss(model: Any, samples: Sequence[TrainSample], loss_of: PerToken) ->
 
 def clipped(settings: Grpo) -> PerToken:
     """The clipped loss, written a second time."""
+    low, high = settings.loss.clip_low, settings.loss.clip_high
 
     def loss_of(logprob: Tensor, old: Tensor, advantage: float) -> Tensor:
         ratio = (logprob - old).exp()
-        bounded = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+        bounded = ratio.clamp(1 - low, 1 + high)
         return torch.max(-ratio * advantage, -bounded * advantage)
 
     return loss_of

@@ -12,7 +12,7 @@ from tests.tiny import NAN, make_sample, plain_logprobs, plain_model, random_gro
 from tests.trainer.conftest import MakeTrainer
 from tests.trainer.gradients import with_old_logprobs
 
-from journeyman.errors import AdapterError, TrainingError
+from journeyman.errors import AdapterError, ContextLengthError, TrainingError
 from journeyman.modeling.lora import fingerprint, read_adapter
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
@@ -74,31 +74,90 @@ def test_samples_without_a_trainable_token_beside_others_change_nothing(make_tra
     assert alone.fingerprint() == beside.fingerprint()
 
 
+def spoiled(seed: int = 2, advantage: float = math.nan) -> list[TrainSample]:
+    """A group with one sample whose gradient cannot be computed."""
+    sample = make_sample([9, 8, 7], 1, advantage=advantage)
+    return [*group(seed), TrainSample(sample.token_ids, sample.is_sampled, sample.logprobs, advantage, "the-odd-one")]
+
+
 @pytest.mark.parametrize("updates", [1, 3])
 @pytest.mark.parametrize("advantage", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_is_refused_and_nothing_changes(
-    trainer: LoraTrainer, tmp_path: Path, advantage: float, updates: int
+def test_a_step_whose_gradient_is_not_finite_is_skipped_named_and_counted(
+    trainer: LoraTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture, advantage: float, updates: int
 ) -> None:
     trainer.policy_step([group()], SETTINGS, quiet)
     before = state_of(trainer, tmp_path / "before")
-    bad = [*group(2), make_sample([9, 8, 7], 1, advantage=advantage)]
-    with pytest.raises(TrainingError, match="not finite"):
-        trainer.policy_step([bad], SETTINGS.model_copy(update={"updates": updates}), quiet)
-    assert_equal_states(before, state_of(trainer, tmp_path / "after"))
-    assert trainer.step == 1
+    metrics = trainer.policy_step([group(3), spoiled(2, advantage)], SETTINGS.model_copy(update={"updates": updates}), quiet)
+    assert metrics["num_updates_skipped"] == updates
+    assert metrics["num_skipped_in_a_row"] == 1
+    assert all(map(math.isfinite, metrics.values()))
+    assert "1 of 2 micro-batches" in caplog.text
+    assert "the-odd-one" in caplog.text
+    after = state_of(trainer, tmp_path / "after")
+    assert (int(before.pop("step")), int(after.pop("step"))) == (1, 2)
+    assert (int(before.pop("skipped_in_a_row")), int(after.pop("skipped_in_a_row"))) == (0, 1)
+    assert_equal_states(before, after)
+
+
+def test_the_third_skipped_step_in_a_row_stops_training(trainer: LoraTrainer, make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    for _ in range(2):
+        trainer.policy_step([spoiled()], SETTINGS, quiet)
+    assert trainer.policy_step([group()], SETTINGS, quiet)["num_skipped_in_a_row"] == 0
+    for _ in range(2):
+        trainer.policy_step([spoiled()], SETTINGS, quiet)
+    trainer.save_state(tmp_path / "before")
+    resumed = make_trainer(is_new=True)
+    resumed.load_state(tmp_path / "before")
+    for each in (trainer, resumed):
+        with pytest.raises(TrainingError, match=r"step 6: the gradient is not finite.*the-odd-one.*3 in a row"):
+            each.policy_step([spoiled()], SETTINGS, quiet)
+        assert each.step == 5
+    assert_equal_states(state_of(trainer, tmp_path / "after"), state_of(resumed, tmp_path / "resumed"))
 
 
 def test_a_later_update_that_fails_takes_the_earlier_ones_back(trainer: LoraTrainer, tmp_path: Path) -> None:
     trainer.policy_step([group()], SETTINGS, quiet)
     before = state_of(trainer, tmp_path / "before")
     with pytest.raises(TrainingError, match="not finite"):
-        trainer.policy_step([group()], SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e30}), quiet)
-    assert_equal_states(before, state_of(trainer, tmp_path / "after"))
-    with pytest.raises(TrainingError, match="not finite"):
         trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=2), quiet)
     assert_equal_states(before, state_of(trainer, tmp_path / "again"))
-    trainer.policy_step([group()], SETTINGS, quiet)
-    assert trainer.step == 2
+    metrics = trainer.policy_step([group()], SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e30}), quiet)
+    assert metrics["num_updates_skipped"] == 3
+    after = state_of(trainer, tmp_path / "after")
+    for state in (before, after):
+        del state["step"], state["skipped_in_a_row"]
+    assert_equal_states(before, after)
+
+
+def test_a_supervised_batch_that_cannot_be_computed_is_skipped_but_not_the_last(trainer: LoraTrainer) -> None:
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=4), quiet)
+    assert trainer.step == 0
+    with pytest.raises(TrainingError, match="3 in a row"):
+        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=1), quiet)
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_trajectory_longer_than_the_context_is_refused_by_its_id_or_dropped(
+    trainer: LoraTrainer, make_trainer: MakeTrainer, tmp_path: Path, is_named: bool
+) -> None:
+    name = "trajectory-7" if is_named else ""
+    long, short = make_sample([5, *range(3, 283), *range(3, 283)], 1, advantage=1.0), make_sample([5, 6, 7], 1, advantage=-1.0)
+    segments = [TrainSample(one.token_ids, one.is_sampled, one.logprobs, one.advantage, name) for one in (long, short)]
+    with pytest.raises(ContextLengthError, match=r"561 tokens.*512") as refused:
+        trainer.policy_step([[*group(), *segments]], SETTINGS, quiet)
+    assert name in str(refused.value)
+    assert trainer.step == 0
+    metrics = trainer.policy_step([[*group(), *segments]], SETTINGS.model_copy(update={"when_too_long": "drop"}), quiet)
+    assert metrics["num_trajectories_too_long"] == 1
+    beside = make_trainer()
+    # A trajectory goes with all its segments.
+    beside.policy_step([group() if is_named else [*group(), segments[1]]], SETTINGS, quiet)
+    assert_equal_states(state_of(trainer, tmp_path / "dropped"), state_of(beside, tmp_path / "without"))
+    with pytest.raises(ContextLengthError, match="561 tokens"):
+        trainer.supervised_step(segments, Sft(), quiet)
+    assert trainer.supervised_step([*group(), *segments], Sft(when_too_long="drop"), quiet)["num_examples_too_long"] == 1
 
 
 def test_samples_of_another_policy_are_refused(trainer: LoraTrainer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
@@ -9,9 +10,10 @@ from statistics import fmean, pstdev
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import ContextLengthError, InputError, SettingError
 from journeyman.service.segments import segments
-from journeyman.trainer.advantages import compute_advantages
+from journeyman.trainer.advantages import BatchAdvantages, batch_advantages, overlong_penalty
 from journeyman.types.samples import TrainSample
-from journeyman.types.training import GrpoJob, ScoredGroup, SftExample
+from journeyman.types.settings import Grpo, WhenTooLong
+from journeyman.types.training import GrpoJob, SftExample
 from journeyman.types.trajectory import Trajectory, Turn
 
 Load = Callable[[str], Trajectory]
@@ -35,9 +37,10 @@ class _Counts:
     staleness: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     num_trajectories: int = 0
+    penalties: list[float] = field(default_factory=list)
     num_excluded: int = 0
     num_truncated: int = 0
-    num_without_spread: int = 0
+    num_masked: int = 0
     num_segments: int = 0
     num_altered_turns: int = 0
 
@@ -45,37 +48,53 @@ class _Counts:
 def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBatch:
     """Train samples of a GRPO job.
 
-    A reward of None excludes its trajectory (counted). Advantages are computed within a group over the rewards that are there; all
-    segments of a trajectory share its advantage. Trajectories of older versions of the model are used, and counted as stale.
+    A reward of None (or one that is no finite number) excludes its trajectory (counted). The overlong penalty is added first.
+    Advantages are computed within a group over the rewards that are there; all segments of a trajectory share its advantage and its
+    id. Trajectories of older versions of the model are used, and counted as stale.
 
     Args:
         load: trajectory id -> stored trajectory; raises NotFoundError.
         model: the trainable model's name; trajectories of other models are refused (SettingError).
         step: the model's step now.
     """
-    counts = _Counts()
-    groups = []
+    _refuse_twice(job)
+    settings, counts = job.settings, _Counts()
+    loaded: list[list[Trajectory]] = []
+    rewards: list[list[float | None]] = []
     for group in job.groups:
-        samples = _group_samples(group, job, load, counts, model=model, step=step)
+        trajectories = [load(scored.trajectory_id) for scored in group.trajectories]
+        for trajectory in trajectories:
+            _inspect(trajectory, counts, model=model, step=step)
+        loaded.append(trajectories)
+        given = [scored.reward for scored in group.trajectories]
+        rewards.append(_shaped(given, trajectories, settings, counts))
+    advantages = batch_advantages(rewards, settings.advantage, settings.min_spread, settings.tie_width)
+    groups = []
+    for trajectories, own_rewards, own_advantages in zip(loaded, rewards, advantages.groups, strict=True):
+        samples: list[TrainSample] = []
+        for trajectory, reward, advantage in zip(trajectories, own_rewards, own_advantages or (), strict=own_advantages is not None):
+            if reward is not None:
+                samples += _trajectory_samples(trajectory, advantage, settings, counts)
         if samples:
-            groups.append(samples)
-    return PolicyBatch(tuple(groups), _metrics(job, counts), _notes(counts))
+            groups.append(tuple(samples))
+    return PolicyBatch(tuple(groups), _metrics(job, counts, advantages), _notes(counts))
 
 
-def supervised_samples(examples: Sequence[SftExample], renderer: Renderer) -> list[TrainSample]:
+def supervised_samples(examples: Sequence[SftExample], renderer: Renderer, when_too_long: WhenTooLong = "refuse") -> list[TrainSample]:
     """Train samples of conversations: assistant messages are trained, everything else is given.
 
-    Raises ContextLengthError for an example that does not fit, InputError when there is nothing to train; both name the example.
+    Raises ContextLengthError for an example that does not fit (with `when_too_long="drop"` it is left to the trainer, which drops and
+    counts it), InputError when there is nothing to train; both name the example.
     """
     if not examples:
         raise InputError("there are no examples to train on")
     samples = []
     for number, example in enumerate(examples):
         token_ids, is_trained = renderer.render_example(example.messages, example.tools)
-        if len(token_ids) > renderer.context_length:
+        if len(token_ids) > renderer.context_length and when_too_long == "refuse":
             raise ContextLengthError(
                 f"example {number} has {len(token_ids)} tokens and the model's context is {renderer.context_length}",
-                hint="shorten it, or leave it out",
+                hint='shorten it, leave it out, or set when_too_long="drop"',
             )
         if not any(is_trained):
             raise InputError(f"example {number} has no assistant message: there is nothing in it to learn")
@@ -83,31 +102,39 @@ def supervised_samples(examples: Sequence[SftExample], renderer: Renderer) -> li
     return samples
 
 
-def _group_samples(group: ScoredGroup, job: GrpoJob, load: Load, counts: _Counts, *, model: str, step: int) -> tuple[TrainSample, ...]:
-    rewards = [scored.reward for scored in group.trajectories]
-    valid = [reward for reward in rewards if reward is not None]
-    counts.num_trajectories += len(rewards)
-    counts.num_excluded += len(rewards) - len(valid)
+def _refuse_twice(job: GrpoJob) -> None:
+    seen: set[str] = set()
+    for group in job.groups:
+        for scored in group.trajectories:
+            if scored.trajectory_id in seen:
+                raise InputError(
+                    f"trajectory {scored.trajectory_id} is in this job twice", hint="a trajectory counts once: give each group its own"
+                )
+            seen.add(scored.trajectory_id)
+
+
+def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], settings: Grpo, counts: _Counts) -> list[float | None]:
+    """The rewards of a group with the overlong penalty; None where there is none that counts."""
+    known = [reward if reward is not None and math.isfinite(reward) else None for reward in given]
+    valid = [reward for reward in known if reward is not None]
+    counts.num_trajectories += len(known)
+    counts.num_excluded += len(known) - len(valid)
     counts.rewards += valid
     if len(valid) > 1:
         counts.spreads.append(pstdev(valid))
-    trajectories = [load(scored.trajectory_id) for scored in group.trajectories]
-    for trajectory in trajectories:
-        _inspect(trajectory, counts, model=model, step=step)
-    advantages = compute_advantages(rewards, job.settings.advantage, job.settings.min_spread)
-    if advantages is None:
-        counts.num_without_spread += 1
-        return ()
-    samples: list[TrainSample] = []
-    for trajectory, reward, advantage in zip(trajectories, rewards, advantages, strict=True):
-        if reward is not None:
-            samples += _trajectory_samples(trajectory, advantage, counts)
-    return tuple(samples)
+    if settings.overlong is None:
+        return known
+    penalties = [overlong_penalty(trajectory.num_sampled_tokens, settings.overlong) for trajectory in trajectories]
+    counts.penalties += penalties
+    return [None if reward is None else reward + penalty for reward, penalty in zip(known, penalties, strict=True)]
 
 
-def _trajectory_samples(trajectory: Trajectory, advantage: float, counts: _Counts) -> list[TrainSample]:
+def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo, counts: _Counts) -> list[TrainSample]:
     found = segments(trajectory)
     counts.num_segments += len(found)
+    if settings.mask_truncated and _is_truncated(trajectory):
+        counts.num_masked += 1
+        return []
     return [
         TrainSample(segment.token_ids, segment.is_sampled, segment.logprobs, advantage, trajectory.id)
         for segment in found
@@ -126,7 +153,12 @@ def _inspect(trajectory: Trajectory, counts: _Counts, *, model: str, step: int) 
         counts.staleness.append(step - int(version))
         counts.num_altered_turns += _is_altered(turn)
     counts.lengths.append(trajectory.num_sampled_tokens)
-    counts.num_truncated += any(turn.finish_reason == "length" for turn in trajectory.turns)
+    counts.num_truncated += _is_truncated(trajectory)
+
+
+def _is_truncated(trajectory: Trajectory) -> bool:
+    """Whether a reply was cut off: told by the finish reason, not by the last token."""
+    return any(turn.finish_reason == "length" for turn in trajectory.turns)
 
 
 def _is_altered(turn: Turn) -> bool:
@@ -135,14 +167,17 @@ def _is_altered(turn: Turn) -> bool:
     return parameters.temperature != 1.0 or parameters.top_p != 1.0 or parameters.top_k != 0
 
 
-def _metrics(job: GrpoJob, counts: _Counts) -> dict[str, float]:
+def _metrics(job: GrpoJob, counts: _Counts, advantages: BatchAdvantages) -> dict[str, float]:
     num_groups = len(job.groups)
     metrics = {
         "num_groups": float(num_groups),
-        "num_groups_without_spread": float(counts.num_without_spread),
+        "num_groups_without_spread": float(advantages.num_without_spread),
+        "groups_without_spread_fraction": advantages.num_without_spread / max(num_groups, 1),
+        "tied_fraction": advantages.num_tied / max(advantages.num_rewards, 1),
         "num_trajectories": float(counts.num_trajectories),
         "num_trajectories_excluded": float(counts.num_excluded),
         "num_segments": float(counts.num_segments),
+        "num_trajectories_masked": float(counts.num_masked),
         "truncated_fraction": counts.num_truncated / max(counts.num_trajectories, 1),
         "staleness": fmean(counts.staleness) if counts.staleness else 0.0,
         "num_turns_off_policy": float(counts.num_altered_turns),
@@ -150,6 +185,8 @@ def _metrics(job: GrpoJob, counts: _Counts) -> dict[str, float]:
     }
     if counts.rewards:
         metrics["reward_mean"] = fmean(counts.rewards)
+    if counts.penalties:
+        metrics["overlong_penalty_mean"] = fmean(counts.penalties)
     if counts.spreads:
         metrics["reward_spread"] = fmean(counts.spreads)
     return metrics

@@ -1,41 +1,124 @@
-"""Rewards of one group to advantages. Plain numbers; no tensors.
+"""Rewards to advantages: ties, the spread gate, the estimators, and the overlong penalty. Plain numbers; no tensors.
 
-Estimators: `zscore` is (r - mean) / (population std + 1e-6) (DeepSeekMath 2402.03300, ddof 0 as in OpenPipe ART); `mean` is r - mean
-(Dr. GRPO 2503.20783); `rank` is the average rank, centred and scaled to [-1, 1], ties sharing one rank.
+Estimators: `zscore` is (r - mean) / (population std + 1e-6) (DeepSeekMath 2402.03300, ddof 0 as in OpenPipe ART; TRL has ddof 1 and
+1e-4); `mean` is r - mean (Dr. GRPO 2503.20783); `rank` is the average rank, centred and scaled to [-1, 1], ties sharing one rank; `rloo`
+is r - mean of the others (2402.14740); `batch_std` is (r - mean of the group) / (population std of the whole batch + 1e-6) (Lite-PPO
+2508.08221). Only `rank` depends on nothing but the order: z-scores keep the spacing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from journeyman.types.settings import Advantage
+from journeyman.types.losses import Advantage, OverlongPenalty
 
 EPSILON = 1e-6
 
+Rewards = Sequence[float | None]
 
-def compute_advantages(rewards: Sequence[float | None], kind: Advantage = "zscore", min_spread: float = 1e-3) -> list[float] | None:
-    """Advantages in the order of `rewards`, or None when the group teaches nothing.
 
-    A reward of None (or NaN) is excluded from the statistics and gets advantage 0. A group with fewer than two rewards, or whose
-    rewards differ by no more than `min_spread`, carries no gradient: None.
+@dataclass(frozen=True, slots=True)
+class BatchAdvantages:
+    """Advantages of each group (None = the group teaches nothing), and what was seen.
+
+    `num_tied` counts rewards that share their value with another of their group, the tie rule applied; `num_rewards` all valid ones.
+    """
+
+    groups: tuple[list[float] | None, ...]
+    num_without_spread: int
+    num_tied: int
+    num_rewards: int
+
+
+def batch_advantages(
+    groups: Sequence[Rewards], kind: Advantage = "zscore", min_spread: float = 1e-3, tie_width: float = 0.0
+) -> BatchAdvantages:
+    """Advantages of a whole batch of groups, in the order of their rewards.
+
+    A reward of None, NaN or infinity is excluded from the statistics and gets advantage 0. A group with fewer than two rewards, or
+    whose rewards differ by no more than `min_spread`, carries no gradient: None.
 
     Example:
-        >>> compute_advantages([1.0, 0.0, None], "mean")
-        [0.5, -0.5, 0.0]
+        >>> batch_advantages([[1.0, 0.0, None], [0.5, 0.5]], "mean").groups
+        ([0.5, -0.5, 0.0], None)
     """
-    valid = [reward for reward in rewards if reward is not None and not math.isnan(reward)]
-    if len(valid) < 2 or max(valid) - min(valid) <= min_spread:
-        return None
-    by_value = _ranks(valid) if kind == "rank" else _standardised(valid, divide=kind == "zscore")
-    return [by_value[reward] if reward is not None and not math.isnan(reward) else 0.0 for reward in rewards]
+    tied = [_tied(group, tie_width) for group in groups]
+    valid = [[reward for reward in group if reward is not None] for group in tied]
+    scale = 1.0 / (_deviation([reward for group in valid for reward in group]) + EPSILON) if kind == "batch_std" else 1.0
+    out: list[list[float] | None] = []
+    for group, rewards in zip(tied, valid, strict=True):
+        if len(rewards) < 2 or max(rewards) - min(rewards) <= min_spread:
+            out.append(None)
+            continue
+        by_value = _by_value(rewards, kind, scale)
+        out.append([0.0 if reward is None else by_value[reward] for reward in group])
+    num_tied = sum(rewards.count(reward) > 1 for rewards in valid for reward in rewards)
+    return BatchAdvantages(tuple(out), sum(group is None for group in out), num_tied, sum(map(len, valid)))
 
 
-def _standardised(valid: Sequence[float], *, divide: bool) -> dict[float, float]:
+def compute_advantages(
+    rewards: Rewards, kind: Advantage = "zscore", min_spread: float = 1e-3, tie_width: float = 0.0
+) -> list[float] | None:
+    """Advantages of one group that is the whole batch; see `batch_advantages`.
+
+    Example:
+        >>> compute_advantages([1.0, 0.0, 0.0, 0.5], "rloo")
+        [0.8333333333333333, -0.5, -0.5, 0.16666666666666666]
+    """
+    return batch_advantages([rewards], kind, min_spread, tie_width).groups[0]
+
+
+def overlong_penalty(num_tokens: int, penalty: OverlongPenalty) -> float:
+    """DAPO eq. 13 times the coefficient: what is added to the reward of a trajectory of `num_tokens` sampled tokens.
+
+    Example:
+        >>> [overlong_penalty(length, OverlongPenalty(max_tokens=100, cache_tokens=20)) for length in (80, 90, 100, 101)]
+        [0.0, -0.5, -1.0, -1.0]
+    """
+    free = penalty.max_tokens - penalty.cache_tokens
+    if num_tokens <= free:
+        return 0.0
+    return penalty.coefficient * max((free - num_tokens) / penalty.cache_tokens, -1.0)
+
+
+def _tied(rewards: Rewards, width: float) -> list[float | None]:
+    """The rewards with those that lie within `width` of the lowest of them replaced by their mean; what is no number is None."""
+    valid = sorted({reward for reward in rewards if reward is not None and math.isfinite(reward)})
+    if width == 0.0:
+        return [reward if reward is not None and math.isfinite(reward) else None for reward in rewards]
+    lowest_of: dict[float, float] = {}
+    lowest = -math.inf
+    for value in valid:
+        if value - lowest > width:
+            lowest = value
+        lowest_of[value] = lowest
+    members: dict[float, list[float]] = {}
+    for reward in rewards:
+        if reward is not None and reward in lowest_of:
+            members.setdefault(lowest_of[reward], []).append(reward)
+    means = {lowest: math.fsum(values) / len(values) for lowest, values in members.items()}
+    return [means[lowest_of[reward]] if reward is not None and reward in lowest_of else None for reward in rewards]
+
+
+def _by_value(valid: Sequence[float], kind: Advantage, scale: float) -> dict[float, float]:
+    if kind == "rank":
+        return _ranks(valid)
+    if kind == "zscore":
+        scale = 1.0 / (_deviation(valid) + EPSILON)
+    elif kind == "rloo":
+        scale = len(valid) / (len(valid) - 1)
     mean = math.fsum(valid) / len(valid)
-    deviation = math.sqrt(math.fsum((reward - mean) ** 2 for reward in valid) / len(valid))
-    scale = 1.0 / (deviation + EPSILON) if divide else 1.0
     return {reward: (reward - mean) * scale for reward in valid}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Population standard deviation; 0 of nothing."""
+    if not values:
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
 def _ranks(valid: Sequence[float]) -> dict[float, float]:

@@ -46,6 +46,7 @@ class PackedTree:
         nodes: in an order where parents come before children.
         predictors, targets: for each scored position, the flat index whose hidden state predicts it, and the token id predicted.
         terms: the loss terms, in sample order.
+        samples: what was packed; `Term.sample` is an index into it.
     """
 
     token_ids: tuple[int, ...]
@@ -54,7 +55,11 @@ class PackedTree:
     predictors: tuple[int, ...]
     targets: tuple[int, ...]
     terms: tuple[Term, ...]
-    num_unpacked_tokens: int
+    samples: tuple[TrainSample, ...]
+
+    @property
+    def num_unpacked_tokens(self) -> int:
+        return sum(len(sample.token_ids) for sample in self.samples)
 
     def path(self, node: int) -> tuple[int, ...]:
         """Indexes of the node's ancestors, root first, without itself."""
@@ -95,8 +100,7 @@ def pack(samples: Sequence[TrainSample]) -> PackedTree:
                 predictors.append(flat[position - 1])
                 targets.append(sample.token_ids[position])
             terms.append(Term(scored_at[at], number, sample.logprobs[position], sample.advantage))
-    unpacked = sum(len(sample.token_ids) for sample in samples)
-    return PackedTree(tuple(token_ids), tuple(positions), tuple(nodes), tuple(predictors), tuple(targets), tuple(terms), unpacked)
+    return PackedTree(tuple(token_ids), tuple(positions), tuple(nodes), tuple(predictors), tuple(targets), tuple(terms), tuple(samples))
 
 
 def _insert(level: dict[int, _Branch], tokens: tuple[int, ...]) -> None:

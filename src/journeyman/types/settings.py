@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 
+from journeyman.types.losses import Advantage as Advantage
+from journeyman.types.losses import DapoLoss, KlEstimator, Loss, Mismatch, NoCorrection, OverlongPenalty
 from journeyman.types.record import Record
 
-Advantage = Literal["zscore", "mean", "rank"]
+WhenTooLong = Literal["refuse", "drop"]
 
 
 class LoraSettings(Record):
@@ -30,38 +33,125 @@ class AdamSettings(Record):
 
 
 class Grpo(Record):
-    """One GRPO policy update (DeepSeekMath 2402.03300) with DAPO's token mean and asymmetric clip (2503.14476).
+    """One GRPO policy update (DeepSeekMath 2402.03300); by default DAPO's token mean and asymmetric clip (2503.14476).
 
     Attributes:
         learning_rate: of the LoRA parameters.
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-        advantage: `zscore` (r - mean) / (population std + 1e-6), `mean`, or `rank` (centred average ranks in [-1, 1]).
+        loss: `dapo` (default), `grpo`, `dr_grpo`, `bnpo`, `cispo` or `gspo`: a name, or an object of `journeyman.types.losses`. Its
+            parameters may also be given here by their own names: `Grpo(loss="dapo", clip_low=0.1)`.
+        mismatch: how a difference between sampler and trainer is corrected: `none` (the ratio does it), `token_truncate`,
+            `token_mask`, `geometric_mask`.
+        advantage: `zscore` (r - mean) / (population std + 1e-6), `mean`, `rank` (centred average ranks in [-1, 1]), `rloo` (r - mean
+            of the others), `batch_std` ((r - mean) / (population std of the whole batch + 1e-6)).
         min_spread: a group whose rewards differ by no more than this carries no gradient: skipped before compute, counted.
-        kl_coefficient: weight of the k3 penalty to the base model (adapter off); 0 = off, the KL is still measured now and then.
+        tie_width: rewards of a group that lie within this of the lowest of them count as one, their mean; 0 = off.
+        overlong: penalty on the rewards of long trajectories; None = off.
+        mask_truncated: leave trajectories that were cut off (finish reason `length`) out of the loss; they stay in the baseline.
+        kl_coefficient: weight of the penalty to the base model (adapter off); 0 = off, the KL is still measured now and then.
+        kl_estimator: of that penalty. `k3` is the published one. As a loss, `k1` has no expected gradient on-policy, `k2` that of
+            KL(policy || base), `k3` that of KL(base || policy).
+        kl_importance_weight: multiply the penalty of a token by its ratio (DeepSeek-V3.2), exact off-policy.
+        entropy_bonus: this times the mean entropy of the tokens (nats) is subtracted from the loss; 0 = off.
         updates: optimiser steps on the same groups (ratios are clipped from the second on).
         max_logprob_gap: refuse to train when |trainer - sampler| log-probabilities differ by more than this on average.
+        when_too_long: a trajectory longer than the model's context is refused by its id, or dropped and counted.
     """
 
     method: Literal["grpo"] = "grpo"
     learning_rate: float = Field(default=1e-4, gt=0)
-    clip_low: float = Field(default=0.2, gt=0, le=1)
-    clip_high: float = Field(default=0.28, gt=0)
+    loss: Loss = DapoLoss()
+    mismatch: Mismatch = NoCorrection()
     advantage: Advantage = "zscore"
     min_spread: float = Field(default=1e-3, ge=0)
+    tie_width: float = Field(default=0.0, ge=0)
+    overlong: OverlongPenalty | None = None
+    mask_truncated: bool = False
     kl_coefficient: float = Field(default=0.0, ge=0)
+    kl_estimator: KlEstimator = "k3"
+    kl_importance_weight: bool = False
+    entropy_bonus: float = Field(default=0.0, ge=0)
     updates: int = Field(default=1, ge=1, le=16)
     max_logprob_gap: float = Field(default=0.05, gt=0)
+    when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
     adam: AdamSettings = AdamSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_loss_parameters(cls, data: object) -> object:
+        return _with_loss_parameters(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _choices_fit_together(self) -> Self:
+        is_by_token = self.mismatch.kind in ("token_truncate", "token_mask")
+        if is_by_token and has_sequence_ratio(self.loss):
+            raise ValueError(
+                f"mismatch {self.mismatch.kind!r} weighs tokens, but the loss has one ratio a trajectory; use 'geometric_mask' or 'none'"
+            )
+        if self.kl_coefficient == 0 and (self.kl_estimator != "k3" or self.kl_importance_weight):
+            raise ValueError("kl_estimator and kl_importance_weight say how the penalty is computed: set kl_coefficient too")
+        return self
+
 
 class Sft(Record):
-    """Supervised fine-tuning: token mean of the negative log-likelihood over assistant tokens, the end-of-turn token included."""
+    """Supervised fine-tuning: token mean of the negative log-likelihood over assistant tokens, the end-of-turn token included.
+
+    `when_too_long`: an example longer than the model's context is refused by its number, or dropped and counted.
+    """
 
     method: Literal["sft"] = "sft"
     learning_rate: float = Field(default=2e-4, gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=8, ge=1)
     seed: int = 0
+    when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
     adam: AdamSettings = AdamSettings()
+
+
+def has_sequence_ratio(loss: Loss) -> bool:
+    """Whether the loss has one ratio a trajectory rather than one a token."""
+    return loss.kind == "gspo" or getattr(loss, "importance", "token") == "sequence"
+
+
+def changed_settings(settings: Record) -> dict[str, Any]:
+    """The settings that differ from their defaults, by dotted name: what a run's header shows. A changed choice comes by its kind.
+
+    Fields without a default are always in it.
+
+    Example:
+        >>> changed_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001))
+        {'learning_rate': 0.0003, 'loss': 'gspo', 'loss.clip_high': 0.001}
+    """
+    changed: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        if value == default:
+            continue
+        if not isinstance(value, Record):
+            changed[name] = value
+            continue
+        if type(value) is not type(default):
+            changed[name] = getattr(value, "kind", type(value).__name__)
+        changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value).items()}
+    return changed
+
+
+# Parameters of the losses that `Grpo` also takes by their own names.
+_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
+
+
+def _with_loss_parameters(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`loss="dapo", clip_low=0.1` as `loss={"kind": "dapo", "clip_low": 0.1}`. What does not fit the loss is refused by the loss."""
+    given = {name: data[name] for name in _LOSS_PARAMETERS if name in data}
+    rest = {name: value for name, value in data.items() if name not in given}
+    if not given:
+        return rest
+    loss = rest.get("loss", DapoLoss())
+    inner = {"kind": loss} if isinstance(loss, str) else loss.model_dump(exclude_unset=True) if isinstance(loss, BaseModel) else dict(loss)
+    if isinstance(loss, BaseModel):
+        inner["kind"] = loss.kind  # type: ignore[attr-defined]
+    twice = sorted(inner.keys() & given.keys())
+    if twice:
+        raise ValueError(f"{', '.join(twice)} given twice: once for the loss, once beside it")
+    return {**rest, "loss": inner | given}

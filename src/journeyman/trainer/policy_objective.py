@@ -1,0 +1,148 @@
+"""The policy loss of one step over its packed trees: terms as tensors, totals of the whole batch, and what one update leaves for the next.
+
+Segments of one trajectory may lie in different trees. Where the loss needs a mean over a trajectory (GSPO, the geometric mask), the
+trees of such trajectories are scored once more without gradient before each update; all others give their means in the pass itself.
+
+Shapes: N terms of one tree, M scored positions of it, S sequences of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from journeyman.trainer.losses.mismatch import gaps
+from journeyman.trainer.losses.policy import Known, log_ratios, policy_loss
+from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor, sequence_sums
+from journeyman.trainer.packing import PackedTree
+from journeyman.types.losses import GeometricMask
+from journeyman.types.settings import Grpo, has_sequence_ratio
+
+# Log-probabilities of each tree's scored positions, without gradient: M each, in the order of the trees asked for.
+Score = Callable[[Sequence[PackedTree]], Sequence[Tensor]]
+
+
+class PolicyObjective:
+    """One step's loss; call `prepare` before each update, the object itself for each tree, `finish` after each update.
+
+    Args:
+        trees: the micro-batches; each sample has at least one term.
+        base_logprobs: of the base model for each tree's scored positions; empty without a KL coefficient.
+    """
+
+    def __init__(self, trees: Sequence[PackedTree], settings: Grpo, base_logprobs: Sequence[Tensor] = ()) -> None:
+        self._trees = trees
+        self._settings = settings
+        self._index = [torch.tensor([term.scored for term in tree.terms]) for tree in trees]
+        self._base = [base[index] for base, index in zip(base_logprobs, self._index, strict=bool(base_logprobs))]
+        self._terms, self.totals = _terms(trees)
+        self._first: list[Tensor | None] = [None] * len(trees)
+        self._seen: list[Tensor | None] = [None] * len(trees)
+        self._spread = self._spread_sequences()
+        self._log_ratio_S: Tensor | None = None
+        self._gap_S: Tensor | None = None
+
+    @property
+    def divisor(self) -> float:
+        """What the sums of loss and gradients over all trees are divided by."""
+        return divisor(self._settings.loss, self.totals)
+
+    def prepare(self, score: Score) -> None:
+        """Compute the means of trajectories that lie in several trees, if the loss needs them."""
+        if self._spread is None:
+            return
+        numbers = [number for number, terms in enumerate(self._terms) if bool(self._spread[terms.sequence_N].any())]
+        log_ratio_S = torch.zeros(self.totals.num_sequences)
+        gap_S = torch.zeros(self.totals.num_sequences)
+        for number, scored_M in zip(numbers, score([self._trees[number] for number in numbers]), strict=True):
+            logprob_N, terms = scored_M[self._index[number]], self._terms[number]
+            first_N = self._first[number]
+            ratio_N = log_ratios(logprob_N, terms, self._settings, first_N)
+            gap_N = gaps(logprob_N if first_N is None else first_N, terms.sampler_logprob_N)
+            log_ratio_S += sequence_sums(ratio_N, terms.sequence_N, self.totals)
+            gap_S += sequence_sums(gap_N, terms.sequence_N, self.totals)
+        unknown = torch.tensor(float("nan"))
+        self._log_ratio_S = torch.where(self._spread, log_ratio_S / self.totals.num_terms_S, unknown)
+        self._gap_S = torch.where(self._spread, gap_S / self.totals.num_terms_S, unknown)
+
+    def __call__(self, number: int, scored_M: Tensor, entropy_M: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The summed loss of tree `number`, and sums of what is logged."""
+        index = self._index[number]
+        logprob_N = scored_M[index]
+        self._seen[number] = logprob_N.detach()
+        known = Known(
+            first_logprob_N=self._first[number],
+            base_logprob_N=self._base[number] if self._base else None,
+            log_ratio_S=self._log_ratio_S,
+            gap_S=self._gap_S,
+        )
+        result = policy_loss(logprob_N, entropy_M[index], self._terms[number], self._settings, self.totals, known)
+        return result.loss, result.sums
+
+    def finish(self) -> None:
+        """After an update: what was seen in the first one stays the policy before the step."""
+        self._first = [seen if first is None else first for first, seen in zip(self._first, self._seen, strict=True)]
+
+    def _spread_sequences(self) -> Tensor | None:
+        """Which sequences have terms in several trees, [S]; None when there are none, or the loss needs no mean of a trajectory."""
+        settings = self._settings
+        if not (has_sequence_ratio(settings.loss) or isinstance(settings.mismatch, GeometricMask)):
+            return None
+        num_trees_S = torch.zeros(self.totals.num_sequences, dtype=torch.long)
+        for terms in self._terms:
+            num_trees_S += torch.bincount(terms.sequence_N, minlength=self.totals.num_sequences) > 0
+        return num_trees_S > 1 if bool((num_trees_S > 1).any()) else None
+
+
+def policy_metrics(sums: dict[str, float], objective: PolicyObjective, *, first: bool) -> dict[str, float]:
+    """Sums over the whole batch as means a token. What compares sampler and trainer is only told of a step's first update."""
+    num_terms = objective.totals.num_terms
+    metrics = {
+        "loss": sums["loss"] / objective.divisor,
+        "ratio_mean": sums["ratio"] / num_terms,
+        "clip_fraction": (sums["clipped_low"] + sums["clipped_high"]) / num_terms,
+        "clip_fraction_low": sums["clipped_low"] / num_terms,
+        "clip_fraction_high": sums["clipped_high"] / num_terms,
+        "entropy": sums["entropy"] / num_terms,
+    }
+    if "kl_penalty" in sums:
+        metrics["kl_penalty"] = sums["kl_penalty"] / num_terms
+    if first:
+        metrics |= {
+            "logprob_gap_mean": sums["gap"] / num_terms,
+            "logprob_gap_max": sums["gap_max"],
+            "probability_gap_mean": sums["probability_gap"] / num_terms,
+            "probability_gap_max": sums["probability_gap_max"],
+            "mismatch_kl": sums["gap_k3"] / num_terms,
+            "mismatch_masked_fraction": sums["masked"] / num_terms,
+            "mismatch_truncated_fraction": sums["truncated_weights"] / num_terms,
+            # (sum w)^2 / (N sum w^2) of the weights trainer / sampler: 1 when all are equal.
+            "effective_sample_fraction": sums["weight"] ** 2 / (num_terms * sums["squared_weight"]),
+        }
+    return metrics
+
+
+def _terms(trees: Sequence[PackedTree]) -> tuple[list[Terms], BatchTotals]:
+    """Terms of each tree and the totals of all. Samples of one trajectory id are one sequence; a sample without id is its own."""
+    number_of: dict[str, int] = {}
+    num_sequences = 0
+    all_terms = []
+    for tree in trees:
+        numbers = []
+        for sample in tree.samples:
+            number = number_of.get(sample.trajectory_id, num_sequences) if sample.trajectory_id else num_sequences
+            if number == num_sequences:
+                num_sequences += 1
+                number_of[sample.trajectory_id] = number
+            numbers.append(number)
+        all_terms.append(
+            Terms(
+                torch.tensor([term.old_logprob for term in tree.terms], dtype=torch.float32),
+                torch.tensor([term.advantage for term in tree.terms], dtype=torch.float32),
+                torch.tensor([numbers[term.sample] for term in tree.terms]),
+            )
+        )
+    counts_S = torch.bincount(torch.cat([terms.sequence_N for terms in all_terms]), minlength=num_sequences)
+    return all_terms, BatchTotals(int(counts_S.sum()), len(trees), counts_S)

@@ -1,0 +1,169 @@
+"""The choices inside one policy update: loss, mismatch correction, overlong penalty. Tagged unions; each default is written here, once.
+
+Every choice has its own parameters only: a clip width given to a loss that has no clip is refused. A plain name ("gspo") stands for
+the choice with its defaults. What the choices compute is in `journeyman.trainer.losses`; when to use which is in docs/training.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from journeyman.types.record import Record
+
+Advantage = Literal["zscore", "mean", "rank", "rloo", "batch_std"]
+KlEstimator = Literal["k1", "k2", "k3"]
+Importance = Literal["token", "sequence"]
+_Choice = TypeVar("_Choice", bound=Record)
+
+
+class _ClippedLoss(Record):
+    """What the losses that clip the ratio have in common.
+
+    Attributes:
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high] (0.28 above: DAPO's "clip higher", 2503.14476).
+        delta: two-sided clip (INTELLECT-2 2505.07291): with a negative advantage the ratio counts as `delta` at most; None = off.
+        importance: `token`, a ratio a token; `sequence`, exp of the mean log-ratio of the trajectory (GSPO 2507.18071).
+    """
+
+    clip_low: float = Field(default=0.2, gt=0, le=1)
+    clip_high: float = Field(default=0.28, gt=0)
+    delta: float | None = Field(default=None, gt=1)
+    importance: Importance = "token"
+
+    @model_validator(mode="after")
+    def _delta_is_outside_the_clip(self) -> Self:
+        if self.delta is not None and self.delta <= 1 + self.clip_high:
+            raise ValueError(f"delta {self.delta:g} must be above 1 + clip_high = {1 + self.clip_high:g}: below it, it is the only clip")
+        return self
+
+
+class GrpoLoss(_ClippedLoss):
+    """Mean over trajectories of each one's token mean (DeepSeekMath 2402.03300): in short ones a token weighs more."""
+
+    kind: Literal["grpo"] = "grpo"
+
+
+class DrGrpoLoss(_ClippedLoss):
+    """Token sum / (trajectories x `max_length`) (Dr. GRPO 2503.20783): no length bias. Meant with `advantage="mean"`."""
+
+    kind: Literal["dr_grpo"] = "dr_grpo"
+    max_length: int = Field(default=512, ge=1)
+
+
+class BnpoLoss(_ClippedLoss):
+    """Token mean of each micro-batch, then the mean over micro-batches: depends on the split into micro-batches, by definition."""
+
+    kind: Literal["bnpo"] = "bnpo"
+
+
+class DapoLoss(_ClippedLoss):
+    """Token mean over the whole optimiser batch (DAPO 2503.14476): every token weighs the same."""
+
+    kind: Literal["dapo"] = "dapo"
+
+
+class CispoLoss(Record):
+    """-weight * advantage * log-probability, weight = the ratio clamped to [min_weight, max_weight] and detached (2506.13585).
+
+    The weight is clipped, never the gradient: no token is dropped. Token mean over the whole batch.
+    """
+
+    kind: Literal["cispo"] = "cispo"
+    min_weight: float = Field(default=0.0, ge=0)
+    max_weight: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        return _ordered(self, "min_weight", "max_weight")
+
+
+class GspoLoss(Record):
+    """One ratio a trajectory, exp of its mean log-ratio, clipped as a whole (2507.18071); mean over trajectories."""
+
+    kind: Literal["gspo"] = "gspo"
+    clip_low: float = Field(default=3e-4, gt=0, le=1)
+    clip_high: float = Field(default=4e-4, gt=0)
+
+
+class NoCorrection(Record):
+    """The ratio is to the sampler's own log-probabilities, so it corrects the mismatch itself, inside the clip."""
+
+    kind: Literal["none"] = "none"
+
+
+class TokenTruncate(Record):
+    """Each token's loss is multiplied by min(trainer's / sampler's probability, max_weight), both before the step (truncated IS).
+
+    The clipped ratio is then to the trainer's own log-probabilities before the step: the two are not counted twice.
+    """
+
+    kind: Literal["token_truncate"] = "token_truncate"
+    max_weight: float = Field(default=2.0, gt=0)
+
+
+class TokenMask(Record):
+    """As `token_truncate`, but a weight outside [min_weight, max_weight] is 0: the token is left out (IcePop)."""
+
+    kind: Literal["token_mask"] = "token_mask"
+    min_weight: float = Field(default=0.5, ge=0)
+    max_weight: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        return _ordered(self, "min_weight", "max_weight")
+
+
+class GeometricMask(Record):
+    """Leave out a trajectory whose geometric mean of trainer's / sampler's probability is outside [min_ratio, max_ratio].
+
+    A mean, so long trajectories are not dropped for their length. The ratio stays the one to the sampler.
+    """
+
+    kind: Literal["geometric_mask"] = "geometric_mask"
+    min_ratio: float = Field(default=0.99, ge=0)
+    max_ratio: float = Field(default=1.01, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        return _ordered(self, "min_ratio", "max_ratio")
+
+
+class OverlongPenalty(Record):
+    """DAPO's soft overlong punishment (2503.14476, eq. 13), added to the reward before advantages are computed.
+
+    0 up to `max_tokens - cache_tokens` sampled tokens, falling linearly to -1 at `max_tokens`, -1 beyond; times `coefficient`.
+    """
+
+    max_tokens: int = Field(ge=1)
+    cache_tokens: int = Field(ge=1)
+    coefficient: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _cache_is_part_of_the_length(self) -> Self:
+        if self.cache_tokens > self.max_tokens:
+            raise ValueError(f"cache_tokens {self.cache_tokens} must not be above max_tokens {self.max_tokens}")
+        return self
+
+
+def _ordered(choice: _Choice, low: str, high: str) -> _Choice:
+    lower, upper = getattr(choice, low), getattr(choice, high)
+    if lower >= upper:
+        raise ValueError(f"{low} {lower:g} must be below {high} {upper:g}")
+    return choice
+
+
+def _expanded(choice: object) -> object:
+    """A plain name stands for the choice with its defaults."""
+    return {"kind": choice} if isinstance(choice, str) else choice
+
+
+Loss = Annotated[
+    Annotated[GrpoLoss | DrGrpoLoss | BnpoLoss | DapoLoss | CispoLoss | GspoLoss, Field(discriminator="kind")],
+    BeforeValidator(_expanded),
+]
+Mismatch = Annotated[
+    Annotated[NoCorrection | TokenTruncate | TokenMask | GeometricMask, Field(discriminator="kind")],
+    BeforeValidator(_expanded),
+]
