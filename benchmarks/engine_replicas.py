@@ -3,8 +3,9 @@
     python benchmarks/engine_replicas.py                 # 6 prompts x 6 attempts, 2 processes
     python benchmarks/engine_replicas.py --quick         # a tenth of the tokens: does it run?
 
-Prints a JSON object: seconds and tokens a second of each round, the ratio of the best rounds, and the memory of each engine process in GB
-(resident, and what is its own: without libraries and files that processes share). Not for comparing with other engines.
+Prints a JSON object: seconds and tokens a second of each round; the processor seconds of the busiest process, which is what the round
+takes where nothing else wants the cores; the ratios of the best rounds by both; and the memory of each engine process in GB (resident,
+and what is its own: without libraries and files that processes share). Not for comparing with other engines.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -38,12 +40,20 @@ def requests_of(arguments: argparse.Namespace, vocabulary_size: int, seed: int) 
     return [SampleRequest(prompt, parameters) for prompt in prompts for _ in range(arguments.attempts)]
 
 
-async def measure(engine: Engine, requests: Sequence[SampleRequest]) -> dict[str, float]:
+async def measure(engine: Engine, requests: Sequence[SampleRequest], process_ids: Sequence[int]) -> dict[str, float]:
+    busy = [processor_seconds(pid) for pid in process_ids]
     begin = time.perf_counter()
     samples: list[Sample] = await asyncio.gather(*(engine.sample(request) for request in requests))
     seconds = time.perf_counter() - begin
     num_tokens = sum(len(sample.token_ids) for sample in samples)
-    return {"seconds": round(seconds, 2), "tokens_per_second": round(num_tokens / seconds, 1)}
+    busiest = max(processor_seconds(pid) - before for pid, before in zip(process_ids, busy, strict=True))
+    rate = round(num_tokens / seconds, 1)
+    return {"seconds": round(seconds, 2), "tokens_per_second": rate, "processor_seconds_of_the_busiest": round(busiest, 2)}
+
+
+def processor_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def gigabytes(process_ids: Sequence[int]) -> list[dict[str, float]]:
@@ -63,8 +73,8 @@ async def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, o
         result["gigabytes_loaded"] = gigabytes(replicas.process_ids)
         for number in range(arguments.rounds):
             requests = requests_of(arguments, inside.info.vocabulary_size, number)
-            rounds["in_process"].append(await measure(inside, requests))
-            rounds["processes"].append(await measure(replicas, requests))
+            rounds["in_process"].append(await measure(inside, requests, [os.getpid()]))
+            rounds["processes"].append(await measure(replicas, requests, replicas.process_ids))
         result["gigabytes_after_sampling"] = gigabytes(replicas.process_ids)
         await replicas.sleep()
         result["gigabytes_asleep"] = gigabytes(replicas.process_ids)
@@ -72,7 +82,9 @@ async def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, o
         await replicas.close()
         await inside.close()
     best = {name: max(entry["tokens_per_second"] for entry in entries) for name, entries in rounds.items()}
-    return result | {"rounds": rounds, "ratio": round(best["processes"] / best["in_process"], 2)}
+    busy = {name: min(entry["processor_seconds_of_the_busiest"] for entry in entries) for name, entries in rounds.items()}
+    ratios = {"ratio": best["processes"] / best["in_process"], "ratio_of_processor_seconds": busy["in_process"] / busy["processes"]}
+    return result | {"rounds": rounds} | {name: round(ratio, 2) for name, ratio in ratios.items()}
 
 
 def main() -> None:

@@ -129,9 +129,10 @@ def open_backend(
 def _open_engine(base: BaseModel, num_processes: int | None, note: Callable[[str], None] | None) -> LocalEngine | ReplicatedEngine:
     """The engine in this process, or in as many as were asked for or chosen."""
     from journeyman.engine.local.engine import LocalEngine
-    from journeyman.engine.local.replicas import ReplicatedEngine, choose_num_processes
+    from journeyman.engine.local.replicas import ReplicatedEngine
+    from journeyman.modeling.devices import choose_num_processes
 
-    count = choose_num_processes(base, num_processes)
+    count = choose_num_processes(num_processes, base_folder=base.folder)
     if not count:
         return LocalEngine.create(base)
     if note is not None:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from journeyman.config import engine_processes
+from journeyman.errors import SettingError
+
 _GIGABYTE = 1e9
 _INSTALL = "pip install torch==2.13.0 && pip install 'journeyman[local]' (in a clone: make setup)"
 _LIBRARIES = ("transformers", "peft", "safetensors", "fastapi", "uvicorn", "sqlalchemy", "scipy", "openai", "mcp")
@@ -73,7 +76,7 @@ def check_torch() -> Check:
 
 
 def check_threads(environment: Mapping[str, str]) -> Check:
-    """Cores we may use, what a container grants of them, and how many workers a measurement picks."""
+    """Cores we may use, what a container grants of them, how many workers a measurement picks, and how many processes draw tokens."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     quota = _core_quota(Path("/sys/fs/cgroup/cpu.max"))
     found = f"{cores} core{'s' if cores > 1 else ''}"
@@ -87,10 +90,21 @@ def check_threads(environment: Mapping[str, str]) -> Check:
 
         workers = choose_num_workers()
         found += f"; {workers} worker{'s' if workers > 1 else ''} of one thread: the fastest choice now"
+        found += _engine_processes()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > cores:
         return Check("processor", "note", f"{found}; load {load:.1f}", "other programs use the cores too: training will be slower")
     return Check("processor", "fine", found)
+
+
+def _engine_processes() -> str:
+    from journeyman.modeling.devices import choose_num_processes
+
+    try:
+        count = choose_num_processes(engine_processes())
+    except (ImportError, SettingError) as error:
+        return f"; engine processes: {error}"
+    return f"; {count} engine process{'es' if count > 1 else ''}" if count else "; tokens are drawn in the server's process"
 
 
 def check_memory() -> Check:

@@ -1,4 +1,4 @@
-"""Which device and number format to compute in, and how many workers of one thread each.
+"""Which device to compute on, how many workers of one thread each, and how many processes that draw tokens.
 
 On shared processors one thread a worker and one worker a core is far faster than one worker with many threads, but virtual cores
 can be hyper-threads or throttled by a quota: a short measurement at start decides.
@@ -9,10 +9,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import torch
 
 from journeyman.errors import SettingError
+
+_MAX_CHOSEN_PROCESSES = 4
+# What an engine process needs beside the weights: Python, torch, keys and values; and the weights while they are loaded (in float32,
+# where files mostly hold half of that), with a second of them for merged adapters.
+_PROCESS_BYTES = 1 << 30
+_LOADING_FACTOR = 4
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -50,6 +57,34 @@ def choose_num_workers(wanted: int | None = None, *, seconds: float = 0.25) -> i
         if rate > best_rate * 1.1:
             best, best_rate = count, rate
     return best
+
+
+def choose_num_processes(wanted: int | None = None, device: str = "auto", *, base_folder: Path | None = None) -> int:
+    """How many engine processes; 0 means none: the server's own process draws the tokens.
+
+    None chooses: on a CPU one a usable core, at most four and at most what half of the free memory holds (of the model in
+    `base_folder`, if it is known), and none where that makes one; on CUDA, on MPS and where a pipe cannot be handed to a process
+    (Windows), none.
+
+    Raises SettingError for a number that cannot be had here.
+    """
+    if wanted is None:
+        if os.name != "posix" or choose_device(device) != "cpu":
+            return 0
+        count = min(usable_cores(), _MAX_CHOSEN_PROCESSES, _num_that_fit(base_folder))
+        return count if count > 1 else 0
+    if wanted < 0:
+        raise SettingError(f"the number of engine processes must be 0 or more, not {wanted}", hint="0: the server's own process draws")
+    if wanted and os.name != "posix":
+        raise SettingError("engine processes are not supported on this system", hint="use 0: the server's own process draws")
+    return wanted
+
+
+def _num_that_fit(base_folder: Path | None) -> int:
+    import psutil
+
+    weights = sum(file.stat().st_size for file in base_folder.glob("*.safetensors")) if base_folder is not None else 0
+    return int(psutil.virtual_memory().available // 2 // (weights * _LOADING_FACTOR + _PROCESS_BYTES))
 
 
 def _products_per_second(num_threads: int, seconds: float) -> float:

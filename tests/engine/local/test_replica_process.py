@@ -1,8 +1,7 @@
-"""An engine process says why it cannot load, and ends with its parent; how many there are is honoured, refused or chosen."""
+"""An engine process says why it cannot load, and ends with its parent."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,15 +10,11 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
-import pytest
-from tests.tiny import base_of
 
 from journeyman.engine.local import replica_process
 from journeyman.engine.local.replica_messages import Close, Failed, Load
-from journeyman.engine.local.replicas import choose_num_processes
-from journeyman.errors import ModelNotFoundError, SettingError
+from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.base_models import BaseModel
-from journeyman.modeling.devices import usable_cores
 
 
 async def test_a_folder_without_a_model_is_the_same_error_as_in_one_process(tmp_path: Path) -> None:
@@ -31,17 +26,6 @@ async def test_a_folder_without_a_model_is_the_same_error_as_in_one_process(tmp_
     assert isinstance(answer, Failed)
     assert isinstance(answer.error(), ModelNotFoundError)
     assert "config.json" in (answer.error().hint or "")
-
-
-def test_the_number_of_processes_is_honoured_or_refused(sharp_model: Path) -> None:
-    base = base_of(sharp_model)
-    assert choose_num_processes(base, 0) == 0
-    assert choose_num_processes(base, 3) == 3
-    chosen = choose_num_processes(base, None, "cpu")
-    assert chosen in ((0,) if usable_cores() == 1 or os.name != "posix" else range(2, min(usable_cores(), 4) + 1))
-    for wanted in (-1, -7):
-        with pytest.raises(SettingError, match=str(wanted)):
-            choose_num_processes(base, wanted)
 
 
 # No `if __name__ == "__main__"`, as people write scripts.

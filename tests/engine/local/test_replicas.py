@@ -62,14 +62,24 @@ async def test_the_same_seeds_give_the_same_samples_in_whichever_process(replica
         assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
-async def test_groups_run_in_both_processes_and_next_turns_where_their_states_are(replicas: ReplicatedEngine) -> None:
-    streams = [replicas.stream(request(random_ids(seed, 20), max_tokens=50)) for seed in range(4)]
+async def test_different_prompts_are_spread_over_the_processes(replicas: ReplicatedEngine) -> None:
+    streams = [replicas.stream(request(random_ids(seed, 20), max_tokens=LONG)) for seed in range(4)]
     for stream in streams:
         await anext(stream)
     assert [replica.num_unfinished for replica in replicas._replicas] == [2, 2]
     for stream in streams:
         await stream.aclose()
     assert [replica.num_unfinished for replica in replicas._replicas] == [0, 0]
+
+
+async def test_the_next_turn_goes_where_the_last_was_drawn(replicas: ReplicatedEngine) -> None:
+    for seed in range(4):
+        wanted = request(random_ids(f"turn {seed}", 20), max_tokens=5)
+        sample = await replicas.sample(wanted)
+        place = replicas._router.place(wanted.prompt_ids, [0, 0])
+        loads = [0, 0]
+        loads[place] = 10
+        assert replicas._router.place((*wanted.prompt_ids, *sample.token_ids, 5, 6), loads) == place
 
 
 async def test_streamed_tokens_are_the_sample(replicas: ReplicatedEngine) -> None:

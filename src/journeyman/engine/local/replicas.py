@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
@@ -21,45 +20,14 @@ from journeyman.engine.local.rows import into
 from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.errors import AdapterError, EngineError, SettingError
 from journeyman.modeling.base_models import BaseModel
-from journeyman.modeling.devices import choose_device, usable_cores
+from journeyman.modeling.devices import choose_device
 from journeyman.modeling.precision import choose_precision
 from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
 
-MAX_CHOSEN = 4
 START_TIMEOUT_SECONDS = 600.0
 COMMAND_TIMEOUT_SECONDS = 300.0
 # A group larger than this computes its prompt twice rather than leave a core idle.
 _MAX_LEAD = 16
-# What a process needs beside the weights: Python, torch, the KV cache; and the weights while they are loaded (float32 files are half).
-_EXTRA_BYTES = 1 << 30
-_LOADING_FACTOR = 4
-
-
-def choose_num_processes(base: BaseModel, wanted: int | None = None, device: str = "auto") -> int:
-    """How many engine processes; 0 means none: draw in the calling process.
-
-    None chooses: on a CPU one a usable core, at most four and at most what half of the free memory holds, and none where that is one; on
-    CUDA, on MPS and where pipes cannot be handed to a process (Windows), none.
-
-    Raises SettingError for a number that cannot be had here.
-    """
-    if wanted is None:
-        if os.name != "posix" or choose_device(device) != "cpu":
-            return 0
-        count = min(usable_cores(), MAX_CHOSEN, _num_that_fit(base))
-        return count if count > 1 else 0
-    if wanted < 0:
-        raise SettingError(f"the number of engine processes must be 0 (draw in the server's process) or more, not {wanted}")
-    if wanted and os.name != "posix":
-        raise SettingError("engine processes are not supported on this system", hint="use 0: draw in the server's process")
-    return wanted
-
-
-def _num_that_fit(base: BaseModel) -> int:
-    import psutil
-
-    weights = sum(file.stat().st_size for file in base.folder.glob("*.safetensors"))
-    return int(psutil.virtual_memory().available // 2 // (weights * _LOADING_FACTOR + _EXTRA_BYTES))
 
 
 class ReplicatedEngine:
