@@ -59,7 +59,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 @runs.command("show")
-def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = None, as_json: JsonOption = False) -> None:
     """One run: steps, how healthy it is, adapters, report, and how to serve or resume it."""
     from rich.markup import escape
 
@@ -68,6 +68,11 @@ def show_run(run: RunArgument, home: HomeOption = None, as_json: JsonOption = Fa
     from journeyman.observe.savings import packing_saving
 
     where = home_folder(home)
+    if group is not None:
+        from journeyman.cli.judged_group import show_group
+
+        show_group(where, run, group, as_json=as_json)
+        return
     with open_store(where) as store:
         info = store.runs.get(run)
         steps = store.runs.steps(run)
