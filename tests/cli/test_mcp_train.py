@@ -10,8 +10,10 @@ from journeyman.cli.app import run
 from journeyman.cli.mcp_train import Request, how_to_resume, new_settings, resumed_settings
 from journeyman.errors import SettingError
 from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.resume import accept_settings
 from journeyman.scenarios.target import McpTarget
 from journeyman.store.store import Store
+from journeyman.types.runs import StepMetrics
 
 
 def request(home: Path, **given: Any) -> Request:
@@ -58,10 +60,41 @@ def test_a_resumed_run_keeps_its_settings_and_only_steps_may_change(home: Path) 
     assert settings.target.command == ("some-server",)
 
 
-@pytest.mark.parametrize("given", [{"given": {"seed": 1}}, {"server": "another"}, {"overrides": ("seed=1",)}])
-def test_other_settings_beside_resume_are_refused(home: Path, given: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="goes on with the settings of that run"):
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"given": {"judge": "openai/x"}}, "judge: evidence -> openai/x"),
+        ({"overrides": ("grpo.updates=2",)}, "grpo.updates: 1 -> 2"),
+        ({"server": "another"}, "target.command"),
+    ],
+)
+def test_changed_settings_beside_resume_are_shown_and_refused_unless_allowed(home: Path, given: dict[str, Any], shown: str) -> None:
+    with pytest.raises(SettingError) as caught:
         resumed_settings(request(home, **given), "one")
+    assert shown in caught.value.message
+    assert "--allow-changed-settings" in str(caught.value.hint)
+    settings = resumed_settings(request(home, **given, allow_changed=True), "one")
+    with Store.open(home) as store:
+        assert [shown in str(change) for change in accept_settings(store, "one", settings, are_allowed=True)] == [True]
+    # From now on they are the run's own.
+    assert resumed_settings(request(home), "one") == settings
+
+
+def test_a_resume_with_settings_that_came_too_late_is_refused_even_when_allowed(home: Path) -> None:
+    with pytest.raises(SettingError, match="cannot go on with these settings changed: seed: 7 -> 1"):
+        resumed_settings(request(home, given={"seed": 1}, allow_changed=True), "one")
+    drills = resumed_settings(request(home, overrides=("warm_start.max_updates=1",), allow_changed=True), "one")
+    assert drills.warm_start.max_updates == 1
+    with Store.open(home) as store:
+        accept_settings(store, "one", drills, are_allowed=True)
+        store.runs.add_step(StepMetrics(run="one", phase="train", step=1, time=0.0, metrics={}))
+    again = request(home, overrides=("warm_start.max_updates=2",), allow_changed=True)
+    with pytest.raises(SettingError, match=r"warm_start.max_updates: 1 -> 2"):
+        resumed_settings(again, "one")
+
+
+def test_settings_that_are_as_they_were_may_be_given_to_a_resume(home: Path) -> None:
+    assert resumed_settings(request(home, server="some-server", overrides=("seed=7",)), "one").seed == 7
 
 
 def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:

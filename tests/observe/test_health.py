@@ -69,6 +69,7 @@ BAD = {
     "kl_running_off": (run("train/kl_to_base", [0.5, 0.5, 0.5, 1, 2, 3, 4]), "from 0.50 to 3.00"),
     "tools_failing": (run("rollout/executed", [0.2, 0.1]), "10%"),
     "judge_abstaining": (run("reward/num_excluded", [12.0]), "12 of 36 attempts have no reward (33%)"),
+    "updates_skipped": (run("train/num_updates_skipped", [0.0, 1.0]), "so 1 updates of the last step"),
     "loss_near_zero": (run("train/loss", [0.0012]), "the loss is 0.0012: a loss near zero is normal"),
 }
 
@@ -101,6 +102,11 @@ def test_a_finding_is_news_once_while_it_lasts() -> None:
     history = run("train/truncated_fraction", [0.1, 0.6, 0.7, 0.2, 0.8])
     told = [[finding.name for finding in news(history[:end])] for end in range(6)]
     assert told == [[], [], ["all_truncated"], [], [], ["all_truncated"]]
+
+
+def test_what_is_normal_is_said_once_in_a_run() -> None:
+    history = run("train/loss", [0.2, 0.01, 0.2, 0.01])
+    assert [[finding.name for finding in news(history[:end])] for end in range(5)] == [[], [], ["loss_near_zero"], [], []]
 
 
 @pytest.mark.parametrize("history", [[], [{}], [{"train/entropy": float("nan")}] * 9, [{"reward/mean": -3.0}] * 3])

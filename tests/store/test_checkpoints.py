@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy
 import pytest
+from safetensors.numpy import save_file
 
 from journeyman.errors import StoreError
 from journeyman.store import Checkpoints
-from journeyman.store.checkpoints import replaced_folder
+from journeyman.store.checkpoints import CHECKPOINT_FORMAT, replaced_folder
+
+_NEW = ("format", "version")
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -88,6 +95,59 @@ def test_a_full_disk_is_a_store_error_and_leaves_the_old_checkpoint(tmp_path: Pa
     with pytest.raises(StoreError, match="No space left") as caught:
         checkpoints.save(1, full)
     assert "untouched" in str(caught.value)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.folder / "weights.bin").read_text() == "old"
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"))
+    manifest = checkpoints.save(2, writer("new")).folder / "checkpoint.json"
+    newer = json.loads(manifest.read_text()) | {"format": CHECKPOINT_FORMAT + 1, "version": "9.9.9"}
+    manifest.write_text(json.dumps(newer))
+    with pytest.raises(StoreError, match=r"written by Journeyman 9.9.9 \(format 3\)") as caught:
+        checkpoints.newest()
+    assert "install journeyman 9.9.9 or newer" in str(caught.value.hint)
+    assert manifest.exists()
+
+
+def test_a_checkpoint_of_the_first_format_is_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    manifest = checkpoints.save(1, writer("old"), {"job": "j"}).folder / "checkpoint.json"
+    manifest.write_text(json.dumps({name: value for name, value in json.loads(manifest.read_text()).items() if name not in _NEW}))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.step, newest.memo, newest.version) == (1, {"job": "j"}, "an early version")
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """A disk that is full once a file has that many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["the same step again", "a new step"])
+@pytest.mark.parametrize("kind", ["text", "safetensors"])
+def test_a_disk_that_runs_full_half_way_leaves_the_old_checkpoint_and_says_what_to_do(tmp_path: Path, kind: str, step: int) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"))
+
+    def large(folder: Path) -> None:
+        if kind == "text":
+            (folder / "weights.bin").write_text("x" * 100_000)
+        else:
+            save_file({"weights": numpy.zeros(25_000, dtype=numpy.float32)}, folder / "weights.bin")
+
+    with files_of_at_most(4096), pytest.raises(StoreError, match="cannot write") as caught:
+        checkpoints.save(step, large)
+    assert "free some disk space" in str(caught.value.hint)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     newest = checkpoints.newest()
     assert newest is not None
     assert (newest.folder / "weights.bin").read_text() == "old"

@@ -36,6 +36,9 @@ JudgeBudgetOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option("--steps", min=0, help="Training steps.", show_default=False)]
 ResumeOption = Annotated[str | None, typer.Option("--resume", help="Go on with this run where it stopped.", metavar="RUN")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file; options given here win.", metavar="FILE")]
+AllowChangedOption = Annotated[
+    bool, typer.Option("--allow-changed-settings", help="With --resume: go on although settings given here differ from the run's.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, e.g. grpo.learning_rate=1e-4; repeatable.", metavar="NAME=VALUE")
 ]
@@ -110,6 +113,7 @@ def train(
     resume: ResumeOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    allow_changed_settings: AllowChangedOption = False,
 ) -> None:
     """Train a small model to use an MCP server, and report how much better it became.
 
@@ -132,6 +136,7 @@ def train(
             overrides=tuple(settings or ()),
             resume=resume,
             home=home_folder(home),
+            allow_changed=allow_changed_settings,
         )
     )
 

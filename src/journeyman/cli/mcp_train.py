@@ -26,6 +26,7 @@ class Request:
     overrides: tuple[str, ...]
     resume: str | None
     home: Path
+    allow_changed: bool = False
 
 
 def run_training(request: Request) -> None:
@@ -39,7 +40,7 @@ def run_training(request: Request) -> None:
     settings = resumed_settings(request, request.resume) if request.resume else new_settings(request)
     console = output()
     with ProgressView(console) as view:
-        work = train(settings, view, home=request.home, resume=request.resume)
+        work = train(settings, view, home=request.home, resume=request.resume, allow_changed_settings=request.allow_changed)
         report = run_interruptible(work, lambda: how_to_resume(request.home))
     show_report(report, console)
 
@@ -61,23 +62,32 @@ def new_settings(request: Request) -> McpTrain:
 
 
 def resumed_settings(request: Request, run: str) -> McpTrain:
-    """The settings a run was started with; only the steps and the judge's budget may change. Raises SettingError, NotFoundError."""
-    from journeyman.cli.runs import open_store
-    from journeyman.config import load_settings, merged
-    from journeyman.recipes.mcp_settings import McpTrain
+    """The settings a run goes on with: its own, changed by the file, --set and options. Raises SettingError, NotFoundError.
 
-    other = [name for name in request.given if name not in ("steps", "judge_options")]
-    other += [name for name in ("server", "url", "headers", "env", "config", "overrides") if getattr(request, name)]
-    if other:
-        raise SettingError(
-            f"--resume {run} goes on with the settings of that run; also given: {', '.join(other)}",
-            hint="leave them out (--steps and --judge-budget may change), or start a new run without --resume",
-        )
+    A change is refused unless it is allowed (`--allow-changed-settings`); only the steps and the judge's budget may always change.
+    """
+    from journeyman.cli.mcp_target import target_from_options
+    from journeyman.cli.runs import open_store
+    from journeyman.config import load_settings, merged, parse_override, read_yaml
+    from journeyman.recipes.mcp_settings import McpTrain
+    from journeyman.recipes.resume import changed_settings
+
     with open_store(request.home) as store:
         info = store.runs.get(run)
-    if info.kind != "mcp":
-        raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
-    return load_settings(McpTrain, given=merged(info.settings, request.given))
+        if info.kind != "mcp":
+            raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
+        data = merged(info.settings, read_yaml(request.config) if request.config else {})
+        for text in request.overrides:
+            names, value = parse_override(text)
+            for name in reversed(names):
+                value = {name: value}
+            data = merged(data, value)
+        if request.server or request.url or request.headers or request.env:
+            target = target_from_options(request.server, request.url, request.headers, request.env)
+            data = merged(data, {"target": target.model_dump(mode="json", exclude={"start_timeout_seconds"})})
+        settings = load_settings(McpTrain, given=merged(data, request.given))
+        changed_settings(store, run, settings, are_allowed=request.allow_changed)
+    return settings
 
 
 def how_to_resume(home: Path) -> str:

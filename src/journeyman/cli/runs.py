@@ -117,6 +117,7 @@ def compare_runs(
 
     from journeyman.cli.console import output
     from journeyman.errors import SettingError
+    from journeyman.recipes.resume import flat
 
     if len(names) < 2:
         raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN")
@@ -124,7 +125,7 @@ def compare_runs(
         infos = [store.runs.get(name) for name in names]
         lasts = [_last_metrics(store.runs.steps(name, "train")) for name in names]
     rows = {name: [str(info.step) for info in infos] for name in ("step",)}
-    rows |= _differences([_flat(info.settings) | {"base": info.base} for info in infos])
+    rows |= _differences([flat(info.settings) | {"base": info.base} for info in infos])
     for name in sorted({name for last in lasts for name in last}):
         rows[name] = [f"{last[name]:.4g}" if name in last else "" for last in lasts]
     if as_json:
@@ -188,15 +189,6 @@ def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
 
 def _last_metrics(steps: Sequence[StepMetrics]) -> dict[str, float]:
     return steps[-1].metrics if steps else {}
-
-
-def _flat(settings: object, prefix: str = "") -> dict[str, str]:
-    if not isinstance(settings, dict):
-        return {prefix: str(settings)}
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return flat
 
 
 def _differences(settings: Sequence[dict[str, str]]) -> dict[str, list[str]]:

@@ -54,6 +54,9 @@ class Finding:
     advice: str
     value: float
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}; try: {self.advice}" if self.advice else f"{self.name}: {self.text}"
+
 
 def findings(history: Sequence[Metrics]) -> list[Finding]:
     """What the steps so far show, problems first. Readings that a step does not have are passed over.
@@ -74,8 +77,13 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
 
 
 def news(history: Sequence[Metrics]) -> list[Finding]:
-    """The findings of the last step that the step before did not have, so that each is said once while it lasts."""
+    """The findings of the last step that the step before did not have, so that each is said once while it lasts.
+
+    What is normal is said once in a run.
+    """
     before = {(finding.name, finding.level) for finding in findings(history[:-1])}
+    if any(_loss_near_zero([one]) for one in history[:-1]):
+        before.add((_loss_near_zero.__name__.removeprefix("_"), "normal"))
     return [finding for finding in findings(history) if (finding.name, finding.level) not in before]
 
 
@@ -221,6 +229,20 @@ def _judge_abstaining(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
+def _updates_skipped(history: Sequence[Metrics]) -> Finding | None:
+    skipped = history[-1].get("train/num_updates_skipped")
+    if not skipped:
+        return None
+    total = sum(_series(history, "train/num_updates_skipped"))
+    return Finding(
+        "updates_skipped",
+        "problem",
+        f"the gradient was not finite, so {skipped:.0f} updates of the last step were not made ({total:.0f} in the run)",
+        "the log names the trajectories; a lower learning rate, or shorter ones",
+        skipped,
+    )
+
+
 def _loss_near_zero(history: Sequence[Metrics]) -> Finding | None:
     loss = history[-1].get("train/loss")
     if loss is None or abs(loss) >= _SMALL_LOSS:
@@ -259,6 +281,7 @@ _CHECKS: Final[tuple[Callable[[Sequence[Metrics]], Finding | None], ...]] = (
     _kl_running_off,
     _tools_failing,
     _judge_abstaining,
+    _updates_skipped,
     _loss_near_zero,
 )
 

@@ -23,10 +23,12 @@ from journeyman.errors import JourneymanError, NotFoundError, NothingToLearnErro
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.llm import Llm, LlmEndpoint
+from journeyman.observe.health import news
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.resume import accept_settings
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
@@ -42,8 +44,12 @@ from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
 
 
-async def train(settings: McpTrain, progress: Progress, *, home: Path, resume: str | None = None) -> Report:
+async def train(
+    settings: McpTrain, progress: Progress, *, home: Path, resume: str | None = None, allow_changed_settings: bool = False
+) -> Report:
     """Train, evaluate, report; the report is also written into the run's folder.
+
+    A run that goes on under other settings than its own is refused unless `allow_changed_settings`; then they are its own from now on.
 
     Raises:
         McpError: the server cannot be used, or yields no feasible scenarios.
@@ -54,6 +60,9 @@ async def train(settings: McpTrain, progress: Progress, *, home: Path, resume: s
     async with open_session(run, settings, home, progress) as session:
         info = session.store.runs.create(run, kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
         progress.note(f"run {info.id} in {session.folder.path}" + (f", resumed at step {info.step}" if resume else ""))
+        if resume:
+            for change in accept_settings(session.store, run, settings, are_allowed=allow_changed_settings):
+                progress.note(f"goes on with {change}")
         async with _kept_state(session):
             scenarios = await prepare_scenarios(session)
             model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
@@ -178,6 +187,7 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
     settings = session.settings
     made = session.store.runs.steps(session.run, "train")
     position = int(sum(row.metrics.get("train/num_groups", 0.0) for row in made))
+    history = [row.metrics for row in made]
     empty = 0
     session.store.runs.update(session.run, phase="train")
     session.progress.phase(
@@ -193,6 +203,9 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
         session.store.runs.add_step(StepMetrics(run=session.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
         session.progress.step(number + 1, metrics)
         session.progress.advance(1)
+        history.append(metrics)
+        for finding in news(history):
+            (session.progress.note if finding.level == "normal" else session.progress.warn)(str(finding))
         for note in result.notes:
             session.progress.note(note)
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
@@ -227,7 +240,7 @@ async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], 
         )
         groups += await session.judge.score(attempted)
         with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
-        if 2 * with_spread >= settings.groups_per_step:
+        if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
             break
         wanted = settings.groups_per_step - with_spread
     seconds = time.perf_counter() - started

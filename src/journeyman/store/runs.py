@@ -66,6 +66,7 @@ class Runs:
         phase: str | None = None,
         step: int | None = None,
         error: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> RunInfo:
         """Change what is given. A run that goes on (state "running") loses its error."""
         values: dict[str, Any] = {"updated_at": time.time()}
@@ -73,6 +74,8 @@ class Runs:
         values.update({name: value for name, value in given.items() if value is not None})
         if state == "running":
             values["error"] = None
+        if settings is not None:
+            values["settings"] = json.dumps(dict(settings))
         with self._database.write() as connection:
             connection.execute(update(RUNS).where(RUNS.c.id == run).values(**values))
         return self.get(run)

@@ -1,0 +1,98 @@
+"""Going on with a run under changed settings: what differs is shown, refused unless allowed, and never ignored.
+
+Not for where a resume goes on: that is read from the run's checkpoints and rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from journeyman.errors import SettingError
+from journeyman.store import Store
+from journeyman.types.record import Record
+
+#: May change without a question: a run may simply go on longer, or be given more money.
+_FREE: Final = ("steps", "judge_options.budget")
+#: Shaped what the run already has (its model, its scenarios and their order), so another value could not be honoured any more.
+_FIXED: Final = ("base", "lora", "seed", "tools", "writer", "num_train", "num_heldout")
+#: Over once reinforcement learning has begun.
+_FIXED_IN_TRAINING: Final = ("warm_start",)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting, by its dotted name, before and after."""
+
+    name: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.before or 'not set'} -> {self.after or 'not set'}"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """What differs between two settings, by dotted name.
+
+    Example:
+        >>> [str(change) for change in changes({"grpo": {"updates": 1}, "seed": 0}, {"grpo": {"updates": 2}, "seed": 0})]
+        ['grpo.updates: 1 -> 2']
+    """
+    old, new = flat(before), flat(after)
+    names = sorted(old.keys() | new.keys())
+    return tuple(Change(name, old.get(name, ""), new.get(name, "")) for name in names if old.get(name) != new.get(name))
+
+
+def flat(settings: object, prefix: str = "") -> dict[str, str]:
+    """Nested settings as text by dotted name."""
+    if not isinstance(settings, Mapping):
+        return {prefix: str(settings)}
+    out: dict[str, str] = {}
+    for name, value in settings.items():
+        out |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return out
+
+
+def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
+    """Make `settings` those that `run` goes on with, and return what changed, for the user to see. Errors as `changed_settings`."""
+    found = changed_settings(store, run, settings, are_allowed=are_allowed)
+    store.runs.update(run, settings=settings.model_dump(mode="json"))
+    return found
+
+
+def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
+    """What differs between `settings` and those of `run`; nothing is written.
+
+    Settings that the run was started without, because its version did not have them, count as their defaults. Raises SettingError for a
+    change that is not allowed, or that cannot be honoured any more, and NotFoundError.
+    """
+    given = type(settings).model_validate(store.runs.get(run).settings).model_dump(mode="json")
+    fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
+    found = tuple(change for change in changes(given, settings.model_dump(mode="json")) if not _is_one_of(change, _FREE))
+    check_changes(run, found, fixed=fixed, are_allowed=are_allowed)
+    return found
+
+
+def check_changes(run: str, found: Sequence[Change], *, fixed: Sequence[str], are_allowed: bool) -> None:
+    """Raises SettingError for a change that is not allowed, or of a setting in `fixed`."""
+    late = [change for change in found if _is_one_of(change, fixed)]
+    if late:
+        raise SettingError(
+            f"run {run!r} cannot go on with these settings changed: {_listed(late)}",
+            hint="they shaped what it already has; start a new run with them",
+        )
+    if found and not are_allowed:
+        raise SettingError(
+            f"run {run!r} was started with other settings: {_listed(found)}",
+            hint="leave them as they were, or go on with the new ones: --allow-changed-settings",
+        )
+
+
+def _is_one_of(change: Change, names: Sequence[str]) -> bool:
+    return any(change.name == name or change.name.startswith(f"{name}.") for name in names)
+
+
+def _listed(found: Sequence[Change]) -> str:
+    return "; ".join(str(change) for change in found)
