@@ -9,6 +9,7 @@ from pydantic import Field
 from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.scenarios.target import McpTarget
 from journeyman.types.record import Record
+from journeyman.types.retention import Retention
 from journeyman.types.settings import Grpo, LoraSettings, Sft
 
 
@@ -41,7 +42,7 @@ class Rollouts(Record):
 
     groups_per_step: int = Field(default=6, ge=1)
     group_size: int = Field(default=6, ge=2)
-    max_refills: int = Field(default=1, ge=0)
+    max_refills: int = Field(default=2, ge=0)
     max_turns: int = Field(default=3, ge=1)
     max_tokens: int = Field(default=120, ge=8)
     max_concurrent: int = Field(default=64, ge=1)
@@ -65,6 +66,7 @@ class McpTrain(Record):
         num_train, num_heldout: scenarios asked for; fewer when the server does not yield them.
         stop_without_spread: stop after this many steps in a row in which no group had spread.
         workers: threads that compute; measured when None.
+        retention: which checkpoints and adapters stay on disk.
     """
 
     target: McpTarget
@@ -85,3 +87,4 @@ class McpTrain(Record):
     decay_to: float = Field(default=0.3, gt=0.0, le=1.0)
     stop_without_spread: int = Field(default=5, ge=1)
     workers: int | None = Field(default=None, ge=1)
+    retention: Retention = Retention()

@@ -13,8 +13,8 @@ from journeyman.errors import SettingError
 from journeyman.store import Store
 from journeyman.types.record import Record
 
-#: May change without a question: a run may simply go on longer, or be given more money.
-_FREE: Final = ("steps", "judge_options.budget")
+#: May change without a question: a run may go on longer, be given more money, or keep more on disk.
+_FREE: Final = ("steps", "judge_options.budget", "retention")
 #: Shaped what the run already has (its model, its scenarios and their order), so another value could not be honoured any more.
 _FIXED: Final = ("base", "lora", "seed", "tools", "writer", "num_train", "num_heldout")
 #: Over once reinforcement learning has begun.

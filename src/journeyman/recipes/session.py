@@ -88,7 +88,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             tools = tuple(found)
             pool = await stack.enter_async_context(ServerPool(settings.target, tools, isolation=settings.rollouts.isolation))
             progress.phase("load", note=settings.base)
-            backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note)
+            backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention)
             connection = await stack.enter_async_context(serving(backend))
         info = backend.engine.info
         progress.note(
