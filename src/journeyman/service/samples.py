@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
@@ -100,6 +100,23 @@ def supervised_samples(examples: Sequence[SftExample], renderer: Renderer, when_
             raise InputError(f"example {number} has no assistant message: there is nothing in it to learn")
         samples.append(TrainSample(token_ids, is_trained, (0.0,) * len(token_ids), 1.0, f"example {number}"))
     return samples
+
+
+def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """What the trainer left out in a step, in words; `metrics` with the `train/` prefix."""
+    notes = []
+    skipped, in_a_row = metrics.get("train/num_updates_skipped", 0.0), metrics.get("train/num_skipped_in_a_row", 0.0)
+    if in_a_row:
+        notes.append(
+            f"the gradient was not finite: the step was skipped ({in_a_row:.0f} in a row; training stops at 3); the log names the "
+            "trajectories; lower the learning rate"
+        )
+    elif skipped:
+        notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")
+    for name in ("trajectories", "examples"):
+        if too_long := metrics.get(f"train/num_{name}_too_long", 0.0):
+            notes.append(f"{too_long:.0f} {name} were longer than the model's context and were dropped")
+    return tuple(notes)
 
 
 def _refuse_twice(job: GrpoJob) -> None:

@@ -21,7 +21,7 @@ from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.random_state import save_random_state
-from journeyman.service.samples import policy_batch, supervised_samples
+from journeyman.service.samples import policy_batch, step_notes, supervised_samples
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
@@ -131,12 +131,12 @@ class TrainingService:
             late = await self._conclude(model, plan.phase, metrics)
             self._reached("concluded")
             row = published.adapter
-            notes = (*plan.notes, *published.notes, *late)
+            notes = (*plan.notes, *step_notes(metrics), *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
     def _plan(self, model: TrainableModel, job: GrpoJob | SftJob) -> _Plan:
         if isinstance(job, SftJob):
-            samples = supervised_samples(job.examples, self._renderer)
+            samples = supervised_samples(job.examples, self._renderer, job.settings.when_too_long)
             return _Plan(
                 lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
                 {"num_examples": float(len(samples))},
