@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from journeyman.modeling.base_models import BaseModel
     from journeyman.service.backend import Backend
     from journeyman.trainer.base import Trainer
+    from journeyman.types.retention import Retention
     from journeyman.types.training import CreateModel
 
 DEFAULT_BASE = "smollm2-135m"
@@ -89,10 +90,12 @@ def open_backend(
     engine_processes: int | None = None,
     note: Callable[[str], None] | None = None,
     rollout_expiry_seconds: float | None = None,
+    retention: Retention | None = None,
 ) -> Backend:
     """Load the base model and open the home folder. Blocks for seconds; arguments and errors as `local`.
 
-    `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None.
+    `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None. `retention`: which
+    checkpoints and adapters stay on disk; docs/resume.md says what None means.
 
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """
@@ -117,7 +120,7 @@ def open_backend(
         try:
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-            return Backend(engine, renderer, store, make_trainer, rollout_expiry_seconds=expiry)
+            return Backend(engine, renderer, store, make_trainer, retention=retention, rollout_expiry_seconds=expiry)
         except BaseException:
             engine.end()
             raise

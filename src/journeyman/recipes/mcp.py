@@ -43,6 +43,9 @@ from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
 
+# A step in which fewer of the wanted groups have spread attempts more scenarios.
+_ENOUGH_WITH_SPREAD = 0.75
+
 
 async def train(
     settings: McpTrain, progress: Progress, *, home: Path, resume: str | None = None, allow_changed_settings: bool = False
