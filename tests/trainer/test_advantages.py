@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.trainer.advantages import compute_advantages
+from journeyman.trainer.advantages import batch_advantages, compute_advantages, overlong_penalty
+from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Advantage
 
-KINDS: tuple[Advantage, ...] = ("zscore", "mean", "rank")
+KINDS: tuple[Advantage, ...] = ("zscore", "mean", "rank", "rloo", "batch_std")
 # Rewards on a grid: equal or clearly apart, so that a property does not fail on rounding.
 rewards_lists = st.lists(st.integers(-50, 50).map(lambda value: value / 10), min_size=2, max_size=12).filter(lambda r: max(r) > min(r))
 
@@ -86,7 +87,7 @@ def test_equal_rewards_get_equal_advantages_and_better_ones_more(rewards: list[f
             assert (left > right) == (left_advantage > right_advantage)
 
 
-@given(rewards_lists, st.sampled_from(KINDS), st.sampled_from([None, math.nan]), st.integers(0, 12))
+@given(rewards_lists, st.sampled_from(KINDS), st.sampled_from([None, math.nan, math.inf, -math.inf]), st.integers(0, 12))
 def test_a_missing_reward_gets_zero_and_does_not_touch_the_others(
     rewards: list[float], kind: Advantage, missing: float | None, place: int
 ) -> None:
@@ -105,3 +106,66 @@ def test_a_group_without_spread_has_no_advantages(rewards: list[float | None], k
 def test_the_spread_that_counts_is_a_setting() -> None:
     assert compute_advantages([0.50, 0.54], "zscore", min_spread=0.05) is None
     assert compute_advantages([0.50, 0.56], "zscore", min_spread=0.05) is not None
+
+
+def test_leave_one_out_has_its_known_advantages_and_is_the_centred_reward_scaled() -> None:
+    assert computed([1, 0, 0, 0.5], "rloo") == pytest.approx([0.8333, -0.5, -0.5, 0.1667], abs=1e-4)
+    rewards = [0.9, 0.7, 0.3, 0.1, 0.1]
+    assert computed(rewards, "rloo") == pytest.approx([value * 5 / 4 for value in computed(rewards, "mean")])
+
+
+def test_batch_std_centres_in_the_group_and_divides_by_the_spread_of_the_whole_batch() -> None:
+    batch = batch_advantages([[1.0, 0.0], [0.5, 0.5, None], [0.2, 0.0]], "batch_std")
+    valid = [1.0, 0.0, 0.5, 0.5, 0.2, 0.0]
+    mean = sum(valid) / 6
+    deviation = math.sqrt(sum((reward - mean) ** 2 for reward in valid) / 6)
+    assert batch.groups[0] == pytest.approx([0.5 / deviation, -0.5 / deviation], rel=1e-4)
+    assert batch.groups[1] is None
+    assert batch.groups[2] == pytest.approx([0.1 / deviation, -0.1 / deviation], rel=1e-4)
+
+
+@given(st.lists(rewards_lists, min_size=1, max_size=4), st.integers(1, 40), st.integers(-20, 20))
+def test_batch_std_does_not_change_under_one_rising_straight_line_for_all(groups: list[list[float]], slope: int, shift: int) -> None:
+    moved = batch_advantages([[slope * reward + shift for reward in group] for group in groups], "batch_std").groups
+    for left, right in zip(moved, batch_advantages(groups, "batch_std").groups, strict=True):
+        assert left == pytest.approx(right, abs=1e-3)
+
+
+def test_near_rewards_count_as_one_and_ties_are_counted() -> None:
+    batch = batch_advantages([[0.50, 0.52, 0.80, None], [0.1, 0.9]], "mean", tie_width=0.05)
+    assert batch.groups[0] == pytest.approx([0.51 - 0.60667, 0.51 - 0.60667, 0.80 - 0.60667, 0.0], abs=1e-4)
+    assert (batch.num_tied, batch.num_rewards, batch.num_without_spread) == (2, 5, 0)
+    assert batch_advantages([[0.50, 0.52, 0.80]]).num_tied == 0
+    assert batch_advantages([[0.5, 0.5, 0.8]]).num_tied == 2
+
+
+def test_a_tie_reaches_no_further_than_its_width_from_the_lowest_reward() -> None:
+    advantages = compute_advantages([0.0, 0.04, 0.08, 0.12], "rank", tie_width=0.05)
+    assert advantages is not None
+    assert advantages[0] == advantages[1] < advantages[2] == advantages[3]
+
+
+def test_a_group_that_is_one_tie_teaches_nothing() -> None:
+    assert compute_advantages([0.50, 0.52, 0.54], tie_width=0.05) is None
+    assert compute_advantages([0.50, 0.52, 0.56], tie_width=0.05) is not None
+
+
+@given(rewards_lists, st.integers(0, 20), st.randoms(use_true_random=False))
+def test_ties_do_not_depend_on_the_order_and_keep_it(rewards: list[float], width: int, shuffler: random.Random) -> None:
+    order = list(range(len(rewards)))
+    shuffler.shuffle(order)
+    expected = compute_advantages(rewards, "rank", tie_width=width / 10)
+    shuffled = compute_advantages([rewards[index] for index in order], "rank", tie_width=width / 10)
+    if expected is None:
+        assert shuffled is None
+        return
+    assert shuffled == [expected[index] for index in order]
+    for left, left_advantage in zip(rewards, expected, strict=True):
+        for right, right_advantage in zip(rewards, expected, strict=True):
+            assert left <= right or left_advantage >= right_advantage
+
+
+def test_the_overlong_penalty_falls_inside_the_cache_only() -> None:
+    penalty = OverlongPenalty(max_tokens=100, cache_tokens=20, coefficient=0.5)
+    lengths = [0, 80, 81, 90, 100, 500]
+    assert [overlong_penalty(length, penalty) for length in lengths] == pytest.approx([0, 0, -0.025, -0.25, -0.5, -0.5])

@@ -113,9 +113,8 @@ def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
         )
     elif skipped:
         notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")
-    for name in ("trajectories", "examples"):
-        if too_long := metrics.get(f"train/num_{name}_too_long", 0.0):
-            notes.append(f"{too_long:.0f} {name} were longer than the model's context and were dropped")
+    dropped = {name: metrics.get(f"train/num_{name}_too_long", 0.0) for name in ("trajectories", "examples")}
+    notes += [f"{count:.0f} {name} were longer than the model's context and were dropped" for name, count in dropped.items() if count]
     return tuple(notes)
 
 

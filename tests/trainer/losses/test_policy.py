@@ -25,7 +25,7 @@ def computed(
     advantage: float = 1.0,
     *,
     sampler: list[float] = SAMPLER,
-    sequences: list[int] | None = None,
+    sequences: tuple[int, ...] | list[int] = (0, 0, 0),
     known: Known | None = None,
 ) -> tuple[PolicyLoss, list[float]]:
     """The loss of the example as one batch, divided, and its gradient."""

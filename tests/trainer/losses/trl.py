@@ -37,6 +37,7 @@ class _OneProcess:
     """What TRL asks of accelerate, for one process."""
 
     num_processes = 1
+    sync_gradients = True
 
     def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
         return tensor
