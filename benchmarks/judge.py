@@ -175,7 +175,7 @@ async def main() -> None:
         "agreement": lambda: agreement_table(3 if quick else 20),
         "faults": lambda: many_faults(200 if quick else 10_000),
         "hangs": hanging_judge,
-        "learning": lambda: learning_table(num_seeds=1 if quick else 3, num_steps=15 if quick else 40),
+        "learning": lambda: learning_table(num_seeds=1 if quick else 2, num_steps=10 if quick else 30),
     }
     for name in given.parts or parts:
         started = time.perf_counter()

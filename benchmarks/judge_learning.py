@@ -19,6 +19,7 @@ from journeyman.types.trajectory import Group
 LETTERS = "abcdef"
 NUM_SCENARIOS, NUM_PLACES, GROUP_SIZE, LEARNING_RATE = 4, 4, 8, 0.8
 NOISE = {
+    "bias 0.8, noise 0.1": Dials(bias=0.8, noise=0.1),
     "bias 0.8, drift 0.3, noise 0.25": Dials(bias=0.8, drift=0.3, noise=0.25),
     "ids in random order, noise 0.1": Dials(noise=0.1, shuffles=True),
 }

@@ -206,3 +206,20 @@ async def test_a_given_key_is_sent_and_a_keyless_server_gets_none_of_ours(monkey
 def test_importing_does_not_import_openai() -> None:
     code = "import sys, journeyman.llm, journeyman.rewards; assert 'openai' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_azure_needs_its_resource_and_uses_its_compatible_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT", raising=False)
+    with pytest.raises(SettingError, match="no Azure resource") as caught:
+        LlmEndpoint.parse("azure/judge")
+    assert "AZURE_OPENAI_ENDPOINT" in str(caught.value)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/")
+    found = LlmEndpoint.parse("azure/judge")
+    assert (found.model, found.base_url, found.api_key_env) == ("judge", "https://r.openai.azure.com/openai/v1/", "AZURE_OPENAI_API_KEY")
+
+
+def test_a_server_of_ones_own_may_be_elsewhere_and_have_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNEYMAN_BASE_URL", "http://box:8100/v1")
+    monkeypatch.setenv("JOURNEYMAN_API_KEY", "k")
+    found = LlmEndpoint.parse("journeyman/agent@4")
+    assert (found.model, found.base_url, found.api_key_env) == ("agent@4", "http://box:8100/v1", "JOURNEYMAN_API_KEY")

@@ -203,3 +203,39 @@ def test_an_answer_never_agrees_with_two_different_values_at_once(answer: str) -
     assert not (agrees(True, answer) and agrees(False, answer))
     assert not (agrees("10:15", answer) and agrees("22:15", answer))
     assert not (agrees("Sunday", answer) and agrees("Monday", answer))
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer"),
+    [
+        ("2026-11-21T16:20:00+01:00", "2026-11-21T16:20:00+01:00 is not a datetime."),
+        (9, "9 isn't the difference."),
+        (9, "9 does not equal it."),
+        (9, "It is 9, that is wrong."),
+        ("+9.0h", "9 hours is wrong."),
+        ("Oslo", '"Oslo" isn\'t right.'),
+        ("Sunday", "Sunday is not the day."),
+        ("2026-11-22", "22 November 2026 is not right."),
+    ],
+)
+def test_a_value_that_is_stated_and_then_denied_is_not_stated(expected: str | float, answer: str) -> None:
+    assert not agrees(expected, answer)
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer"),
+    [
+        ("2026-11-22T15:05:00+01:00", "It is 15:05, not 14:05."),
+        ("2026-11-22T15:05:00+01:00", "It is 15:05. It is not summer time."),
+        ("2026-11-22T15:05:00+01:00", "15:05 is not wrong."),
+        (9, "The difference is 9 hours, not 8."),
+        (9, "9 is not only the difference but the sum."),
+        (391, "391 is the result; 390 is not."),
+        ("Oslo", "Oslo is not in summer time."),
+        ("Sunday", "It is Sunday, which is not late."),
+        (False, "No, it is not DST."),
+        (False, "It is not DST."),
+    ],
+)
+def test_denying_something_else_denies_no_value(expected: str | float, answer: str) -> None:
+    assert agrees(expected, answer)
