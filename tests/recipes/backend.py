@@ -17,6 +17,7 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.trainer.base import OnProgress
+from journeyman.types.retention import Retention
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 from journeyman.types.training import CreateModel
@@ -76,10 +77,12 @@ class FakeModel:
         self._tokenizer = tokenizer
         self._attempts: Counter[str] = Counter()
 
-    def open(self, base: str, *, home: Path, num_workers: int | None = None, note: object = None) -> Backend:
+    def open(
+        self, base: str, *, home: Path, num_workers: int | None = None, note: object = None, retention: Retention | None = None
+    ) -> Backend:
         engine = FakeEngine(self._reply, self._tokenizer, context_length=CONTEXT_LENGTH, base=base)
         self._engines.append(engine)
-        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), self._trainer)
+        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), self._trainer, retention=retention)
 
     def forget(self) -> None:
         """Begin anew, as in another process."""
