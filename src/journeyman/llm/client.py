@@ -105,38 +105,32 @@ class Llm:
         *,
         name: str = "reply",
         find_fault: FindFault | None = None,
-        num_starts: int = 1,
         with_tokens: bool = False,
     ) -> JsonReply:
         """One reply as JSON that fits `schema` as far as the endpoint can promise it; what it promises less is checked by `find_fault`.
 
         `find_fault` gets a parsed value and says what is wrong with it, or None. A faulty reply is sent back once with the fault
-        quoted; when that does not help, the question is asked afresh, `num_starts` times in all. Then LlmRefusalError.
+        quoted; a second one raises LlmRefusalError.
         `with_tokens` asks for the probabilities of tokens; endpoints that have none leave them out.
         """
         usage = Usage()
         fault = ""
-        for _ in range(num_starts):
-            conversation = list(messages)
-            for _ in range(2):
-                reply, mode = await self._call_json(conversation, schema, name, with_tokens)
-                usage += reply.usage
-                value, found = read_json(reply, find_fault)
-                if found is None:
-                    return JsonReply(value, reply.text, mode, usage, reply.tokens)
-                fault = found
-                if value is None and mode == "json_schema":
-                    self._json_mode = "plain"  # the endpoint takes the format and ignores it: the message must state the schema
-                conversation += [
-                    {"role": "assistant", "content": reply.text or "(nothing)"},
-                    {"role": "user", "content": f"That reply cannot be used: {fault}. Answer again with the corrected JSON only."},
-                ]
-        often = "twice" if num_starts == 1 else f"{2 * num_starts} times"
-        raise LlmRefusalError(
-            self._named(f"gave an unusable reply {often}: {fault}"),
-            hint="use a stronger model, or raise its token limit",
-            usage=usage,
-        )
+        conversation = list(messages)
+        for _ in range(2):
+            reply, mode = await self._call_json(conversation, schema, name, with_tokens)
+            usage += reply.usage
+            value, found = read_json(reply, find_fault)
+            if found is None:
+                return JsonReply(value, reply.text, mode, usage, reply.tokens)
+            fault = found
+            if value is None and mode == "json_schema":
+                self._json_mode = "plain"  # the endpoint takes the format and ignores it: the message must state the schema
+            conversation += [
+                {"role": "assistant", "content": reply.text or "(nothing)"},
+                {"role": "user", "content": f"That reply cannot be used: {fault}. Answer again with the corrected JSON only."},
+            ]
+        what = self._named(f"gave an unusable reply twice: {fault}")
+        raise LlmRefusalError(what, hint="use a stronger model, or raise its token limit", usage=usage)
 
     async def _call_json(self, messages: Messages, schema: Mapping[str, Any], name: str, with_tokens: bool) -> tuple[TextReply, JsonMode]:
         """Ask in the strictest mode that the endpoint takes, and remember which one that is."""

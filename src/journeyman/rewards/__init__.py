@@ -1,5 +1,6 @@
 """Judges: who compares the attempts at one scenario and says how good each was."""
 
+from journeyman.rewards.as_ready import score_as_ready
 from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
@@ -23,4 +24,5 @@ __all__ = [
     "excluded_text",
     "judge_metrics",
     "reward_metrics",
+    "score_as_ready",
 ]

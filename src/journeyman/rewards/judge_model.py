@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from journeyman.errors import JudgeError, LlmError, LlmOutageError, LlmRefusalError
-from journeyman.llm import Llm, Usage
+from journeyman.llm import JsonReply, Llm, Usage
 from journeyman.rewards.expected_score import expected_scores
 from journeyman.rewards.judge_store import JudgeStore
 from journeyman.rewards.listwise import PROMPT_VERSION, build_messages, find_fault, new_labels, reply_schema
@@ -88,10 +88,9 @@ class JudgeModel:
                 for item in kept
             )
             return Reading(tuple(float(call.score or 0.0) for call in calls), calls)
-        labels = new_labels(len(question.texts))
         started = time.perf_counter()
         try:
-            items, usage = await self._scored(question, labels)
+            labels, items, usage = await self._scored(question)
         except LlmRefusalError as error:
             usage = error.usage if isinstance(error.usage, Usage) else Usage()
             return self._unusable(question, error.message, usage, time.perf_counter() - started)
@@ -117,9 +116,25 @@ class JudgeModel:
             self.store.put(key, [call.model_dump() for call in calls])
         return Reading(tuple(float(items[label]["score"]) for label in labels), calls)
 
-    async def _scored(self, question: Question, labels: Sequence[str]) -> tuple[dict[str, dict[str, Any]], Usage]:
-        """Items by label, with `score` as it counts."""
+    async def _scored(self, question: Question) -> tuple[list[str], dict[str, dict[str, Any]], Usage]:
+        """Labels, items by label with `score` as it counts, and usage. A question that fails is asked once more under new labels."""
+        spent = Usage()
+        for start in range(_NUM_STARTS):
+            labels = new_labels(len(question.texts))
+            try:
+                reply = await self._reply(question, labels)
+            except LlmRefusalError as error:
+                spent += error.usage if isinstance(error.usage, Usage) else Usage()
+                if start + 1 == _NUM_STARTS:
+                    raise LlmRefusalError(error.message, hint=error.hint, usage=spent) from error
+            else:
+                return labels, self._items(reply), spent + reply.usage
+        raise AssertionError("the last start returns or raises")
+
+    async def _reply(self, question: Question, labels: Sequence[str]) -> JsonReply:
+        """A reply without fault; an outage is waited out. Raises LlmRefusalError, JudgeError."""
         messages = build_messages(question.rubric, question.task, question.shared, question.texts, labels)
+        schema = reply_schema(labels)
 
         def fault(value: Any) -> str | None:
             return find_fault(value, labels)
@@ -127,14 +142,7 @@ class JudgeModel:
         waited, pause = 0.0, _FIRST_PAUSE_SECONDS
         while True:
             try:
-                reply = await self.llm.complete_json(
-                    messages,
-                    reply_schema(labels),
-                    name="scores",
-                    find_fault=fault,
-                    num_starts=_NUM_STARTS,
-                    with_tokens=self._expects,
-                )
+                return await self.llm.complete_json(messages, schema, name="scores", find_fault=fault, with_tokens=self._expects)
             except LlmOutageError as error:
                 if waited >= self._patience_seconds:
                     raise JudgeError(
@@ -148,13 +156,13 @@ class JudgeModel:
                 raise
             except LlmError as error:
                 raise JudgeError(f"the judge cannot be used: {error.message}", hint=error.hint) from error
-            else:
-                break
+
+    def _items(self, reply: JsonReply) -> dict[str, dict[str, Any]]:
         items = {str(item["id"]): dict(item) for item in reply.value["scores"]}
         if self._expects:
             for label, value in expected_scores(reply.text, reply.tokens, items).items():
                 items[label] |= {"raw": dict(items[label]), "score": value}
-        return items, reply.usage
+        return items
 
     def _unusable(self, question: Question, fault: str, usage: Usage, seconds: float) -> Reading:
         name = secrets.token_hex(4)
