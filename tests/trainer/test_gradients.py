@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tests.tiny import make_sample, plain_logprobs, plain_model, random_group
 from tests.trainer.gradients import (
     BARE_ADAM,
@@ -17,6 +20,8 @@ from tests.trainer.gradients import (
 )
 from torch import Tensor
 
+from journeyman.trainer.losses.policy import policy_loss
+from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
 from journeyman.trainer.packing import micro_batches
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
@@ -63,6 +68,57 @@ def test_packed_gradients_with_a_penalty_to_the_base_equal_unpacked_ones(
         return clipped(settings)(logprob, old, advantage) + 0.5 * (difference.exp() - difference - 1)
 
     loss = plain_loss(model, [sample for group in groups for sample in group], loss_of)
+    assert_same_gradients(taken_gradients(trainer, tmp_path / "after"), plain_gradients(model, loss))
+
+
+def several_segments(trainer: LoraTrainer) -> list[TrainSample]:
+    """One group in which samples 0 and 7, 1 and 8, ... are segments of one trajectory."""
+    samples = random_group(5, vocabulary=300, num_samples=13)
+    shifted = with_old_logprobs(samples, trainer.logprobs(samples), (0.01, -0.3, 0.05, 0.2))
+    return [
+        TrainSample(sample.token_ids, sample.is_sampled, sample.logprobs, samples[number % 7].advantage, f"t{number % 7}")
+        for number, sample in enumerate(shifted)
+    ]
+
+
+def plain_terms(model: Any, samples: list[TrainSample]) -> tuple[Tensor, Tensor, Terms]:
+    """Log-probabilities and entropies of all sampled tokens, one row a sample, and their terms."""
+    logprobs, entropies, old, advantages, sequences = [], [], [], [], []
+    for sample in samples:
+        row = torch.tensor([sample.token_ids])
+        scores = torch.log_softmax(model(input_ids=row).logits[0, :-1].float(), dim=-1)
+        own = torch.tensor(sample.is_sampled[1:])
+        logprobs.append(scores.gather(1, row[0, 1:, None])[:, 0][own])
+        entropies.append(-(scores.exp() * scores).sum(-1)[own])
+        old.append(torch.tensor(sample.logprobs[1:])[own])
+        advantages += [sample.advantage] * int(own.sum())
+        sequences += [int(sample.trajectory_id[1:])] * int(own.sum())
+    return torch.cat(logprobs), torch.cat(entropies), Terms(torch.cat(old), torch.tensor(advantages), torch.tensor(sequences))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"loss": "gspo", "clip_low": 0.05, "clip_high": 0.05},
+        {"loss": "grpo", "mismatch": {"kind": "geometric_mask", "min_ratio": 0.97, "max_ratio": 1.03}},
+        {"loss": "dr_grpo", "entropy_bonus": 0.5},
+        {"loss": "cispo", "mismatch": "token_mask"},
+    ],
+    ids=lambda given: str(given["loss"]),
+)
+def test_packed_gradients_of_trajectories_in_several_micro_batches_equal_unpacked_ones(
+    trainer: LoraTrainer, sharp_model: Path, adapter: Path, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    settings = Grpo(**given, adam=BARE_ADAM, max_logprob_gap=5.0, tokens_per_micro_batch=64)
+    samples = several_segments(trainer)
+    assert len(micro_batches([samples], 64)) > 1
+    metrics = trainer.policy_step([samples], settings, lambda _: None)
+    model = plain_model(sharp_model, adapter, trainable=True)
+    logprobs, entropies, terms = plain_terms(model, samples)
+    totals = BatchTotals.of_one(terms.sequence_N)
+    loss = policy_loss(logprobs, entropies, terms, settings, totals).loss / divisor(settings.loss, totals)
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert all(map(math.isfinite, metrics.values()))
     assert_same_gradients(taken_gradients(trainer, tmp_path / "after"), plain_gradients(model, loss))
 
 

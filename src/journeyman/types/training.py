@@ -54,6 +54,7 @@ class TrainResult(Record):
     `metrics` names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
     `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
     `train/num_groups_without_spread`, `train/num_trajectories_excluded`, `train/truncated_fraction`, `train/seconds`, ...
+    (docs/training.md lists what a policy update logs).
     """
 
     step: int
