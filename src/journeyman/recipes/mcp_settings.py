@@ -32,7 +32,7 @@ class WarmStart(Record):
     max_updates: int = Field(default=48, ge=0)
     probe_scenarios: int = Field(default=8, ge=1)
     probe_attempts: int = Field(default=3, ge=2)
-    min_success: float = Field(default=0.4, ge=0.0, le=1.0)
+    min_success: float = Field(default=0.3, ge=0.0, le=1.0)
     min_tools: float = Field(default=0.6, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.3, ge=0.0, le=1.0)
 
