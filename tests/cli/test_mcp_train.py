@@ -119,7 +119,7 @@ def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.tools == ("one", "two")
     assert (settings.allow_writes, settings.steps, settings.seed, settings.judge) == (True, 4, 0, "openai/x")
     assert settings.target.env == {"A": "b"}
-    assert settings.grpo.clip_low == 0.1
+    assert settings.grpo.loss.clip_low == 0.1
 
 
 def test_a_server_that_does_not_exist_is_an_error_with_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

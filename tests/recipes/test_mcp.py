@@ -156,7 +156,8 @@ def test_the_learning_rate_falls_over_the_steps_and_with_fewer_groups_that_have_
     whole = [step_settings(settings, number, size).learning_rate for number in range(5)]
     assert whole == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
     assert step_settings(settings, 0, size + 3).learning_rate == pytest.approx(1e-3)
-    assert step_settings(settings, 0, size / 2).learning_rate == pytest.approx(5e-4)
+    assert step_settings(settings, 0, size / 2).learning_rate == pytest.approx(1e-3)
+    assert step_settings(settings, 0, size / 4).learning_rate == pytest.approx(5e-4)
     assert step_settings(settings, 0, 0).learning_rate > 0
 
 

@@ -44,7 +44,7 @@ from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
-_ENOUGH_WITH_SPREAD = 0.75
+_ENOUGH_WITH_SPREAD = 0.5
 
 
 async def train(
@@ -219,8 +219,9 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
 def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
     """The settings of GRPO step `number` (from 0), in which so many groups have spread: see `McpTrain.grpo`."""
     done = number / max(settings.steps - 1, 1)
-    share = min(1.0, num_with_spread / settings.rollouts.groups_per_step)
-    factor = (1.0 - done * (1.0 - settings.decay_to)) * max(share, 1.0 / settings.rollouts.groups_per_step)
+    enough = _ENOUGH_WITH_SPREAD * settings.rollouts.groups_per_step
+    share = min(1.0, max(num_with_spread, 1.0) / enough)
+    factor = (1.0 - done * (1.0 - settings.decay_to)) * share
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 

@@ -40,11 +40,11 @@ class WarmStart(Record):
 class Rollouts(Record):
     """How attempts are made. `max_tokens` is per turn."""
 
-    groups_per_step: int = Field(default=6, ge=1)
+    groups_per_step: int = Field(default=8, ge=1)
     group_size: int = Field(default=6, ge=2)
-    max_refills: int = Field(default=2, ge=0)
+    max_refills: int = Field(default=1, ge=0)
     max_turns: int = Field(default=3, ge=1)
-    max_tokens: int = Field(default=120, ge=8)
+    max_tokens: int = Field(default=112, ge=8)
     max_concurrent: int = Field(default=64, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     isolation: Literal["auto", "shared", "per_rollout"] = "auto"
@@ -60,8 +60,8 @@ class McpTrain(Record):
         judge_options: how a model judges: rubric, budget, price, ties and the rest (RULER only).
         writer: an OpenAI-compatible model that words the tasks; templates when None.
         steps: GRPO steps after the warm start.
-        grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer groups than
-            `rollouts.groups_per_step` have spread is smaller in proportion: one group must not turn the whole model.
+        grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer than half of
+            `rollouts.groups_per_step` groups have spread is smaller in proportion: one group must not turn the whole model.
         tools: only these tools; all that read when None.
         num_train, num_heldout: scenarios asked for; fewer when the server does not yield them.
         stop_without_spread: stop after this many steps in a row in which no group had spread.
@@ -74,7 +74,7 @@ class McpTrain(Record):
     judge: str = "evidence"
     judge_options: RulerOptions = RulerOptions()
     writer: str | None = None
-    steps: int = Field(default=16, ge=0)
+    steps: int = Field(default=12, ge=0)
     seed: int = 0
     tools: tuple[str, ...] | None = None
     allow_writes: bool = False
@@ -84,7 +84,7 @@ class McpTrain(Record):
     rollouts: Rollouts = Rollouts()
     lora: LoraSettings = LoraSettings()
     grpo: Grpo = Grpo(learning_rate=3e-4, min_spread=0.05)
-    decay_to: float = Field(default=0.3, gt=0.0, le=1.0)
+    decay_to: float = Field(default=0.5, gt=0.0, le=1.0)
     stop_without_spread: int = Field(default=5, ge=1)
     workers: int | None = Field(default=None, ge=1)
     retention: Retention = Retention()
