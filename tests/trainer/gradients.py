@@ -65,12 +65,20 @@ def plain_gradients(model: Any, loss: Tensor) -> list[Tensor]:
 
 
 def assert_same_gradients(actual: Sequence[Tensor], expected: Sequence[Tensor], relative: float = 1e-5) -> None:
-    """Every tensor differs from the expected one by no more than `relative` of its norm."""
+    """Every tensor differs from the expected one by no more than `relative` of its norm.
+
+    Except where there is nothing but rounding: with one key to attend to, queries and keys have no gradient, and what floating point
+    leaves of them (below a millionth of the whole) only has to stay that small.
+    """
     assert len(actual) == len(expected)
+    whole = float(torch.stack([tensor.norm() for tensor in expected]).norm())
     differences = []
     for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
         norm = float(right.norm())
         assert norm > 0, f"the gradient of parameter {index} is zero: the comparison says nothing"
+        if norm < 1e-6 * whole:
+            assert float(left.norm()) < 1e-6 * whole, f"the gradient of parameter {index} should be zero but for rounding"
+            continue
         differences.append(float((left - right).norm()) / norm)
     worst = max(differences)
     assert worst <= relative, (

@@ -37,7 +37,7 @@ def trees(draw: st.DrawFn) -> list[list[TrainSample]]:
     token = st.integers(3, 250)
     groups = []
     for _ in range(draw(st.integers(1, 3))):
-        sequences: list[list[int]] = [draw(st.lists(token, min_size=2, max_size=10))]
+        sequences: list[list[int]] = [draw(st.lists(token, min_size=3, max_size=10))]
         for _ in range(draw(st.integers(0, 5))):
             parent = draw(st.sampled_from(sequences))
             kept = draw(st.integers(1, len(parent)))

@@ -17,9 +17,9 @@ class WarmStart(Record):
     """Drills before reinforcement learning, for models that cannot call tools yet: just until groups have spread.
 
     After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios of all kinds; the warm start ends when
-    at least `min_success` of the attempts succeed, at least `min_tools` of the tools have an attempt that does, and at least
-    `min_with_spread` of the groups have attempts that differ in score. A tool that the model never uses right cannot be learned from
-    comparing its attempts.
+    at least `min_executed` of the attempts make a call that runs, at least `min_success` succeed, at least `min_tools` of the tools have
+    an attempt that does, and at least `min_with_spread` of the groups have attempts that differ in score. Calls are cheaper to learn
+    from drills; which call, and what to answer, is learned from comparing attempts.
 
     Attributes:
         sft: of the drills; `batch_size` is how many one optimiser update sees.
@@ -32,6 +32,7 @@ class WarmStart(Record):
     max_updates: int = Field(default=48, ge=0)
     probe_scenarios: int = Field(default=8, ge=1)
     probe_attempts: int = Field(default=3, ge=2)
+    min_executed: float = Field(default=0.9, ge=0.0, le=1.0)
     min_success: float = Field(default=0.3, ge=0.0, le=1.0)
     min_tools: float = Field(default=0.6, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.3, ge=0.0, le=1.0)
