@@ -65,7 +65,7 @@ class TestReport:
         self, model: FakeModel, settings: McpTrain, tmp_path: Path
     ) -> None:
         model.is_right = lambda task, number: model.trainers[-1].step > 1 and number % 2 == 1
-        warm = settings.warm_start.model_copy(update={"max_updates": 30, "updates_per_probe": 2})
+        warm = settings.warm_start.model_copy(update={"max_updates": 30, "updates_per_probe": 2, "min_executed": 0.4})
         report = await train(settings.model_copy(update={"warm_start": warm}), SilentProgress(), home=tmp_path)
         assert [(step.phase, step.step) for step in report.steps] == [("warmup", 1), ("warmup", 2), ("train", 3), ("train", 4)]
         assert [one.model for one in report.evaluations[0].variants] == ["base", "number-py@2", "number-py@4"]

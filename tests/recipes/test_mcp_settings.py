@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from journeyman.config import load_settings
 from journeyman.errors import SettingError
+from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import make_judge
 
@@ -34,8 +36,11 @@ def test_settings_survive_the_store() -> None:
     assert McpTrain.model_validate(settings.model_dump(mode="json")) == settings
 
 
-def test_the_judge_is_evidence_or_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_is_evidence_or_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     settings = load_settings(McpTrain, given={"target": TARGET})
-    assert make_judge(settings).name == "evidence"
-    assert "gpt-5-mini" in make_judge(settings.model_copy(update={"judge": "openai/gpt-5-mini"})).name
+    where: dict[str, Any] = {"run": "r", "home": tmp_path, "progress": SilentProgress()}
+    assert make_judge(settings, **where).name == "evidence"
+    assert "gpt-5-mini" in make_judge(settings.model_copy(update={"judge": "openai/gpt-5-mini"}), **where).name
+    with pytest.raises(SettingError, match="evidence judge has no options"):
+        make_judge(load_settings(McpTrain, given={"target": TARGET, "judge_options": {"rubric": "be kind"}}), **where)

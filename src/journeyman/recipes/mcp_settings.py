@@ -22,12 +22,12 @@ class WarmStart(Record):
     from drills; which call, and what to answer, is learned from comparing attempts.
 
     Attributes:
-        sft: of the drills; `batch_size` is how many one optimiser update sees.
+        sft: of the drills; `batch_size` is how many one optimiser update sees. One longer than the model's context is left out.
         updates_per_probe: updates between two looks at whether groups have spread.
         max_updates: give up waiting for spread after this many.
     """
 
-    sft: Sft = Sft(learning_rate=5e-4, batch_size=8)
+    sft: Sft = Sft(learning_rate=5e-4, batch_size=8, when_too_long="drop")
     updates_per_probe: int = Field(default=8, ge=1)
     max_updates: int = Field(default=48, ge=0)
     probe_scenarios: int = Field(default=8, ge=1)

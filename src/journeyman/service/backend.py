@@ -186,6 +186,7 @@ class Backend:
         try:
             await self._publish_current(model)
             await asyncio.to_thread(self._settle_jobs, model)
+            await self.training.clear(model)
         except BaseException:
             await asyncio.to_thread(model.trainer.close)
             model.lock.release()

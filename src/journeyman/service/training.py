@@ -219,6 +219,13 @@ class TrainingService:
             return (f"step {step} is done, but older ones could not be deleted: {error}",)
         return ()
 
+    async def clear(self, model: TrainableModel) -> None:
+        """Delete what a kill right after a step left standing; for a model that was just opened."""
+        try:
+            await self._clear(model, await asyncio.to_thread(self._store.runs.steps, model.row.run))
+        except (StoreError, OSError) as error:
+            _log.warning("older versions of %s could not be deleted: %s", model.name, error)
+
     async def _clear(self, model: TrainableModel, rows: tuple[StepMetrics, ...]) -> None:
         """Delete what the retention does not keep."""
         retention = self._retention
