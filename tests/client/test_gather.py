@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ import pytest
 from journeyman.client.gather import gather
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
-from journeyman.errors import ServiceError, SettingError
+from journeyman.errors import JudgeError, ServiceError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.types.scenarios import Scenario
 from journeyman.types.training import FinishRollout
-from journeyman.types.trajectory import ToolEvent, Trajectory
+from journeyman.types.trajectory import Group, ToolEvent, Trajectory
 
 
 class RecordingModel(Model):
@@ -224,3 +225,39 @@ async def test_no_scenarios_give_no_groups() -> None:
         raise AssertionError
 
     assert await gather(rollout, [], model=RecordingModel()) == []
+
+
+async def test_a_group_is_scored_while_others_still_run() -> None:
+    scored: list[str] = []
+    gate = asyncio.Event()
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id == "slow":
+            await asyncio.wait_for(gate.wait(), 10)  # ends only when the quick one has been scored
+
+    async def score(groups: Sequence[Group]) -> list[Group]:
+        (group,) = groups
+        scored.append(group.scenario.id)
+        gate.set()
+        return [group.model_copy(update={"scenario": group.scenario.model_copy(update={"task": "scored"})})]
+
+    scenarios = [Scenario(id="slow", task="t"), Scenario(id="quick", task="t")]
+    groups = await gather(rollout, scenarios, model=RecordingModel(), group_size=2, score=score)
+    assert scored == ["quick", "slow"]
+    assert [(group.scenario.id, group.scenario.task, len(group)) for group in groups] == [("slow", "scored", 2), ("quick", "scored", 2)]
+
+
+async def test_an_error_of_the_judge_is_raised_and_ends_the_attempts() -> None:
+    model = RecordingModel()
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id == "endless":
+            await asyncio.Event().wait()
+
+    async def score(groups: Sequence[Group]) -> list[Group]:
+        raise JudgeError("broken")
+
+    scenarios = [Scenario(id="endless", task="t"), Scenario(id="quick", task="t")]
+    with pytest.raises(JudgeError, match="broken"):
+        await asyncio.wait_for(gather(rollout, scenarios, model=model, group_size=1, score=score), 10)
+    assert len(model.outcomes) == 2

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Sequence
 
 import pytest
 from tests.rewards.attempts import GOOD, attempt, scenario
 
 from journeyman.errors import JudgeError, SettingError
 from journeyman.llm import TokenChoice
-from journeyman.rewards import EvidenceJudge, Rubric, best_of, score_as_ready
+from journeyman.rewards import EvidenceJudge, Rubric, best_of
 from journeyman.rewards.expected_score import expected_scores
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory
@@ -69,40 +67,6 @@ async def test_best_of_n_is_the_attempt_the_judge_likes_best() -> None:
     assert best is not None
     assert best.id == "right"
     assert await best_of(EvidenceJudge(), Group(scenario=Scenario(id="s", task="t"), trajectories=group().trajectories)) is None
-
-
-async def test_a_group_is_judged_while_others_still_run() -> None:
-    judged: list[str] = []
-    gate = asyncio.Event()
-
-    class Noting(EvidenceJudge):
-        async def score(self, groups: Sequence[Group]) -> list[Group]:
-            judged.extend(one.scenario.id for one in groups)
-            gate.set()
-            return await super().score(groups)
-
-    async def quick() -> Group:
-        return group()
-
-    async def slow() -> Group:
-        await asyncio.wait_for(gate.wait(), 10)  # ends only when the quick one has been judged
-        return group().model_copy(update={"scenario": scenario(task="slow").model_copy(update={"id": "slow"})})
-
-    found = await score_as_ready(Noting(), [slow(), quick()])
-    assert judged == ["s1", "slow"]
-    assert [one.scenario.id for one in found] == ["slow", "s1"]
-
-
-async def test_an_error_of_one_group_is_raised_and_ends_the_others() -> None:
-    async def breaks() -> Group:
-        raise JudgeError("broken")
-
-    async def never() -> Group:
-        await asyncio.Event().wait()
-        return group()
-
-    with pytest.raises(JudgeError, match="broken"):
-        await asyncio.wait_for(score_as_ready(EvidenceJudge(), [never(), breaks()]), 10)
 
 
 def test_an_expected_score_is_the_mean_over_what_might_have_been_written() -> None:

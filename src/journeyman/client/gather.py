@@ -18,6 +18,7 @@ from journeyman.types.training import FinishRollout
 from journeyman.types.trajectory import Failure, Group, Trajectory
 
 RolloutFunction = Callable[[Scenario, Rollout], Awaitable[None]]
+Score = Callable[[Sequence[Group]], Awaitable[list[Group]]]
 
 _SEAL_AFTER_CANCEL_SECONDS = 5.0
 
@@ -32,6 +33,7 @@ async def gather(
     timeout_seconds: float = 600.0,
     max_turns: int = 64,
     progress: Progress | None = None,
+    score: Score | None = None,
 ) -> list[Group]:
     """Attempt every scenario `group_size` times.
 
@@ -45,9 +47,11 @@ async def gather(
         timeout_seconds: for one attempt.
         max_turns: model calls that one attempt may make.
         progress: `advance(1)` is called for every finished attempt.
+        score: `judge.score`, or any function like it: called with each group as soon as its attempts are done, while later ones still
+            run; what it returns is the group.
 
     Raises:
-        ServiceError: the server is gone or refuses; attempts in progress are cancelled.
+        ServiceError: the server is gone or refuses; attempts in progress are cancelled. So they are by what `score` raises.
         SettingError: a number below 1.
     """
     for name, value in (("group_size", group_size), ("max_concurrent", max_concurrent), ("max_turns", max_turns)):
@@ -59,13 +63,16 @@ async def gather(
     try:
         async with asyncio.TaskGroup() as tasks:
             attempts = [[tasks.create_task(plan.attempt(scenario)) for _ in range(group_size)] for scenario in scenarios]
+            groups = [tasks.create_task(_group(scenario, made, score)) for scenario, made in zip(scenarios, attempts, strict=True)]
     except BaseExceptionGroup as group:
         # The tasks' only own errors are the server's: one of them says it all.
         raise _first(group) from group
-    return [
-        Group(scenario=scenario, trajectories=tuple(task.result() for task in made))
-        for scenario, made in zip(scenarios, attempts, strict=True)
-    ]
+    return [task.result() for task in groups]
+
+
+async def _group(scenario: Scenario, attempts: Sequence[asyncio.Task[Trajectory]], score: Score | None) -> Group:
+    group = Group(scenario=scenario, trajectories=tuple([await attempt for attempt in attempts]))
+    return group if score is None else (await score([group]))[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,15 +234,15 @@ async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], 
     wanted = settings.groups_per_step
     for _ in range(1 + settings.max_refills):
         first = position + len(groups)
-        attempted = await gather(
+        groups += await gather(
             session.agent(),
             [stream.batch(index)[0] for index in range(first, first + wanted)],
             model=model,
             group_size=settings.group_size,
             max_concurrent=settings.max_concurrent,
             timeout_seconds=settings.timeout_seconds,
+            score=session.judge.score,
         )
-        groups += await session.judge.score(attempted)
         with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
         if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
             break

@@ -1,6 +1,5 @@
 """Judges: who compares the attempts at one scenario and says how good each was."""
 
-from journeyman.rewards.as_ready import score_as_ready
 from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.evidence import EvidenceJudge
 from journeyman.rewards.judge import Judge
@@ -24,5 +23,4 @@ __all__ = [
     "excluded_text",
     "judge_metrics",
     "reward_metrics",
-    "score_as_ready",
 ]
