@@ -63,7 +63,7 @@ def test_one_command_trains_reports_and_can_go_on(tiny_model: Path, tmp_path: Pa
     assert num_adapted_modules(tiny_model, Path(run["adapters"][-1]["folder"])) == 2 * 7
 
     refused = journeyman("mcp", "train", "--resume", run["id"], "--seed", "1", "--home", str(tmp_path), seconds=60)
-    assert (refused.returncode, "goes on with the settings of that run" in refused.stderr) == (2, True)
+    assert (refused.returncode, "cannot go on with these settings changed: seed" in refused.stderr) == (2, True)
     more = journeyman("mcp", "train", "--resume", run["id"], "--steps", "2", "--home", str(tmp_path), seconds=110)
     assert more.returncode == 0, more.stderr
     run = shown_run(tmp_path)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import zlib
 from pathlib import Path
 
 import pytest
+from tests.llm_server import Answer, serve
 from tests.recipes.backend import FakeModel, Talent, always, never
 from tests.recipes.conftest import RecordingProgress
+from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.iterate import iterate
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.rewards import JudgeBudgetError, RulerOptions
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
@@ -174,3 +178,26 @@ def test_a_model_is_named_after_its_server(target: str, name: str) -> None:
     settings = McpTrain(target=McpTarget.parse(target))
     assert slug(settings) == name
     assert new_run_id(settings).startswith(f"{name}-2")
+
+
+async def test_a_run_whose_judge_has_spent_its_budget_is_stopped_and_goes_on_with_a_larger_one(
+    model: FakeModel, settings: McpTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    model.is_right = lambda task, number: number % 2 == 1
+    judge = judge_by(lambda text: zlib.crc32(text.encode()) % 100 / 100)
+    # The first request only asks whether anybody is there.
+    with serve(lambda request: judge(request) if len(request["messages"]) > 1 else Answer("ready")) as server:
+
+        def judged(budget: str) -> McpTrain:
+            options = RulerOptions(base_url=server.base_url, budget=budget)
+            return settings.model_copy(update={"judge": "openai/big-model", "judge_options": options, "steps": 1})
+
+        with pytest.raises(JudgeBudgetError, match="budget is spent"):
+            await train(judged("100"), SilentProgress(), home=tmp_path)
+        run = only_run(tmp_path)
+        assert (run.state, run.step) == ("stopped", 0)
+        assert "budget is spent" in (run.error or "")
+        await train(judged("900k"), SilentProgress(), home=tmp_path, resume=run.id)
+    assert [step.step for step in steps_of(tmp_path, run.id)] == [1]
+    assert only_run(tmp_path).state == "done"

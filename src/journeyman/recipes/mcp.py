@@ -19,7 +19,7 @@ from pathlib import Path
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
-from journeyman.errors import JourneymanError, NotFoundError, NothingToLearnError
+from journeyman.errors import JourneymanError, JudgeError, NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.llm import Llm, LlmEndpoint
@@ -125,6 +125,10 @@ async def _kept_state(session: Session) -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError:
         runs.update(session.run, state="stopped")
+        raise
+    except JudgeError as error:
+        # The budget is spent or the judge is away: nothing is wrong with the run, it goes on with --resume.
+        runs.update(session.run, state="stopped", error=error.message)
         raise
     except Exception as error:
         runs.update(session.run, state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
