@@ -17,7 +17,7 @@ ACTIVE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 # One thread a process: the processes share the cores (see docs/performance.md).
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup demo study test check format clean
+.PHONY: help setup demo study test bench check format clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -50,6 +50,9 @@ study: setup  ## the demo with several seeds (SEEDS="1 2 3"), for docs/results.m
 
 test: setup  ## the tests (JOBS=2 processes of one thread each)
 	@$(ACTIVE) $(ONE_THREAD) python -m pytest -n $(JOBS) $(ARGS)
+
+bench: setup  ## the benchmark of judges, quick (all benchmarks: ls benchmarks; python -m benchmarks.NAME --help)
+	@$(ACTIVE) $(ONE_THREAD) python -m benchmarks.judge --quick $(ARGS)
 
 check: $(STAMP)  ## lint, format, types, import rows, house rules
 	@$(ACTIVE) ruff check .

@@ -93,6 +93,8 @@ async def many_faults(num_faulty: int) -> str:
             groups += len(batch)
         await ours.close()
     kinds = ", ".join(f"{name} {count}" for name, count in sorted(tally.kinds.items()))
+    if wrong:
+        raise SystemExit(f"{wrong} of {scored} rewards were given to the wrong attempt")
     return (
         f"{tally.faulty} faulty of {tally.requests} replies ({kinds}): {wrong} wrong assignments among {scored} rewards, {groups} groups, "
         f"{abstained} groups abstained"
@@ -112,6 +114,8 @@ async def hanging_judge() -> str:
         for group, rewards in zip(batch, found, strict=True)
         for reward, quality in zip(rewards, quality_of(group), strict=True)
     )
+    if wrong:
+        raise SystemExit(f"{wrong} rewards were wrong or missing after calls that hung")
     return f"{tally.kinds.get('hangs', 0)} of {tally.requests} calls hung: {wrong} rewards wrong or missing"
 
 
