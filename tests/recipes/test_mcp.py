@@ -201,3 +201,19 @@ async def test_a_run_whose_judge_has_spent_its_budget_is_stopped_and_goes_on_wit
         await train(judged("900k"), SilentProgress(), home=tmp_path, resume=run.id)
     assert [step.step for step in steps_of(tmp_path, run.id)] == [1]
     assert only_run(tmp_path).state == "done"
+
+
+async def test_a_model_compares_what_base_and_trained_did_on_held_out_tasks(
+    model: FakeModel, settings: McpTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    model.is_right = lambda task, number: number % 2 == 1
+    await train(settings, SilentProgress(), home=tmp_path)
+    judge = judge_by(lambda text: zlib.crc32(text.encode()) % 100 / 100)
+    with serve(lambda request: judge(request) if len(request["messages"]) > 1 else Answer("ready")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        report = await evaluate(only_run(tmp_path).id, home=tmp_path, progress=SilentProgress(), attempts=1, judge="big-model")
+        assert server.requests
+    (line,) = [note for note in report.notes if "prefers trained to base" in note]
+    assert "of 4 scenarios" in line
+    assert "both orders agree" in line
