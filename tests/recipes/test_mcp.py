@@ -63,6 +63,10 @@ class TestReport:
         assert only_run(tmp_path).state == "done"
         assert {path.name for path in (tmp_path / "runs" / report.run / "report").iterdir()} >= {"report.html", "report.json", "report.md"}
         assert any(note.startswith("judge evidence: ") for note in progress.notes)
+        (header,) = [note for note in progress.notes if note.startswith("not the defaults: ")]
+        assert "steps = 2" in header
+        assert "rollouts.groups_per_step = 2" in header
+        assert "seed" not in header
         assert progress.steps == [1, 2]
 
     async def test_the_warm_start_ends_when_groups_have_spread_and_is_a_variant_of_its_own(

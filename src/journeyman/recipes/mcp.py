@@ -40,7 +40,7 @@ from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Grpo
+from journeyman.types.settings import Grpo, changed_settings
 from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
@@ -63,6 +63,8 @@ async def train(
     async with open_session(run, settings, home, progress) as session:
         info = session.store.runs.create(run, kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
         progress.note(f"run {info.id} in {session.folder.path}" + (f", resumed at step {info.step}" if resume else ""))
+        if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not name.startswith("target")]:
+            progress.note("not the defaults: " + ", ".join(changed))
         if resume:
             for change in accept_settings(session.store, run, settings, are_allowed=allow_changed_settings):
                 progress.note(f"goes on with {change}")
