@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from journeyman.types.settings import LoraSettings as LoraSettings
     from journeyman.types.settings import Sft as Sft
     from journeyman.types.training import SftExample as SftExample
+    from journeyman.types.training import StoredExample as StoredExample
+    from journeyman.types.training import TextExample as TextExample
 
 
 _MODULE_OF = {
@@ -46,6 +48,8 @@ _MODULE_OF = {
     "Scenario": "journeyman.types.scenarios",
     "Sft": "journeyman.types.settings",
     "SftExample": "journeyman.types.training",
+    "StoredExample": "journeyman.types.training",
+    "TextExample": "journeyman.types.training",
     "connect": "journeyman.client.backend",
     "gather": "journeyman.client.gather",
     "iterate": "journeyman.client.iterate",
@@ -65,6 +69,8 @@ __all__ = [
     "Scenario",
     "Sft",
     "SftExample",
+    "StoredExample",
+    "TextExample",
     "__version__",
     "best_of",
     "connect",

@@ -74,11 +74,14 @@ class Renderer:
                 return spliced
         return self._encode_rendered(self._text(messages, tools))
 
-    def render_example(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    def render_example(
+        self, messages: Sequence[Message], tools: Sequence[Tool], num_given: int = 0
+    ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """(ids, trained mask) of a conversation to imitate: assistant text and its end-of-turn token are trained,
-        nothing else.
+        nothing else. `messages[:num_given]` are context: their assistant text is given too.
 
-        Cut into the same pieces as at sampling time, so a drill's prompt is token-identical to a rollout's.
+        Cut into the same pieces as at sampling time, so a drill's prompt is token-identical to a rollout's. What follows
+        the last assistant message is left out.
         """
         ids: list[int] = []
         trained: list[bool] = []
@@ -91,9 +94,20 @@ class Renderer:
             start = max(len(done), _common_prefix(prompt, complete))
             self._append(ids, trained, complete[len(done) : start], is_trained=False)
             end = self._end_of_turn(complete, start)
-            self._append(ids, trained, complete[start:end], is_trained=True)
+            self._append(ids, trained, complete[start:end], is_trained=index >= num_given)
             done = complete[:end]
         return tuple(ids), tuple(trained)
+
+    def render_text(self, text: str, prompt: str = "") -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """(ids, trained mask) of a raw text to imitate: `prompt` is given, `text` and the model's end token are trained.
+
+        As in `encode`, markers are meant and nothing is added; a text that spells its end token gets no second one. An
+        empty text trains nothing.
+        """
+        given, taught = self.encode(prompt), self.encode(text)
+        if taught and taught[-1] not in self.stop_token_ids:
+            taught += self.stop_token_ids[:1]
+        return given + taught, (False,) * len(given) + (True,) * len(taught)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a raw text; markers such as `<|im_end|>` become their tokens, nothing is added."""

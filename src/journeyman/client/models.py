@@ -23,6 +23,8 @@ from journeyman.types.training import (
     ScoredTrajectory,
     SftExample,
     SftJob,
+    StoredExample,
+    TextExample,
     TrainJob,
     TrainResult,
 )
@@ -212,7 +214,7 @@ class TrainableModel(ServedModel):
 
     async def train_sft(
         self,
-        examples: Sequence[SftExample],
+        examples: Sequence[SftExample | TextExample | StoredExample],
         settings: Sft | None = None,
         *,
         on_progress: Callable[[float], None] | None = None,

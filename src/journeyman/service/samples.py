@@ -1,4 +1,4 @@
-"""What a training job names (trajectory ids and rewards, or conversations) as train samples. Pure, but for the loading it is given."""
+"""What a GRPO job names (trajectory ids and rewards) as train samples. Pure, but for the loading it is given; see also `examples.py`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
-from journeyman.chat.renderer import Renderer
-from journeyman.errors import ContextLengthError, InputError, SettingError
+from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages, overlong_penalty
 from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, WhenTooLong
-from journeyman.types.training import GrpoJob, SftExample
+from journeyman.types.settings import Grpo
+from journeyman.types.training import GrpoJob
 from journeyman.types.trajectory import Trajectory, Turn
 
 Load = Callable[[str], Trajectory]
@@ -78,28 +77,6 @@ def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBa
         if samples:
             groups.append(tuple(samples))
     return PolicyBatch(tuple(groups), _metrics(job, counts, advantages), _notes(counts))
-
-
-def supervised_samples(examples: Sequence[SftExample], renderer: Renderer, when_too_long: WhenTooLong = "refuse") -> list[TrainSample]:
-    """Train samples of conversations: assistant messages are trained, everything else is given.
-
-    Raises ContextLengthError for an example that does not fit (with `when_too_long="drop"` it is left to the trainer, which drops and
-    counts it), InputError when there is nothing to train; both name the example.
-    """
-    if not examples:
-        raise InputError("there are no examples to train on")
-    samples = []
-    for number, example in enumerate(examples):
-        token_ids, is_trained = renderer.render_example(example.messages, example.tools)
-        if len(token_ids) > renderer.context_length and when_too_long == "refuse":
-            raise ContextLengthError(
-                f"example {number} has {len(token_ids)} tokens and the model's context is {renderer.context_length}",
-                hint='shorten it, leave it out, or set when_too_long="drop"',
-            )
-        if not any(is_trained):
-            raise InputError(f"example {number} has no assistant message: there is nothing in it to learn")
-        samples.append(TrainSample(token_ids, is_trained, (0.0,) * len(token_ids), 1.0, f"example {number}"))
-    return samples
 
 
 def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:

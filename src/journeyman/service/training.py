@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
+from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.random_state import save_random_state
-from journeyman.service.samples import policy_batch, step_notes, supervised_samples
+from journeyman.service.samples import policy_batch, step_notes
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
@@ -136,7 +137,7 @@ class TrainingService:
 
     def _plan(self, model: TrainableModel, job: GrpoJob | SftJob) -> _Plan:
         if isinstance(job, SftJob):
-            samples = supervised_samples(job.examples, self._renderer, job.settings.when_too_long)
+            samples = supervised_samples(job.examples, self._renderer, self._store.rollouts.trajectory, job.settings.when_too_long)
             return _Plan(
                 lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
                 {"num_examples": float(len(samples))},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import Record
@@ -27,10 +28,36 @@ class ScoredGroup(Record):
 
 
 class SftExample(Record):
-    """A conversation to imitate: every assistant message in it is trained, nothing else."""
+    """A conversation to imitate: assistant messages are trained, nothing else. `messages[:num_given]` are context only."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    num_given: int = Field(default=0, ge=0)
+
+
+class TextExample(Record):
+    """A text to imitate, without a chat template: `prompt` is given; `text` and the end token after it are trained."""
+
+    text: str
+    prompt: str = ""
+
+
+class StoredExample(Record):
+    """A trajectory of the store to imitate: the tokens that were sampled in it, exactly, in all its segments."""
+
+    trajectory_id: str
+
+
+def _example_kind(value: object) -> str:
+    """Which example this is, by the field that only it has."""
+    names = value.keys() if isinstance(value, Mapping) else type(value).model_fields if isinstance(value, Record) else ()
+    return next((name for name in ("trajectory_id", "text") if name in names), "messages")
+
+
+AnyExample = Annotated[
+    Annotated[SftExample, Tag("messages")] | Annotated[TextExample, Tag("text")] | Annotated[StoredExample, Tag("trajectory_id")],
+    Discriminator(_example_kind),
+]
 
 
 class GrpoJob(Record):
@@ -41,7 +68,7 @@ class GrpoJob(Record):
 
 class SftJob(Record):
     kind: Literal["sft"] = "sft"
-    examples: tuple[SftExample, ...]
+    examples: tuple[AnyExample, ...]
     settings: Sft = Sft()
 
 
