@@ -1,7 +1,8 @@
 """The choices inside one policy update: loss, mismatch correction, overlong penalty. Tagged unions; each default is written here, once.
 
 Every choice has its own parameters only: a clip width given to a loss that has no clip is refused. A plain name ("gspo") stands for
-the choice with its defaults. What the choices compute is in `journeyman.trainer.losses`; when to use which is in docs/training.md.
+the choice with its defaults. What the choices compute is in `journeyman.trainer.losses`; when to use which is in docs/training.md
+(policy losses) and docs/dpo.md (preference losses).
 """
 
 from __future__ import annotations
@@ -130,6 +131,57 @@ class GeometricMask(Record):
         return _ordered(self, "min_ratio", "max_ratio")
 
 
+class SigmoidLoss(Record):
+    """DPO (Rafailov and others 2305.18290): -log sigmoid(beta * D), D = how much the chosen gained on the rejected since the reference.
+
+    Attributes:
+        beta: how far the policy may go from the reference; smaller = farther.
+        label_smoothing: the share of pairs believed to be the wrong way round (cDPO, Mitchell 2023); 0 = off.
+    """
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    beta: float = Field(default=0.1, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+
+
+class HingeLoss(Record):
+    """max(0, 1 - beta * D) (SLiC 2305.10425, RSO 2309.06657): a pair that is far enough apart no longer pulls."""
+
+    kind: Literal["hinge"] = "hinge"
+    beta: float = Field(default=0.1, gt=0)
+
+
+class IpoLoss(Record):
+    """(D - 1 / (2 * beta))^2 with D from means per token (IPO 2310.12036): a margin to reach, not to exceed."""
+
+    kind: Literal["ipo"] = "ipo"
+    beta: float = Field(default=0.1, gt=0)
+
+
+class SigmoidNormLoss(Record):
+    """As `sigmoid`, with D from means per token, so that length does not count (Tulu 3 2411.15124); beta is larger to match."""
+
+    kind: Literal["sigmoid_norm"] = "sigmoid_norm"
+    beta: float = Field(default=5.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+
+
+class SimpoLoss(Record):
+    """-log sigmoid(beta * D - gamma), D the difference of mean log-probabilities: no reference (SimPO 2405.14734)."""
+
+    kind: Literal["simpo"] = "simpo"
+    beta: float = Field(default=2.5, gt=0)
+    gamma: float = Field(default=1.375, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+
+
+class OrpoLoss(Record):
+    """NLL of the chosen - beta * log sigmoid(log odds ratio), of mean log-probabilities: no reference (ORPO 2403.07691, its lambda)."""
+
+    kind: Literal["orpo"] = "orpo"
+    beta: float = Field(default=0.1, gt=0)
+
+
 class OverlongPenalty(Record):
     """DAPO's soft overlong punishment (2503.14476, eq. 13), added to the reward before advantages are computed.
 
@@ -165,5 +217,9 @@ Loss = Annotated[
 ]
 Mismatch = Annotated[
     Annotated[NoCorrection | TokenTruncate | TokenMask | GeometricMask, Field(discriminator="kind")],
+    BeforeValidator(_expanded),
+]
+PreferenceLoss = Annotated[
+    Annotated[SigmoidLoss | HingeLoss | IpoLoss | SigmoidNormLoss | SimpoLoss | OrpoLoss, Field(discriminator="kind")],
     BeforeValidator(_expanded),
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from journeyman.types.losses import Advantage as Advantage
-from journeyman.types.losses import DapoLoss, KlEstimator, Loss, Mismatch, NoCorrection, OverlongPenalty
+from journeyman.types.losses import DapoLoss, KlEstimator, Loss, Mismatch, NoCorrection, OverlongPenalty, PreferenceLoss, SigmoidLoss
 from journeyman.types.record import Record
 
 WhenTooLong = Literal["refuse", "drop"]
+WhenEqual = Literal["refuse", "drop"]
+Reference = Literal["precomputed", "on_the_fly"]
 
 
 class LoraSettings(Record):
@@ -79,7 +81,7 @@ class Grpo(Record):
     @model_validator(mode="before")
     @classmethod
     def _gather_loss_parameters(cls, data: object) -> object:
-        return _with_loss_parameters(data) if isinstance(data, Mapping) else data
+        return _with_loss_parameters(data, _POLICY_LOSS_PARAMETERS, DapoLoss()) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> Self:
@@ -107,6 +109,55 @@ class Sft(Record):
     when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
     adam: AdamSettings = AdamSettings()
+
+
+class Dpo(Record):
+    """Learning from pairs, a chosen and a rejected reply to one prompt: DPO (Rafailov and others 2305.18290) and its relatives.
+
+    Attributes:
+        learning_rate: of the LoRA parameters.
+        loss: `sigmoid` (default), `hinge`, `ipo`, `sigmoid_norm`, `simpo` or `orpo`: a name, or an object of
+            `journeyman.types.losses`. Its parameters may also be given here by their own names: `Dpo(loss="simpo", beta=2.0)`.
+        sft_weight: this times the negative log-likelihood of the chosen (token mean) is added (RPO 2404.19733): holds up what DPO
+            alone tends to push down; 0 = off. ORPO has that term already.
+        epochs, batch_size, seed: passes over the pairs, pairs an optimiser update, and what their order is drawn from.
+        reference: the base model's log-probabilities (adapter off) are computed for all pairs before the first update, or for each
+            batch when it comes: the same numbers; the second saves the first wait and costs more from the second epoch on.
+        when_too_long: a pair with a side longer than the model's context is refused by its number, or dropped and counted.
+        when_equal: the same for a pair whose chosen and rejected tokens are equal.
+        tokens_per_micro_batch: pairs are computed together up to this many tokens, a shared beginning counted once.
+    """
+
+    method: Literal["dpo"] = "dpo"
+    learning_rate: float = Field(default=1e-5, gt=0)
+    loss: PreferenceLoss = SigmoidLoss()
+    sft_weight: float = Field(default=0.0, ge=0)
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    seed: int = 0
+    reference: Reference = "precomputed"
+    when_too_long: WhenTooLong = "refuse"
+    when_equal: WhenEqual = "refuse"
+    tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    adam: AdamSettings = AdamSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_loss_parameters(cls, data: object) -> object:
+        return _with_loss_parameters(data, _PREFERENCE_LOSS_PARAMETERS, SigmoidLoss()) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _choices_fit_together(self) -> Self:
+        if self.loss.kind == "orpo" and self.sft_weight > 0:
+            raise ValueError("loss 'orpo' has the log-likelihood of the chosen in it already: leave sft_weight at 0")
+        if not needs_reference(self.loss) and self.reference != "precomputed":
+            raise ValueError(f"loss {self.loss.kind!r} has no reference: leave out reference={self.reference!r}")
+        return self
+
+
+def needs_reference(loss: PreferenceLoss) -> bool:
+    """Whether the loss compares with the base model's log-probabilities."""
+    return loss.kind not in ("simpo", "orpo")
 
 
 def has_sequence_ratio(loss: Loss) -> bool:
@@ -137,17 +188,18 @@ def changed_settings(settings: Record) -> dict[str, Any]:
     return changed
 
 
-# Parameters of the losses that `Grpo` also takes by their own names.
-_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
+# Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
+_POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
+_PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
-def _with_loss_parameters(data: Mapping[str, Any]) -> dict[str, Any]:
+def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default: Record) -> dict[str, Any]:
     """`loss="dapo", clip_low=0.1` as `loss={"kind": "dapo", "clip_low": 0.1}`. What does not fit the loss is refused by the loss."""
-    given = {name: data[name] for name in _LOSS_PARAMETERS if name in data}
+    given = {name: data[name] for name in names if name in data}
     rest = {name: value for name, value in data.items() if name not in given}
     if not given:
         return rest
-    loss = rest.get("loss", DapoLoss())
+    loss = rest.get("loss", default)
     inner = {"kind": loss} if isinstance(loss, str) else loss.model_dump(exclude_unset=True) if isinstance(loss, BaseModel) else dict(loss)
     if isinstance(loss, BaseModel):
         inner["kind"] = loss.kind  # type: ignore[attr-defined]
