@@ -7,24 +7,19 @@ message and is recorded. Only what is not the model's doing ends a rollout with 
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.errors import ContextLengthError, McpError, SettingError
+from journeyman.agents.tool_runner import ToolRunner
+from journeyman.errors import ContextLengthError
 from journeyman.scenarios.mcp_client import McpServer
-from journeyman.scenarios.schemas import argument_faults
-from journeyman.scenarios.tools import McpTool
-from journeyman.types.messages import Message, Tool
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import ToolEvent
 
 SYSTEM_PROMPT = "Use the tools to find what the user asks for, then answer in one short sentence."
-CUT_MARKER = " …[cut]"
 
 
 class Run(Protocol):
@@ -64,17 +59,30 @@ class ToolLoopSettings:
 class ToolLoop:
     """A rollout function: `await gather(ToolLoop(pool), scenarios, model=model)`. Offers the tools of the pool.
 
+    `shots` are worked examples that stand before every task, as messages: users that ask, calls, results, answers.
+
     Sets the metrics num_turns, num_tool_calls, num_tool_errors, num_malformed_calls, num_unknown_tools, num_invalid_arguments,
     num_results_cut and is_answered.
     """
 
-    def __init__(self, pool: ServerPool, settings: ToolLoopSettings | None = None, *, system_prompt: str = SYSTEM_PROMPT) -> None:
-        if not pool.tools:
-            raise SettingError("a tool loop needs at least one tool")
+    def __init__(
+        self,
+        pool: ServerPool,
+        settings: ToolLoopSettings | None = None,
+        *,
+        system_prompt: str = SYSTEM_PROMPT,
+        shots: Sequence[Message] = (),
+    ) -> None:
         self.settings = settings or ToolLoopSettings()
         self.system_prompt = system_prompt
+        self.shots = tuple(shots)
         self._pool = pool
-        self._tools = {tool.name: tool for tool in pool.tools}
+        self._runner = ToolRunner(
+            pool,
+            call_timeout_seconds=self.settings.call_timeout_seconds,
+            max_result_chars=self.settings.max_result_chars,
+            max_calls_per_turn=self.settings.max_calls_per_turn,
+        )
         self._offered = [tool.model_dump() for tool in self.tools]
 
     @property
@@ -84,7 +92,7 @@ class ToolLoop:
 
     def messages(self, task: str) -> tuple[Message, ...]:
         """How every conversation begins: an example that starts with these and `tools` has the prompt of a rollout."""
-        return Message(role="system", content=self.system_prompt), Message(role="user", content=task)
+        return Message(role="system", content=self.system_prompt), *self.shots, Message(role="user", content=task)
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
@@ -119,66 +127,28 @@ class ToolLoop:
             raise
         return completion.choices[0].message
 
-    async def _run_calls(self, calls: Sequence[Any], turn: int, server: McpServer, run: Run) -> list[dict[str, Any]]:
-        """Run the calls of one reply at the same time; their messages in the order asked for."""
-        outcomes = await asyncio.gather(
-            *(self._run_call(call, turn, number, server, run) for number, call in enumerate(calls)), return_exceptions=True
-        )
+    async def _run_calls(self, asked: Sequence[Any], turn: int, server: McpServer, run: Run) -> list[dict[str, Any]]:
+        """Run the calls of one reply; their messages in the order asked for."""
+        calls = [
+            ToolCall(id=call.id or "", function=FunctionCall(name=call.function.name or "", arguments=call.function.arguments or ""))
+            for call in asked
+        ]
+        run.metrics["num_tool_calls"] += len(calls)
         messages = []
-        for call, outcome in zip(calls, outcomes, strict=True):
+        for call, outcome in zip(calls, await self._runner.run(calls, turn, server), strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+            self._count(outcome, run)
             run.record_tool(outcome)
             messages.append({"role": "tool", "tool_call_id": call.id, "content": outcome.result})
         return messages
 
-    async def _run_call(self, call: Any, turn: int, number: int, server: McpServer, run: Run) -> ToolEvent:
-        name, text = call.function.name or "", call.function.arguments or ""
-        run.metrics["num_tool_calls"] += 1
-        arguments = parse_arguments(text)
-        tool = self._tools.get(name)
-        faults = argument_faults(tool.parameters, arguments) if tool is not None and arguments is not None else []
-        fault = self._fault(name, arguments, faults, number)
-        started = time.perf_counter()
-        if fault is None and tool is not None and arguments is not None:
-            is_error, result = await self._execute(server, tool, arguments)
-        else:
-            is_error, result = True, f"Error: {fault}"
-            _count_fault(run, arguments, tool, faults)
-        run.metrics["num_tool_errors"] += is_error
-        run.metrics["num_results_cut"] += len(result) > self.settings.max_result_chars
-        return ToolEvent(
-            turn=turn,
-            call_id=call.id or "",
-            name=name,
-            arguments=arguments,
-            is_known=tool is not None,
-            is_valid=tool is not None and arguments is not None and not faults,
-            is_error=is_error,
-            result=cut(result, self.settings.max_result_chars),
-            seconds=time.perf_counter() - started,
-        )
-
-    def _fault(self, name: str, arguments: dict[str, Any] | None, faults: Sequence[str], number: int) -> str | None:
-        """Why a call is not executed, in words for the model; None when it is."""
-        if number >= self.settings.max_calls_per_turn:
-            return f"at most {self.settings.max_calls_per_turn} calls at a time"
-        if name not in self._tools:
-            return f"there is no tool {name!r}; the tools are: {', '.join(self._tools)}"
-        if arguments is None:
-            return "the arguments are not a JSON object"
-        return "; ".join(faults) if faults else None
-
-    async def _execute(self, server: McpServer, tool: McpTool, arguments: dict[str, Any]) -> tuple[bool, str]:
-        try:
-            result = await server.call(tool.server_name, arguments, self.settings.call_timeout_seconds)
-        except McpError as error:
-            if error.reason == "died":
-                await self._pool.replace(server)
-            elif error.reason == "call_timeout":
-                return True, f"Error: no result within {self.settings.call_timeout_seconds:g} s"
-            raise
-        return result.is_error, compact(result.text) or "(empty result)"
+    def _count(self, event: ToolEvent, run: Run) -> None:
+        run.metrics["num_tool_errors"] += event.is_error
+        run.metrics["num_malformed_calls"] += event.arguments is None
+        run.metrics["num_unknown_tools"] += not event.is_known
+        run.metrics["num_invalid_arguments"] += event.is_known and event.arguments is not None and not event.is_valid
+        run.metrics["num_results_cut"] += len(event.result) > self.settings.max_result_chars
 
 
 _METRICS = (
@@ -193,36 +163,6 @@ _METRICS = (
 )
 
 
-def parse_arguments(text: str) -> dict[str, Any] | None:
-    """Arguments as the model wrote them; no text is no arguments; None when they are not a JSON object."""
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def compact(text: str) -> str:
-    """A JSON result without the blanks between its parts (a fifth fewer tokens than an indented one); other text as it is.
-
-    Example:
-        >>> compact('{\n  "a": [1, 2]\n}')
-        '{"a":[1,2]}'
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict | list) else text
-
-
-def cut(text: str, limit: int) -> str:
-    """A long text cut to `limit` characters and marked."""
-    return text if len(text) <= limit else text[:limit] + CUT_MARKER
-
-
 def _echo(reply: Any) -> dict[str, Any]:
     """The model's reply as history: exactly what came, so that the server recognises its own tokens."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
@@ -235,9 +175,3 @@ def _echo(reply: Any) -> dict[str, Any]:
     if reasoning:
         message["reasoning_content"] = reasoning
     return message
-
-
-def _count_fault(run: Run, arguments: dict[str, Any] | None, tool: McpTool | None, faults: Sequence[str]) -> None:
-    run.metrics["num_malformed_calls"] += arguments is None
-    run.metrics["num_unknown_tools"] += tool is None
-    run.metrics["num_invalid_arguments"] += bool(faults)
