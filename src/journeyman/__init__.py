@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from journeyman.types.training import SftExample as SftExample
     from journeyman.types.training import StoredExample as StoredExample
     from journeyman.types.training import TextExample as TextExample
+    from journeyman.types.trajectory import Trajectory as Trajectory
 
 
 _MODULE_OF = {
@@ -50,6 +51,7 @@ _MODULE_OF = {
     "SftExample": "journeyman.types.training",
     "StoredExample": "journeyman.types.training",
     "TextExample": "journeyman.types.training",
+    "Trajectory": "journeyman.types.trajectory",
     "connect": "journeyman.client.backend",
     "gather": "journeyman.client.gather",
     "iterate": "journeyman.client.iterate",
@@ -71,6 +73,7 @@ __all__ = [
     "SftExample",
     "StoredExample",
     "TextExample",
+    "Trajectory",
     "__version__",
     "best_of",
     "connect",
