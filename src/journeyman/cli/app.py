@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from journeyman.cli.chat import chat
 from journeyman.cli.console import INTERRUPTED, failures, show_bug, show_failure
 from journeyman.cli.doctor import doctor
 from journeyman.cli.evaluate import evaluate
+from journeyman.cli.export import export
 from journeyman.cli.mcp import mcp
 from journeyman.cli.models import models
 from journeyman.cli.runs import runs
@@ -40,7 +42,9 @@ def build() -> typer.Typer:
     app.callback()(_program)
     app.add_typer(mcp, name="mcp")
     app.command("eval")(evaluate)
+    app.command("export")(export)
     app.command("serve")(serve)
+    app.command("chat")(chat)
     app.add_typer(runs, name="runs")
     app.add_typer(models, name="models")
     app.command("doctor")(doctor)

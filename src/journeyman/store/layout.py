@@ -1,7 +1,7 @@
 """Where things lie under a home folder. Names only: nothing here creates or reads a file.
 
 journeyman.db
-runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/
+runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, exports/
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
 
     @property
     def lock(self) -> Path:

@@ -1,0 +1,62 @@
+"""`journeyman export RUN`: a trained version as an adapter folder, merged weights or a GGUF file, checked after writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from journeyman.cli.options import HomeOption, home_folder
+
+FormatOption = Annotated[str, typer.Option("--format", help="peft: the adapter; merged: safetensors; gguf: llama.cpp and Ollama.")]
+QuantOption = Annotated[
+    str | None, typer.Option("--quant", help="Of a GGUF file: f16 or q8_0 [default: f16].", metavar="TYPE", show_default=False)
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Of merged weights: float32 or bfloat16 [default: float32].", metavar="TYPE", show_default=False),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to make [default: exports/ in the run's folder].", metavar="DIR", show_default=False),
+]
+StepOption = Annotated[
+    int | None, typer.Option("--step", min=0, help="Version to export [default: the newest, which is served].", show_default=False)
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Which model, where the run trained several.", metavar="NAME")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier export at the same place.")]
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN")],
+    format: FormatOption = "peft",
+    quant: QuantOption = None,
+    dtype: DtypeOption = None,
+    out: OutOption = None,
+    step: StepOption = None,
+    model: ModelOption = None,
+    force: ForceOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Export what a run trained; it is loaded again and must answer as the served version does."""
+    from rich.markup import escape
+
+    from journeyman.cli.console import output
+    from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.runs import open_store
+    from journeyman.config import load_settings
+    from journeyman.export.export import export_run
+    from journeyman.export.settings import ExportSettings
+
+    given = {"format": format, "quant": quant, "dtype": dtype}
+    settings = load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
+    console = output()
+    with open_store(home_folder(home)) as store, ProgressView(console) as view:
+        exported = export_run(store, run, settings, out=out, model=model, step=step, may_replace=force, progress=view)
+    console.print(f"[bold]{escape(exported.version)}[/] is in {escape(str(exported.folder))}", highlight=False, soft_wrap=True)
+    console.print(f"checked         {exported.agreement.text()}", highlight=False, markup=False, soft_wrap=True)
+    for note in exported.notes:
+        console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
+    for command in exported.commands:
+        console.print(f"\n{command}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""Load a written export again, as its users will, and compare it with the version it came from.
+
+Raises AdapterError for what is wrong beyond rounding; the export is then removed by whoever writes it. GGUF files are compared in
+`gguf_check.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from journeyman.errors import AdapterError
+from journeyman.export.probes import NUM_TOKENS, Agreement, Probe, compare, conversations, preferred
+from journeyman.export.version import Version
+from journeyman.modeling.base_models import load_tokenizer
+from journeyman.modeling.weights import load_module
+from journeyman.types.messages import Message
+
+_HINT = "nothing was kept of this export; please report this with the run's base model and the versions that `journeyman doctor` shows"
+
+
+def check_peft(version: Version, folder: Path, probes: Sequence[Probe]) -> Agreement:
+    """The adapter in `folder` on the base model, through PEFT, in float32. Raises AdapterError unless the greedy tokens are identical."""
+    from peft import PeftModel
+
+    base: Any = load_module(version.base.folder)
+    base.set_attn_implementation("sdpa")
+    with warnings.catch_warnings():
+        # peft asks transformers for a property under the name it had before; nothing a user could act on.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        model = PeftModel.from_pretrained(base, str(folder)).eval()
+    _check_tokenizer(version, folder)
+    return _must_agree(model, probes, "adapter")
+
+
+def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_exact: bool) -> Agreement:
+    """The model in `folder` through transformers, in the type it was saved in. Raises AdapterError when it ends no turn by itself where
+    the reference does, or renders conversations differently; with `is_exact` also unless the greedy tokens are identical."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, attn_implementation="sdpa").eval()
+    _check_tokenizer(version, folder)
+    if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
+        raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)
+    if not is_exact:
+        return compare(probes, [preferred(model, probe) for probe in probes])
+    agreement = _must_agree(model, probes, "merged model")
+    _check_generate(model, probes[0])
+    return agreement
+
+
+def _must_agree(model: nn.Module, probes: Sequence[Probe], what: str) -> Agreement:
+    agreement = compare(probes, [preferred(model, probe) for probe in probes])
+    if not agreement.is_identical:
+        raise AdapterError(f"the exported {what} does not answer as the served version does: {agreement.text()}", hint=_HINT)
+    return agreement
+
+
+def _check_generate(model: Any, probe: Probe) -> None:
+    """With nothing but its own generation config, the model writes the reference's tokens and ends where it ends."""
+    with torch.inference_mode():
+        ids = model.generate(
+            torch.tensor([probe.prompt_ids]), attention_mask=torch.ones(1, len(probe.prompt_ids)), max_new_tokens=NUM_TOKENS
+        )
+    found = tuple(ids[0, len(probe.prompt_ids) :].tolist())
+    agreement = compare([probe], [found]) if len(found) == len(probe.reply_ids) else None
+    if agreement is None or not (agreement.is_identical or agreement.num_ties):
+        raise AdapterError(f"the exported model generates {found} where the served version writes {probe.reply_ids}", hint=_HINT)
+
+
+def _check_tokenizer(version: Version, folder: Path) -> None:
+    """The exported tokenizer with its own chat template, called as transformers and vLLM call it, gives the ids that the service gives."""
+    tokenizer = load_tokenizer(folder)
+    for messages, tools, expected in conversations(version.renderer):
+        text = tokenizer.apply_chat_template(
+            [_parsed(message) for message in messages],
+            tools=[tool.model_dump() for tool in tools] or None,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        if tuple(tokenizer.encode(text, add_special_tokens=False)) != expected:
+            raise AdapterError(f"the tokenizer exported to {folder} renders a conversation differently: {text!r}", hint=_HINT)
+
+
+def _parsed(message: Message) -> dict[str, Any]:
+    """OpenAI's JSON, with the arguments of calls parsed, as servers hand it to a template."""
+    out = message.wire()
+    for call in out.get("tool_calls", ()):
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return out
+
+
+def _as_list(value: int | list[int]) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)

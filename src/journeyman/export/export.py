@@ -1,0 +1,156 @@
+"""Export one version: write it aside, load it again, compare it with what is served, and put it in place.
+
+    with Store.open(home) as store:
+        exported = export_run(store, "time-1", ExportSettings(format="merged"))
+
+Not for uploading (`hub.py`) nor for what a format consists of.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from journeyman.export import check, commands, model_folder
+from journeyman.export.card import write_card
+from journeyman.export.probes import Agreement, Probe, answer, compare, preferred, probe_prompts
+from journeyman.export.settings import ExportSettings
+from journeyman.export.target import check_room, check_target, fresh_folder, write_manifest
+from journeyman.export.version import Version, find_adapter, open_version
+from journeyman.modeling.precision import choose_precision
+from journeyman.observe.progress import Progress, SilentProgress
+from journeyman.store.checkpoints import Reached, pass_by
+from journeyman.store.store import Store
+from journeyman.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export gave.
+
+    Attributes:
+        folder: where it lies.
+        version: `model@step`.
+        agreement: the export, loaded again, against the version in float32.
+        served: the version as this machine serves it against the same in float32; None where it serves in float32.
+        commands: exact lines that use it.
+        notes: what a user should know.
+    """
+
+    folder: Path
+    version: str
+    agreement: Agreement
+    served: Agreement | None
+    commands: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def export_run(
+    store: Store,
+    run: str,
+    settings: ExportSettings,
+    *,
+    out: Path | None = None,
+    model: str | None = None,
+    step: int | None = None,
+    may_replace: bool = False,
+    progress: Progress | None = None,
+    reached: Reached = pass_by,
+) -> Exported:
+    """Export a run's newest version, or that of `step`. Blocks for seconds to minutes.
+
+    Args:
+        out: the folder to make; `exports/<model>-step<N>-<format>` in the run's folder when None.
+        model: needed only where the run trained several.
+        may_replace: an earlier export at `out` is replaced; anything else there never is.
+        reached: told the points on the way of the write.
+
+    Raises:
+        NotFoundError: unknown run or step, or a run that trained nothing.
+        SettingError: `out` is taken, or the format cannot be written for this model.
+        AdapterError: the export does not answer as the served version does; nothing of it stays.
+        StoreError: no room, or a folder that cannot be written; nothing of it stays.
+    """
+    told = progress if progress is not None else SilentProgress()
+    row = find_adapter(store, run, model=model, step=step)
+    name = f"{row.model}-step{row.step}-{settings.name}"
+    target = (out if out is not None else store.home.run(run).exports / name).expanduser().absolute()
+    check_target(target, may_replace=may_replace)
+    told.phase("load", note=row.name)
+    with open_version(store, row, told.note) as version:
+        writer = _Writer(version, settings, target, told, reached)
+        return writer.write(probe_prompts(version.renderer, store, run))
+
+
+class _Writer:
+    """One export on its way. Holds at most one model of float32 at a time, as far as the steps allow."""
+
+    def __init__(self, version: Version, settings: ExportSettings, target: Path, progress: Progress, reached: Reached) -> None:
+        self._version = version
+        self._settings = settings
+        self._target = target
+        self._progress = progress
+        self._reached = reached
+
+    def write(self, prompts: tuple[tuple[int, ...], ...]) -> Exported:
+        version, settings = self._version, self._settings
+        module = model_folder.served_module(version)
+        check_room(self._target, settings.bytes_needed(sum(one.numel() for one in module.parameters())))
+        self._progress.phase("reference", note=f"greedy tokens of {version.adapter.name} on {len(prompts)} probe prompts")
+        probes = answer(module, prompts, version.renderer.stop_token_ids)
+        with fresh_folder(self._target, self._reached) as folder:
+            self._progress.phase("write", note=str(self._target))
+            self._write_weights(module, folder)
+            del module
+            gc.collect()
+            self._progress.phase("check", note="load it again and compare")
+            agreement = self._check(folder, probes)
+            served = self._served_here(probes)
+            notes = self._notes(served)
+            lines = commands.use(version, settings, self._target)
+            write_card(version, folder, what=settings.words, checked=agreement.text(), commands=lines, notes=notes)
+            write_manifest(folder, self._record(agreement, served))
+        return Exported(self._target, version.adapter.name, agreement, served, lines, notes)
+
+    def _write_weights(self, module: nn.Module, folder: Path) -> None:
+        if self._settings.format == "peft":
+            model_folder.write_peft(self._version, folder)
+        else:
+            model_folder.write_merged(self._version, module, folder, self._settings.dtype)
+
+    def _check(self, folder: Path, probes: tuple[Probe, ...]) -> Agreement:
+        if self._settings.format == "peft":
+            return check.check_peft(self._version, folder, probes)
+        return check.check_merged(self._version, folder, probes, is_exact=self._settings.dtype == "float32")
+
+    def _served_here(self, probes: tuple[Probe, ...]) -> Agreement | None:
+        """Machines whose processor multiplies bfloat16 serve in it: how far is that from float32?"""
+        if choose_precision() != "bfloat16":
+            return None
+        module = model_folder.served_module(self._version, "bfloat16")
+        return compare(probes, [preferred(module, probe) for probe in probes])
+
+    def _notes(self, served: Agreement | None) -> tuple[str, ...]:
+        notes = []
+        if served is not None and not served.is_identical:
+            notes.append(f"On this machine the engine computes in bfloat16; what it serves, against float32: {served.text()}.")
+        if self._version.adapter.step == 0:
+            notes.append("Step 0 is untrained: it answers as the base model does.")
+        return tuple(notes)
+
+    def _record(self, agreement: Agreement, served: Agreement | None) -> dict[str, Any]:
+        version = self._version
+        return {
+            "journeyman": __version__,
+            "run": version.run.id,
+            "version": version.adapter.name,
+            "fingerprint": version.adapter.fingerprint,
+            "base": version.run.base,
+            **self._settings.model_dump(mode="json"),
+            "agreement": agreement.record(),
+            "served": None if served is None else served.record(),
+        }
