@@ -19,22 +19,26 @@ from journeyman.errors import TrainingError
 from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
+from journeyman.modeling.gradient_checkpointing import LayerCheckpoints
 from journeyman.modeling.head import Head, token_logprobs
 from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, load_adapter, save_adapter
 from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module, share_weights
 from journeyman.trainer.base import OnProgress
+from journeyman.trainer.batches import each_batch
 from journeyman.trainer.context import fitting
 from journeyman.trainer.losses.kl import kl_terms
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError
 from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
+from journeyman.trainer.preference import Computing, preference_updates
 from journeyman.trainer.skipping import Skips
 from journeyman.trainer.supervised import is_trainable, supervised_batches, supervised_loss
 from journeyman.trainer.tree_layout import TreeLayout
 from journeyman.trainer.workers import Workers
-from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft
 
 # Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.
 Objective = Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
@@ -66,6 +70,7 @@ class LoraTrainer:
         self._parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = LoraOptimizer(self._parameters)
         self._workers = Workers(choose_num_workers(num_workers))
+        self._checkpoints = LayerCheckpoints(self._model, self._workers.count)
         self._context_length = context_length(module)
         self._skips = Skips()
         self._step = 0
@@ -113,6 +118,7 @@ class LoraTrainer:
                 trees,
                 objective,
                 lambda share, update=update: on_progress((update + share) / settings.updates),  # type: ignore[misc]
+                checkpointing=settings.gradient_checkpointing,
                 entropy_gradient=settings.entropy_bonus > 0.0,
             )
             measured = policy_metrics(result.sums, objective, first=update == 0)
@@ -129,33 +135,17 @@ class LoraTrainer:
             raise TrainingError("no token to train on in these examples", hint="each example needs an assistant message with text")
         started = time.perf_counter()
         batches = supervised_batches(fitted, settings)
-        total_loss = total_terms = 0.0
-        norm = 0.0
-        num_skipped = 0
-        skips = Skips()
         with self._optimizer.whole_or_nothing():
-            for index, batch in enumerate(batches):
-                try:
-                    norm, loss, num_terms = self._supervised_update(batch, settings)
-                except NotFiniteError as error:
-                    # After the last batch nothing would show that the weights are sound.
-                    if index + 1 == len(batches):
-                        raise
-                    skips.skip(f"batch {index + 1} of {len(batches)}", error)
-                    num_skipped += 1
-                else:
-                    skips.forget()
-                    total_loss += loss
-                    total_terms += num_terms
-                on_progress((index + 1) / len(batches))
+            updates = each_batch(batches, lambda batch: self._supervised_update(batch, settings), on_progress)
         self._step += 1
         return_freed_memory()
+        num_terms = sum(count for _, _, count in updates)
         return {
-            "loss": total_loss / total_terms,
-            "gradient_norm": norm,
-            "num_tokens": total_terms,
-            "num_updates": float(len(batches) - num_skipped),
-            "num_updates_skipped": float(num_skipped),
+            "loss": sum(loss for _, loss, _ in updates) / num_terms,
+            "gradient_norm": updates[-1][0],
+            "num_tokens": float(num_terms),
+            "num_updates": float(len(updates)),
+            "num_updates_skipped": float(len(batches) - len(updates)),
             "num_examples_too_long": float(num_too_long),
             "compute_seconds": time.perf_counter() - started,
         }
@@ -166,9 +156,30 @@ class LoraTrainer:
         parts = [batch[number :: self._workers.count] for number in range(self._workers.count)]
         trees = micro_batches([part for part in parts if part], settings.tokens_per_micro_batch)
         num_terms = sum(len(tree.terms) for tree in trees)
-        result = self._accumulate(trees, supervised_loss(trees), lambda _: None)
-        norm = self._optimizer.apply(result.gradients, num_terms, settings.learning_rate, settings.adam)
-        return norm, result.sums["loss"], num_terms
+        norm, sums = self._update(trees, supervised_loss(trees), num_terms, settings)
+        return norm, sums["loss"], num_terms
+
+    def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
+        started = time.perf_counter()
+        computing = Computing(
+            self._score,
+            lambda trees: self._score(trees, self._reference),
+            lambda trees, objective, divisor: self._update(trees, objective, divisor, settings),
+            self._workers.count,
+        )
+        with self._optimizer.whole_or_nothing():
+            metrics = preference_updates(usable, settings, computing, on_progress)
+        self._step += 1
+        return_freed_memory()
+        return metrics | {"num_pairs_too_long": float(num_too_long), "compute_seconds": time.perf_counter() - started}
+
+    def _update(
+        self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
+    ) -> tuple[float, dict[str, float]]:
+        """One optimiser update; the norm of its gradient and sums of what is logged."""
+        result = self._accumulate(trees, objective, lambda _: None, checkpointing=settings.gradient_checkpointing)
+        return self._optimizer.apply(result.gradients, divisor, settings.learning_rate, settings.adam), result.sums
 
     def logprobs(self, samples: Sequence[TrainSample]) -> list[list[float]]:
         """The current policy's log-probability of each sampled token, per sample (for checks; no gradient)."""
@@ -203,18 +214,25 @@ class LoraTrainer:
     def close(self) -> None:
         self._workers.close()
 
-    def _hidden(self, tree: PackedTree, decoder: nn.Module | None = None) -> Tensor:
+    def _hidden(self, tree: PackedTree, decoder: nn.Module | None = None, checkpointing: Checkpointing = False) -> Tensor:
         """Hidden states that predict the scored tokens, [M, E]."""
         output = (decoder or self._decoder)(
             input_ids=torch.tensor([tree.token_ids]),
             position_ids=torch.tensor([tree.positions]),
             use_cache=False,
             layout=TreeLayout(tree),
+            **self._checkpoints.keywords(len(tree.token_ids), checkpointing),
         )
         return output.last_hidden_state[0][torch.tensor(tree.predictors, dtype=torch.long)]  # type: ignore[no-any-return]
 
     def _accumulate(
-        self, trees: Sequence[PackedTree], objective: Objective, on_progress: OnProgress, *, entropy_gradient: bool = False
+        self,
+        trees: Sequence[PackedTree],
+        objective: Objective,
+        on_progress: OnProgress,
+        *,
+        checkpointing: Checkpointing,
+        entropy_gradient: bool = False,
     ) -> _Gradient:
         done = 0
 
@@ -223,7 +241,8 @@ class LoraTrainer:
             tree = trees[number]
             with torch.enable_grad():
                 targets = torch.tensor(tree.targets)
-                scored, entropy = token_logprobs(self._hidden(tree), self._head, targets, entropy_gradient=entropy_gradient)
+                hidden = self._hidden(tree, checkpointing=checkpointing)
+                scored, entropy = token_logprobs(hidden, self._head, targets, entropy_gradient=entropy_gradient)
                 loss, sums = objective(number, scored, entropy)
                 gradients = torch.autograd.grad(loss, self._parameters)
             done += 1

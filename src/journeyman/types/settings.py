@@ -12,6 +12,7 @@ from journeyman.types.losses import DapoLoss, KlEstimator, Loss, Mismatch, NoCor
 from journeyman.types.record import Record
 
 WhenTooLong = Literal["refuse", "drop"]
+Checkpointing = bool | Literal["auto"]
 WhenEqual = Literal["refuse", "drop"]
 Reference = Literal["precomputed", "on_the_fly"]
 
@@ -57,6 +58,8 @@ class Grpo(Record):
         updates: optimiser steps on the same groups (ratios are clipped from the second on).
         max_logprob_gap: refuse to train when |trainer - sampler| log-probabilities differ by more than this on average.
         when_too_long: a trajectory longer than the model's context is refused by its id, or dropped and counted.
+        gradient_checkpointing: keep only the inputs of layers and compute the rest again in the backward pass: the same gradients, a
+            second forward pass, far less memory. `auto`: for micro-batches that would not fit otherwise.
     """
 
     method: Literal["grpo"] = "grpo"
@@ -76,6 +79,7 @@ class Grpo(Record):
     max_logprob_gap: float = Field(default=0.05, gt=0)
     when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
     @model_validator(mode="before")
@@ -99,6 +103,7 @@ class Sft(Record):
     """Supervised fine-tuning: token mean of the negative log-likelihood over assistant tokens, the end-of-turn token included.
 
     `when_too_long`: an example longer than the model's context is refused by its number, or dropped and counted.
+    `gradient_checkpointing`: as in `Grpo`.
     """
 
     method: Literal["sft"] = "sft"
@@ -108,6 +113,7 @@ class Sft(Record):
     seed: int = 0
     when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
 
@@ -139,6 +145,7 @@ class Dpo(Record):
     when_too_long: WhenTooLong = "refuse"
     when_equal: WhenEqual = "refuse"
     tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
     @model_validator(mode="before")
