@@ -29,7 +29,7 @@ class RecordingModel(Model):
         self.fail_open: Exception | None = None
         self.fail_finish: Exception | None = None
 
-    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
         if self.fail_open is not None:
             raise self.fail_open
         rollout_id = f"{scenario.id}-{len(self.opened)}"

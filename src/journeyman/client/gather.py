@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from journeyman.client.models import Model
@@ -14,7 +14,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.errors import JourneymanError, SettingError
 from journeyman.observe.progress import Progress
 from journeyman.types.scenarios import Scenario
-from journeyman.types.training import FinishRollout
+from journeyman.types.training import FinishRollout, KeptAttempt
 from journeyman.types.trajectory import Failure, Group, Trajectory
 
 RolloutFunction = Callable[[Scenario, Rollout], Awaitable[None]]
@@ -34,6 +34,7 @@ async def gather(
     max_turns: int = 64,
     progress: Progress | None = None,
     score: Score | None = None,
+    key: str | None = None,
 ) -> list[Group]:
     """Attempt every scenario `group_size` times.
 
@@ -49,20 +50,26 @@ async def gather(
         progress: `advance(1)` is called for every finished attempt.
         score: `judge.score`, or any function like it: called with each group as soon as its attempts are done, while later ones still
             run; what it returns is the group.
+        key: names these attempts, for one that is stopped and called again with the same key: what this version of the model finished
+            under it is taken as it was (with the reward and verdict that were kept for it) and only what is missing is attempted.
 
     Raises:
         ServiceError: the server is gone or refuses; attempts in progress are cancelled. So they are by what `score` raises.
-        SettingError: a number below 1.
+        SettingError: a number below 1; a key for a model that Journeyman does not serve.
     """
     for name, value in (("group_size", group_size), ("max_concurrent", max_concurrent), ("max_turns", max_turns)):
         if value < 1:
             raise SettingError(f"{name} is {value}; it must be at least 1")
     if timeout_seconds <= 0:
         raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0")
-    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress)
+    kept = {} if key is None else {one.key: one for one in await model.kept_attempts(key)}
+    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept)
     try:
         async with asyncio.TaskGroup() as tasks:
-            attempts = [[tasks.create_task(plan.attempt(scenario)) for _ in range(group_size)] for scenario in scenarios]
+            attempts = [
+                [tasks.create_task(plan.attempt(scenario, f"{at}/{number}")) for number in range(group_size)]
+                for at, scenario in enumerate(scenarios)
+            ]
             groups = [tasks.create_task(_group(scenario, made, score)) for scenario, made in zip(scenarios, attempts, strict=True)]
     except BaseExceptionGroup as group:
         # The tasks' only own errors are the server's: one of them says it all.
@@ -83,21 +90,32 @@ class _Plan:
     max_turns: int
     slots: asyncio.Semaphore
     progress: Progress | None
+    key: str | None
+    kept: Mapping[str, KeptAttempt]
 
-    async def attempt(self, scenario: Scenario) -> Trajectory:
+    async def attempt(self, scenario: Scenario, place: str) -> Trajectory:
+        """The attempt at a place (`scenario/number`): made, unless it was before."""
+        key = None if self.key is None else f"{self.key}/{place}"
         async with self.slots:
-            run = await self.model.open_rollout(scenario, max_turns=self.max_turns)
-            started = time.perf_counter()
-            try:
-                failure = await self._run(scenario, run)
-            except asyncio.CancelledError:
-                await self._abandon(run, time.perf_counter() - started)
-                raise
-            outcome = _outcome(run, failure, time.perf_counter() - started)
-            trajectory = await self.model.finish_rollout(run, outcome)
-            if self.progress is not None:
-                self.progress.advance(1)
-            return trajectory
+            kept = None if key is None else self.kept.get(key)
+            if kept is not None and kept.scenario_id == scenario.id:
+                trajectory = await self.model.trajectory(kept.trajectory_id)
+            else:
+                trajectory = await self._attempt(scenario, key)
+        if self.progress is not None:
+            self.progress.advance(1)
+        return trajectory
+
+    async def _attempt(self, scenario: Scenario, key: str | None) -> Trajectory:
+        run = await self.model.open_rollout(scenario, max_turns=self.max_turns, key=key)
+        started = time.perf_counter()
+        try:
+            failure = await self._run(scenario, run)
+        except asyncio.CancelledError:
+            await self._abandon(run, time.perf_counter() - started)
+            raise
+        outcome = _outcome(run, failure, time.perf_counter() - started)
+        return await self.model.finish_rollout(run, outcome)
 
     async def _run(self, scenario: Scenario, run: Rollout) -> Failure | None:
         """Run the agent; its failure as data. Only a real cancel of this attempt leaves as CancelledError."""

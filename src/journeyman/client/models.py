@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
-from journeyman.errors import ServiceError, TrainingError, error_from_code
+from journeyman.errors import ServiceError, SettingError, TrainingError, error_from_code
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo, LoraSettings, Sft
 from journeyman.types.training import (
@@ -17,6 +17,7 @@ from journeyman.types.training import (
     FinishRollout,
     GrpoJob,
     JobStatus,
+    KeptAttempt,
     ModelInfo,
     RolloutTicket,
     ScoredGroup,
@@ -64,8 +65,13 @@ class Model:
         """A client of this model for calls outside rollouts."""
         return self._shared_client()
 
-    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
-        """Begin an attempt. `gather` calls this; call it yourself only together with `finish_rollout`."""
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
+        """Begin an attempt. `gather` calls this; call it yourself only together with `finish_rollout`.
+
+        `key`: what `kept_attempts` finds the finished attempt by. Raises SettingError where nothing is kept.
+        """
+        if key is not None:
+            raise self._keeps_nothing()
         recorder = ForeignRecorder(self.name, max_turns)
         rollout_id = f"ro_{uuid.uuid4().hex[:16]}"
         self._recorders[rollout_id] = recorder
@@ -95,6 +101,20 @@ class Model:
             seconds=outcome.seconds,
         )
 
+    async def kept_attempts(self, key: str) -> tuple[KeptAttempt, ...]:
+        """The finished attempts that this version made under `key/...`. Raises SettingError where nothing is kept."""
+        raise self._keeps_nothing()
+
+    async def trajectory(self, trajectory_id: str) -> Trajectory:
+        """A kept attempt, whole. Raises as `kept_attempts`."""
+        raise self._keeps_nothing()
+
+    def _keeps_nothing(self) -> SettingError:
+        return SettingError(
+            f"model {self.name!r} is not served by Journeyman: its attempts are not kept, so a key would find none",
+            hint="leave the key out",
+        )
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
@@ -117,8 +137,8 @@ class ServedModel(Model):
     def endpoint(self) -> tuple[str, str]:
         return f"{self._wire.url}/v1", self._wire.api_key
 
-    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64) -> Rollout:
-        request = CreateRollout(model=self.name, scenario_id=scenario.id, max_turns=max_turns)
+    async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
+        request = CreateRollout(model=self.name, scenario_id=scenario.id, max_turns=max_turns, key=key)
         ticket = await self._wire.post("api/rollouts", request, RolloutTicket)
         base_url = f"{self._wire.url}/r/{ticket.id}.{ticket.token}/v1"
         return Rollout(
@@ -133,6 +153,12 @@ class ServedModel(Model):
 
     async def finish_rollout(self, rollout: Rollout, outcome: FinishRollout) -> Trajectory:
         return await self._wire.post(f"api/rollouts/{rollout.id}/finish", outcome, Trajectory)
+
+    async def kept_attempts(self, key: str) -> tuple[KeptAttempt, ...]:
+        return await self._wire.get("api/rollouts", tuple[KeptAttempt, ...], query={"model": self.name, "key": key})
+
+    async def trajectory(self, trajectory_id: str) -> Trajectory:
+        return await self._wire.get(f"api/rollouts/{trajectory_id}", Trajectory)
 
     async def close(self) -> None:
         """Nothing: the connection belongs to the backend."""

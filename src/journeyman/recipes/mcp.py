@@ -19,7 +19,7 @@ from pathlib import Path
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
-from journeyman.errors import JourneymanError, JudgeError, NotFoundError, NothingToLearnError
+from journeyman.errors import JourneymanError, JudgeError, NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.llm import Llm, LlmEndpoint
@@ -28,7 +28,7 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.resume import accept_settings
+from journeyman.recipes.resume import accept_settings, attempts_key, step_key
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
@@ -41,6 +41,7 @@ from journeyman.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo, changed_settings
+from journeyman.types.training import TrainResult
 from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
@@ -204,10 +205,10 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
     )
     session.progress.advance(len(made))
     for number in range(len(made), settings.steps):
-        groups, metrics = await _attempt(session, model, scenarios.train, position)
+        groups, metrics = await _attempt(session, model, scenarios.train, number, position)
         position += len(groups)
         grpo = step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups))
-        result = await model.train(groups, grpo, key=f"{session.run}-train-{number}")
+        result = await _update(session, model, groups, grpo, number)
         metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
         session.store.runs.add_step(StepMetrics(run=session.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
         session.progress.step(number + 1, metrics)
@@ -231,9 +232,27 @@ def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Gr
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 
-async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], position: int) -> tuple[list[Group], dict[str, float]]:
-    """Scored groups for one step. When few of them have spread, more scenarios are attempted."""
+async def _update(session: Session, model: TrainableModel, groups: list[Group], grpo: Grpo, number: int) -> TrainResult:
+    try:
+        return await model.train(groups, grpo, key=f"{session.run}-train-{number}")
+    except TrainingError:
+        # The same attempts would fail again: whoever goes on makes others.
+        session.store.rollouts.forget_key(session.run, step_key("train", number))
+        raise
+
+
+async def _attempt(
+    session: Session, model: Model, train: tuple[Scenario, ...], number: int, position: int
+) -> tuple[list[Group], dict[str, float]]:
+    """Scored groups for step `number`. When few of them have spread, more scenarios are attempted.
+
+    What was attempted (and judged) before the run was stopped inside this very step is taken as it was.
+    """
     settings = session.settings.rollouts
+    key = attempts_key("train", number, session.settings)
+    kept = {one.trajectory_id for one in await model.kept_attempts(key)}
+    if kept:
+        session.progress.note(f"step {number + 1} goes on with {len(kept)} attempts that were made before the stop")
     stream = iterate(train, groups_per_step=1, epochs=1_000_000, seed=session.settings.seed, kind=kind_of)
     started = time.perf_counter()
     groups: list[Group] = []
@@ -248,6 +267,7 @@ async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], 
             max_concurrent=settings.max_concurrent,
             timeout_seconds=settings.timeout_seconds,
             score=session.judge.score,
+            key=f"{key}/{first}",
         )
         with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
         if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
@@ -257,13 +277,16 @@ async def _attempt(session: Session, model: Model, train: tuple[Scenario, ...], 
     if excluded := excluded_text(groups):
         session.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
+    drawn_now = sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept)
     metrics = reward_metrics(groups, min_spread=session.settings.grpo.min_spread) | {
         "rollout/executed": executed_share(groups),
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
         "rollout/seconds": seconds,
-        "rollout/tokens_per_second": sampled / seconds,
+        "rollout/tokens_per_second": drawn_now / seconds,
     }
+    if kept:
+        metrics["rollout/num_kept"] = float(sum(one.id in kept for group in groups for one in group))
     return groups, metrics
 
 

@@ -1,15 +1,19 @@
-"""Going on with a run under changed settings: what differs is shown, refused unless allowed, and never ignored.
+"""Going on with a run: which attempts of the step in flight can be taken as they are, and what of changed settings is shown, refused
+unless allowed, and never ignored.
 
 Not for where a resume goes on: that is read from the run's checkpoints and rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from journeyman.errors import SettingError
+from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.store import Store
 from journeyman.types.record import Record
 
@@ -17,6 +21,10 @@ from journeyman.types.record import Record
 _FREE: Final = ("steps", "judge_options.budget", "retention")
 #: Shaped what the run already has (its model, its scenarios and their order), so another value could not be honoured any more.
 _FIXED: Final = ("base", "lora", "seed", "tools", "writer", "num_train", "num_heldout")
+#: What a judge said under other values is not what it would say now.
+_JUDGING: Final = ("judge", "judge_options")
+#: Of the rollouts' settings, those that do not change what an attempt is.
+_AROUND_ATTEMPTS: Final = frozenset({"groups_per_step", "group_size", "max_refills", "max_concurrent"})
 #: Over once reinforcement learning has begun.
 _FIXED_IN_TRAINING: Final = ("warm_start",)
 
@@ -31,6 +39,17 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.before or 'not set'} -> {self.after or 'not set'}"
+
+
+def step_key(phase: str, number: int) -> str:
+    """What the attempts of a step (from 0) are found by: see `gather`."""
+    return f"{phase}-{number}"
+
+
+def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
+    """As `step_key`, for attempts made as `settings` say: those made otherwise are not found by it."""
+    shape = [settings.target.model_dump(mode="json"), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))]
+    return f"{step_key(phase, number)}/{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -56,8 +75,14 @@ def flat(settings: object, prefix: str = "") -> dict[str, str]:
 
 
 def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
-    """Make `settings` those that `run` goes on with, and return what changed, for the user to see. Errors as `changed_settings`."""
+    """Make `settings` those that `run` goes on with, and return what changed, for the user to see. Errors as `changed_settings`.
+
+    When the judge changed, what it said of the step in flight is forgotten.
+    """
     found = changed_settings(store, run, settings, are_allowed=are_allowed)
+    if any(_is_one_of(change, _JUDGING) for change in found):
+        for phase in ("warmup", "train"):
+            store.rollouts.forget_verdicts(run, step_key(phase, len(store.runs.steps(run, phase))))
     store.runs.update(run, settings=settings.model_dump(mode="json"))
     return found
 

@@ -111,7 +111,7 @@ def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) 
 
 
 class KeepingJudge:
-    """Another judge whose every verdict is kept with its rollout, for looking at judged groups later."""
+    """Another judge whose every verdict is kept with its rollout: to be looked at later, and so that none is paid for twice."""
 
     def __init__(self, judge: Judge, store: Store) -> None:
         self._judge, self._store = judge, store
@@ -125,8 +125,11 @@ class KeepingJudge:
         return self._judge.description
 
     async def score(self, groups: Sequence[Group]) -> list[Group]:
-        scored = await self._judge.score(groups)
-        attempts = [one for group in scored for one in group]
+        # A group whose attempts all have verdicts was judged before the run was stopped.
+        is_judged = [all(one.verdict is not None for one in group) for group in groups]
+        fresh = await self._judge.score([group for group, is_known in zip(groups, is_judged, strict=True) if not is_known])
+        attempts = [one for group in fresh for one in group]
         verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
         await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
-        return scored
+        next_fresh = iter(fresh)
+        return [group if is_known else next(next_fresh) for group, is_known in zip(groups, is_judged, strict=True)]

@@ -15,6 +15,7 @@ from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
 from journeyman.recipes.mcp_settings import WarmStart
+from journeyman.recipes.resume import attempts_key
 from journeyman.recipes.session import Session
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import Drill, drills
@@ -35,7 +36,7 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         session.progress.phase(
             "warm start", total=settings.probe_scenarios * settings.probe_attempts, note=f"probe after {updates} updates"
         )
-        metrics = await _probe(session, model, scenarios)
+        metrics = await _probe(session, model, scenarios, done)
         if model.step:
             session.store.runs.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
         session.progress.note(
@@ -62,7 +63,7 @@ def is_ready(metrics: dict[str, float], settings: WarmStart) -> bool:
     )
 
 
-async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> dict[str, float]:
+async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet, number: int) -> dict[str, float]:
     settings = session.settings
     size = settings.warm_start.probe_scenarios
     chosen = iterate(scenarios.train, groups_per_step=size, seed=settings.seed, kind=kind_of).batch(0)
@@ -74,6 +75,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         max_concurrent=settings.rollouts.max_concurrent,
         timeout_seconds=settings.rollouts.timeout_seconds,
         progress=session.progress,
+        key=attempts_key("warmup", number, settings),
     )
     judged = await session.judge.score(groups)
     if text := excluded_text(judged):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from journeyman.server.errors import BadRequestError
@@ -30,6 +31,11 @@ async def read_body(request: Request, kind: type[_Parsed] | TypeAdapter[_Parsed]
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise BadRequestError(f"{field}: {message}" if field else message, field or None) from error
+
+
+def records(values: Sequence[BaseModel]) -> Response:
+    """Records as a JSON list."""
+    return JSONResponse([value.model_dump(mode="json") for value in values])
 
 
 def record(value: BaseModel, status: int = 200) -> Response:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from fastapi.responses import Response
 
 from journeyman.server.auth import Gate
-from journeyman.server.body import read_body, record
+from journeyman.server.body import read_body, record, records
 from journeyman.service.backend import Backend
 from journeyman.types.runs import CreateRun
 
@@ -37,7 +35,7 @@ class RunRoutes:
 
     async def list(self, request: Request) -> Response:
         self._gate.check(request)
-        return _records(await asyncio.to_thread(self._backend.store.runs.list))
+        return records(await asyncio.to_thread(self._backend.store.runs.list))
 
     async def get(self, request: Request, run: str) -> Response:
         self._gate.check(request)
@@ -45,8 +43,4 @@ class RunRoutes:
 
     async def steps(self, request: Request, run: str) -> Response:
         self._gate.check(request)
-        return _records(await asyncio.to_thread(self._backend.store.runs.steps, run))
-
-
-def _records(values: Sequence[BaseModel]) -> JSONResponse:
-    return JSONResponse([value.model_dump(mode="json") for value in values])
+        return records(await asyncio.to_thread(self._backend.store.runs.steps, run))

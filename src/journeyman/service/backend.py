@@ -14,6 +14,7 @@ from contextlib import suppress
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import NotFoundError, SettingError, StoreError
+from journeyman.rewards.evidence import is_model_failure
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.service.jobs import Jobs
 from journeyman.service.random_state import load_random_state
@@ -35,6 +36,7 @@ from journeyman.types.training import (
     FinishRollout,
     GrpoJob,
     JobStatus,
+    KeptAttempt,
     ModelInfo,
     RolloutTicket,
     SftJob,
@@ -152,9 +154,35 @@ class Backend:
     # Rollouts -----------------------------------------------------------------------------------------------------
 
     async def open_rollout(self, request: CreateRollout) -> RolloutTicket:
-        """Open a rollout; the version that serves it is fixed now. Raises NotFoundError for an unknown model."""
+        """Open a rollout; the version that serves it is fixed now.
+
+        Raises NotFoundError for an unknown model, SettingError for a key with the base.
+        """
         async with self.weights.using(request.model) as adapter:
+            if request.key is not None:
+                self._keyed(adapter)
             return await self.recorder.open(request, model=adapter or BASE, run=self.weights.run_of(adapter))
+
+    async def kept_attempts(self, model: str, key: str) -> tuple[KeptAttempt, ...]:
+        """The finished attempts that a version made under `key/...`: the first of each key.
+
+        One that was cut off (cancelled, expired, its tool server gone) is not among them unless it was judged with its group.
+        Raises as `open_rollout`.
+        """
+        run, adapter = self._keyed(self.weights.resolve(model))
+        rows = await asyncio.to_thread(self.store.rollouts.list_keyed, run, adapter, key)
+        first: dict[str, KeptAttempt] = {}
+        for row in rows:
+            if row.is_judged or row.error is None or is_model_failure(row.error):
+                first.setdefault(row.key, KeptAttempt(key=row.key, scenario_id=row.scenario_id, trajectory_id=row.id))
+        return tuple(first.values())
+
+    def _keyed(self, adapter: str | None) -> tuple[str, str]:
+        """(run, version) that keyed attempts belong to."""
+        run = self.weights.run_of(adapter)
+        if adapter is None or run is None:
+            raise SettingError("attempts of the base model belong to no run, so none can be found again by a key", hint="leave the key out")
+        return run, adapter
 
     async def finish_rollout(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
         return await self.recorder.finish(rollout_id, outcome)

@@ -117,6 +117,7 @@ class Recorder:
                 scenario_id=create.scenario_id,
                 max_turns=create.max_turns,
                 run=run,
+                key=create.key,
             )
         except BaseException:
             self._sessions.pop(rollout_id, None)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, event, insert, select
+from sqlalchemy import Connection, event, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from journeyman.errors import StoreError
-from journeyman.store.tables import METADATA, SCHEMA, SCHEMA_VERSION
+from journeyman.store.tables import METADATA, SCHEMA, SCHEMA_VERSION, UPGRADES
 from journeyman.version import __version__
 
 _BUSY_TIMEOUT_MILLISECONDS = 15_000
@@ -27,7 +27,9 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file. Raises StoreError when it cannot be used or was written by a newer version."""
+        """Open or create the file; one of an older layout is brought to ours. Raises StoreError when it cannot be used or was written
+        by a newer version.
+        """
         self.path = path
         self._writing = threading.Lock()
         with self._mapped_errors("open"):
@@ -86,6 +88,17 @@ class Database:
                 f"{__version__}, which reads layouts up to {SCHEMA_VERSION}",
                 hint=f"install journeyman {written_by} or newer, or give another folder with --home",
             )
+        if version < SCHEMA_VERSION:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        """All missing layouts in one transaction; another process may have been faster."""
+        with self.write() as connection:
+            version = connection.execute(select(SCHEMA.c.version)).scalar_one()
+            for older in range(version, SCHEMA_VERSION):
+                for statement in UPGRADES[older]:
+                    connection.exec_driver_sql(statement)
+            connection.execute(update(SCHEMA).values(version=SCHEMA_VERSION, written_by=__version__))
 
     @contextmanager
     def _mapped_errors(self, action: str) -> Iterator[None]:

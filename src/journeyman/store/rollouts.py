@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
 from journeyman.errors import NotFoundError, StoreError
 from journeyman.store.database import Database
 from journeyman.store.tables import ROLLOUTS, TURNS
 from journeyman.types.training import FinishRollout
-from journeyman.types.trajectory import Trajectory, Turn, Verdict
+from journeyman.types.trajectory import Failure, Trajectory, Turn, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,34 @@ class RolloutRow:
     is_sealed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedRow:
+    """A sealed rollout that was opened under a key: what tells whether it can stand for an attempt that is wanted again."""
+
+    id: str
+    key: str
+    scenario_id: str
+    error: Failure | None
+    is_judged: bool
+
+
 class Rollouts:
     """The rollouts of a store. Unknown ids raise NotFoundError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(self, rollout_id: str, token: str, *, model: str, scenario_id: str, max_turns: int, run: str | None = None) -> RolloutRow:
+    def open(
+        self,
+        rollout_id: str,
+        token: str,
+        *,
+        model: str,
+        scenario_id: str,
+        max_turns: int,
+        run: str | None = None,
+        key: str | None = None,
+    ) -> RolloutRow:
         """Record that a rollout begins now. The token itself is not stored, only its hash."""
         row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False)
         with self._database.write() as connection:
@@ -49,6 +70,7 @@ class Rollouts:
                     scenario_id=scenario_id,
                     max_turns=max_turns,
                     started_at=row.started_at,
+                    key=key,
                 )
             )
         return row
@@ -114,6 +136,28 @@ class Rollouts:
             rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.run == run).order_by("started_at"))
             return tuple(_row(row) for row in rows)
 
+    def list_keyed(self, run: str, model: str, key: str) -> tuple[KeyedRow, ...]:
+        """The sealed rollouts of a version that were opened under `key/...`, oldest first."""
+        error, where = func.json_extract(ROLLOUTS.c.outcome, "$.error"), _is_under(run, key)
+        query = select(ROLLOUTS.c.id, ROLLOUTS.c.key, ROLLOUTS.c.scenario_id, error, ROLLOUTS.c.verdict.is_not(None))
+        query = query.where(where, ROLLOUTS.c.model == model, ROLLOUTS.c.outcome.is_not(None)).order_by(ROLLOUTS.c.started_at)
+        with self._database.read() as connection:
+            return tuple(
+                KeyedRow(row[0], row[1], row[2], None if row[3] is None else Failure.model_validate_json(row[3]), bool(row[4]))
+                for row in connection.execute(query)
+            )
+
+    def forget_key(self, run: str, key: str) -> None:
+        """Rollouts opened under `key/...` are not found by it any more; they stay."""
+        with self._database.write() as connection:
+            connection.execute(update(ROLLOUTS).where(_is_under(run, key)).values(key=None))
+
+    def forget_verdicts(self, run: str, key: str) -> None:
+        """Undo `set_rewards` for rollouts opened under `key/...`: their rewards are those they were sealed with."""
+        sealed_with = func.json_extract(ROLLOUTS.c.outcome, "$.reward")
+        with self._database.write() as connection:
+            connection.execute(update(ROLLOUTS).where(_is_under(run, key)).values(reward=sealed_with, verdict=None))
+
     def set_rewards(self, rewards: Mapping[str, float | None], verdicts: Mapping[str, Verdict] | None = None) -> None:
         """Keep what a judge said, by trajectory id."""
         with self._database.write() as connection:
@@ -127,6 +171,11 @@ class Rollouts:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _is_under(run: str, key: str) -> ColumnElement[bool]:
+    # Compared, not LIKE: an index serves it, and no character of a key has a meaning. "0" comes right after "/".
+    return and_(ROLLOUTS.c.run == run, ROLLOUTS.c.key > f"{key}/", ROLLOUTS.c.key < f"{key}0")
 
 
 def _find(connection: Connection, rollout_id: str) -> Row[Any]:

@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-#: Raised by one whenever a table changes; `database.py` refuses a store with a higher number.
-SCHEMA_VERSION: Final = 1
+#: Raised by one whenever a table changes, with the way there in `UPGRADES`; `database.py` refuses a store with a higher number.
+SCHEMA_VERSION: Final = 2
 
 METADATA = MetaData()
 
@@ -80,7 +80,9 @@ ROLLOUTS = Table(
     Column("outcome", Text),  # FinishRollout as JSON; NULL while the rollout is open
     Column("reward", Float),
     Column("verdict", Text),
+    Column("key", String),  # under which an attempt that was made before is found again (layout 2)
     Index("rollouts_by_run", "run", "started_at"),
+    Index("rollouts_by_key", "run", "key"),
 )
 
 TURNS = Table(
@@ -112,3 +114,8 @@ JOBS = Table(
     Column("updated_at", Float, nullable=False),
     UniqueConstraint("run", "model", "key", name="one_job_per_key"),
 )
+
+#: What makes a store of one layout a store of the next.
+UPGRADES: Final[dict[int, tuple[str, ...]]] = {
+    1: ("ALTER TABLE rollouts ADD COLUMN key VARCHAR", "CREATE INDEX rollouts_by_key ON rollouts (run, key)"),
+}

@@ -122,11 +122,23 @@ class ModelInfo(Record):
 
 
 class CreateRollout(Record):
-    """Open a rollout. `model` is a trainable model's name, `name@step` for a fixed version, or "base"."""
+    """Open a rollout. `model` is a trainable model's name, `name@step` for a fixed version, or "base".
+
+    A finished attempt that was opened under a `key` can be found by it (`KeptAttempt`). The base belongs to no run: it takes none.
+    """
 
     model: str
     scenario_id: str
     max_turns: int = Field(default=64, ge=1)
+    key: str | None = Field(default=None, min_length=1, max_length=200)
+
+
+class KeptAttempt(Record):
+    """A finished attempt that was opened under a key, by the version that was asked about."""
+
+    key: str
+    scenario_id: str
+    trajectory_id: str
 
 
 class RolloutTicket(Record):
