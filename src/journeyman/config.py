@@ -68,11 +68,7 @@ def load_settings(
         >>> load_settings(Grpo, overrides=["adam.beta2=0.95"]).adam.beta2
         0.95
     """
-    data: dict[str, Any] = {} if path is None else read_yaml(path)
-    for text in overrides:
-        keys, value = parse_override(text)
-        data = merged(data, _nested(keys, value))
-    data = merged(data, given or {})
+    data = merged(overridden({} if path is None else read_yaml(path), overrides), given or {})
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -86,11 +82,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+        _refuse_repeated(path, yaml.compose(text, yaml.SafeLoader))
     except OSError as error:
         raise SettingError(f"cannot read {path}: {error.strerror}", hint="give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is not YAML: {error}") from error
+        raise SettingError(
+            f"{path} is not YAML: {_yaml_problem(error)}", hint="settings are written as `name: value`, indented with spaces"
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -120,6 +120,20 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     return keys, _number(parsed) if isinstance(parsed, str) else parsed
 
 
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Settings changed by overrides such as `grpo.learning_rate=2e-4`, the later ones last. Raises SettingError.
+
+    Example:
+        >>> overridden({"grpo": {"updates": 1}}, ["grpo.updates=2", "steps=3"])
+        {'grpo': {'updates': 2}, 'steps': 3}
+    """
+    out = dict(data)
+    for text in overrides:
+        keys, value = parse_override(text)
+        out = merged(out, _nested(keys, value))
+    return out
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`: mappings are merged, everything else is replaced."""
     out = dict(below)
@@ -132,6 +146,24 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _folder(given: Path | str | None, variable: str, default: Path) -> Path:
     chosen = given if given is not None else (environment(variable) or default)
     return Path(chosen).expanduser().absolute()
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong, and in which line, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return where + str(getattr(error, "problem", None) or error)
+
+
+def _refuse_repeated(path: Path, node: Any) -> None:
+    """YAML takes the last of two equal keys without a word; a setting that is written is never ignored."""
+    pairs = node.value if node is not None and node.id == "mapping" else []
+    seen: set[str] = set()
+    for key, value in pairs:
+        if str(key.value) in seen:
+            raise SettingError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is set twice", hint="keep one of them")
+        seen.add(str(key.value))
+        _refuse_repeated(path, value)
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -149,13 +181,27 @@ def _number(text: str) -> float | str:
 
 
 def _problem(kind: type[BaseModel], location: Sequence[int | str], error: str, message: str, value: object) -> str:
-    name = ".".join(str(part) for part in location)
+    name = ".".join(_without_tags(kind, location))
+    if error == "union_tag_not_found":
+        return f"{name}: `kind` is missing: it says which choice these settings are of (given: {value!r})"
     if error != "extra_forbidden":
         return f"{name or 'settings'}: {message[:1].lower()}{message[1:]} (given: {value!r})"
     known = sorted(_fields_at(kind, location[:-1]))
     nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     advice = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
     return f"unknown setting {name!r}; {advice}"
+
+
+def _without_tags(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The location as it is written in a file: pydantic also names the variant of a choice that it looked into."""
+    names, models = [], [kind]
+    for index, part in enumerate(location):
+        inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        if not inner and len(models) > 1 and index < len(location) - 1:
+            continue
+        names.append(str(part))
+        models = [model for annotation in inner for model in _models_in(annotation)]
+    return names
 
 
 def _fields_at(kind: type[BaseModel], location: Iterable[int | str]) -> set[str]:

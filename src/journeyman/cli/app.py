@@ -20,6 +20,7 @@ from journeyman.cli.mcp import mcp
 from journeyman.cli.models import models
 from journeyman.cli.runs import runs
 from journeyman.cli.serve import serve
+from journeyman.cli.train import train
 from journeyman.errors import JourneymanError
 
 _HELP = """Train a small open model to be good at one job: your agent's.
@@ -41,6 +42,7 @@ def build() -> typer.Typer:
     )
     app.callback()(_program)
     app.add_typer(mcp, name="mcp")
+    app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("export")(export)
     app.command("serve")(serve)

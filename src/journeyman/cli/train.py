@@ -1,0 +1,158 @@
+"""`journeyman train FILE.yaml`: a recipe from a settings file, with its progress shown; its schema; its check without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from journeyman.cli.options import HomeOption, SeedOption, home_folder
+from journeyman.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from journeyman.recipes.methods import Settings
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Settings file, or the name of a shipped one, e.g. yes_no_maybe.yaml.", metavar="FILE.yaml", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, e.g. grpo.learning_rate=1e-4; repeatable.", metavar="NAME=VALUE")
+]
+ValidateOption = Annotated[bool, typer.Option("--validate", help="Check the settings, functions and data; train nothing.")]
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="Id of the new run [default: its name and the time].", metavar="ID", show_default=False)
+]
+ResumeOption = Annotated[
+    str | None, typer.Option("--resume", help="Go on with this run where it stopped; FILE may be left out.", metavar="RUN")
+]
+AllowChangedOption = Annotated[
+    bool, typer.Option("--allow-changed-settings", help="With --resume: go on although settings given here differ from the run's.")
+]
+SchemaOption = Annotated[
+    bool, typer.Option("--schema", help="Print the JSON schema of settings files, for editors; a method's own: --schema grpo.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for. `given` holds only options that were given."""
+
+    file: Path | None
+    overrides: tuple[str, ...]
+    given: Mapping[str, Any]
+    home: Path
+    run: str | None = None
+    resume: str | None = None
+    allow_changed: bool = False
+
+
+def train(
+    file: FileArgument = None,
+    settings: SetOption = None,
+    validate: ValidateOption = False,
+    home: HomeOption = None,
+    run: RunOption = None,
+    resume: ResumeOption = None,
+    allow_changed_settings: AllowChangedOption = False,
+    seed: SeedOption = None,
+    schema: SchemaOption = False,
+) -> None:
+    """Train as a settings file says: `method: grpo`, `sft`, `dpo` or `mcp`.
+
+    A later source wins: defaults, the file, --set, options. Ctrl-C stops cleanly and says how to go on. docs/recipes.md lists the files.
+    """
+    if schema:
+        print_schema(None if file is None else str(file))
+        return
+    request = Request(
+        file=file,
+        overrides=tuple(settings or ()),
+        given={} if seed is None else {"seed": seed},
+        home=home_folder(home),
+        run=run,
+        resume=resume,
+        allow_changed=allow_changed_settings,
+    )
+    found = read_settings(request)
+    if validate:
+        show_valid(found, request)
+    else:
+        run_recipe(found, request)
+
+
+def print_schema(method: str | None) -> None:
+    """The JSON schema, to standard output and nothing else."""
+    import json
+
+    from journeyman.recipes.methods import schema
+
+    print(json.dumps(schema(method), indent=2, ensure_ascii=False))
+
+
+def read_settings(request: Request) -> Settings:
+    """The settings to train with, for a new run or one that goes on. Raises SettingError, InputError, NotFoundError."""
+    from journeyman.recipes.methods import find_file, load_recipe
+
+    if request.resume is not None:
+        if request.run is not None:
+            raise SettingError("--run names a new run and --resume an old one: give one of them")
+        return _resumed(request, request.resume)
+    if request.file is None:
+        raise SettingError("no settings file was given", hint="journeyman train FILE.yaml, or go on with a run: --resume RUN")
+    return load_recipe(find_file(request.file), request.overrides, request.given)
+
+
+def show_valid(settings: Settings, request: Request) -> None:
+    """Check what can be checked without a model, and say what a run would do."""
+    from journeyman.cli.console import output
+    from journeyman.recipes.train import check
+    from journeyman.types.settings import changed_settings
+
+    found = check(settings)
+    changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
+    console = output()
+    console.print(
+        f"{request.file or request.resume} is valid: method {settings.method}, {found}", highlight=False, markup=False, soft_wrap=True
+    )
+    console.print(f"not the defaults: {changed or 'nothing'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def run_recipe(settings: Settings, request: Request) -> None:
+    """Train, show the report, and on Ctrl-C say how to go on."""
+    from journeyman.cli.console import output
+    from journeyman.cli.interrupts import run_interruptible
+    from journeyman.cli.progress_view import ProgressView
+    from journeyman.evaluation.terminal import show_report
+    from journeyman.recipes.train import new_run_id, train
+
+    run = request.resume or request.run or new_run_id(settings)
+    console = output()
+    with ProgressView(console) as view:
+        work = train(
+            settings, view, home=request.home, run=run, is_resumed=request.resume is not None, allow_changed_settings=request.allow_changed
+        )
+        report = run_interruptible(work, lambda: f"go on with: journeyman train --resume {run} --home {request.home}")
+    show_report(report, console)
+
+
+def _resumed(request: Request, run: str) -> Settings:
+    """The run's own settings, changed by the file, --set and options; a change is refused unless it is allowed."""
+    from journeyman.cli.runs import open_store
+    from journeyman.config import merged, overridden, read_yaml
+    from journeyman.recipes.methods import METHODS, find_file, recipe_settings
+    from journeyman.recipes.resume import changed_settings
+
+    with open_store(request.home) as store:
+        info = store.runs.get(run)
+        if info.kind not in METHODS:
+            raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
+        file = {} if request.file is None else read_yaml(find_file(request.file))
+        data = merged(overridden(merged(info.settings, file), request.overrides), request.given)
+        settings = recipe_settings(info.kind, {"method": info.kind, **data})
+        changed_settings(store, run, settings, are_allowed=request.allow_changed)
+    return settings

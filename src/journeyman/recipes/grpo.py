@@ -1,0 +1,203 @@
+"""Reinforcement learning on tasks, agents and rewards of your own: `journeyman train FILE.yaml` with `method: grpo`.
+
+    settings = GrpoTrain(scenarios="my_tasks.jsonl", rewards={"my_rewards.is_polite": 1.0})
+    report = await train(settings, SilentProgress(), home=Path(".journeyman"))
+
+Every step is kept as it is made: a run that was stopped or killed goes on with `resume=run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from journeyman.client.gather import RolloutFunction, gather
+from journeyman.client.iterate import iterate
+from journeyman.client.models import Model, TrainableModel
+from journeyman.client.rollout import Rollout
+from journeyman.errors import NothingToLearnError
+from journeyman.evaluation import Evaluation, Report
+from journeyman.evaluation import evaluate as evaluate_variants
+from journeyman.observe.progress import Progress
+from journeyman.recipes.dotted_path import load_function
+from journeyman.recipes.grpo_settings import GrpoTrain
+from journeyman.recipes.learning import Metrics, Plan, learn
+from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
+from journeyman.recipes.schedule import rate_factor
+from journeyman.recipes.scoring import make_judge
+from journeyman.recipes.session import KeepingJudge
+from journeyman.recipes.task_source import load_scenarios, read_scenarios, write_scenarios
+from journeyman.rewards import excluded_text, reward_metrics
+from journeyman.rewards.judge import Judge
+from journeyman.types.scenarios import Scenario
+from journeyman.types.settings import Grpo
+from journeyman.types.trajectory import Group
+
+
+async def train(
+    settings: GrpoTrain,
+    progress: Progress,
+    *,
+    home: Path,
+    run: str | None = None,
+    resume: str | None = None,
+    allow_changed_settings: bool = False,
+) -> Report:
+    """Train, evaluate, report; the report and `result.json` are also written into the run's folder.
+
+    Args:
+        run: id of the new run; the name and the time when None.
+        resume: id of a run to go on with.
+
+    Raises:
+        SettingError, InputError: the settings, functions or tasks cannot be used.
+        JudgeError: a reward function or a judging model failed; the run goes on with `resume`.
+        NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
+    """
+    run = resume or run or f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    scenarios = check(settings, home / "runs" / run / "scenarios.jsonl")
+    async with AsyncExitStack() as stack:
+        judge, ruler = make_judge(settings, run=run, home=home, progress=progress)
+        if ruler is not None:
+            stack.push_async_callback(ruler.close)
+            await ruler.check()
+        opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
+        changed = allow_changed_settings
+        begin(opened, settings, kind="grpo", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed)
+        progress.note(f"judge {judge.name}: {judge.description}")
+        if not opened.folder.scenarios.exists():
+            write_scenarios(scenarios, opened.folder.scenarios)
+        async with kept_state(opened):
+            model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
+            train_on = [one for one in scenarios if one.split == "train"]
+            await learn(opened, model, _plan(opened, settings, model, KeepingJudge(judge, opened.store), train_on))
+            return await _report(opened, settings, model, judge, scenarios)
+
+
+def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
+    """The run's tasks: those kept with it, else from their source. Loads no model; raises SettingError and InputError for tasks and
+    functions that cannot be used."""
+    make_rollout(settings, temperature=1.0)
+    if kept is not None and kept.exists():
+        return tuple(read_scenarios(kept))
+    source, number, heldout = settings.scenarios, settings.num_train, settings.num_heldout
+    return load_scenarios(source, seed=settings.seed, num_train=number, num_heldout=heldout)
+
+
+def make_rollout(settings: GrpoTrain, *, temperature: float) -> RolloutFunction:
+    """The attempt: one chat turn at that temperature, or the user's function, which samples as it likes. Raises SettingError."""
+    own = settings.rollout
+    if own.function is not None:
+        return load_function(own.function, setting="rollout.function", parameters=("scenario", "run"))
+
+    async def chat(scenario: Scenario, run: Rollout) -> None:
+        messages: Any = _messages(settings, scenario.task)
+        await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=own.max_tokens, temperature=temperature)
+
+    return chat
+
+
+def step_settings(settings: GrpoTrain, number: int) -> Grpo:
+    """The settings of GRPO step `number` (from 0): see `GrpoTrain.grpo`."""
+    factor = rate_factor(number, settings.steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+    return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
+
+
+def _messages(settings: GrpoTrain, task: str) -> list[dict[str, str]]:
+    system = settings.rollout.system
+    return [*([] if system is None else [{"role": "system", "content": system}]), {"role": "user", "content": task}]
+
+
+def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Plan:
+    rollout = make_rollout(settings, temperature=1.0)
+    stream = iterate(scenarios, groups_per_step=1, epochs=1_000_000, seed=settings.seed)
+
+    async def attempt(position: int) -> tuple[list[Group], Metrics]:
+        started = time.perf_counter()
+        groups = await gather(
+            rollout,
+            [stream.batch(index)[0] for index in range(position, position + settings.groups_per_step)],
+            model=model,
+            group_size=settings.group_size,
+            timeout_seconds=settings.timeout_seconds,
+            score=judge.score,
+        )
+        return groups, _measured(opened, settings, groups, time.perf_counter() - started)
+
+    return Plan(
+        steps=settings.steps,
+        note=f"GRPO, {settings.groups_per_step} x {settings.group_size}",
+        attempt=attempt,
+        settings_of=lambda number, _metrics, _groups: step_settings(settings, number),
+        stop_without_spread=settings.stop_without_spread,
+        give_up=_nothing_to_learn,
+    )
+
+
+def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], seconds: float) -> Metrics:
+    if excluded := excluded_text(groups):
+        opened.progress.warn(excluded)
+    sampled = sum(one.num_sampled_tokens for group in groups for one in group)
+    return reward_metrics(groups, min_spread=settings.grpo.min_spread) | {
+        "rollout/num_groups": float(len(groups)),
+        "rollout/num_sampled_tokens": float(sampled),
+        "rollout/seconds": seconds,
+        "rollout/tokens_per_second": sampled / seconds,
+    }
+
+
+def _nothing_to_learn(empty: int, metrics: Metrics, groups: Sequence[Group]) -> NothingToLearnError:
+    if "reward/mean" not in metrics:
+        text = f"in {empty} steps no attempt taught anything; in the last one {excluded_text(groups)}"
+        return NothingToLearnError(f"nothing to learn from: {text}", hint="mend what makes the attempts fail, then go on with --resume")
+    mean = metrics["reward/mean"]
+    text = f"in {empty} steps no group had attempts of different reward (mean reward {mean:.2f})"
+    hint = (
+        "the model solves these tasks already: use harder ones, or stop here"
+        if mean > 0.9
+        else "all attempts are alike: easier tasks, a reward that tells more of them apart, or a larger group (--set group_size=16)"
+    )
+    return NothingToLearnError(f"nothing to learn from: {text}", hint=f"{hint}; stop_without_spread: null goes on regardless")
+
+
+async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Report:
+    heldout = [one for one in scenarios if one.split == "heldout"]
+    evaluations = [await _evaluate(opened, settings, model, judge, heldout)] if heldout else []
+    body = {"model": model.name, "temperature": 0, "messages": _messages(settings, scenarios[0].task)}
+    report = make_report(
+        opened,
+        settings,
+        title=f"{settings.base} learns {settings.name}",
+        target=settings.scenarios,
+        judge=f"{judge.name}: {judge.description}",
+        evaluations=evaluations,
+        adapter=model.adapter,
+        curl=None if settings.rollout.function else curl_line(body),
+    )
+    final = reward_numbers(report) | evaluation_numbers(report)
+    write_result(report, opened.folder.report, settings, recipe=settings.name, method="grpo", seed=settings.seed, final=final)
+    return report
+
+
+async def _evaluate(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, heldout: Sequence[Scenario]) -> Evaluation:
+    """The base and the trained model at the same held-out tasks, in pairs."""
+    opened.store.runs.update(opened.run, phase="evaluate")
+    is_greedy = settings.rollout.function is None and settings.heldout_attempts == 1
+    variants: dict[str, Model] = {"base": opened.connection.base_model()}
+    if model.step:
+        variants["trained"] = opened.connection.served_model(model.adapter)
+    with opened.costs.phase("evaluate"):
+        return await evaluate_variants(
+            make_rollout(settings, temperature=0.0 if is_greedy else 1.0),
+            heldout,
+            variants,
+            judge,
+            group_size=settings.heldout_attempts,
+            sampling="greedy" if is_greedy else "sampled",
+            timeout_seconds=settings.timeout_seconds,
+            progress=opened.progress,
+        )

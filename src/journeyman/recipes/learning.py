@@ -1,0 +1,70 @@
+"""The loop of reinforcement learning: attempt, score, update, keep; until the steps are made or nothing can be learned any more.
+
+What an attempt is, and with which settings a step is made, is the recipe's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from journeyman.client.models import TrainableModel
+from journeyman.errors import NothingToLearnError
+from journeyman.observe.health import news
+from journeyman.recipes.open_run import OpenRun
+from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import Grpo
+from journeyman.types.trajectory import Group
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recipe wants of the loop.
+
+    Attributes:
+        steps: to make in all, those made before included.
+        note: one line on what a step is.
+        attempt: scored groups for a step and their metrics, beginning at that place in the scenarios.
+        settings_of: of the step of that number (from 0) whose groups have these metrics.
+        stop_without_spread: steps in a row without any spread after which nothing can be learned; None: never.
+        give_up: the error that says so, from how many steps, the last one's metrics and groups.
+    """
+
+    steps: int
+    note: str
+    attempt: Callable[[int], Awaitable[tuple[list[Group], Metrics]]]
+    settings_of: Callable[[int, Metrics, Sequence[Group]], Grpo]
+    stop_without_spread: int | None
+    give_up: Callable[[int, Metrics, Sequence[Group]], NothingToLearnError]
+
+
+async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
+    """GRPO steps until `plan.steps` are made. A run that was killed goes on behind its last whole step."""
+    runs, progress = opened.store.runs, opened.progress
+    made = runs.steps(opened.run, "train")
+    position = int(sum(row.metrics.get("train/num_groups", 0.0) for row in made))
+    history = [row.metrics for row in made]
+    empty = 0
+    runs.update(opened.run, phase="train")
+    progress.phase("train", total=plan.steps, note=plan.note)
+    progress.advance(len(made))
+    for number in range(len(made), plan.steps):
+        groups, metrics = await plan.attempt(position)
+        position += len(groups)
+        grpo = plan.settings_of(number, metrics, groups)
+        result = await model.train(groups, grpo, key=f"{opened.run}-train-{number}")
+        metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
+        runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
+        progress.step(number + 1, metrics)
+        progress.advance(1)
+        history.append(metrics)
+        for finding in news(history):
+            (progress.note if finding.level == "normal" else progress.warn)(str(finding))
+        for note in result.notes:
+            progress.note(note)
+        empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
+        if plan.stop_without_spread is not None and empty >= plan.stop_without_spread:
+            raise plan.give_up(empty, metrics, groups)

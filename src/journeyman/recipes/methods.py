@@ -1,0 +1,137 @@
+"""The methods of `journeyman train FILE.yaml`: which settings each has, reading them from a file, and their JSON schema for editors.
+
+Not for what a method does: each has a program of its own (`grpo.py`, `sft.py`, `dpo.py`, `mcp.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel
+
+from journeyman.config import load_settings, merged, overridden, read_yaml
+from journeyman.errors import InputError, SettingError
+from journeyman.recipes.grpo_settings import GrpoTrain
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.types.record import Record
+
+
+class McpFile(McpTrain):
+    """The settings of `journeyman mcp train` in a file that names its method."""
+
+    method: Literal["mcp"] = "mcp"
+
+    def without_method(self) -> McpTrain:
+        """What the MCP recipe takes."""
+        return McpTrain.model_validate(self.model_dump(exclude={"method"}))
+
+
+Settings = GrpoTrain | McpFile
+
+METHODS: Final[Mapping[str, type[GrpoTrain] | type[McpFile]]] = {"grpo": GrpoTrain, "mcp": McpFile}
+CONFIGS: Final = Path(__file__).parent / "configs"
+"""The shipped settings files."""
+SCHEMA_FILE: Final = "schema.json"
+
+
+def find_file(name: Path) -> Path:
+    """A settings file by its path, or a shipped one by its name. Raises InputError, naming those that are shipped."""
+    if name.is_file():
+        return name
+    shipped = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+    if name.parent == Path() and name.suffix in ("", ".yaml", ".yml") and name.stem in shipped:
+        return shipped[name.stem]
+    what = "is a folder" if name.is_dir() else "does not exist"
+    raise InputError(
+        f"{name} {what}", hint=f"give the path of a settings file, or a shipped one: {', '.join(f'{one}.yaml' for one in shipped)}"
+    )
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in a file, changed by `overrides` (`grpo.learning_rate=2e-4`), changed by `given`. Its `method` says which they are.
+
+    A file without a `name` names the model after itself. Raises SettingError as `config.load_settings`, and for a method there is none of.
+    """
+    data = merged(overridden(read_yaml(path), overrides), given or {})
+    kind = METHODS[_method(data.get("method"), str(path))]
+    names = {} if "name" in data or "name" not in kind.model_fields else {"name": name_of(path)}
+    return load_settings(kind, path, overrides, {**names, **(given or {})})
+
+
+def recipe_settings(method: str, data: Mapping[str, Any]) -> Settings:
+    """The settings of a method from a run's own record of them. Raises SettingError."""
+    return load_settings(METHODS[_method(method, "the run")], given=data)
+
+
+def name_of(path: Path) -> str:
+    """A model name from a file's: `My recipe.yaml` is `my-recipe`."""
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "model"
+
+
+def schema(method: str | None = None) -> dict[str, Any]:
+    """The JSON schema of a method's file; of all methods when None. Raises SettingError for an unknown one."""
+    if method is not None:
+        return {"$schema": _DRAFT, **METHODS[_method(method, "--schema")].model_json_schema()}
+    variants: list[dict[str, Any]] = []
+    definitions: dict[str, Any] = {}
+    for name, kind in METHODS.items():
+        found = kind.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= found.pop("$defs", {})
+        # In a file that is checked against all methods, the method decides: it must be there.
+        variants.append({**found, "required": [*found.get("required", []), "method"], "title": f"method: {name}"})
+    return {"$schema": _DRAFT, "title": "journeyman train FILE.yaml", "oneOf": variants, "$defs": definitions}
+
+
+def schema_text() -> str:
+    """What `configs/schema.json` holds."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def keys_of(kind: type[BaseModel]) -> set[str]:
+    """Every key that a file of these settings may hold a value under, by dotted name; those of a choice's variants count once.
+
+    A key of a single possible value (the nested `grpo.method`) is none.
+
+    Example:
+        >>> from journeyman.types.settings import LoraSettings
+        >>> sorted(keys_of(LoraSettings))
+        ['alpha', 'rank', 'seed']
+    """
+    return _keys([kind], "")
+
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _method(given: object, where: str) -> str:
+    if given in METHODS:
+        return str(given)
+    known = ", ".join(METHODS)
+    if given is None:
+        raise SettingError(f"{where}: `method` is missing", hint=f"say what to do, e.g. method: grpo; there are {known}")
+    nearest = difflib.get_close_matches(str(given), METHODS, n=1, cutoff=0.3)
+    advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise SettingError(f"{where}: there is no method {given!r}{advice}", hint=f"there are {known}")
+
+
+def _keys(kinds: Sequence[type[BaseModel]], prefix: str) -> set[str]:
+    found: set[str] = set()
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            inner = _records_in(field.annotation)
+            if inner:
+                found |= _keys(inner, f"{prefix}{name}.")
+            elif prefix == "" or len(kinds) > 1 or len(get_args(field.annotation)) != 1 or get_args(field.annotation)[0] != field.default:
+                found.add(f"{prefix}{name}")
+    return found
+
+
+def _records_in(annotation: Any) -> list[type[Record]]:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return [annotation]
+    return [record for argument in get_args(annotation) for record in _records_in(argument)]

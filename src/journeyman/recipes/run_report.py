@@ -1,0 +1,175 @@
+"""The report of a run of `journeyman train`, and `result.json` beside it: the same in numbers, for programs that compare runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from journeyman.errors import StoreError
+from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
+from journeyman.recipes.open_run import OpenRun
+from journeyman.service.backend import Backend
+from journeyman.types.record import Record
+from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import changed_settings
+
+RESULT_FILE = "result.json"
+
+
+class Result(Record):
+    """What came of a run, in numbers.
+
+    Attributes:
+        recipe, method, seed: of the run.
+        settings: those that are not the defaults, by dotted name.
+        steps: the metrics of each training step, in order.
+        final: what the run ends with, by name.
+        seconds: that it took, over every session.
+    """
+
+    recipe: str
+    method: str
+    seed: int
+    settings: dict[str, Any]
+    steps: tuple[dict[str, float], ...]
+    final: dict[str, float]
+    seconds: float
+
+
+def make_report(
+    opened: OpenRun,
+    settings: Record,
+    *,
+    title: str,
+    target: str,
+    judge: str,
+    evaluations: Sequence[Evaluation] = (),
+    adapter: str | None = None,
+    curl: str | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained."""
+    steps = opened.store.runs.steps(opened.run)
+    groups = list(evaluations[0].groups.values()) if evaluations else []
+    report = Report(
+        run=opened.run,
+        title=title,
+        base=opened.backend.engine.info.base,
+        target=target,
+        judge=judge,
+        created_at=time.time(),
+        settings=settings.model_dump(mode="json"),
+        machine=machine(opened.backend),
+        evaluations=tuple(evaluation.summary for evaluation in evaluations),
+        steps=steps,
+        phases=(*opened.costs.phases, *step_costs(steps)),
+        examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
+        adapter=None if adapter is None else str(opened.folder.adapters / adapter),
+        serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
+        curl=curl,
+        notes=tuple(notes),
+    )
+    write_report(report, opened.folder.report)
+    opened.progress.note(f"report: {opened.folder.report / 'report.html'}")
+    return report
+
+
+def write_result(
+    report: Report, folder: Path, settings: Record, *, recipe: str, method: str, seed: int, final: Mapping[str, float]
+) -> Path:
+    """Write `result.json` beside the report; returns its path. Raises StoreError."""
+    changed = {name: _plain(value) for name, value in changed_settings(settings).items()}
+    result = Result(
+        recipe=recipe,
+        method=method,
+        seed=seed,
+        settings=changed,
+        steps=tuple(step.metrics for step in report.steps if step.phase == "train"),
+        final=dict(final),
+        seconds=report.seconds,
+    )
+    path = folder / RESULT_FILE
+    try:
+        path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"the result cannot be written to {path}: {error}", hint="check the folder and the free space") from error
+    return path
+
+
+def evaluation_numbers(report: Report) -> dict[str, float]:
+    """The held-out numbers of the first evaluation by name: `heldout/<variant>` (success, or the score where nobody tells success) with
+    its interval, `heldout/<variant>/<check>`, and `heldout/gain` of the last variant over the first, with its paired interval."""
+    if not report.evaluations:
+        return {}
+    main = report.evaluations[0]
+    numbers: dict[str, float] = {}
+    for one in main.variants:
+        name = f"heldout/{one.name}"
+        numbers |= {name: one.success.mean, f"{name}/low": one.success.low, f"{name}/high": one.success.high}
+        numbers |= {f"{name}/{check}": value for check, value in one.checks.items()}
+    if len(main.variants) > 1:
+        gain = main.comparison(main.variants[0].name, main.variants[-1].name).success.difference
+        numbers |= {"heldout/gain": gain.mean, "heldout/gain/low": gain.low, "heldout/gain/high": gain.high}
+    return numbers
+
+
+def reward_numbers(report: Report, window: int = 5) -> dict[str, float]:
+    """The reward of training attempts: `train/reward` of the last step, `train/reward_last` the mean over the last `window` steps, and
+    `train/reward_mean` over all of them (how early it learned)."""
+    rewards = [step.metrics["reward/mean"] for step in report.steps if step.phase == "train" and "reward/mean" in step.metrics]
+    if not rewards:
+        return {}
+    last = rewards[-window:]
+    return {
+        "train/reward": rewards[-1],
+        "train/reward_last": sum(last) / len(last),
+        "train/reward_mean": sum(rewards) / len(rewards),
+    }
+
+
+def step_costs(steps: Sequence[StepMetrics]) -> tuple[PhaseCost, ...]:
+    """What the training steps cost, over every session that the run took."""
+    rows = [row.metrics for row in steps if row.phase == "train"]
+    if not rows:
+        return ()
+
+    def total(name: str) -> float:
+        return sum(row.get(name, 0.0) for row in rows)
+
+    costs = []
+    if sampled := int(total("rollout/num_sampled_tokens")):
+        costs.append(PhaseCost(name=f"attempts, {len(rows)} steps", seconds=total("rollout/seconds"), sampled_tokens=sampled))
+    trained = int(total("train/num_tokens"))
+    return (*costs, PhaseCost(name=f"updates, {len(rows)} steps", seconds=total("train/seconds"), trained_tokens=trained))
+
+
+def machine(backend: Backend) -> dict[str, str]:
+    """What it ran on."""
+    info = backend.engine.info
+    return {
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": f"{info.device}, {info.dtype}, {info.num_workers} workers",
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def curl_line(body: Mapping[str, Any]) -> str:
+    """A request that works against `journeyman serve` with its defaults."""
+    data = shlex.quote(json.dumps(body, ensure_ascii=False))
+    return f"curl -s http://127.0.0.1:8100/v1/chat/completions -H 'Content-Type: application/json' -d {data}"
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, Record):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value

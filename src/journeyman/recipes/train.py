@@ -1,0 +1,59 @@
+"""One door to all methods: settings in, the report and `result.json` out. What `journeyman train` calls.
+
+settings = load_recipe(find_file(Path("yes_no_maybe.yaml")), ["seed=1"])
+report = await train(settings, SilentProgress(), home=Path(".journeyman"), run="first")
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from journeyman.evaluation import Report
+from journeyman.observe.progress import Progress
+from journeyman.recipes import grpo, mcp
+from journeyman.recipes.methods import McpFile, Settings
+from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
+from journeyman.recipes.scoring import reward_functions
+from journeyman.store.layout import HomeFolder
+
+
+def new_run_id(settings: Settings) -> str:
+    """The name and the time."""
+    if isinstance(settings, McpFile):
+        return mcp.new_run_id(settings)
+    return f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check(settings: Settings) -> str:
+    """What a run would work on, in a few words. Loads no model; raises SettingError and InputError for what would stop it at the start."""
+    if isinstance(settings, McpFile):
+        return f"server {settings.target.label} (not started)"
+    reward_functions(settings.rewards)
+    scenarios = grpo.check(settings)
+    heldout = sum(one.split == "heldout" for one in scenarios)
+    return f"{len(scenarios) - heldout} training and {heldout} held-out tasks"
+
+
+async def train(
+    settings: Settings,
+    progress: Progress,
+    *,
+    home: Path,
+    run: str,
+    is_resumed: bool = False,
+    allow_changed_settings: bool = False,
+) -> Report:
+    """Train as the settings say, in a new run of that id or, `is_resumed`, the one there is. Errors as the method's own program."""
+    if isinstance(settings, McpFile):
+        return await _train_mcp(settings, progress, home=home, run=run, allow_changed_settings=allow_changed_settings)
+    resume = run if is_resumed else None
+    return await grpo.train(settings, progress, home=home, run=run, resume=resume, allow_changed_settings=allow_changed_settings)
+
+
+async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, allow_changed_settings: bool) -> Report:
+    plain = settings.without_method()
+    report = await mcp.train(plain, progress, home=home, resume=run, allow_changed_settings=allow_changed_settings)
+    final = reward_numbers(report) | evaluation_numbers(report)
+    write_result(report, HomeFolder(home).run(run).report, plain, recipe=mcp.slug(plain), method="mcp", seed=plain.seed, final=final)
+    return report

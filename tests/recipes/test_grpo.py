@@ -1,0 +1,306 @@
+"""The GRPO recipe from tasks to report and result.json, with a fake model and functions of the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.recipes.backend import FakeModel
+from tests.recipes.conftest import RecordingProgress
+
+from journeyman.errors import InputError, JudgeError, NothingToLearnError, SettingError
+from journeyman.observe.progress import SilentProgress
+from journeyman.recipes import open_run
+from journeyman.recipes.grpo import check, step_settings, train
+from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
+from journeyman.recipes.run_report import Result
+from journeyman.store import Store
+from journeyman.types.runs import RunInfo
+from journeyman.types.settings import Grpo
+
+FUNCTIONS = """
+from pathlib import Path
+
+import journeyman as jm
+
+
+def tasks(count, seed):
+    return [jm.Scenario(id=f"t{seed}-{number}", task=f"Double {number}.") for number in range(count)]
+
+
+def is_call(scenario, trajectory):
+    return float("tool_call" in (trajectory.answer or ""))
+
+
+async def is_short(scenario, trajectory):
+    return None if "2" in scenario.task else 0.5
+
+
+def too_much(scenario, trajectory):
+    return 7
+
+
+def breaks(scenario, trajectory):
+    raise KeyError("nothing there")
+
+
+def one_argument(trajectory):
+    return 1.0
+
+
+async def agent(scenario, run):
+    messages = [{"role": "user", "content": scenario.task}]
+    reply = await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=400)
+    run.reward = float("tool_call" in reply.choices[0].message.content)
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """What the recipe loads instead of a base model."""
+    fake = FakeModel(tiny_tokenizer)
+    monkeypatch.setattr(open_run, "open_backend", fake.open)
+    return fake
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
+    """Functions in a file of the current folder, whose name no other test has."""
+    name = f"own_functions_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    return GrpoTrain(
+        name="doubler",
+        base="fake-model",
+        scenarios=f"{name}.tasks",
+        num_train=8,
+        num_heldout=4,
+        rollout=ChatOrFunction(max_tokens=400),
+        rewards={f"{name}.is_call": 1.0},
+        steps=2,
+        groups_per_step=2,
+        group_size=2,
+    )
+
+
+def module_of(settings: GrpoTrain) -> str:
+    return settings.scenarios.rpartition(".")[0]
+
+
+def result_of(home: Path, run: str) -> Result:
+    return Result.model_validate_json((home / "runs" / run / "report" / "result.json").read_text())
+
+
+def only_run(home: Path) -> RunInfo:
+    with Store.open(home) as store:
+        (info,) = store.runs.list()
+        return info
+
+
+class TestReport:
+    async def test_a_run_ends_with_a_report_and_a_result_that_programs_read(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    ) -> None:
+        progress = RecordingProgress()
+        report = await train(settings, progress, home=tmp_path, run="first")
+        assert [step.step for step in report.steps if step.phase == "train"] == [1, 2]
+        (evaluation,) = report.evaluations
+        assert [variant.name for variant in evaluation.variants] == ["base", "trained"]
+        assert (evaluation.sampling, evaluation.num_scenarios) == ("greedy", 4)
+        assert evaluation.comparison("base", "trained").success.difference.mean == 1.0
+        assert report.adapter == str(tmp_path / "runs" / "first" / "adapters" / "doubler@2")
+        assert progress.steps == [1, 2]
+        assert any(note.startswith("judge rubric(is_call): ") for note in progress.notes)
+        result = result_of(tmp_path, "first")
+        assert (result.recipe, result.method, result.seed, len(result.steps)) == ("doubler", "grpo", 0, 2)
+        assert result.settings["groups_per_step"] == 2
+        assert "seed" not in result.settings
+        assert result.final["heldout/gain"] == 1.0
+        assert result.final["train/reward"] == result.steps[-1]["reward/mean"] == 0.5
+        assert result.final["heldout/trained/is_call"] == 1.0
+        assert result.seconds > 0
+        info = only_run(tmp_path)
+        assert (info.id, info.kind, info.state) == ("first", "grpo", "done")
+
+    async def test_without_held_out_tasks_nothing_is_evaluated(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        report = await train(settings.model_copy(update={"num_heldout": 0, "steps": 1}), SilentProgress(), home=tmp_path)
+        assert report.evaluations == ()
+        assert report.run.startswith("doubler-2")
+
+
+class TestRewards:
+    async def test_functions_are_weighed_and_may_be_async_or_not_apply(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        own = module_of(settings)
+        both = settings.model_copy(update={"rewards": {f"{own}.is_call": 3.0, f"{own}.is_short": 1.0}, "steps": 1, "num_heldout": 0})
+        await train(both, SilentProgress(), home=tmp_path, run="both")
+        with Store.open(tmp_path) as store:
+            (step,) = store.runs.steps("both", "train")
+        # A call is worth 1 alone, and (3 + 0.5) / 4 where the second function applies.
+        assert 0.5 <= step.metrics["reward/mean"] <= 0.6
+        assert step.metrics["reward/check/is_call"] == 0.5
+
+    async def test_a_rollout_function_may_score_itself(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        own = settings.model_copy(update={"rewards": {}, "rollout": ChatOrFunction(function=f"{module_of(settings)}:agent")})
+        report = await train(own, SilentProgress(), home=tmp_path)
+        assert report.evaluations[0].sampling == "sampled"
+        assert report.evaluations[0].comparison("base", "trained").success.difference.mean == 1.0
+        assert report.curl is None
+
+    @pytest.mark.parametrize(
+        ("name", "said"), [("too_much", "returned 7"), ("breaks", r"breaks raised KeyError: 'nothing there' \(attempt")]
+    )
+    async def test_a_reward_function_that_fails_is_named_and_the_run_can_go_on(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path, name: str, said: str
+    ) -> None:
+        bad = settings.model_copy(update={"rewards": {f"{module_of(settings)}.{name}": 1.0}})
+        with pytest.raises(JudgeError, match=said):
+            await train(bad, SilentProgress(), home=tmp_path)
+        assert only_run(tmp_path).state == "stopped"
+
+    async def test_attempts_that_are_all_alike_stop_the_run(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        model.is_right = lambda task, number: True
+        with pytest.raises(
+            NothingToLearnError, match=r"in 2 steps no group had attempts of different reward \(mean reward 1.00\)"
+        ) as caught:
+            await train(settings.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
+        assert "solves these tasks already" in str(caught.value.hint)
+        model.forget()
+        report = await train(settings.model_copy(update={"steps": 4, "stop_without_spread": None}), SilentProgress(), home=tmp_path / "on")
+        assert len(report.steps) == 4
+
+
+class TestResume:
+    async def test_a_run_stopped_inside_a_step_goes_on_as_if_it_had_not_been(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    ) -> None:
+        four = settings.model_copy(update={"steps": 4})
+        whole = await train(four, SilentProgress(), home=tmp_path / "whole", run="one")
+        attempted = model.tasks()
+
+        model.stop_at = 2
+        model.forget()
+        task = asyncio.create_task(train(four, SilentProgress(), home=tmp_path / "halves", run="one"))
+        loop = asyncio.get_running_loop()
+        model.stop = lambda: loop.call_soon_threadsafe(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert only_run(tmp_path / "halves").state == "stopped"
+
+        model.stop_at = None
+        report = await train(four, SilentProgress(), home=tmp_path / "halves", resume="one")
+        assert [step.step for step in report.steps] == [1, 2, 3, 4]
+        assert only_run(tmp_path / "halves").state == "done"
+        trained = [f"doubler@{step}" for step in range(1, 4)]
+        assert [model.tasks()[name] for name in trained] == [attempted[name] for name in trained]
+        assert report.evaluations[0].scenarios_hash == whole.evaluations[0].scenarios_hash
+        assert len(result_of(tmp_path / "halves", "one").steps) == 4
+
+    async def test_a_resumed_run_keeps_its_tasks_whatever_became_of_their_source(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    ) -> None:
+        (tmp_path / "tasks.jsonl").write_text("".join(json.dumps({"task": f"Double {number}."}) + "\n" for number in range(8)))
+        filed = settings.model_copy(update={"scenarios": "tasks.jsonl", "num_train": None, "num_heldout": 2, "steps": 1})
+        first = await train(filed, SilentProgress(), home=tmp_path / "home", run="one")
+        (tmp_path / "tasks.jsonl").unlink()
+        more = await train(filed.model_copy(update={"steps": 2}), SilentProgress(), home=tmp_path / "home", resume="one")
+        assert len(more.steps) == 2
+        assert more.evaluations[0].scenarios_hash == first.evaluations[0].scenarios_hash
+
+    async def test_a_run_of_that_id_is_not_begun_again_and_settings_change_only_when_allowed(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    ) -> None:
+        await train(settings, SilentProgress(), home=tmp_path, run="one")
+        with pytest.raises(SettingError, match="there is a run 'one'"):
+            await train(settings, SilentProgress(), home=tmp_path, run="one")
+        other = settings.model_copy(update={"steps": 3, "grpo": Grpo(learning_rate=1e-5)})
+        with pytest.raises(SettingError, match=r"grpo.learning_rate: 0.0001 -> 1e-05"):
+            await train(other, SilentProgress(), home=tmp_path, resume="one")
+        report = await train(other, SilentProgress(), home=tmp_path, resume="one", allow_changed_settings=True)
+        assert report.steps[-1].metrics["train/learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rewards": {"nowhere_at_all.reward": 1.0}}, "there is no module 'nowhere_at_all'"),
+        ({"rewards": {"OWN.is_cal": 1.0}}, "has no 'is_cal'; did you mean 'is_call'"),
+        ({"rewards": {"OWN.number": 1.0}}, "is a int, not a function"),
+        (
+            {"rewards": {"OWN.one_argument": 1.0}},
+            r"cannot be called as one_argument\(scenario, trajectory\): it is one_argument\(trajectory\)",
+        ),
+        ({"rewards": {"reward": 1.0}}, "'reward' is not a dotted path"),
+        ({"rewards": {"OWN.is_call": 0.0}}, "must be above 0"),
+        ({"scenarios": "OWN.is_call"}, "OWN.is_call failed"),
+        ({"scenarios": "missing.jsonl"}, "cannot read missing.jsonl"),
+        ({"rollout": ChatOrFunction(function="OWN.one_argument")}, r"cannot be called as one_argument\(scenario, run\)"),
+        ({"num_train": None}, "OWN.tasks failed"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_before_anything_is_loaded(
+    settings: GrpoTrain, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    own = module_of(settings)
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("OWN", own)
+        if isinstance(value, dict):
+            return {filled(key): one for key, one in value.items()}
+        return ChatOrFunction(function=filled(value.function)) if isinstance(value, ChatOrFunction) else value
+
+    changed = settings.model_copy(update={name: filled(value) for name, value in change.items()})
+    with pytest.raises((SettingError, InputError), match=said.replace("OWN", own)):
+        await train(changed, SilentProgress(), home=tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_split_is_the_files_own_or_chosen_by_the_seed(settings: GrpoTrain, tmp_path: Path) -> None:
+    rows = [{"task": f"task {number}", "data": {"answer": number}} for number in range(10)]
+    (tmp_path / "plain.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    plain = settings.model_copy(update={"scenarios": "plain.jsonl", "num_train": None, "num_heldout": 3})
+    splits = [tuple(one.id for one in check(plain.model_copy(update={"seed": seed})) if one.split == "heldout") for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+    assert len(check(plain)) == 10
+    rows[4]["split"] = rows[7]["split"] = "heldout"
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = check(plain.model_copy(update={"scenarios": "own.jsonl", "num_heldout": 2}))
+    assert [one.id for one in found if one.split == "heldout"] == ["line-5", "line-8"]
+    with pytest.raises(SettingError, match="8 to train on and 2 held out; some and 3 are needed"):
+        check(plain.model_copy(update={"scenarios": "own.jsonl"}))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is not JSON"),
+        ('{"tusk": "x"}', "line 2 is not a task"),
+        ('{"task": "x", "answer": 3}', "line 2: unknown names: answer"),
+        ('{"task": "x", "id": "line-1"}', "line 2: the id 'line-1' came before"),
+        ('{"task": "x", "split": "test"}', "line 2: split"),
+    ],
+)
+def test_a_faulty_line_is_named(settings: GrpoTrain, tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"task": "fine"}\n' + line + "\n")
+    with pytest.raises(InputError, match=said):
+        check(settings.model_copy(update={"scenarios": "bad.jsonl"}))
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    settings = GrpoTrain(scenarios="x.y", rewards={"x.y": 1.0}, steps=5, warmup_steps=1, decay_to=0.5, grpo=Grpo(learning_rate=1e-3))
+    rates = [step_settings(settings, number).learning_rate for number in range(5)]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3 * 5 / 6, 1e-3 * 4 / 6, 5e-4])
+
+
+def test_settings_that_would_be_ignored_or_leave_nobody_to_score_are_refused() -> None:
+    with pytest.raises(ValueError, match="`system` belongs to the chat turn"):
+        ChatOrFunction(function="a.b", system="x")
+    with pytest.raises(ValueError, match="nobody scores"):
+        GrpoTrain(scenarios="x.y")
