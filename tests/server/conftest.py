@@ -18,8 +18,8 @@ from journeyman.server.serve import Server
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.trainer.base import OnProgress
-from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, Sft
+from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Dpo, Grpo, Sft
 
 
 class CountingTrainer:
@@ -39,6 +39,10 @@ class CountingTrainer:
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
         self._step += 1
         return {"loss": 0.25}
+
+    def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        self._step += 1
+        return {"loss": 0.75, "num_pairs_seen": float(len(pairs))}
 
     def save_adapter(self, folder: Path) -> str:
         (folder / "adapter.json").write_text(json.dumps(self._step))

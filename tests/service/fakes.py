@@ -9,8 +9,8 @@ from pathlib import Path
 
 from journeyman.engine.fake import folder_fingerprint
 from journeyman.trainer.base import OnProgress
-from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, Sft
+from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Dpo, Grpo, Sft
 
 
 class FakeTrainer:
@@ -23,6 +23,7 @@ class FakeTrainer:
         self._step = 0
         self.weight = 0.0
         self.seen: list[Sequence[Sequence[TrainSample]]] = []
+        self.chosen_change = 0.0
         self.fail_with: Exception | None = None
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
@@ -42,6 +43,11 @@ class FakeTrainer:
         self.seen.append([samples])
         self._compute(1.0, on_progress)
         return {"loss": 0.25}
+
+    def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        self.seen.append([pair.samples for pair in pairs])
+        self._compute(2.0, on_progress)
+        return {"loss": 0.75, "chosen_logprob_change": self.chosen_change}
 
     def save_adapter(self, folder: Path) -> str:
         (folder / "adapter.json").write_text(json.dumps(self.weight))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, Sft
+from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Dpo, Grpo, Sft
 
 OnProgress = Callable[[float], None]
 
@@ -32,6 +32,10 @@ class Trainer(Protocol):
 
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
         """SFT over all samples: `settings.epochs` passes in batches of `settings.batch_size`, a step an optimiser update."""
+        ...
+
+    def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        """Learn from all pairs: `settings.epochs` passes in batches of `settings.batch_size`, a step an optimiser update."""
         ...
 
     def save_adapter(self, folder: Path) -> str:

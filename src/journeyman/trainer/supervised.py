@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from journeyman.trainer.batches import shuffled_batches
 from journeyman.trainer.packing import PackedTree
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Sft
@@ -19,15 +20,9 @@ def is_trainable(sample: TrainSample) -> bool:
 
 def supervised_batches(samples: Sequence[TrainSample], settings: Sft) -> list[list[TrainSample]]:
     """Batches of all epochs, in a random order that `settings.seed` decides; samples without a term are left out."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    batches = []
-    for _ in range(settings.epochs):
-        order = torch.randperm(len(samples), generator=generator).tolist()
-        for start in range(0, len(order), settings.batch_size):
-            batch = [samples[index] for index in order[start : start + settings.batch_size] if is_trainable(samples[index])]
-            if batch:
-                batches.append(batch)
-    return batches
+    numbers = shuffled_batches(len(samples), settings.batch_size, settings.epochs, settings.seed)
+    batches = [[samples[index] for index in batch if is_trainable(samples[index])] for batch in numbers]
+    return [batch for batch in batches if batch]
 
 
 def supervised_loss(trees: Sequence[PackedTree]) -> Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]:

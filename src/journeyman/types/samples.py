@@ -1,4 +1,4 @@
-"""Train samples: token sequences as the trainer sees them, each token with its provenance."""
+"""Train samples: token sequences as the trainer sees them, each token with its provenance; and pairs of them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ class TrainSample:
     @property
     def num_sampled(self) -> int:
         return sum(self.is_sampled)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePair:
+    """A preference: what was chosen and what was rejected, each as one sample or more (the segments of a trajectory).
+
+    `name` says in messages which pair it is; advantages and old log-probabilities of the samples have no meaning here.
+    """
+
+    chosen: tuple[TrainSample, ...]
+    rejected: tuple[TrainSample, ...]
+    name: str = "a pair"
+
+    @property
+    def samples(self) -> tuple[TrainSample, ...]:
+        return self.chosen + self.rejected

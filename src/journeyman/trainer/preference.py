@@ -1,0 +1,185 @@
+"""One preference step: the reference's log-probabilities, batch after batch with its objective, and what is logged.
+
+The reference is the base model, the same weights without the adapter: its log-probabilities are needed once a side, as a sum. Where a
+pair lies in several trees, these are scored once more without gradient before the update; the sums are known then, and each tree gives
+its own part of the gradient.
+
+Shapes: S sides (2p chosen, 2p + 1 rejected), P pairs of the batch, Q pairs of one tree, M scored positions of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from journeyman.trainer.base import OnProgress
+from journeyman.trainer.batches import each_batch, shuffled_batches
+from journeyman.trainer.losses.preference import Side, preference_loss
+from journeyman.trainer.packing import PackedTree
+from journeyman.trainer.pairs import PackedPairs, pack_pairs
+from journeyman.types.samples import SamplePair
+from journeyman.types.settings import Dpo, needs_reference
+
+# Log-probabilities of each tree's scored positions, without gradient: M each.
+Score = Callable[[Sequence[PackedTree]], Sequence[Tensor]]
+MAX_PAIRS_COMPARED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """What a step needs of the trainer.
+
+    Attributes:
+        score, score_reference: log-probabilities under the policy as it is now, and under the reference.
+        update: trees, the summed loss of one of them, what the sums are divided by -> norm of the gradient, sums of what is logged.
+    """
+
+    score: Score
+    score_reference: Score
+    update: Callable[[Sequence[PackedTree], PreferenceObjective, float], tuple[float, dict[str, float]]]
+    num_workers: int
+
+
+def preference_updates(pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, on_progress: OnProgress) -> dict[str, float]:
+    """All updates of a step on usable pairs; returns metrics: means a pair over all batches, each measured before its update.
+
+    Raises NotFiniteError and TrainingError as `each_batch`; whoever calls takes back what was updated until then.
+    """
+    references = References(pairs, settings, computing)
+    # A forward pass beside the forward and backward passes of each epoch.
+    share = 1.0 / (1.0 + 3.0 * settings.epochs) if references.is_precomputed else 0.0
+    if references.is_precomputed:
+        references.precompute(lambda done: on_progress(share * done))
+
+    def update(numbers: list[int]) -> dict[str, float]:
+        packed = pack_pairs([pairs[number] for number in numbers], settings.tokens_per_micro_batch, computing.num_workers)
+        reference_S = references.of(numbers, packed) if needs_reference(settings.loss) else None
+        objective = PreferenceObjective(packed, settings, reference_S)
+        objective.prepare(computing.score)
+        norm, sums = computing.update(packed.packed, objective, objective.divisor)
+        return sums | _counts(packed) | {"gradient_norm": norm}
+
+    batches = shuffled_batches(len(pairs), settings.batch_size, settings.epochs, settings.seed)
+    updates = each_batch(batches, update, lambda done: on_progress(share + (1.0 - share) * done))
+    changes = _logprob_changes(pairs, references, settings, computing)
+    num_updates = {"num_updates": float(len(updates)), "num_updates_skipped": float(len(batches) - len(updates))}
+    return _means(updates) | num_updates | changes
+
+
+class References:
+    """The reference's log-probability of both sides of each pair, computed for all pairs at once or when they are asked for."""
+
+    def __init__(self, pairs: Sequence[SamplePair], settings: Dpo, computing: Computing) -> None:
+        self._pairs = pairs
+        self._settings = settings
+        self._score = computing.score_reference
+        self._num_parts = computing.num_workers
+        self._known: Tensor | None = None  # [pairs of the step, 2]
+
+    @property
+    def is_precomputed(self) -> bool:
+        return self._settings.reference == "precomputed" and needs_reference(self._settings.loss)
+
+    def precompute(self, on_progress: OnProgress) -> None:
+        """Score all pairs, a batch at a time."""
+        known = torch.zeros(len(self._pairs), 2)
+        for start in range(0, len(self._pairs), self._settings.batch_size):
+            end = min(start + self._settings.batch_size, len(self._pairs))
+            packed = pack_pairs(self._pairs[start:end], self._settings.tokens_per_micro_batch, self._num_parts)
+            known[start:end] = packed.side_sums(self._score(packed.packed)).view(-1, 2)
+            on_progress(end / len(self._pairs))
+        self._known = known
+
+    def of(self, numbers: Sequence[int], packed: PackedPairs) -> Tensor:
+        """Sums of the sides of the pairs `numbers`, which `packed` holds in this order, [S]."""
+        if self._known is not None:
+            return self._known[list(numbers)].flatten()
+        return packed.side_sums(self._score(packed.packed))
+
+
+class PreferenceObjective:
+    """One update's loss; call `prepare` first, then the object itself for each tree.
+
+    Args:
+        reference_S: None for a loss without a reference.
+    """
+
+    def __init__(self, packed: PackedPairs, settings: Dpo, reference_S: Tensor | None) -> None:
+        self._packed = packed
+        self._settings = settings
+        self._reference_S = reference_S
+        self._known_S: Tensor | None = None
+        self._mean_chosen_terms = float(packed.num_terms_S[0::2].sum()) / packed.num_pairs
+
+    @property
+    def divisor(self) -> float:
+        """What the sums of loss and gradients over all trees are divided by."""
+        return float(self._packed.num_pairs)
+
+    def prepare(self, score: Score) -> None:
+        """Compute the sums of pairs that lie in several trees."""
+        is_split_P = self._packed.is_split_P
+        if not bool(is_split_P.any()):
+            return
+        parts = [one for one in self._packed.trees if bool(is_split_P[one.pairs].any())]
+        known_S = torch.zeros(self._packed.num_sides)
+        for one, scored_M in zip(parts, score([part.tree for part in parts]), strict=True):
+            known_S += one.side_sums(scored_M, self._packed.num_sides)
+        self._known_S = torch.where(is_split_P.repeat_interleave(2), known_S, torch.nan)
+
+    def __call__(self, number: int, scored_M: Tensor, entropy_M: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The summed loss of the pairs in tree `number`, and sums of what is logged."""
+        del entropy_M
+        one = self._packed.trees[number]
+        sums_S = one.side_sums(scored_M, self._packed.num_sides)
+        if self._known_S is not None:
+            # The value is that of the whole side, the gradient flows through what lies in this tree.
+            sums_S = torch.where(self._known_S.isnan(), sums_S, self._known_S + (sums_S - sums_S.detach()))
+        chosen, rejected = (self._side(sums_S, 2 * one.pairs + place) for place in (0, 1))
+        result = preference_loss(chosen, rejected, self._settings, self._mean_chosen_terms)
+        with torch.no_grad():
+            margin_Q = result.chosen_reward_P - result.rejected_reward_P
+            logged = {
+                "loss": result.loss_P,
+                "reward_chosen": result.chosen_reward_P,
+                "reward_rejected": result.rejected_reward_P,
+                "reward_margin": margin_Q,
+                "reward_accuracy": (margin_Q > 0).float(),
+            }
+            sums = {name: float(values_Q[one.begun].sum()) for name, values_Q in logged.items()}
+        return result.loss_P.sum(), sums
+
+    def _side(self, sums_S: Tensor, at: Tensor) -> Side:
+        reference_S = self._reference_S
+        return Side(sums_S[at], self._packed.num_terms_S[at], None if reference_S is None else reference_S[at])
+
+
+def _logprob_changes(pairs: Sequence[SamplePair], references: References, settings: Dpo, computing: Computing) -> dict[str, float]:
+    """How much likelier than under the reference the chosen and the rejected tokens are now, nats a token, over some of the pairs."""
+    step = -(-len(pairs) // MAX_PAIRS_COMPARED)
+    numbers = range(0, len(pairs), step)
+    packed = pack_pairs([pairs[number] for number in numbers], settings.tokens_per_micro_batch, computing.num_workers)
+    change_S = packed.side_sums(computing.score(packed.packed)) - references.of(numbers, packed)
+    return {
+        f"{name}_logprob_change": float(change_S[place::2].sum() / packed.num_terms_S[place::2].sum())
+        for place, name in ((0, "chosen"), (1, "rejected"))
+    }
+
+
+def _counts(packed: PackedPairs) -> dict[str, float]:
+    return {
+        "num_pairs_seen": float(packed.num_pairs),
+        "num_tokens": float(packed.num_terms_S.sum()),
+        "num_computed_tokens": float(sum(len(tree.token_ids) for tree in packed.packed)),
+        "num_unpacked_tokens": float(sum(tree.num_unpacked_tokens for tree in packed.packed)),
+    }
+
+
+def _means(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Sums of the updates as means a pair; counts stay sums, and the norm is that of the last gradient."""
+    total = {name: sum(update[name] for update in updates) for name in updates[0]}
+    means = {name: value if name.startswith("num_") else value / total["num_pairs_seen"] for name, value in total.items()}
+    return means | {"gradient_norm": updates[-1]["gradient_norm"]}
