@@ -1,7 +1,7 @@
 """One call to any OpenAI-compatible model: text, or JSON under a schema; retries, timeout, usage."""
 
 from journeyman.llm.client import Llm, LlmSettings, Messages, Meter
-from journeyman.llm.endpoint import PROVIDERS, LlmEndpoint
+from journeyman.llm.endpoint import PROVIDERS, LlmEndpoint, names_provider, read_key
 from journeyman.llm.replies import JsonMode, JsonReply, TextReply, TokenChoice, Usage
 
 __all__ = [
@@ -16,4 +16,6 @@ __all__ = [
     "TextReply",
     "TokenChoice",
     "Usage",
+    "names_provider",
+    "read_key",
 ]

@@ -66,6 +66,17 @@ class LlmEndpoint(Record):
         return cls(model=model, base_url=url, api_key_env=api_key_env or key)
 
 
+def names_provider(name: str) -> bool:
+    """Whether a model's name says at which provider it is; other names are of base models on this machine.
+
+    Example:
+        >>> names_provider("openai/gpt-5-mini"), names_provider("Qwen/Qwen2.5-0.5B-Instruct")
+        (True, False)
+    """
+    provider, slash, _ = name.partition("/")
+    return bool(slash) and provider in (*PROVIDERS, "azure")
+
+
 def read_key(endpoint: LlmEndpoint) -> str | None:
     """The endpoint's key from the environment; None when it needs none. Raises LlmError when the variable is not set."""
     if endpoint.api_key_env is None:
