@@ -10,8 +10,21 @@ import pytest
 
 import journeyman
 
-HEAVY = ("torch", "transformers", "peft", "vllm", "fastapi", "uvicorn", "sqlalchemy", "scipy", "matplotlib", "safetensors")
-LIGHT_PARTS = ("errors", "types", "config", "observe", "llm", "client", "rewards", "scenarios", "agents")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "vllm",
+    "fastapi",
+    "uvicorn",
+    "sqlalchemy",
+    "scipy",
+    "matplotlib",
+    "safetensors",
+    "datasets",
+    "pyarrow",
+)
+LIGHT_PARTS = ("errors", "types", "config", "observe", "llm", "client", "data", "rewards", "scenarios", "agents")
 
 BLOCKER = """
 import importlib.abc, sys

@@ -1,0 +1,196 @@
+"""Turns in the shapes that data sets have them in, as messages: OpenAI's `role`/`content` and ShareGPT's `from`/`value`.
+
+Not for choosing columns: see `examples.py`. Every function raises InputError with the reason when what it is given cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from journeyman.errors import InputError
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
+from journeyman.types.training import SftExample
+
+_ROLES = {
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call", "tool_call"), "assistant"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("tool", "observation", "function", "function_response", "tool_response", "ipython"), "tool"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
+_CALL_ROLES = ("function_call", "tool_call")
+_FLAGS = ("train", "training", "weight")
+
+
+class Turns:
+    """A conversation: its messages, and for each whether it is to be trained (assistant messages that are not switched off)."""
+
+    def __init__(self, turns: object, what: str = "messages") -> None:
+        self.messages: list[Message] = []
+        self.is_trained: list[bool] = []
+        self._unanswered: list[str] = []  # ids of calls whose result has not come yet
+        self.add(turns, what)
+
+    def add(self, turns: object, what: str) -> None:
+        """Go on with these turns: a list of them, such a list as JSON text, or one."""
+        entries = parsed(turns, what)
+        if isinstance(entries, Mapping):
+            entries = [entries]
+        if not isinstance(entries, Sequence) or isinstance(entries, str):
+            raise InputError(f"{what}: a list of messages is needed, this is {kind_of(entries)}")
+        for number, entry in enumerate(entries, start=1):
+            try:
+                self._take(entry)
+            except InputError as error:
+                raise InputError(f"{what}, message {number}: {error.message}") from error
+
+    def begin_with_system(self, text: str) -> None:
+        """Put a system message in front."""
+        self.messages.insert(0, Message(role="system", content=text))
+        self.is_trained.insert(0, False)
+
+    def examples(self, tools: tuple[Tool, ...], num_given: int = 0) -> list[SftExample]:
+        """One example; or several of one conversation, each trained on its last replies, when earlier ones are switched off.
+
+        Raises InputError when there is nothing to train.
+        """
+        flags = [is_trained and number >= num_given for number, is_trained in enumerate(self.is_trained)]
+        roles = [message.role for message in self.messages]
+        if not any(flags):
+            silent = "every assistant message is switched off" if "assistant" in roles[num_given:] else "no assistant message"
+            raise InputError(f"{silent}: nothing to learn")
+        found: list[SftExample] = []
+        start = num_given
+        replies = [number for number, role in enumerate(roles) if role == "assistant" and number >= num_given]
+        for reply, following in zip(replies, [*replies[1:], None], strict=True):
+            if flags[reply] and (following is None or not flags[following]):
+                end = len(roles) if following is None else reply + 1
+                found.append(SftExample(messages=tuple(self.messages[:end]), tools=tools, num_given=start))
+            if not flags[reply]:
+                start = reply + 1
+        return found
+
+    def _take(self, entry: object) -> None:
+        if not isinstance(entry, Mapping):
+            raise InputError(f"a JSON object is needed, this is {kind_of(entry)}")
+        given = entry.get("role", entry.get("from"))
+        role = _ROLES.get(str(given).lower())
+        if role is None:
+            raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}")
+        content = entry.get("content", entry.get("value"))
+        _refuse_other_parts(content)
+        calls = _calls(parsed(content, "value")) if str(given).lower() in _CALL_ROLES else _calls(entry.get("tool_calls"))
+        message = self._message(role, None if str(given).lower() in _CALL_ROLES else content, calls, entry)
+        self.messages.append(message)
+        self.is_trained.append(_flag(entry, role) and role == "assistant")
+        if self.is_trained[-1] and not (message.content or message.tool_calls or message.reasoning_content):
+            raise InputError("the assistant says nothing and calls nothing")
+
+    def _message(self, role: str, content: object, calls: Sequence[FunctionCall], entry: Mapping[str, Any]) -> Message:
+        ids = [one.get("id") if isinstance(one, Mapping) else None for one in entry.get("tool_calls") or ()]
+        # Nine letters and digits: some templates insist on it.
+        minted = [str(ids[n] if n < len(ids) and ids[n] else f"call{len(self.messages):03d}{n:02d}") for n in range(len(calls))]
+        answers = entry.get("tool_call_id")
+        if role == "tool":
+            answers = answers or (self._unanswered[0] if self._unanswered else None)
+            self._unanswered = [one for one in self._unanswered if one != answers]
+        self._unanswered += minted
+        try:
+            return Message(
+                role=role,
+                content=content,  # type: ignore[arg-type]  # checked by the record
+                tool_calls=tuple(ToolCall(id=name, function=call) for name, call in zip(minted, calls, strict=True)),
+                tool_call_id=answers,
+                name=entry.get("name"),
+                reasoning_content=entry.get("reasoning_content") or entry.get("thinking"),
+            )
+        except ValidationError as error:
+            raise InputError(first_fault(error)) from error
+
+
+def tools_of(value: object) -> tuple[Tool, ...]:
+    """Offered tools: a list, or a list as JSON text, of OpenAI's tools or of bare functions (`name`, `description`, `parameters`)."""
+    entries = parsed(value, "tools")
+    if entries is None or entries == "":
+        return ()
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InputError(f"tools: a list is needed, this is {kind_of(entries)}")
+    found = []
+    for number, entry in enumerate(entries, start=1):
+        entry = parsed(entry, f"tool {number}")
+        function = entry.get("function", entry) if isinstance(entry, Mapping) else entry
+        if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
+            function = {**function, "parameters": parsed(function["parameters"], f"tool {number}, parameters")}
+        try:
+            found.append(Tool.model_validate({"function": function}))
+        except ValidationError as error:
+            raise InputError(f"tool {number}: {first_fault(error)}") from error
+    return tuple(found)
+
+
+def parsed(value: object, what: str) -> Any:
+    """`value`; if it is a text that must be JSON, what it says."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{what}: no JSON: {error.msg} at character {error.pos + 1}") from error
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words."""
+    if value is None or value == "":
+        return "nothing"
+    names = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first complaint of a record, in one line."""
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+
+
+def _calls(value: object) -> list[FunctionCall]:
+    """Tool calls of one message: OpenAI's objects or bare ones; arguments as an object or as JSON text."""
+    entries = parsed(value, "tool_calls")
+    if not entries:
+        return []
+    calls = []
+    for number, entry in enumerate([entries] if isinstance(entries, Mapping) else entries, start=1):
+        function = entry.get("function", entry) if isinstance(entry, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise InputError(f"call {number} has no function name")
+        arguments = function.get("arguments", function.get("parameters"))
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, str | Mapping):
+            raise InputError(f"call {number}: arguments must be an object or JSON text, this is {kind_of(arguments)}")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        if not isinstance(parsed(text or "{}", f"call {number}, arguments"), dict):
+            raise InputError(f"call {number}: arguments must be an object, this is {text}")
+        calls.append(FunctionCall(name=function["name"], arguments=text))
+    return calls
+
+
+def _flag(entry: Mapping[str, Any], role: str) -> bool:
+    """Whether a message says that it is to be trained (assistant messages are, unless they say no)."""
+    given = {name: entry[name] for name in _FLAGS if entry.get(name) is not None}
+    for name, value in given.items():
+        if value not in (0, 1):
+            raise InputError(f"{name} is {value!r}; it switches a message on or off: 1 or 0, true or false")
+        if value and role != "assistant" and name != "weight":
+            raise InputError(f"{name} is true, but only assistant messages can be trained and this one is of the {role}")
+    return all(given.values())
+
+
+def _refuse_other_parts(content: object) -> None:
+    parts = content if isinstance(content, list) else []
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        if kind not in ("text", "input_text", "output_text"):
+            raise InputError(f"it has a part of the type {kind!r}; only text can be trained")

@@ -1,0 +1,119 @@
+"""Rows as examples to imitate (SFT), in the layouts that data sets come in. Not for pairs of a better and a worse answer: `preferences.py`.
+
+| format | columns |
+|---|---|
+| `messages` | `messages` (+ `tools`) |
+| `sharegpt` | `conversations` (+ `system`, `tools`) |
+| `prompt_completion` | `prompt`, `completion` (+ `tools`): two texts, or two lists of messages |
+| `alpaca` | `instruction`, `output` (+ `input`, `system`, `history`) |
+| `text` | `text` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from journeyman.data.conversations import Turns, kind_of, parsed, tools_of
+from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.rows import Loaded, Row
+from journeyman.errors import InputError
+from journeyman.types.training import SftExample, TextExample
+
+_Values = Mapping[str, Any]
+_Example = SftExample | TextExample
+
+
+def sft_examples(
+    rows: Iterable[Row | Mapping[str, Any]], format: str = AUTO, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+) -> Loaded[SftExample | TextExample]:
+    """Rows as examples to imitate.
+
+    Conversations (`messages`, `sharegpt`, `alpaca`) are rendered with the model's chat template, and what the assistant says is trained.
+    Texts (`text`, and `prompt_completion` with texts) are taken as they are, without a template. To train question and answer
+    columns as a chat, read them as `alpaca`: `columns={"instruction": "question", "output": "answer"}`.
+
+    Args:
+        rows: of `read_rows`, or plain mappings.
+        format: a format's name, or "auto": told by the columns.
+        columns: our name of a column -> its name in the rows.
+        skip_bad: leave faulty rows out and count them; otherwise the first of them are an InputError.
+
+    Example:
+        >>> loaded = sft_examples([{"instruction": "Name a colour.", "output": "Red."}])
+        >>> loaded.format, [message.role for message in loaded.examples[0].messages]
+        ('alpaca', ['user', 'assistant'])
+    """
+    return load(rows, SFT_FORMATS, format, columns, skip_bad=skip_bad, elsewhere=_preferences_hint)
+
+
+def text_of(value: object, name: str) -> str:
+    """A column that must be a text with something in it."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name}: a text is needed, this is {kind_of(value)}")
+    return value
+
+
+def _preferences_hint(names: Sequence[str]) -> str | None:
+    if "chosen" in names and "rejected" in names:
+        return "chosen and rejected are preference pairs: train them with DPO (preference_pairs, model.train_dpo)"
+    return None
+
+
+def _read_messages(values: _Values) -> Sequence[_Example]:
+    return Turns(values["messages"]).examples(tools_of(values.get("tools")))
+
+
+def _read_sharegpt(values: _Values) -> Sequence[_Example]:
+    turns = Turns(values["conversations"], "conversations")
+    if values.get("system"):
+        turns.begin_with_system(text_of(values["system"], "system"))
+    return turns.examples(tools_of(values.get("tools")))
+
+
+def _read_prompt_completion(values: _Values) -> Sequence[_Example]:
+    prompt, completion = values["prompt"], values["completion"]
+    if isinstance(prompt, str) and isinstance(completion, str):
+        if values.get("tools"):
+            raise InputError("tools are offered in a chat, and prompt and completion are texts: give them as lists of messages")
+        return [TextExample(text=text_of(completion, "completion"), prompt=prompt)]
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise InputError(f"prompt is {kind_of(prompt)} and completion is {kind_of(completion)}: both must be texts, or lists of messages")
+    turns = Turns(prompt, "prompt")
+    num_given = len(turns.messages)
+    turns.add(completion, "completion")
+    return turns.examples(tools_of(values.get("tools")), num_given)
+
+
+def _read_alpaca(values: _Values) -> Sequence[_Example]:
+    turns: list[dict[str, str]] = []
+    if values.get("system"):
+        turns.append({"role": "system", "content": text_of(values["system"], "system")})
+    for number, pair in enumerate(parsed(values.get("history"), "history") or (), start=1):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"history, entry {number}: a list of two texts (question, answer) is needed, this is {pair!r}")
+        turns += _exchange(str(pair[0]), text_of(pair[1], f"history, entry {number}"))
+    turns += _exchange(question_of(values), text_of(values["output"], "output"))
+    return Turns(turns, "the conversation").examples(())
+
+
+def question_of(values: _Values) -> str:
+    """Alpaca's instruction, with its input on the next line."""
+    return "\n".join(part for part in (text_of(values["instruction"], "instruction"), values.get("input")) if part)
+
+
+def _exchange(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _read_text(values: _Values) -> Sequence[_Example]:
+    return [TextExample(text=text_of(values["text"], "text"))]
+
+
+SFT_FORMATS: tuple[Format[_Example], ...] = (
+    Format("messages", ("messages",), ("tools",), _read_messages),
+    Format("sharegpt", ("conversations",), ("system", "tools"), _read_sharegpt),
+    Format("prompt_completion", ("prompt", "completion"), ("tools",), _read_prompt_completion),
+    Format("alpaca", ("instruction", "output"), ("input", "system", "history"), _read_alpaca),
+    Format("text", ("text",), (), _read_text),
+)

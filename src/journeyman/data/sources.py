@@ -1,0 +1,191 @@
+"""Rows from files: JSON lines, JSON, CSV, Parquet, a folder of them; and from the Hugging Face hub (`hub.py`).
+
+Whatever is wrong with one row is a fault of that row, so that it can be counted and left out; what is wrong with the file is an
+InputError. Files are read a row at a time, but for `.json`. Not for what a row means: see `examples.py` and `preferences.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from journeyman.data.hub import is_saved_dataset, read_hub, read_saved
+from journeyman.data.rows import Row
+from journeyman.errors import InputError
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+_LONGEST_FIELD = 1 << 30  # characters of one CSV field
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
+    """The rows of a source, one after the other.
+
+    Args:
+        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`), a folder of such files, a folder written by the `datasets`
+            library, or the id of a data set on the Hugging Face hub, `ORG/NAME` or `ORG/NAME:SUBSET`.
+        split: which part of a folder or data set (`train`, `test`, ...). None takes the only one, or `train`. A file has none.
+
+    Raises InputError when there is no such source, it cannot be read, or it has no rows. A row that cannot be read is no error here:
+    its `values` are.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "colours.jsonl"
+        >>> _ = path.write_text('{"text": "red"}\\n{"text": "blue"}\\n')
+        >>> [row.values["text"] for row in read_rows(path)]
+        ['red', 'blue']
+    """
+    rows = _open(str(source), split)
+    is_empty = True
+    for row in rows:
+        is_empty = False
+        yield row
+    if is_empty:
+        raise InputError(f"{source} is empty: there is no row in it")
+
+
+def _open(source: str, split: str | None) -> Iterator[Row]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_saved(path, split) if is_saved_dataset(path) else _read_folder(path, split)
+    if path.is_file():
+        if split is not None:
+            raise InputError(f"{source} is one file and has no split {split!r}", hint="leave split out, or name a folder or a data set")
+        return _read_file(path)
+    if _HUB_NAME.fullmatch(source) and path.suffix.lower() not in _READERS:
+        return read_hub(source, split)
+    raise InputError(f"there is no file or folder {source}", hint="a data set of the Hugging Face hub is named ORG/NAME")
+
+
+def _read_file(path: Path) -> Iterator[Row]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path} has the ending {path.suffix or '(none)'!r}; read are {', '.join(sorted(_READERS))}",
+            hint="give the file the ending of what is in it",
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if start in _BYTE_ORDER_MARKS and reader is not _read_parquet:
+        raise InputError(
+            f"{path} is encoded as {_BYTE_ORDER_MARKS[start]}, not as UTF-8", hint=f"iconv -f UTF-16 -t UTF-8 {path.name} > new.jsonl"
+        )
+    return reader(path)
+
+
+def _read_folder(folder: Path, split: str | None) -> Iterator[Row]:
+    """The data files of a folder, told apart by split when their names begin with one (`train.jsonl`, `test-00000-of-00002.parquet`)."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _READERS and not path.name.startswith("."))
+    if not files:
+        raise InputError(f"the folder {folder} has no data file in it; read are {', '.join(sorted(_READERS))}")
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        splits.setdefault(re.split(r"[-_.]", path.stem)[0], []).append(path)
+    chosen = splits.get(split or "train")
+    if split is None and len(splits) == 1:
+        chosen = files
+    if chosen is None:
+        asked = "and none of them is named train" if split is None else f"and none of them begins with {split}"
+        raise InputError(
+            f"the folder {folder} has {', '.join(str(path.relative_to(folder)) for path in files[:8])}, {asked}",
+            hint=f"name a file, or a split: {', '.join(sorted(splits)[:8])}",
+        )
+    for path in chosen:
+        yield from _read_file(path)
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                data, fault = _object(json.loads(raw.decode("utf-8-sig")))
+            except UnicodeDecodeError as error:
+                data, fault = None, f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+            except json.JSONDecodeError as error:
+                data, fault = None, f"no JSON: {error.msg} at column {error.colno}"
+            yield Row(number, data, path.name, fault, "line")
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    raw = path.read_bytes()
+    if not raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        # JSON lines under another name are common.
+        yield from _read_lines(path)
+        return
+    try:
+        found = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} in line {line}", hint=_RECODE) from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    for number, value in enumerate(found, start=1):
+        data, fault = _object(value)
+        yield Row(number, data, path.name, fault)
+
+
+def _object(value: Any) -> tuple[dict[str, Any] | None, str]:
+    return (value, "") if isinstance(value, dict) else (None, f"a JSON object is needed, this is {_KIND.get(type(value), 'null')}")
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_FIELD)  # of the whole process; the default refuses long conversations
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            for values in reader:
+                number = reader.line_num
+                fault = _csv_fault(values, len(reader.fieldnames or ()))
+                yield Row(number, None if fault else values, path.name, fault, "line")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {number}", hint=_RECODE) from error
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV after line {number}: {error}") from error
+
+
+def _csv_fault(values: dict[str | Any, Any], num_columns: int) -> str:
+    if None in values:
+        return f"{num_columns + len(values[None])} fields, but the header has {num_columns} columns"
+    missing = [name for name, value in values.items() if value is None]
+    return f"{num_columns - len(missing)} fields, but the header has {num_columns} columns" if missing else ""
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise InputError(f"reading {path.name} needs pyarrow, which is not installed", hint='pip install "journeyman[data]"') from error
+    from journeyman.data.hub import without_nulls
+
+    number = 0
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(number, without_nulls(values), path.name)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path} is no Parquet file, or it is damaged after row {number}: {error}") from error
+
+
+_KIND = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
+_RECODE = "convert it: iconv -f ISO-8859-1 -t UTF-8 OLD > NEW"
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_lines,
+    ".ndjson": _read_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,280 @@
+"""Rows of every format become the examples they mean; what a row lacks is said with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.data import Loaded, read_rows, sft_examples
+from journeyman.errors import InputError, SettingError
+from journeyman.types.training import SftExample, TextExample
+
+TOOL = {"name": "get_time", "description": "The time.", "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}}}
+CALL = {"name": "get_time", "arguments": {"zone": "Asia/Tokyo"}}
+
+
+def one(row: dict[str, Any], **choices: Any) -> SftExample:
+    (example,) = sft_examples([row], **choices).examples
+    assert isinstance(example, SftExample)
+    return example
+
+
+def text(row: dict[str, Any], **choices: Any) -> TextExample:
+    (example,) = sft_examples([row], **choices).examples
+    assert isinstance(example, TextExample)
+    return example
+
+
+def spoken(example: SftExample) -> list[tuple[str, str | None]]:
+    return [(message.role, message.content) for message in example.messages]
+
+
+def chat(*turns: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in (turn.split(":", 1) for turn in turns)]
+
+
+def test_messages_are_read_as_they_are() -> None:
+    example = one({"messages": chat("system:Be brief.", "user:hi", "assistant:hello"), "id": 7})
+    assert spoken(example) == [("system", "Be brief."), ("user", "hi"), ("assistant", "hello")]
+    assert (example.num_given, example.tools) == (0, ())
+
+
+@pytest.mark.parametrize("tools", [[TOOL], [{"type": "function", "function": TOOL}], json.dumps([TOOL]), [json.dumps(TOOL)]])
+def test_tools_come_as_a_list_or_as_json_text_with_and_without_a_wrapper(tools: Any) -> None:
+    example = one({"messages": chat("user:hi", "assistant:hello"), "tools": tools})
+    assert [tool.function.name for tool in example.tools] == ["get_time"]
+    assert example.tools[0].function.parameters == TOOL["parameters"]
+
+
+@pytest.mark.parametrize("empty", [None, [], "", "[]"])
+def test_no_tools_come_in_several_ways(empty: Any) -> None:
+    assert one({"messages": chat("user:hi", "assistant:hello"), "tools": empty}).tools == ()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "abc", "type": "function", "function": CALL},
+        {"id": "abc", "function": {**CALL, "arguments": json.dumps(CALL["arguments"])}},
+        {"id": "abc", **CALL},
+    ],
+    ids=["arguments-as-object", "arguments-as-text", "bare"],
+)
+def test_tool_arguments_come_as_an_object_or_as_json_text(call: dict[str, Any]) -> None:
+    turns = [*chat("user:When?"), {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "noon"}]
+    example = one({"messages": [*turns, *chat("assistant:Noon.")]})
+    asked, answered = example.messages[1], example.messages[2]
+    assert json.loads(asked.tool_calls[0].function.arguments) == CALL["arguments"]
+    assert asked.tool_calls[0].id == answered.tool_call_id == "abc"
+
+
+def test_messages_may_be_json_text() -> None:
+    assert spoken(one({"messages": json.dumps(chat("user:hi", "assistant:hello"))})) == [("user", "hi"), ("assistant", "hello")]
+
+
+def test_sharegpt_with_calls_results_and_a_system_column() -> None:
+    turns = [
+        {"from": "human", "value": "When?"},
+        {"from": "function_call", "value": json.dumps(CALL)},
+        {"from": "observation", "value": "noon"},
+        {"from": "gpt", "value": "Noon."},
+    ]
+    example = one({"conversations": turns, "system": "Be brief.", "tools": json.dumps([TOOL])})
+    assert [message.role for message in example.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert example.messages[2].tool_calls[0].function.name == "get_time"
+    assert example.messages[2].tool_calls[0].id == example.messages[3].tool_call_id
+    assert [tool.function.name for tool in example.tools] == ["get_time"]
+
+
+def test_results_of_several_calls_are_matched_in_order() -> None:
+    turns = [
+        {"from": "user", "value": "When?"},
+        {"from": "tool_call", "value": json.dumps([CALL, CALL])},
+        {"from": "tool", "value": "noon"},
+        {"from": "tool", "value": "one"},
+        {"from": "gpt", "value": "Noon."},
+    ]
+    _, asked, first, second, _ = one({"conversations": turns}).messages
+    assert [call.id for call in asked.tool_calls] == [first.tool_call_id, second.tool_call_id]
+    assert first.tool_call_id != second.tool_call_id
+
+
+def test_prompt_and_completion_texts_are_taken_without_a_template() -> None:
+    assert text({"prompt": "2+2=", "completion": "4"}) == TextExample(text="4", prompt="2+2=")
+
+
+def test_prompt_and_completion_of_messages_train_the_completion_only() -> None:
+    row = {"prompt": chat("user:a", "assistant:b", "user:c"), "completion": chat("assistant:d"), "tools": [TOOL]}
+    example = one(row)
+    assert example.num_given == 3
+    assert [content for _, content in spoken(example)] == ["a", "b", "c", "d"]
+    assert len(example.tools) == 1
+
+
+def test_alpaca_with_input_system_and_history() -> None:
+    row = {"instruction": "Add.", "input": "2, 2", "output": "4", "system": "Be brief.", "history": [["hi", "hello"]]}
+    assert spoken(one(row)) == [
+        ("system", "Be brief."), ("user", "hi"), ("assistant", "hello"), ("user", "Add.\n2, 2"), ("assistant", "4"),
+    ]  # fmt: skip
+    assert spoken(one({"instruction": "Add.", "input": "", "output": "4"})) == [("user", "Add."), ("assistant", "4")]
+
+
+def test_a_plain_text_is_an_example() -> None:
+    assert text({"text": "red"}) == TextExample(text="red")
+
+
+def test_other_column_names_are_told() -> None:
+    assert text({"q": "2+2=", "a": "4"}, columns={"prompt": "q", "completion": "a"}) == TextExample(text="4", prompt="2+2=")
+    row = {"q": "2+2=", "a": "4"}
+    assert spoken(one(row, columns={"instruction": "q", "output": "a"})) == [("user", "2+2="), ("assistant", "4")]
+
+
+def test_a_renamed_column_goes_before_one_of_that_name() -> None:
+    assert text({"text": "raw", "clean": "neat"}, columns={"text": "clean"}) == TextExample(text="neat")
+
+
+def test_the_format_is_told_by_the_columns_and_said_aloud() -> None:
+    loaded = sft_examples([{"messages": chat("user:hi", "assistant:hello"), "text": "both", "id": 3}])
+    assert (loaded.format, loaded.used, loaded.unused) == ("messages", ("messages",), ("text", "id"))
+    assert loaded.note == "1 row read as messages (messages); not used: text, id"
+
+
+def test_an_explicit_format_goes_before_what_the_columns_say() -> None:
+    assert text({"messages": chat("user:hi", "assistant:hello"), "text": "both"}, format="text").text == "both"
+
+
+def test_replies_that_are_switched_off_are_context() -> None:
+    turns = chat("user:a", "assistant:b", "user:c", "assistant:d", "user:e", "assistant:f")
+    turns[1]["weight"] = 0  # type: ignore[assignment]
+    example = one({"messages": turns})
+    assert (example.num_given, len(example.messages)) == (2, 6)
+
+
+def test_a_reply_that_is_switched_off_in_the_middle_gives_two_examples() -> None:
+    turns: list[dict[str, Any]] = list(chat("user:a", "assistant:b", "user:c", "assistant:d", "user:e", "assistant:f"))
+    turns[3]["train"] = False
+    loaded = sft_examples([{"messages": turns}])
+    assert [(example.num_given, len(example.messages)) for example in loaded.examples if isinstance(example, SftExample)] == [
+        (0, 2),
+        (4, 6),
+    ]
+    assert loaded.num_rows == 1
+
+
+def test_thinking_is_kept_apart_from_what_is_said() -> None:
+    example = one({"messages": [*chat("user:a"), {"role": "assistant", "content": "b", "thinking": "hm"}]})
+    assert example.messages[1].reasoning_content == "hm"
+
+
+_HI = {"role": "user", "content": "hi"}
+_HELLO = {"role": "assistant", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [_HI]}, "no assistant message: nothing to learn"),
+        ({"messages": []}, "no assistant message: nothing to learn"),
+        ({"messages": [_HI, {**_HELLO, "weight": 0}]}, "every assistant message is switched off: nothing to learn"),
+        ({"messages": [_HI, {**_HELLO, "weight": 0.5}]}, "messages, message 2: weight is 0.5; it switches a message on or off"),
+        ({"messages": [{**_HI, "train": True}, _HELLO]}, "messages, message 1: train is true, but only assistant messages"),
+        ({"messages": [_HI, {"role": "narrator", "content": "x"}]}, "messages, message 2: the role is 'narrator'; known are"),
+        ({"messages": [_HI, {"content": "x"}]}, "messages, message 2: the role is None"),
+        ({"messages": [_HI, {"role": "assistant", "content": ""}]}, "messages, message 2: the assistant says nothing"),
+        ({"messages": [_HI, {"role": "assistant", "content": {"a": 1}}]}, "messages, message 2: content: "),
+        ({"messages": [_HI, "hello"]}, "messages, message 2: a JSON object is needed, this is a text"),
+        ({"messages": "hi"}, "messages: no JSON: Expecting value at character 1"),
+        ({"messages": 3}, "messages: a list of messages is needed, this is a number"),
+        ({"messages": None}, "the column messages is missing or empty; there are messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, _HELLO]},
+            "message 1: it has a part of the type 'image_url'; only text can be trained",
+        ),
+        ({"messages": [_HI, {**_HELLO, "tool_calls": [{"function": {"arguments": {}}}]}]}, "message 2: call 1 has no function name"),
+        ({"messages": [_HI, {**_HELLO, "tool_calls": [{"name": "f", "arguments": "{"}]}]}, "message 2: call 1, arguments: no JSON"),
+        ({"messages": [_HI, {**_HELLO, "tool_calls": [{"name": "f", "arguments": [1]}]}]}, "arguments must be an object or JSON text"),
+        ({"messages": [_HI, {**_HELLO, "tool_calls": [{"name": "f", "arguments": "[1]"}]}]}, r"arguments must be an object, this is \[1\]"),
+        ({"messages": [_HI, _HELLO], "tools": "{"}, "tools: no JSON"),
+        ({"messages": [_HI, _HELLO], "tools": 3}, "tools: a list is needed, this is a number"),
+        ({"messages": [_HI, _HELLO], "tools": [{"description": "x"}]}, r"tool 1: function.name: "),
+        ({"prompt": "a", "completion": ""}, "completion: a text is needed, this is nothing"),
+        ({"prompt": "a", "completion": [_HELLO]}, "prompt is a text and completion is a list: both must be texts, or lists of messages"),
+        ({"prompt": "a", "completion": "b", "tools": [TOOL]}, "tools are offered in a chat"),
+        ({"prompt": [_HI], "completion": [_HI]}, "no assistant message: nothing to learn"),
+        ({"instruction": "a", "output": ""}, "output: a text is needed, this is nothing"),
+        ({"instruction": "a", "output": "b", "history": ["x"]}, r"history, entry 1: a list of two texts"),
+        ({"conversations": [{"from": "human", "value": "hi"}]}, "no assistant message: nothing to learn"),
+        ({"text": ""}, "text: a text is needed, this is nothing"),
+        ({"text": 3}, "text: a text is needed, this is a number"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=f"1 row of 1 cannot be used:\n  row 1: .*{reason}"):
+        sft_examples([row])
+
+
+def write(folder: Path, *rows: str) -> Path:
+    path = folder / "a.jsonl"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_bad_rows_are_named_by_their_lines_or_left_out_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"text": "red"}', '{"text": ', "", '{"words": "x"}', '{"text": "blue"}')
+    with pytest.raises(InputError) as caught:
+        sft_examples(read_rows(path))
+    assert "2 rows of 4 cannot be used:\n  a.jsonl, line 2: no JSON" in caught.value.message
+    assert "a.jsonl, line 4: the column text is missing or empty; there are words" in caught.value.message
+    assert caught.value.hint is not None
+    assert "--skip-bad" in caught.value.hint
+    loaded = sft_examples(read_rows(path), skip_bad=True)
+    assert loaded.examples == (TextExample(text="red"), TextExample(text="blue"))
+    assert (loaded.num_rows, loaded.num_bad, len(loaded.faults)) == (4, 2, 2)
+    assert loaded.note.endswith("2 bad rows left out")
+
+
+def test_only_the_first_of_many_bad_rows_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"text": "red"}', *["{"] * 9)
+    with pytest.raises(InputError, match="9 rows of 10 cannot be used") as caught:
+        sft_examples(read_rows(path))
+    assert caught.value.message.count("no JSON") == 5
+    assert caught.value.message.endswith("and 4 more")
+
+
+def test_nothing_but_bad_rows_is_an_error_even_if_they_may_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of the 2 rows can be used"):
+        sft_examples([{"text": ""}, {"text": ""}], skip_bad=True)
+    with pytest.raises(InputError, match=r"a.jsonl, line 1: no JSON"):
+        sft_examples(read_rows(write(tmp_path, "red")), skip_bad=True)
+    with pytest.raises(InputError, match="there are no rows"):
+        sft_examples([])
+
+
+@pytest.mark.parametrize(
+    ("row", "choices", "kind", "message", "hint"),
+    [
+        ({"q": "a", "a": "b"}, {}, InputError, "the columns q, a are no format that is known here .messages: messages;", "--column"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, {}, InputError, "are no format", "preference pairs: train them with DPO"),
+        ({"text": "a"}, {"format": "messages"}, InputError, "the format messages needs the column messages; there", "messages=NAME"),
+        ({"text": "a"}, {"format": "chatml"}, SettingError, "there is no format 'chatml'", "auto, messages, sharegpt"),
+        ({"text": "a"}, {"columns": {"text": "body"}}, InputError, "there is no column body to be read as text; there are text", None),
+        ({"text": "a"}, {"columns": {"words": "text"}}, SettingError, "words is no column of any format", "one of messages, tools"),
+        ({"text": "a", "b": "c"}, {"columns": {"system": "b"}}, SettingError, "format text has no column system", "columns are text"),
+        ({}, {}, InputError, "row 1: it has no columns", None),
+    ],
+)  # fmt: skip
+def test_columns_that_make_no_format_are_told_with_what_is_needed(
+    row: dict[str, Any], choices: dict[str, Any], kind: type[Exception], message: str, hint: str | None
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        sft_examples([row], **choices)
+    assert isinstance(caught.value, InputError)
+    assert (hint or "") in (caught.value.hint or "")
+
+
+def test_one_odd_row_at_the_start_does_not_decide_the_format() -> None:
+    loaded: Loaded[Any] = sft_examples([{"comment": "made by hand"}, {"text": "red"}], skip_bad=True)
+    assert (loaded.format, len(loaded.examples), loaded.num_bad) == ("text", 1, 1)
