@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from journeyman.client.gather import gather as gather
     from journeyman.client.iterate import iterate as iterate
     from journeyman.client.models import Model as Model
+    from journeyman.client.pairs import pairs_from_groups as pairs_from_groups
     from journeyman.client.rollout import Rollout as Rollout
     from journeyman.local import local as local
     from journeyman.rewards.criteria import Criterion as Criterion
@@ -26,21 +27,27 @@ if TYPE_CHECKING:
     from journeyman.rewards.ruler import Ruler as Ruler
     from journeyman.rewards.ruler_options import RulerOptions as RulerOptions
     from journeyman.types.scenarios import Scenario as Scenario
+    from journeyman.types.settings import Dpo as Dpo
     from journeyman.types.settings import Grpo as Grpo
     from journeyman.types.settings import LoraSettings as LoraSettings
     from journeyman.types.settings import Sft as Sft
+    from journeyman.types.training import PreferencePair as PreferencePair
     from journeyman.types.training import SftExample as SftExample
     from journeyman.types.training import StoredExample as StoredExample
+    from journeyman.types.training import StoredPair as StoredPair
     from journeyman.types.training import TextExample as TextExample
+    from journeyman.types.training import TextPair as TextPair
     from journeyman.types.trajectory import Trajectory as Trajectory
 
 
 _MODULE_OF = {
     "Criterion": "journeyman.rewards.criteria",
+    "Dpo": "journeyman.types.settings",
     "EvidenceJudge": "journeyman.rewards.evidence",
     "Grpo": "journeyman.types.settings",
     "LoraSettings": "journeyman.types.settings",
     "Model": "journeyman.client.models",
+    "PreferencePair": "journeyman.types.training",
     "Rollout": "journeyman.client.rollout",
     "Rubric": "journeyman.rewards.rubric",
     "Ruler": "journeyman.rewards.ruler",
@@ -50,20 +57,25 @@ _MODULE_OF = {
     "Sft": "journeyman.types.settings",
     "SftExample": "journeyman.types.training",
     "StoredExample": "journeyman.types.training",
+    "StoredPair": "journeyman.types.training",
     "TextExample": "journeyman.types.training",
+    "TextPair": "journeyman.types.training",
     "Trajectory": "journeyman.types.trajectory",
     "connect": "journeyman.client.backend",
     "gather": "journeyman.client.gather",
     "iterate": "journeyman.client.iterate",
     "local": "journeyman.local",
+    "pairs_from_groups": "journeyman.client.pairs",
 }
 
 __all__ = [
     "Criterion",
+    "Dpo",
     "EvidenceJudge",
     "Grpo",
     "LoraSettings",
     "Model",
+    "PreferencePair",
     "Rollout",
     "Rubric",
     "Ruler",
@@ -72,7 +84,9 @@ __all__ = [
     "Sft",
     "SftExample",
     "StoredExample",
+    "StoredPair",
     "TextExample",
+    "TextPair",
     "Trajectory",
     "__version__",
     "best_of",
@@ -80,6 +94,7 @@ __all__ = [
     "gather",
     "iterate",
     "local",
+    "pairs_from_groups",
 ]
 
 

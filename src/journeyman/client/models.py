@@ -11,21 +11,25 @@ from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, error_from_code
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft
 from journeyman.types.training import (
     CreateRollout,
+    DpoJob,
     FinishRollout,
     GrpoJob,
     JobStatus,
     KeptAttempt,
     ModelInfo,
+    PreferencePair,
     RolloutTicket,
     ScoredGroup,
     ScoredTrajectory,
     SftExample,
     SftJob,
     StoredExample,
+    StoredPair,
     TextExample,
+    TextPair,
     TrainJob,
     TrainResult,
 )
@@ -248,6 +252,17 @@ class TrainableModel(ServedModel):
     ) -> TrainResult:
         """Imitate conversations: every assistant message in them is trained. Otherwise as `train`."""
         return await self._train(SftJob(examples=tuple(examples), settings=settings or Sft()), on_progress, key)
+
+    async def train_dpo(
+        self,
+        pairs: Sequence[PreferencePair | TextPair | StoredPair],
+        settings: Dpo | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+        key: str | None = None,
+    ) -> TrainResult:
+        """Learn from pairs, a chosen and a rejected reply to one prompt. Otherwise as `train`; see `pairs_from_groups`."""
+        return await self._train(DpoJob(pairs=tuple(pairs), settings=settings or Dpo()), on_progress, key)
 
     async def refresh(self) -> ModelInfo:
         """Ask the server where the model stands: another client may have trained it."""

@@ -13,9 +13,9 @@ from journeyman.server.auth import Gate
 from journeyman.server.body import read_body, record
 from journeyman.server.errors import BadRequestError
 from journeyman.service.backend import Backend
-from journeyman.types.training import CreateModel, GrpoJob, SftJob, TrainJob
+from journeyman.types.training import CreateModel, TrainJob
 
-_JOB: TypeAdapter[GrpoJob | SftJob] = TypeAdapter(TrainJob)
+_JOB: TypeAdapter[TrainJob] = TypeAdapter(TrainJob)
 _LONGEST_WAIT_SECONDS = 60.0
 
 

@@ -34,12 +34,11 @@ from journeyman.types.training import (
     CreateModel,
     CreateRollout,
     FinishRollout,
-    GrpoJob,
     JobStatus,
     KeptAttempt,
     ModelInfo,
     RolloutTicket,
-    SftJob,
+    TrainJob,
     TrainResult,
 )
 from journeyman.types.trajectory import Trajectory
@@ -147,7 +146,7 @@ class Backend:
             context_length=self.engine.info.context_length,
         )
 
-    def train(self, name: str, job: GrpoJob | SftJob, key: str | None = None) -> JobStatus:
+    def train(self, name: str, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
         return self.training.submit(self._trainable(name), job, key)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import ContextLengthError, InputError
-from journeyman.service.segments import segments
+from journeyman.service.segments import sampled_segments
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import WhenTooLong
 from journeyman.types.training import SftExample, StoredExample, TextExample
@@ -65,11 +65,7 @@ def _nothing_in(example: SftExample | TextExample, number: int) -> str:
 
 def _stored_samples(example: StoredExample, load: Load, number: int) -> list[TrainSample]:
     trajectory = load(example.trajectory_id)
-    found = [
-        TrainSample(segment.token_ids, segment.is_sampled, segment.logprobs, 1.0, trajectory.id)
-        for segment in segments(trajectory)
-        if segment.num_sampled
-    ]
+    found = sampled_segments(trajectory)
     if not found:
         raise InputError(f"example {number}, trajectory {trajectory.id}, has no sampled token: there is nothing in it to learn")
     return found

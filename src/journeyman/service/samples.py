@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from journeyman.errors import InputError, SettingError
-from journeyman.service.segments import segments
+from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages, overlong_penalty
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
@@ -90,7 +90,7 @@ def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
         )
     elif skipped:
         notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")
-    dropped = {name: metrics.get(f"train/num_{name}_too_long", 0.0) for name in ("trajectories", "examples")}
+    dropped = {name: metrics.get(f"train/num_{name}_too_long", 0.0) for name in ("trajectories", "examples", "pairs")}
     notes += [f"{count:.0f} {name} were longer than the model's context and were dropped" for name, count in dropped.items() if count]
     return tuple(notes)
 
@@ -123,16 +123,11 @@ def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], s
 
 
 def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo, counts: _Counts) -> list[TrainSample]:
-    found = segments(trajectory)
-    counts.num_segments += len(found)
+    counts.num_segments += len(segments(trajectory))
     if settings.mask_truncated and _is_truncated(trajectory):
         counts.num_masked += 1
         return []
-    return [
-        TrainSample(segment.token_ids, segment.is_sampled, segment.logprobs, advantage, trajectory.id)
-        for segment in found
-        if segment.num_sampled
-    ]
+    return sampled_segments(trajectory, advantage)
 
 
 def _inspect(trajectory: Trajectory, counts: _Counts, *, model: str, step: int) -> None:

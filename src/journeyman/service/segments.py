@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from journeyman.types.samples import TrainSample
 from journeyman.types.trajectory import Trajectory, Turn
 
 SegmentReason = Literal["first", "resampled", "branched", "rewritten"]
@@ -51,6 +52,15 @@ def segments(trajectory: Trajectory) -> tuple[Segment, ...]:
         else:
             growing.append(_begin(turn, growing))
     return tuple(one.finished() for one in growing)
+
+
+def sampled_segments(trajectory: Trajectory, advantage: float = 1.0) -> list[TrainSample]:
+    """The segments that have sampled tokens as train samples, which carry the trajectory's id: exactly what was drawn."""
+    return [
+        TrainSample(segment.token_ids, segment.is_sampled, segment.logprobs, advantage, trajectory.id)
+        for segment in segments(trajectory)
+        if segment.num_sampled
+    ]
 
 
 @dataclass(slots=True)

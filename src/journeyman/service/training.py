@@ -21,6 +21,7 @@ from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
+from journeyman.service.preferences import preference_batch, preference_notes
 from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, step_notes
 from journeyman.service.weights import Published, Weights
@@ -32,7 +33,7 @@ from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
-from journeyman.types.training import GrpoJob, JobStatus, SftJob, TrainResult
+from journeyman.types.training import DpoJob, JobStatus, SftJob, TrainJob, TrainResult
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -99,7 +100,7 @@ class TrainingService:
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
 
-    def submit(self, model: TrainableModel, job: GrpoJob | SftJob, key: str | None = None) -> JobStatus:
+    def submit(self, model: TrainableModel, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job. The same `key` again gives the same job."""
         body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
@@ -110,7 +111,7 @@ class TrainingService:
         self._dropping.set()
         await self._jobs.close()
 
-    async def _train(self, model: TrainableModel, job: GrpoJob | SftJob, job_id: str, on_progress: OnProgress) -> TrainResult:
+    async def _train(self, model: TrainableModel, job: TrainJob, job_id: str, on_progress: OnProgress) -> TrainResult:
         async with self._computing:
             started = time.perf_counter()
             plan = await asyncio.to_thread(self._plan, model, job)
@@ -132,10 +133,10 @@ class TrainingService:
             late = await self._conclude(model, plan.phase, metrics)
             self._reached("concluded")
             row = published.adapter
-            notes = (*plan.notes, *step_notes(metrics), *published.notes, *late)
+            notes = (*plan.notes, *step_notes(metrics), *preference_notes(metrics), *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
-    def _plan(self, model: TrainableModel, job: GrpoJob | SftJob) -> _Plan:
+    def _plan(self, model: TrainableModel, job: TrainJob) -> _Plan:
         if isinstance(job, SftJob):
             samples = supervised_samples(job.examples, self._renderer, self._store.rollouts.trajectory, job.settings.when_too_long)
             return _Plan(
@@ -143,6 +144,14 @@ class TrainingService:
                 {"num_examples": float(len(samples))},
                 (),
                 "warmup",
+            )
+        if isinstance(job, DpoJob):
+            compared = preference_batch(job, self._renderer, self._store.rollouts.trajectory)
+            return _Plan(
+                lambda on_progress: model.trainer.preference_step(compared.pairs, job.settings, on_progress),
+                compared.metrics,
+                compared.notes,
+                "train",
             )
         batch = policy_batch(job, self._store.rollouts.trajectory, model=model.name, step=model.trainer.step)
         rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import Record
-from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft
 from journeyman.types.trajectory import Failure, ToolEvent
 
 
@@ -60,6 +60,44 @@ AnyExample = Annotated[
 ]
 
 
+class PreferencePair(Record):
+    """Two ways to go on after `prompt`, the better and the worse: the assistant messages of both are compared, nothing else."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+
+
+class TextPair(Record):
+    """Two texts that may follow `prompt`, without a chat template; each is compared with the end token after it."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class StoredPair(Record):
+    """Ids of two trajectories of one scenario in the store, the better and the worse: their sampled tokens are compared, exactly."""
+
+    chosen: str
+    rejected: str
+
+
+def _pair_kind(value: object) -> str:
+    """Which pair this is, by its prompt."""
+    if isinstance(value, Record):
+        return {PreferencePair: "messages", TextPair: "text"}.get(type(value), "stored")
+    prompt = value.get("prompt") if isinstance(value, Mapping) else None
+    return "stored" if prompt is None else "text" if isinstance(prompt, str) else "messages"
+
+
+AnyPair = Annotated[
+    Annotated[PreferencePair, Tag("messages")] | Annotated[TextPair, Tag("text")] | Annotated[StoredPair, Tag("stored")],
+    Discriminator(_pair_kind),
+]
+
+
 class GrpoJob(Record):
     kind: Literal["grpo"] = "grpo"
     groups: tuple[ScoredGroup, ...]
@@ -72,7 +110,13 @@ class SftJob(Record):
     settings: Sft = Sft()
 
 
-TrainJob = Annotated[GrpoJob | SftJob, Field(discriminator="kind")]
+class DpoJob(Record):
+    kind: Literal["dpo"] = "dpo"
+    pairs: tuple[AnyPair, ...]
+    settings: Dpo = Dpo()
+
+
+TrainJob = Annotated[GrpoJob | SftJob | DpoJob, Field(discriminator="kind")]
 
 
 class TrainResult(Record):
@@ -81,7 +125,7 @@ class TrainResult(Record):
     `metrics` names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
     `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
     `train/num_groups_without_spread`, `train/num_trajectories_excluded`, `train/truncated_fraction`, `train/seconds`, ...
-    (docs/training.md lists what a policy update logs).
+    (docs/training.md lists what a policy update logs, docs/dpo.md what learning from pairs does).
     """
 
     step: int

@@ -1,0 +1,51 @@
+"""Pairs for DPO from scored groups: the best attempt of a group against its worst. Not for scoring: see `journeyman.rewards`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from journeyman.errors import SettingError
+from journeyman.types.training import StoredPair
+from journeyman.types.trajectory import Group, Trajectory
+
+
+def pairs_from_groups(groups: Iterable[Group], margin: float = 0.0) -> list[StoredPair]:
+    """The best against the worst attempt of each group whose rewards differ by more than `margin`.
+
+    Only ids travel: training uses the tokens that were sampled. Attempts without reward, with an error or without a turn do not count;
+    among equals the first is taken. A group gives no pair when its spread is no larger than the margin, or when best and worst are the
+    same tokens (a judge may score the same words differently).
+
+    Args:
+        margin: a small judge tells attempts apart by hundredths and is often wrong there; 0.1 or more leaves such pairs out.
+
+    Example:
+        >>> pairs = pairs_from_groups(await judge.score(groups), margin=0.1)              # doctest: +SKIP
+        >>> await model.train_dpo(pairs, jm.Dpo())                                        # doctest: +SKIP
+    """
+    if not 0.0 <= margin < math.inf:
+        raise SettingError(f"margin is {margin}: it must be 0 or more")
+    pairs = []
+    for group in groups:
+        scored = [(one.reward, one) for one in group if one.reward is not None and _counts(one)]
+        if not scored:
+            continue
+        best = max(scored, key=lambda pair: pair[0])
+        worst = min(scored, key=lambda pair: pair[0])
+        if best[0] - worst[0] > margin and _tokens(best[1]) != _tokens(worst[1]):
+            pairs.append(StoredPair(chosen=best[1].id, rejected=worst[1].id))
+    return pairs
+
+
+def _counts(trajectory: Trajectory) -> bool:
+    return (
+        trajectory.reward is not None
+        and math.isfinite(trajectory.reward)
+        and trajectory.error is None
+        and trajectory.num_sampled_tokens > 0
+    )
+
+
+def _tokens(trajectory: Trajectory) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(turn.prompt_ids, turn.sampled_ids) for turn in trajectory.turns]
