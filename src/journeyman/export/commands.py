@@ -14,9 +14,16 @@ from journeyman.export.version import Version
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
+def gguf_name(version: Version, settings: ExportSettings) -> str:
+    """The file name of a GGUF export."""
+    return f"{version.slug}-{settings.quant}.gguf"
+
+
 def use(version: Version, settings: ExportSettings, folder: Path) -> tuple[str, ...]:
     """The commands for a format, for the folder where it will lie."""
-    return {"peft": _peft, "merged": _merged}[settings.format](version, folder)
+    if settings.format == "gguf":
+        return _gguf(version, folder / gguf_name(version, settings))
+    return _peft(version, folder) if settings.format == "peft" else _merged(version, folder)
 
 
 def _peft(version: Version, folder: Path) -> tuple[str, ...]:
@@ -44,6 +51,11 @@ def _merged(version: Version, folder: Path) -> tuple[str, ...]:
         f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
     )
     return python, shlex.join(["vllm", "serve", str(folder), "--served-model-name", version.slug, *_tool_flags(version)])
+
+
+def _gguf(version: Version, file: Path) -> tuple[str, ...]:
+    create = shlex.join(["ollama", "create", version.slug, "-f", str(file.with_name("Modelfile"))])
+    return shlex.join(["llama-server", "-m", str(file), "--jinja"]), f"{create}\n{shlex.join(['ollama', 'run', version.slug])}"
 
 
 def _tool_flags(version: Version) -> list[str]:

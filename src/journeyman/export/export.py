@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from journeyman.export import check, commands, model_folder
+from journeyman.export import check, commands, gguf_check, model_folder
 from journeyman.export.card import write_card
+from journeyman.export.gguf_file import require_writable, write_gguf
+from journeyman.export.modelfile import tools_of_run, write_modelfile
 from journeyman.export.probes import Agreement, Probe, answer, compare, preferred, probe_prompts
 from journeyman.export.settings import ExportSettings
 from journeyman.export.target import check_room, check_target, fresh_folder, write_manifest
@@ -25,6 +27,7 @@ from journeyman.modeling.precision import choose_precision
 from journeyman.observe.progress import Progress, SilentProgress
 from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.store.store import Store
+from journeyman.types.messages import Tool
 from journeyman.version import __version__
 
 
@@ -82,15 +85,20 @@ def export_run(
     check_target(target, may_replace=may_replace)
     told.phase("load", note=row.name)
     with open_version(store, row, told.note) as version:
-        writer = _Writer(version, settings, target, told, reached)
+        if settings.format == "gguf":
+            require_writable(version)
+        writer = _Writer(version, settings, target, tools_of_run(store, run), told, reached)
         return writer.write(probe_prompts(version.renderer, store, run))
 
 
 class _Writer:
     """One export on its way. Holds at most one model of float32 at a time, as far as the steps allow."""
 
-    def __init__(self, version: Version, settings: ExportSettings, target: Path, progress: Progress, reached: Reached) -> None:
+    def __init__(
+        self, version: Version, settings: ExportSettings, target: Path, tools: tuple[Tool, ...], progress: Progress, reached: Reached
+    ) -> None:
         self._version = version
+        self._tools = tools
         self._settings = settings
         self._target = target
         self._progress = progress
@@ -119,12 +127,18 @@ class _Writer:
     def _write_weights(self, module: nn.Module, folder: Path) -> None:
         if self._settings.format == "peft":
             model_folder.write_peft(self._version, folder)
+        elif self._settings.format == "gguf":
+            file = folder / commands.gguf_name(self._version, self._settings)
+            write_gguf(self._version, module, file, self._settings.quant)
+            write_modelfile(self._version, folder, file.name, self._tools)
         else:
             model_folder.write_merged(self._version, module, folder, self._settings.dtype)
 
     def _check(self, folder: Path, probes: tuple[Probe, ...]) -> Agreement:
         if self._settings.format == "peft":
             return check.check_peft(self._version, folder, probes)
+        if self._settings.format == "gguf":
+            return gguf_check.check_gguf(folder / commands.gguf_name(self._version, self._settings), probes)
         return check.check_merged(self._version, folder, probes, is_exact=self._settings.dtype == "float32")
 
     def _served_here(self, probes: tuple[Probe, ...]) -> Agreement | None:
