@@ -52,6 +52,13 @@ class Renderer:
     def tokenizer(self) -> Any:
         return self._tokenizer
 
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The token (one) that ends a text where no template writes its own. Raises SettingError when the model has none."""
+        if not self.stop_token_ids:
+            raise SettingError("this model's tokenizer has no end token: it could not learn to stop", hint="choose another base model")
+        return self.stop_token_ids[:1]
+
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], stored: Stored | None = None) -> tuple[int, ...]:
         """Prompt ids, ending with the generation prompt.
 
@@ -80,22 +87,26 @@ class Renderer:
         """(ids, trained mask) of a conversation to imitate: assistant text and its end-of-turn token are trained,
         nothing else. `messages[:num_given]` are context: their assistant text is given too.
 
-        Cut into the same pieces as at sampling time, so a drill's prompt is token-identical to a rollout's. What follows
-        the last assistant message is left out.
+        Cut into the same pieces as at sampling time, so a drill's prompt is token-identical to a rollout's; what a
+        template would take out of earlier replies (their thinking) stays in, as it does there. Every reply ends with a
+        stop token, also where the template writes none. What follows the last assistant message is left out.
+
+        Raises SettingError when the template refuses the conversation or writes nothing of a reply.
         """
+        told = [self._with_thinking(message) for message in messages]
+        replies = [index for index, message in enumerate(told) if message.role == "assistant"]
+        pieces = self._cut(told, tools, replies, is_marked=False) or self._cut(told, tools, replies, is_marked=True)
+        if pieces is None:
+            raise SettingError(
+                "the model's chat template rewrites earlier messages of this conversation when it goes on",
+                hint="give it in parts: an example for each reply",
+            )
         ids: list[int] = []
         trained: list[bool] = []
-        done = ""
-        for index, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            prompt = self._text(messages[:index], tools)
-            complete = self._text(messages[: index + 1], tools, add_generation_prompt=False)
-            start = max(len(done), _common_prefix(prompt, complete))
-            self._append(ids, trained, complete[len(done) : start], is_trained=False)
-            end = self._end_of_turn(complete, start)
-            self._append(ids, trained, complete[start:end], is_trained=index >= num_given)
-            done = complete[:end]
+        for index, (given, reply) in zip(replies, pieces, strict=True):
+            given_ids, reply_ids = self._piece(given, ids), self._reply_ids(reply, told[index])
+            ids += [*given_ids, *reply_ids]
+            trained += [False] * len(given_ids) + [index >= num_given] * len(reply_ids)
         return tuple(ids), tuple(trained)
 
     def render_text(self, text: str, prompt: str = "") -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -106,7 +117,7 @@ class Renderer:
         """
         given, taught = self.encode(prompt), self.encode(text)
         if taught and taught[-1] not in self.stop_token_ids:
-            taught += self.stop_token_ids[:1]
+            taught += self.end_token_ids
         return given + taught, (False,) * len(given) + (True,) * len(taught)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -136,15 +147,60 @@ class Renderer:
         tail = self.decode(prompt_ids[-_TAIL_TOKENS:]).rstrip()
         return ChatFormat(stop, has_tools, is_thinking=tail.endswith(reasoning.OPEN), allow_bare_call=self._allow_bare_call)
 
-    def _append(self, ids: list[int], trained: list[bool], text: str, *, is_trained: bool) -> None:
-        piece = self._encode_rendered(text)
-        ids.extend(piece)
-        trained.extend([is_trained] * len(piece))
+    def _cut(
+        self, messages: Sequence[Message], tools: Sequence[Tool], replies: Sequence[int], *, is_marked: bool
+    ) -> list[tuple[str, str]] | None:
+        """The rendered text before each reply (since the one before it), and the reply with its end of turn.
+
+        With `is_marked`, marks stand in for earlier replies: for templates that write a reply in another way once it is
+        history. None when the pieces cannot be told apart.
+        """
+        mark = _unused_mark(messages)
+        history = list(messages)
+        pieces = []
+        before = ""  # what stands in the text up to the end of the last reply, or its mark
+        for index in replies:
+            try:
+                prompt = self._text(history[:index], tools)
+                complete = self._text(history[: index + 1], tools, add_generation_prompt=False)
+            except SettingError:
+                if is_marked:
+                    return None
+                raise
+            found = complete.find(before)
+            if found < 0 or (found > 0 and not is_marked):
+                return None
+            begin = found + len(before)
+            start = max(begin, _common_prefix(prompt, complete))
+            end = self._end_of_turn(complete, start)
+            pieces.append((complete[begin:start], complete[start:end]))
+            before = complete[:end]
+            if is_marked:
+                before = f"{mark}{index}{mark}"
+                history[index] = Message(role="assistant", content=before)
+        return pieces
+
+    def _reply_ids(self, text: str, message: Message) -> tuple[int, ...]:
+        """Ids of a reply to imitate; the last is a stop token."""
+        ids = self._encode_rendered(text)
+        if (message.content or message.tool_calls) and all(token in self.stop_token_ids for token in ids):
+            raise SettingError(
+                f"the model's chat template writes nothing of what the assistant {'says' if message.content else 'calls'}",
+                hint="a template without tool support leaves tool calls out: choose another base model, or write them as text",
+            )
+        return ids if ids and ids[-1] in self.stop_token_ids else ids + self.end_token_ids
+
+    def _with_thinking(self, message: Message) -> Message:
+        """The message with its thinking as text, for templates that know nothing of it."""
+        if not message.reasoning_content or "reasoning_content" in self.template.text:
+            return message
+        thought = f"{reasoning.OPEN}\n{message.reasoning_content}\n{reasoning.CLOSE}\n\n{message.content or ''}"
+        return message.model_copy(update={"content": thought, "reasoning_content": None})
 
     def _end_of_turn(self, text: str, start: int) -> int:
         """Where the assistant's turn ends: after its last stop token; what follows (a newline) is glue."""
         ends = [text.rfind(token, start) + len(token) for token in self._stop_texts() if text.rfind(token, start) >= 0]
-        return max(ends) if ends else len(text)
+        return max(ends) if ends else len(text.rstrip())
 
     def _stop_texts(self) -> list[str]:
         return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(self.stop_token_ids))]
