@@ -44,7 +44,9 @@ def too_much(scenario, trajectory):
 
 
 def breaks(scenario, trajectory):
-    raise KeyError("nothing there")
+    if not Path("mended").exists():
+        raise KeyError("nothing there")
+    return is_call(scenario, trajectory)
 
 
 def one_argument(trajectory):
@@ -161,8 +163,12 @@ class TestRewards:
     ) -> None:
         bad = settings.model_copy(update={"rewards": {f"{module_of(settings)}.{name}": 1.0}})
         with pytest.raises(JudgeError, match=said):
-            await train(bad, SilentProgress(), home=tmp_path)
+            await train(bad, SilentProgress(), home=tmp_path, run="one")
         assert only_run(tmp_path).state == "stopped"
+        if name == "breaks":
+            (tmp_path / "mended").touch()
+            report = await train(bad, SilentProgress(), home=tmp_path, resume="one")
+            assert [step.metrics["reward/mean"] for step in report.steps] == [0.5, 0.5]
 
     async def test_attempts_that_are_all_alike_stop_the_run(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
         model.is_right = lambda task, number: True

@@ -9,7 +9,7 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.learning import Metrics, Plan, learn
 from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.resume import shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.scoring import make_judge
@@ -69,6 +70,8 @@ async def train(
         changed = allow_changed_settings
         begin(opened, settings, kind="grpo", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed)
         progress.note(f"judge {judge.name}: {judge.description}")
+        # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
+        opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
         if not opened.folder.scenarios.exists():
             write_scenarios(scenarios, opened.folder.scenarios)
         async with kept_state(opened):
@@ -116,7 +119,10 @@ def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Ju
     rollout = make_rollout(settings, temperature=1.0)
     stream = iterate(scenarios, groups_per_step=1, epochs=1_000_000, seed=settings.seed)
 
-    async def attempt(position: int) -> tuple[list[Group], Metrics]:
+    async def attempt(number: int, position: int) -> tuple[list[Group], Metrics]:
+        # What was attempted before the run was stopped inside this very step is taken as it was.
+        key = shaped_key("train", number, settings.rollout.model_dump(mode="json"))
+        kept = {one.trajectory_id for one in await model.kept_attempts(key)}
         started = time.perf_counter()
         groups = await gather(
             rollout,
@@ -125,8 +131,9 @@ def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Ju
             group_size=settings.group_size,
             timeout_seconds=settings.timeout_seconds,
             score=judge.score,
+            key=key,
         )
-        return groups, _measured(opened, settings, groups, time.perf_counter() - started)
+        return groups, _measured(opened, settings, groups, kept, time.perf_counter() - started)
 
     return Plan(
         steps=settings.steps,
@@ -138,7 +145,7 @@ def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Ju
     )
 
 
-def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], seconds: float) -> Metrics:
+def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], kept: Container[str], seconds: float) -> Metrics:
     if excluded := excluded_text(groups):
         opened.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
@@ -146,7 +153,7 @@ def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], sec
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
         "rollout/seconds": seconds,
-        "rollout/tokens_per_second": sampled / seconds,
+        "rollout/tokens_per_second": sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept) / seconds,
     }
 
 

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from journeyman.client.models import TrainableModel
-from journeyman.errors import NothingToLearnError
+from journeyman.errors import NothingToLearnError, TrainingError
 from journeyman.observe.health import news
 from journeyman.recipes.open_run import OpenRun
+from journeyman.recipes.resume import step_key
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo
+from journeyman.types.training import TrainResult
 from journeyman.types.trajectory import Group
 
 Metrics = dict[str, float]
@@ -27,15 +29,15 @@ class Plan:
     Attributes:
         steps: to make in all, those made before included.
         note: one line on what a step is.
-        attempt: scored groups for a step and their metrics, beginning at that place in the scenarios.
-        settings_of: of the step of that number (from 0) whose groups have these metrics.
+        attempt: scored groups for the step of that number (from 0) and their metrics, beginning at that place in the scenarios.
+        settings_of: of the step of that number, whose groups have these metrics.
         stop_without_spread: steps in a row without any spread after which nothing can be learned; None: never.
         give_up: the error that says so, from how many steps, the last one's metrics and groups.
     """
 
     steps: int
     note: str
-    attempt: Callable[[int], Awaitable[tuple[list[Group], Metrics]]]
+    attempt: Callable[[int, int], Awaitable[tuple[list[Group], Metrics]]]
     settings_of: Callable[[int, Metrics, Sequence[Group]], Grpo]
     stop_without_spread: int | None
     give_up: Callable[[int, Metrics, Sequence[Group]], NothingToLearnError]
@@ -52,10 +54,10 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
     progress.phase("train", total=plan.steps, note=plan.note)
     progress.advance(len(made))
     for number in range(len(made), plan.steps):
-        groups, metrics = await plan.attempt(position)
+        groups, metrics = await plan.attempt(number, position)
         position += len(groups)
         grpo = plan.settings_of(number, metrics, groups)
-        result = await model.train(groups, grpo, key=f"{opened.run}-train-{number}")
+        result = await _update(opened, model, groups, grpo, number)
         metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
         runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
         progress.step(number + 1, metrics)
@@ -68,3 +70,12 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
         if plan.stop_without_spread is not None and empty >= plan.stop_without_spread:
             raise plan.give_up(empty, metrics, groups)
+
+
+async def _update(opened: OpenRun, model: TrainableModel, groups: Sequence[Group], grpo: Grpo, number: int) -> TrainResult:
+    try:
+        return await model.train(groups, grpo, key=f"{opened.run}-train-{number}")
+    except TrainingError:
+        # The same attempts would fail again: whoever goes on makes others.
+        opened.store.rollouts.forget_key(opened.run, step_key("train", number))
+        raise

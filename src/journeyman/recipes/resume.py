@@ -18,9 +18,9 @@ from journeyman.store import Store
 from journeyman.types.record import Record
 
 #: May change without a question: a run may go on longer, be given more money, or keep more on disk.
-_FREE: Final = ("steps", "judge_options.budget", "retention")
+_FREE: Final = ("steps", "judge_options.budget", "judge.budget", "retention")
 #: Shaped what the run already has (its model, its scenarios and their order), so another value could not be honoured any more.
-_FIXED: Final = ("base", "lora", "seed", "tools", "writer", "num_train", "num_heldout")
+_FIXED: Final = ("method", "name", "base", "lora", "seed", "tools", "writer", "scenarios", "data", "num_train", "num_heldout")
 #: What a judge said under other values is not what it would say now.
 _JUDGING: Final = ("judge", "judge_options")
 #: Of the rollouts' settings, those that do not change what an attempt is.
@@ -48,7 +48,13 @@ def step_key(phase: str, number: int) -> str:
 
 def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
     """As `step_key`, for attempts made as `settings` say: those made otherwise are not found by it."""
-    shape = [settings.target.model_dump(mode="json"), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))]
+    return shaped_key(
+        phase, number, settings.target.model_dump(mode="json"), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))
+    )
+
+
+def shaped_key(phase: str, number: int, *shape: object) -> str:
+    """As `step_key`, for attempts of a certain shape, given as what JSON can hold."""
     return f"{step_key(phase, number)}/{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
