@@ -70,6 +70,7 @@ BAD = {
     "tools_failing": (run("rollout/executed", [0.2, 0.1]), "10%"),
     "judge_abstaining": (run("reward/num_excluded", [12.0]), "12 of 36 attempts have no reward (33%)"),
     "updates_skipped": (run("train/num_updates_skipped", [0.0, 1.0]), "so 1 updates of the last step"),
+    "chosen_falling": (run("train/chosen_logprob_change", [-0.05, -0.25], train__rejected_logprob_change=-0.9), "0.25 nats a token"),
     "loss_near_zero": (run("train/loss", [0.0012]), "the loss is 0.0012: a loss near zero is normal"),
 }
 
@@ -112,6 +113,10 @@ def test_what_is_normal_is_said_once_in_a_run() -> None:
 @pytest.mark.parametrize("history", [[], [{}], [{"train/entropy": float("nan")}] * 9, [{"reward/mean": -3.0}] * 3])
 def test_steps_without_readings_give_no_finding(history: list[Metrics]) -> None:
     assert findings(history) == []
+
+
+def test_a_small_loss_of_learning_from_pairs_is_no_finding() -> None:
+    assert findings([{"train/loss": 0.001, "train/reward_margin": 7.0, "train/chosen_logprob_change": -0.05}]) == []
 
 
 def test_one_outlier_of_the_distance_to_the_base_is_no_finding() -> None:

@@ -34,6 +34,7 @@ _KL_FLOOR: Final = 1.0  # nats a token: below it a rise is no reason to worry
 _EXECUTED: Final = 0.3
 _EXCLUDED: Final = 0.25
 _SMALL_LOSS: Final = 0.02
+_CHOSEN_FALL: Final = 0.1  # nats a token: a reply of 100 tokens has become 20,000 times less likely
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +244,24 @@ def _updates_skipped(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
+def _chosen_falling(history: Sequence[Metrics]) -> Finding | None:
+    chosen, rejected = (history[-1].get(f"train/{side}_logprob_change", math.nan) for side in ("chosen", "rejected"))
+    if not chosen <= -_CHOSEN_FALL:
+        return None
+    return Finding(
+        "chosen_falling",
+        "watch",
+        f"the chosen replies are {-chosen:.2f} nats a token less likely than under the base model (the rejected ones {-rejected:.2f}): the "
+        "model moves away from both, to text that no pair has shown",
+        "hold the chosen up (sft_weight=1), a lower learning rate or a larger beta, fewer epochs",
+        chosen,
+    )
+
+
 def _loss_near_zero(history: Sequence[Metrics]) -> Finding | None:
     loss = history[-1].get("train/loss")
-    if loss is None or abs(loss) >= _SMALL_LOSS:
+    # Learning from pairs has no advantages: there a loss near zero says that the pairs are told apart.
+    if loss is None or abs(loss) >= _SMALL_LOSS or "train/reward_margin" in history[-1]:
         return None
     return Finding(
         "loss_near_zero",
@@ -282,6 +298,7 @@ _CHECKS: Final[tuple[Callable[[Sequence[Metrics]], Finding | None], ...]] = (
     _tools_failing,
     _judge_abstaining,
     _updates_skipped,
+    _chosen_falling,
     _loss_near_zero,
 )
 

@@ -1,0 +1,80 @@
+"""Pairs come from groups that a judge told apart: best against worst, by more than the margin, never the same tokens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from journeyman.client.pairs import pairs_from_groups
+from journeyman.errors import SettingError
+from journeyman.types.messages import Message
+from journeyman.types.sampling import SamplingParameters
+from journeyman.types.scenarios import Scenario
+from journeyman.types.training import StoredPair
+from journeyman.types.trajectory import Failure, Group, Trajectory, Turn
+
+FAILURE = Failure(type="ValueError", message="no")
+
+
+def attempt(name: str, reward: float | None, *, tokens: tuple[int, ...] | None = None, error: Failure | None = None) -> Trajectory:
+    """One turn; its tokens are its own unless given."""
+    sampled = tuple(name.encode()) if tokens is None else tokens
+    turn = Turn(
+        index=0,
+        adapter="m@0",
+        messages=(Message(role="user", content="hi"),),
+        reply=Message(role="assistant", content=name),
+        prompt_ids=(1, 2, 3),
+        sampled_ids=sampled,
+        sampled_logprobs=(-1.0,) * len(sampled),
+        finish_reason="stop",
+        parameters=SamplingParameters(),
+        started_at=0.0,
+        seconds=0.0,
+    )
+    return Trajectory(id=name, scenario_id="s", model="m", turns=(turn,), reward=reward, error=error)
+
+
+def group(*attempts: Trajectory) -> Group:
+    return Group(scenario=Scenario(id="s", task="say"), trajectories=attempts)
+
+
+def test_the_best_of_each_group_stands_against_its_worst() -> None:
+    first = group(attempt("a", 0.4), attempt("b", 0.9), attempt("c", 0.1), attempt("d", 0.9))
+    second = group(attempt("e", -1.0), attempt("f", -3.0))
+    assert pairs_from_groups([first, second]) == [StoredPair(chosen="b", rejected="c"), StoredPair(chosen="e", rejected="f")]
+
+
+def test_ties_and_groups_within_the_margin_give_no_pair() -> None:
+    tie, near, far = (group(attempt("a", 0.5), attempt("b", reward)) for reward in (0.5, 0.45, 0.2))
+    assert [len(pairs_from_groups([one])) for one in (tie, near, far)] == [0, 1, 1]
+    assert [len(pairs_from_groups([one], margin=0.1)) for one in (tie, near, far)] == [0, 0, 1]
+    assert pairs_from_groups([group(attempt("a", 0.5), attempt("b", 0.25))], margin=0.25) == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        attempt("odd", None),
+        attempt("odd", math.nan),
+        attempt("odd", math.inf),
+        attempt("odd", 9.0, error=FAILURE),
+        attempt("odd", 9.0, tokens=()),
+        Trajectory(id="odd", scenario_id="s", model="m", reward=9.0),
+    ],
+    ids=["no reward", "nan", "inf", "error", "no tokens", "no turn"],
+)
+def test_attempts_that_were_not_scored_or_failed_do_not_count(odd: Trajectory) -> None:
+    assert pairs_from_groups([group(odd, attempt("a", 1.0), attempt("b", 0.0))]) == [StoredPair(chosen="a", rejected="b")]
+    assert pairs_from_groups([group(odd, attempt("a", 1.0)), group(odd), group()]) == []
+
+
+def test_the_same_tokens_with_other_rewards_give_no_pair() -> None:
+    assert pairs_from_groups([group(attempt("a", 1.0, tokens=(5, 6)), attempt("b", 0.0, tokens=(5, 6)))]) == []
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.nan, math.inf])
+def test_a_margin_that_is_no_distance_is_refused(margin: float) -> None:
+    with pytest.raises(SettingError, match="margin"):
+        pairs_from_groups([], margin=margin)
