@@ -178,9 +178,12 @@ def _step_table(steps: Sequence[StepMetrics]) -> object:
 
 
 def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
+    from journeyman.recipes.methods import METHODS
+
     lines = []
-    if info.state != "done" and info.kind == "mcp":
-        lines.append(f"resume          journeyman mcp train --resume {info.id} --home {home}")
+    if info.state != "done" and info.kind in METHODS:
+        command = "mcp train" if info.kind == "mcp" else "train"
+        lines.append(f"resume          journeyman {command} --resume {info.id} --home {home}")
     if has_adapters:
         lines.append(f"serve           journeyman serve --run {info.id} --home {home}")
         lines.append(f"evaluate        journeyman eval {info.id} --home {home}")

@@ -89,7 +89,7 @@ def schema(method: str | None = None) -> dict[str, Any]:
 
 def schema_text() -> str:
     """What `configs/schema.json` holds."""
-    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def keys_of(kind: type[BaseModel]) -> set[str]:
@@ -109,8 +109,8 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _method(given: object, where: str) -> str:
-    if given in METHODS:
-        return str(given)
+    if isinstance(given, str) and given in METHODS:
+        return given
     known = ", ".join(METHODS)
     if given is None:
         raise SettingError(f"{where}: `method` is missing", hint=f"say what to do, e.g. method: grpo; there are {known}")

@@ -1,0 +1,146 @@
+"""`journeyman train`: what is read from where, what is refused, and a whole run of a settings file with a fake model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.recipes.backend import FakeModel
+
+from journeyman.cli.app import run
+from journeyman.cli.train import Request, read_settings
+from journeyman.errors import NotFoundError, SettingError
+from journeyman.recipes import open_run
+from journeyman.recipes import train as door
+from journeyman.recipes.grpo_settings import GrpoTrain
+from journeyman.recipes.methods import McpFile, load_recipe
+from journeyman.store import Store
+
+FILE = """
+method: grpo
+base: fake-model
+scenarios: tasks.jsonl
+num_heldout: 2
+rollout: {max_tokens: 400}
+rewards: {own_rewards_of_the_cli.is_call: 1}
+steps: 2
+groups_per_step: 2
+group_size: 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a settings file, its tasks and its reward."""
+    (tmp_path / "doubling.yaml").write_text(FILE)
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps({"task": f"Double {number}."}) + "\n" for number in range(8)))
+    (tmp_path / "own_rewards_of_the_cli.py").write_text(
+        "def is_call(scenario, trajectory):\n    return 'call' in (trajectory.answer or '')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    return tmp_path
+
+
+@pytest.fixture
+def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    fake = FakeModel(tiny_tokenizer)
+    monkeypatch.setattr(open_run, "open_backend", fake.open)
+    return fake
+
+
+def request(home: Path, **given: Any) -> Request:
+    return Request(**{"file": None, "overrides": (), "given": {}, "home": home, **given})
+
+
+def test_a_file_is_trained_from_the_command_line_and_gone_on_with(
+    folder: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "doubling.yaml", "--home", "home", "--run", "one", "--seed", "3", "--set", "steps=1"]) == 0
+    shown = capsys.readouterr().out
+    assert "fake-model learns doubling" in shown
+    assert "held-out success of trained: 100.0 %" in shown
+    assert run(["train", "--resume", "one", "--home", "home", "--set", "steps=2"]) == 0
+    result = json.loads(Path("home/runs/one/report/result.json").read_text())
+    assert (result["recipe"], result["method"], result["seed"], len(result["steps"])) == ("doubling", "grpo", 3, 2)
+    assert (result["settings"]["steps"], result["settings"]["seed"]) == (2, 3)
+    assert run(["runs", "show", "one", "--home", "home"]) == 0
+
+
+def test_a_stopped_run_is_shown_with_the_command_that_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load_recipe(Path("doubling.yaml"))
+    with Store.open(folder / "home") as store:
+        store.runs.create("one", kind="grpo", base="fake-model", settings=settings.model_dump(mode="json"))
+    assert run(["runs", "show", "one", "--home", "home"]) == 0
+    assert "journeyman train --resume one --home" in capsys.readouterr().out
+
+
+def test_interrupting_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def interrupted(*_arguments: object, **_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(door, "train", interrupted)
+    assert run(["train", "doubling.yaml", "--home", "home", "--run", "one"]) == 130
+    assert f"go on with: journeyman train --resume one --home {folder / 'home'}" in capsys.readouterr().err
+
+
+def test_validating_says_what_a_run_would_do_and_makes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "doubling.yaml", "--validate", "--home", "home"]) == 0
+    shown = capsys.readouterr().out
+    assert "doubling.yaml is valid: method grpo, 6 training and 2 held-out tasks" in shown
+    assert "groups_per_step = 2" in shown
+    assert not Path("home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.yaml"], "nothing.yaml does not exist"),
+        ([], "no settings file was given"),
+        (["doubling.yaml", "--set", "stepz=3"], "did you mean 'steps'"),
+        (["doubling.yaml", "--set", "rewards={own_rewards_of_the_cli.is_cal: 1}"], "did you mean 'is_call'"),
+        (["doubling.yaml", "--set", "scenarios=none.jsonl"], "cannot read none.jsonl"),
+        (["doubling.yaml", "--run", "a", "--resume", "b"], "give one of them"),
+        (["--schema", "dop"], "there is no method 'dop'"),
+    ],
+)
+def test_wrong_input_ends_with_exit_code_2_and_a_way_out(
+    folder: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", *words, "--validate", "--home", "home"]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_the_schema_is_json_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--schema"]) == 0
+    assert "oneOf" in json.loads(capsys.readouterr().out)
+    assert run(["train", "--schema", "grpo"]) == 0
+    assert "scenarios" in json.loads(capsys.readouterr().out)["required"]
+
+
+def test_a_resumed_run_keeps_its_settings_and_says_what_would_change(folder: Path) -> None:
+    settings = load_recipe(Path("doubling.yaml"), ["seed=7"])
+    with Store.open(folder / "home") as store:
+        store.runs.create("one", kind="grpo", base="fake-model", settings=settings.model_dump(mode="json"))
+        store.runs.create("mcp", kind="mcp", base="x", settings={"target": {"command": ["some-server"]}})
+        store.runs.create("other", kind="model", base="x")
+    home = folder / "home"
+    found = read_settings(request(home, resume="one", overrides=("steps=9",)))
+    assert isinstance(found, GrpoTrain)
+    assert (found.steps, found.seed, found.name) == (9, 7, "doubling")
+    with pytest.raises(SettingError, match=r"group_size: 2 -> 4"):
+        read_settings(request(home, resume="one", overrides=("group_size=4",)))
+    assert read_settings(request(home, resume="one", overrides=("group_size=4",), allow_changed=True)).method == "grpo"
+    for fixed in ("seed=1", "name=b", "scenarios=c.jsonl"):
+        with pytest.raises(SettingError, match="cannot go on with these settings changed"):
+            read_settings(request(home, resume="one", overrides=(fixed,), allow_changed=True))
+    # A run of `journeyman mcp train` is gone on with too.
+    assert isinstance(read_settings(request(home, resume="mcp")), McpFile)
+    with pytest.raises(SettingError, match="was not made by"):
+        read_settings(request(home, resume="other"))
+    with pytest.raises(NotFoundError, match="there is no run 'none'"):
+        read_settings(request(home, resume="none"))
