@@ -35,13 +35,24 @@ from journeyman.types.retention import Retention
 from journeyman.types.samples import TrainSample
 from journeyman.types.sampling import SampleDelta, SampleRequest
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Grpo
-from journeyman.types.training import CreateModel, CreateRollout, FinishRollout, GrpoJob, ScoredGroup, ScoredTrajectory
+from journeyman.types.settings import Dpo, Grpo
+from journeyman.types.training import (
+    CreateModel,
+    CreateRollout,
+    DpoJob,
+    FinishRollout,
+    GrpoJob,
+    ScoredGroup,
+    ScoredTrajectory,
+    StoredPair,
+    TrainJob,
+)
 
 STEPS = 3
 GROUPS_PER_STEP = 2
 _SCENARIOS = tuple(Scenario(id=f"s{number}", task=f"say {number}") for number in range(5))
 _SETTINGS = Grpo(learning_rate=1e-2, tokens_per_micro_batch=64)
+_PAIR_SETTINGS = Dpo(learning_rate=1e-2, tokens_per_micro_batch=64, epochs=2, batch_size=1, sft_weight=0.1)
 
 
 class SeededEngine(FakeEngine):
@@ -63,11 +74,11 @@ class SeededEngine(FakeEngine):
         return fingerprint(read_adapter(folder)[0])
 
 
-def train(home: Path, model: Path, kill_at: tuple[str, int] | None = None) -> None:
+def train(home: Path, model: Path, kill_at: tuple[str, int] | None = None, method: str = "grpo") -> None:
     """Start or resume the run in `home` and end it; `kill_at` (point, how often it was reached) ends the process there."""
     random.seed(5)
     torch.manual_seed(5)
-    asyncio.run(_train(home, model, _lethal(home, *kill_at) if kill_at else lambda _: None))
+    asyncio.run(_train(home, model, _lethal(home, *kill_at) if kill_at else lambda _: None, method))
 
 
 def _lethal(home: Path, point: str, number: int) -> Reached:
@@ -85,7 +96,7 @@ def _lethal(home: Path, point: str, number: int) -> Reached:
     return reached
 
 
-async def _train(home: Path, model: Path, reached: Reached) -> None:
+async def _train(home: Path, model: Path, reached: Reached, method: str) -> None:
     tokenizer = load_tokenizer(model)
     engine = SeededEngine(str, tokenizer, context_length=512)
 
@@ -98,11 +109,20 @@ async def _train(home: Path, model: Path, reached: Reached) -> None:
     await backend.create_model(CreateModel(name="m", run="r", lora=LORA))
     batches = iterate(_SCENARIOS, groups_per_step=1, epochs=100, seed=3)
     while len(made := backend.store.runs.steps("r", "train")) < STEPS:
-        place = int(sum(row.metrics["train/num_groups"] for row in made))
+        place = len(made) * GROUPS_PER_STEP
+        assert method == "dpo" or place == int(sum(row.metrics["train/num_groups"] for row in made))
         groups = tuple([await _group(backend, batches.batch(place + index)[0]) for index in range(GROUPS_PER_STEP)])
-        status = await finish(backend, backend.train("m", GrpoJob(groups=groups, settings=_SETTINGS), f"train-{len(made)}"))
+        status = await finish(backend, backend.train("m", _job(groups, method), f"train-{len(made)}"))
         assert status.state == "done", status.error
     await backend.close()
+
+
+def _job(groups: tuple[ScoredGroup, ...], method: str) -> TrainJob:
+    if method == "grpo":
+        return GrpoJob(groups=groups, settings=_SETTINGS)
+    ranked = [sorted(group.trajectories, key=lambda scored: scored.reward or 0.0) for group in groups]
+    pairs = tuple(StoredPair(chosen=best.trajectory_id, rejected=worst.trajectory_id) for worst, *_, best in ranked)
+    return DpoJob(pairs=pairs, settings=_PAIR_SETTINGS)
 
 
 async def _group(backend: Backend, scenario: Scenario) -> ScoredGroup:

@@ -55,8 +55,10 @@ def run(sharp_model: Path) -> Run:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([train.__module__])
 
-    def start(home: Path, kill_at: tuple[str, int] | None = None, kill_after_seconds: float | None = None) -> int | None:
-        process = context.Process(target=train, args=(home, sharp_model, kill_at))
+    def start(
+        home: Path, kill_at: tuple[str, int] | None = None, kill_after_seconds: float | None = None, method: str = "grpo"
+    ) -> int | None:
+        process = context.Process(target=train, args=(home, sharp_model, kill_at, method))
         process.start()
         process.join(_WAIT_SECONDS if kill_after_seconds is None else kill_after_seconds)
         if process.is_alive():
@@ -76,11 +78,11 @@ class Result:
     folders: list[str]
 
     @classmethod
-    def of(cls, home: Path) -> Result:
+    def of(cls, home: Path, num_groups: int = STEPS * GROUPS_PER_STEP) -> Result:
         folder = home / "runs" / "r"
         newest = Checkpoints(folder / "checkpoints").newest()
         assert newest is not None
-        assert (newest.step, newest.memo["num_groups"]) == (STEPS, STEPS * GROUPS_PER_STEP)
+        assert (newest.step, newest.memo["num_groups"]) == (STEPS, num_groups)
         kept = [newest.folder / name for name in ("adapter/adapter_model.safetensors", "optimizer.safetensors", "random.json")]
         kept.append(folder / "adapters" / f"m@{STEPS}" / "adapter_model.safetensors")
         with Store.open(home) as store:
@@ -140,3 +142,14 @@ def test_a_kill_at_a_random_time_resumes_to_the_same_bits(run: Run, uninterrupte
         pytest.fail("no run was slow enough to be killed")
     assert run(home) == 0
     assert_same(Result.of(home), result)
+
+
+@pytest.mark.parametrize("point", ["computing", "checkpoint renamed", "published"])
+def test_a_kill_in_a_step_on_pairs_resumes_to_the_same_bits(run: Run, tmp_path: Path, point: str) -> None:
+    through, killed = tmp_path / "through" / "home", tmp_path / "killed" / "home"
+    assert run(through, method="dpo") == 0
+    assert run(killed, (point, 2), method="dpo") == -signal.SIGKILL
+    assert run(killed, method="dpo") == 0
+    expected = Result.of(through, num_groups=0)
+    assert all(metrics["train/reward_margin"] != 0 for _, _, metrics in expected.rows)
+    assert_same(Result.of(killed, num_groups=0), expected)
