@@ -13,7 +13,7 @@ from tests.chat.conversation import RESULT, SYSTEM, THINKING, TOOL, USER, call
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import SettingError
-from journeyman.types.messages import FunctionCall, Message, Tool, ToolFunction
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall, ToolFunction
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""Rows as pairs of a better and a worse answer (DPO), in the layouts that data sets come in.
+
+| format | columns |
+|---|---|
+| `preference` | `chosen`, `rejected` (+ `prompt`, `tools`): texts, or lists of messages; without `prompt`, what both begin with is given |
+| `sharegpt_preference` | `conversations`, `chosen`, `rejected` (+ `system`, `tools`) |
+| `alpaca_preference` | `instruction`, `chosen`, `rejected` (+ `input`, `system`) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from journeyman.data.conversations import Turns, kind_of, tools_of
+from journeyman.data.examples import question_of, text_of
+from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.rows import Loaded, Row
+from journeyman.errors import InputError
+from journeyman.types.messages import Message
+from journeyman.types.training import PreferencePair, TextPair
+
+_Values = Mapping[str, Any]
+_Pair = PreferencePair | TextPair
+
+
+def preference_pairs(
+    rows: Iterable[Row | Mapping[str, Any]], format: str = AUTO, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+) -> Loaded[PreferencePair | TextPair]:
+    """Rows as preference pairs. Arguments as for `sft_examples`; texts are taken as they are, without a chat template.
+
+    Example:
+        >>> rows = [{"instruction": "Two and two?", "chosen": "Four.", "rejected": "Five."}]
+        >>> loaded = preference_pairs(rows)
+        >>> loaded.format, loaded.examples[0].chosen[0].content
+        ('alpaca_preference', 'Four.')
+    """
+    return load(rows, PREFERENCE_FORMATS, format, columns, skip_bad=skip_bad, elsewhere=_examples_hint)
+
+
+def _examples_hint(names: Sequence[str]) -> str | None:
+    if "chosen" not in names and "rejected" not in names and {"messages", "conversations", "completion", "output", "text"} & set(names):
+        return "these are examples to imitate, not pairs: train them with SFT (sft_examples, model.train_sft)"
+    return None
+
+
+def _read_preference(values: _Values) -> Sequence[_Pair]:
+    prompt, chosen, rejected = values.get("prompt"), values["chosen"], values["rejected"]
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
+    if isinstance(chosen, str):
+        if values.get("tools"):
+            raise InputError("tools are offered in a chat, and chosen and rejected are texts: give them as lists of messages")
+        return [_text_pair(prompt, chosen, rejected)]
+    left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
+    if prompt is None or (isinstance(prompt, str) and left[:1] == right[:1] and left and left[0].role != "assistant"):
+        # A prompt text beside whole conversations is what they begin with, told once more.
+        length = _common_length(left, right)
+        given, left, right = left[:length], left[length:], right[length:]
+    elif isinstance(prompt, str):
+        given = [Message(role="user", content=text_of(prompt, "prompt"))]
+    else:
+        given = Turns(prompt, "prompt").messages
+    return [_pair(given, left, right, values)]
+
+
+def _read_sharegpt(values: _Values) -> Sequence[_Pair]:
+    given = Turns(values["conversations"], "conversations").messages
+    if values.get("system"):
+        given.insert(0, Message(role="system", content=text_of(values["system"], "system")))
+    return [_pair(given, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values)]
+
+
+def _read_alpaca(values: _Values) -> Sequence[_Pair]:
+    given = [Message(role="user", content=question_of(values))]
+    if values.get("system"):
+        given.insert(0, Message(role="system", content=text_of(values["system"], "system")))
+    answers = [Message(role="assistant", content=text_of(values[name], name)) for name in ("chosen", "rejected")]
+    return [_pair(given, answers[:1], answers[1:], values)]
+
+
+def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], values: _Values) -> PreferencePair:
+    if list(chosen) == list(rejected):
+        raise InputError("chosen and rejected are the same: there is nothing to prefer")
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        if not any(message.role == "assistant" for message in answer):
+            raise InputError(f"{name} has no assistant message after what both begin with: nothing to learn")
+    if not given:
+        raise InputError("there is no prompt: chosen and rejected begin with nothing in common")
+    return PreferencePair(prompt=tuple(given), chosen=tuple(chosen), rejected=tuple(rejected), tools=tools_of(values.get("tools")))
+
+
+def _text_pair(prompt: object, chosen: str, rejected: str) -> TextPair:
+    if chosen == rejected:
+        raise InputError("chosen and rejected are the same: there is nothing to prefer")
+    if prompt is None:
+        prompt = chosen[: _common_length(chosen, rejected)]
+        prompt = prompt.removesuffix(" ")  # a word and the space before it are one token
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt is {kind_of(prompt)}, and chosen and rejected are texts: all must be texts, or lists of messages")
+    return TextPair(prompt=prompt, chosen=text_of(chosen, "chosen"), rejected=text_of(rejected, "rejected"))
+
+
+def _common_length(left: Sequence[object], right: Sequence[object]) -> int:
+    length = 0
+    for first, second in zip(left, right, strict=False):
+        if first != second:
+            break
+        length += 1
+    return length
+
+
+PREFERENCE_FORMATS: tuple[Format[_Pair], ...] = (
+    Format("sharegpt_preference", ("conversations", "chosen", "rejected"), ("system", "tools"), _read_sharegpt),
+    Format("alpaca_preference", ("instruction", "chosen", "rejected"), ("input", "system"), _read_alpaca),
+    Format("preference", ("chosen", "rejected"), ("prompt", "tools"), _read_preference),
+)

@@ -1,0 +1,107 @@
+"""Rows of every preference format become pairs; a pair that cannot teach anything is said with its line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from journeyman.data import preference_pairs
+from journeyman.errors import InputError
+from journeyman.types.training import PreferencePair, TextPair
+
+HI = {"role": "user", "content": "hi"}
+GOOD, BAD = {"role": "assistant", "content": "hello"}, {"role": "assistant", "content": "go away"}
+TOOL = {"name": "get_time"}
+
+
+def pair(row: dict[str, Any], **choices: Any) -> PreferencePair:
+    (found,) = preference_pairs([row], **choices).examples
+    assert isinstance(found, PreferencePair)
+    return found
+
+
+def said(found: PreferencePair) -> tuple[list[str | None], list[str | None], list[str | None]]:
+    given, chosen, rejected = ([message.content for message in part] for part in (found.prompt, found.chosen, found.rejected))
+    return given, chosen, rejected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [HI], "chosen": [GOOD], "rejected": [BAD]},
+        {"chosen": [HI, GOOD], "rejected": [HI, BAD]},
+        {"prompt": "hi", "chosen": [HI, GOOD], "rejected": [HI, BAD]},
+        {"prompt": "hi", "chosen": [GOOD], "rejected": [BAD]},
+        {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "hello"},
+         "rejected": {"from": "gpt", "value": "go away"}},
+        {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "go away"},
+    ],
+    ids=["explicit-prompt", "implicit-prompt", "prompt-told-once-more", "prompt-text-and-replies", "sharegpt", "alpaca"],
+)  # fmt: skip
+def test_conversations_in_every_layout_are_the_same_pair(row: dict[str, Any]) -> None:
+    found = pair(row)
+    assert said(found) == (["hi"], ["hello"], ["go away"])
+    assert [message.role for message in (*found.prompt, *found.chosen)] == ["user", "assistant"]
+
+
+def test_the_implicit_prompt_is_all_that_both_begin_with() -> None:
+    row = {"chosen": [HI, GOOD, HI, GOOD], "rejected": [HI, GOOD, HI, BAD], "tools": [TOOL]}
+    found = pair(row)
+    assert said(found) == (["hi", "hello", "hi"], ["hello"], ["go away"])
+    assert [tool.function.name for tool in found.tools] == ["get_time"]
+
+
+def test_texts_are_taken_without_a_template() -> None:
+    loaded = preference_pairs([{"prompt": "2+2=", "chosen": "4", "rejected": "5"}])
+    assert loaded.examples == (TextPair(prompt="2+2=", chosen="4", rejected="5"),)
+    assert loaded.format == "preference"
+
+
+def test_what_two_texts_begin_with_is_their_prompt_and_a_word_keeps_its_space() -> None:
+    loaded = preference_pairs([{"chosen": "Human: hi\n\nAssistant: yes", "rejected": "Human: hi\n\nAssistant: no"}])
+    assert loaded.examples == (TextPair(prompt="Human: hi\n\nAssistant:", chosen=" yes", rejected=" no"),)
+
+
+def test_other_column_names_are_told() -> None:
+    row = {"question": "hi", "good": "hello", "bad": "go away"}
+    found = pair(row, columns={"instruction": "question", "chosen": "good", "rejected": "bad"})
+    assert said(found) == (["hi"], ["hello"], ["go away"])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen and rejected are the same"),
+        ({"prompt": [HI], "chosen": [GOOD], "rejected": [GOOD]}, "chosen and rejected are the same"),
+        ({"chosen": [HI, GOOD], "rejected": [HI, GOOD]}, "chosen and rejected are the same"),
+        ({"chosen": "b", "rejected": "b"}, "chosen and rejected are the same"),
+        ({"prompt": "a", "chosen": "b", "rejected": [BAD]}, "chosen is a text and rejected is a list"),
+        ({"prompt": [HI], "chosen": "b", "rejected": "c"}, "prompt is a list, and chosen and rejected are texts"),
+        ({"prompt": "a", "chosen": "", "rejected": "c"}, "chosen: a text is needed, this is nothing"),
+        ({"chosen": "yes", "rejected": "yes, but"}, "chosen: a text is needed, this is nothing"),
+        ({"chosen": [HI, GOOD], "rejected": [HI]}, "rejected has no assistant message after what both begin with"),
+        ({"chosen": [GOOD], "rejected": [BAD]}, "there is no prompt"),
+        ({"prompt": "", "chosen": [GOOD], "rejected": [BAD]}, "prompt: a text is needed"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "tools": [TOOL]}, "tools are offered in a chat"),
+        ({"prompt": "a", "chosen": "b", "rejected": None}, "the column rejected is missing or empty"),
+        ({"prompt": [{"role": "narrator"}], "chosen": [GOOD], "rejected": [BAD]}, "prompt, message 1: the role is 'narrator'"),
+    ],
+)
+def test_a_pair_that_teaches_nothing_says_why(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=f"row 1: {reason}"):
+        preference_pairs([row])
+
+
+def test_bad_pairs_are_left_out_and_counted() -> None:
+    same = {"prompt": "a", "chosen": "b", "rejected": "b"}
+    loaded = preference_pairs([same, {"prompt": "a", "chosen": "b", "rejected": "c"}, same], skip_bad=True)
+    assert (len(loaded.examples), loaded.num_bad) == (1, 2)
+    assert loaded.faults[0] == "row 1: chosen and rejected are the same: there is nothing to prefer"
+
+
+def test_examples_to_imitate_are_told_from_pairs() -> None:
+    with pytest.raises(InputError, match="the columns messages are no format") as caught:
+        preference_pairs([{"messages": [HI, GOOD]}])
+    assert caught.value.hint is not None
+    assert "train them with SFT" in caught.value.hint
