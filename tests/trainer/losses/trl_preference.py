@@ -80,6 +80,15 @@ class TrlPreference:
             return self._cpo(changes, "sigmoid", loss, 0.0) + sft_weight * _nll(rows)
         return self._dpo(rows, loss, sft_weight)
 
+    def whole(self, model: Any, batch: dict[str, Tensor], loss: SimpoLoss | OrpoLoss) -> Tensor:
+        """The loss of TRL's CPO or ORPO trainer with its own forward pass of `model` over a collated batch."""
+        shared = {"accelerator": _OneProcess(), "beta": loss.beta, "is_encoder_decoder": False, "aux_loss_enabled": False}
+        if isinstance(loss, OrpoLoss):
+            trainer = self._bare("orpo", padding_value=0, **shared)
+        else:
+            trainer = self._bare("cpo", pad_token_id=0, cpo_alpha=0.0, **shared, **_cpo_attributes(loss, "simpo", loss.gamma))
+        return trainer.get_batch_loss_metrics(model, batch)[0]  # type: ignore[no-any-return]
+
     def _bare(self, kind: str, **attributes: Any) -> Any:
         trainer = self._kinds[kind].__new__(self._kinds[kind])
         for name, value in attributes.items():
@@ -117,15 +126,7 @@ class TrlPreference:
         return trainer._compute_loss(trainer.model, inputs, return_outputs=False)  # type: ignore[no-any-return]
 
     def _cpo(self, values: Tensor, kind: str, loss: Any, gamma: float) -> Tensor:
-        trainer = self._bare(
-            "cpo",
-            accelerator=_OneProcess(),
-            alpha=0.0,
-            beta=loss.beta,
-            loss_type=kind,
-            simpo_gamma=gamma,
-            label_smoothing=loss.label_smoothing,
-        )
+        trainer = self._bare("cpo", accelerator=_OneProcess(), beta=loss.beta, **_cpo_attributes(loss, kind, gamma))
         chosen, rejected = values.chunk(2)
         return trainer.cpo_loss(chosen, rejected)[0].mean()  # type: ignore[no-any-return]
 
@@ -133,6 +134,10 @@ class TrlPreference:
         trainer = self._bare("orpo", accelerator=_OneProcess(), beta=loss.beta)
         chosen, rejected = ((rows.logprobs * rows.mask).sum(1) / rows.mask.sum(1)).chunk(2)
         return _nll(rows) - trainer.odds_ratio_loss(chosen, rejected)[0].mean()  # type: ignore[no-any-return]
+
+
+def _cpo_attributes(loss: Any, kind: str, gamma: float) -> dict[str, Any]:
+    return {"alpha": 0.0, "loss_type": kind, "simpo_gamma": gamma, "label_smoothing": loss.label_smoothing}
 
 
 def _nll(rows: PairRows) -> Tensor:
