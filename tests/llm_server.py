@@ -49,10 +49,12 @@ def serve(script: Script) -> Iterator[ScriptedServer]:
             record.requests.append(request)
             record.keys.append(self.headers.get("authorization", ""))
             answer = script(request)
+            is_streamed = bool(request.get("stream")) and answer.body is None
             body = answer.body or _completion(answer, request)
-            data = json.dumps(body).encode()
+            data = _events(answer, body) if is_streamed else json.dumps(body).encode()
             self.send_response(answer.status)
-            for name, value in {"content-type": "application/json", **answer.headers}.items():
+            kind = "text/event-stream" if is_streamed else "application/json"
+            for name, value in {"content-type": kind, **answer.headers}.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
@@ -82,6 +84,17 @@ def scripted(*answers: Answer | str) -> Script:
         return Answer(answer) if isinstance(answer, str) else answer
 
     return next_answer
+
+
+def _events(answer: Answer, completion: dict[str, Any]) -> bytes:
+    """The completion as server-sent events, a word at a time."""
+    head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": completion["model"]}
+    words = (answer.content or "").split(" ")
+    pieces = [word + (" " if number + 1 < len(words) else "") for number, word in enumerate(words)]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces]
+    choices.append({"index": 0, "delta": {}, "finish_reason": answer.finish_reason})
+    chunks = [head | {"choices": [choice]} for choice in choices] + [head | {"choices": [], "usage": completion["usage"]}]
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
 
 
 def _completion(answer: Answer, request: dict[str, Any]) -> dict[str, Any]:

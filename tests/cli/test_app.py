@@ -29,11 +29,11 @@ def failing(error: BaseException) -> object:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("mcp", "eval", "serve", "runs", "models", "doctor"):
+    for command in ("mcp", "eval", "serve", "runs", "models", "doctor", "chat"):
         assert command in shown
 
 
-@pytest.mark.parametrize("command", ["mcp", "mcp train", "mcp tools", "mcp scenarios", "eval", "serve", "runs compare", "doctor"])
+@pytest.mark.parametrize("command", ["mcp", "mcp train", "mcp tools", "mcp scenarios", "eval", "serve", "runs compare", "doctor", "chat"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command.split(), "--help"]) == 0
     assert "Usage: journeyman" in capsys.readouterr().out

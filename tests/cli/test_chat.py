@@ -1,0 +1,363 @@
+"""`journeyman chat` over a fake model behind a real server, with real MCP servers, and once as a program in a pseudo-terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.llm_server import scripted
+from tests.llm_server import serve as serve_llm
+from tests.recipes.conftest import TARGET
+from tests.service.fakes import FakeTrainer
+
+from journeyman.agents.conversation import ConversationSettings
+from journeyman.chat.renderer import Renderer
+from journeyman.cli.app import run
+from journeyman.cli.chat_loop import ChatLoop
+from journeyman.cli.chat_open import ChatRequest, open_chat
+from journeyman.cli.chat_view import printable
+from journeyman.cli.loop_thread import LoopThread
+from journeyman.engine.fake import FakeEngine
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.server.app import create_app
+from journeyman.server.serve import Server
+from journeyman.service.backend import Backend
+from journeyman.store import Store
+from journeyman.types.runs import CreateRun
+from journeyman.types.training import CreateModel
+
+CALL = '<tool_call>\n{"name": "double", "arguments": {"number": 21}}\n</tool_call>'
+
+
+class Model:
+    """What chat loads: a fake engine whose replies depend on the prompt and on the adapter."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.reply: Callable[[str], str] = lambda prompt: "Hello there."
+        self.engines: list[FakeEngine] = []
+        self.given: dict[str, Any] = {}
+        self.context_length = 4096
+
+    def open(self, base: str, *, home: Path, **given: Any) -> Backend:
+        self.given = given
+        engine = FakeEngine(lambda prompt: self.reply(prompt), self.tokenizer, context_length=self.context_length, base=base)
+        self.engines.append(engine)
+        return Backend(engine, Renderer(self.tokenizer, self.context_length), Store.open(home), lambda request: FakeTrainer())
+
+    @property
+    def adapters(self) -> list[str | None]:
+        return [request.adapter for request in self.engines[-1].requests if request.parameters.max_tokens > 8]
+
+
+@pytest.fixture
+def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Model:
+    fake = Model(tiny_tokenizer)
+    monkeypatch.setattr(sys.modules["journeyman.local"], "open_backend", fake.open)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return fake
+
+
+@pytest.fixture
+def home(model: Model, tmp_path: Path) -> Path:
+    """Runs `doubler` (of an MCP server, trained) and `empty` (nothing trained)."""
+    settings = McpTrain(target=TARGET, base="fake-model").model_dump(mode="json")
+
+    async def make() -> None:
+        backend = model.open("fake-model", home=tmp_path)
+        backend.create_run(CreateRun(id="doubler", kind="mcp", settings=settings))
+        await backend.create_model(CreateModel(name="agent", run="doubler"))
+        backend.create_run(CreateRun(id="empty", kind="mcp", settings=settings))
+        await backend.close()
+
+    asyncio.run(make())
+    return tmp_path
+
+
+def remembering(prompts: list[str], reply: Callable[[str], str]) -> Callable[[str], str]:
+    """`reply`, and every prompt is kept."""
+
+    def remember(prompt: str) -> str:
+        prompts.append(prompt)
+        return reply(prompt)
+
+    return remember
+
+
+def chat(home: Path, *words: str) -> int:
+    return run(["chat", *words, "--home", str(home)])
+
+
+class TestOneShot:
+    def test_a_run_answers_with_its_own_tools_and_calls_are_shown(
+        self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model.reply = lambda prompt: "It is 42." if '"twice": 42' in prompt or '"twice":42' in prompt else CALL
+        assert chat(home, "doubler", "-m", "Double 21.") == 0
+        shown = capsys.readouterr()
+        assert "→ double" in shown.out
+        assert '← {"number":21,"twice":42}' in shown.out
+        assert "It is 42." in shown.out
+        assert "agent@0" in shown.out
+        assert "loading fake-model" in shown.err
+        assert model.adapters == ["agent@0", "agent@0"]
+        assert model.given["engine_processes"] == 0
+
+    def test_messages_are_one_conversation_and_it_is_saved_as_a_row(
+        self, model: Model, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "rows.jsonl"
+        file.write_text('{"messages": []}')  # a line without its end
+        prompts: list[str] = []
+        model.reply = remembering(prompts, lambda prompt: f"Answer {len(prompts)}.")
+        assert chat(home, "--base", "fake-model", "-m", "first", "-m", "second", "--system", "Be kind.", "--save", str(file)) == 0
+        assert "first" in prompts[-1]
+        assert "Answer" in prompts[-1]
+        row = json.loads(file.read_text().splitlines()[1])
+        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+        assert "tools" not in row
+        assert "saved as row 2" in capsys.readouterr().out
+
+    def test_two_models_answer_side_by_side_with_the_same_seed(self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert chat(home, "doubler", "--no-tools", "--compare", "base", "-m", "Hi!", "--seed", "5", "--temperature", "0.5") == 0
+        heading, line = [line for line in capsys.readouterr().out.splitlines() if line.strip()][:2]
+        assert heading.split() == ["agent@0", "base", "fake-model"]
+        assert line.split() == ["Hello", "there.", "Hello", "there."]
+        assert sorted(model.adapters, key=str) == [None, "agent@0"]
+        assert {request.parameters.seed for request in model.engines[-1].requests[-2:]} == {5}
+
+    def test_a_model_of_a_provider_needs_no_base_model(
+        self, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with serve_llm(scripted("From afar.")) as far:
+            monkeypatch.setenv("VLLM_BASE_URL", far.base_url)
+            assert chat(tmp_path, "--base", "vllm/big", "-m", "Hi!") == 0
+        assert far.requests[0]["model"] == "big"
+        assert "From afar." in capsys.readouterr().out
+        assert not model.engines
+
+    def test_a_server_that_runs_is_talked_to(self, model: Model, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        backend = model.open("fake-model", home=home)
+        backend.serve_run("doubler")
+        with Server(create_app(backend, api_key="k"), api_key="k") as server:
+            assert chat(tmp_path / "other", "--connect", server.url, "--api-key", "k", "-m", "Hi!") == 0
+            assert chat(tmp_path / "other", "base", "--connect", server.url, "--api-key", "k", "-m", "Hi!") == 0
+            assert model.adapters == ["agent@0", None]
+            assert chat(tmp_path / "other", "nobody", "--connect", server.url, "--api-key", "k", "-m", "Hi!") == 2
+            shown = capsys.readouterr()
+            assert "serves no model 'nobody'" in shown.err
+            assert "agent@0" in shown.err
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["nothing-here"], "nothing-here"),
+            (["empty"], "no trained model yet"),
+            (["doubler", "--step", "9"], "has no version '9'"),
+            (["doubler", "--compare", "agent@7"], "has no version '7'"),
+            (["doubler", "--no-tools", "--tools", "double"], "--no-tools"),
+            (["doubler", "--base", "other"], "was trained from 'fake-model'"),
+            (["--base", "fake-model", "--step", "1"], "--step belongs to a run"),
+            (["--base", "fake-model", "--tools", "double"], "need an MCP server"),
+            (["--base", "openai/x", "--compare", "base"], "cannot be compared"),
+            ([], "nothing to chat with"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(
+        self,
+        model: Model,
+        home: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        words: Sequence[str],
+        message: str,
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        assert chat(home, *words, "-m", "Hi!") == 2
+        assert message in capsys.readouterr().err
+
+    def test_a_run_whose_server_is_gone_can_be_talked_to_without_tools(
+        self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        gone = McpTrain.model_validate({"target": {"command": ["no-such-server"]}, "base": "fake-model"})
+        with Store.open(home) as store:
+            store.runs.update("doubler", settings=gone.model_dump(mode="json"))
+        assert chat(home, "doubler", "-m", "Hi!") == 1
+        shown = capsys.readouterr().err
+        assert "'no-such-server' was not found" in shown
+        assert "--no-tools" in shown
+        assert chat(home, "doubler", "--no-tools", "-m", "Hi!") == 0
+
+    def test_without_a_terminal_it_asks_for_messages(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert chat(home, "doubler") == 2
+        assert "--message" in capsys.readouterr().err
+
+    def test_a_context_that_is_full_ends_a_script_as_wrong_input(
+        self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model.context_length = 64
+        assert chat(home, "--base", "fake-model", "-m", "word " * 80) == 2
+        assert "/reset" in capsys.readouterr().err
+
+    def test_a_file_that_cannot_be_written_is_named(self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert chat(home, "--base", "fake-model", "-m", "Hi!", "--save", str(home)) == 1
+        assert "cannot be saved" in capsys.readouterr().err
+
+
+class Talk:
+    """A chat in which the lines are given, and what is shown is kept."""
+
+    def __init__(self, model: Model, home: Path) -> None:
+        self.model, self.home = model, home
+        self.console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115  lives as long as the test
+
+    def __call__(self, *lines: str | type[BaseException]) -> str:
+        left = iter(lines)
+
+        def read_line() -> str:
+            line = next(left, EOFError)
+            if isinstance(line, str):
+                return line
+            raise line()
+
+        request = ChatRequest(home=self.home, settings=ConversationSettings(max_tokens=200), base="fake-model")
+        with LoopThread() as loop:
+            stack = AsyncExitStack()
+            try:
+                opened = loop.run(stack.enter_async_context(open_chat(request, lambda text: None)))
+                ChatLoop(opened, loop, self.console, read_line).talk()
+            finally:
+                loop.run(stack.aclose())
+        self.console.file.close()
+        return self.console.export_text()
+
+
+@pytest.fixture
+def talk(model: Model, tmp_path: Path) -> Talk:
+    return Talk(model, tmp_path)
+
+
+class TestTalk:
+    def test_commands_show_and_change_the_conversation(self, talk: Talk, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        prompts: list[str] = []
+        talk.model.reply = remembering(prompts, lambda prompt: "Yes.")
+        file = tmp_path / "saved rows.jsonl"
+        shown = talk(
+            "/help", "/system Be brief.", "one", "/reset", "two", f"/save {file}", "/system -", "/tools", "/nonsense", "/save", "", "three"
+        )
+        assert "Ctrl-C stops a reply" in shown
+        assert "begun anew" in shown
+        assert "no tools in this conversation" in shown
+        assert "no system message" in shown
+        assert "Be brief." in prompts[-2]
+        assert "one" not in prompts[-2].replace("none", "")
+        assert "Be brief." not in prompts[-1]
+        assert "two" in prompts[-1]
+        assert [message["content"] for message in json.loads(file.read_text())["messages"]] == ["Be brief.", "two", "Yes."]
+        failed = capsys.readouterr().err
+        assert "there is no command /nonsense" in failed
+        assert "/save needs a file" in failed
+
+    def test_exit_ends_before_the_input_does(self, talk: Talk) -> None:
+        talk("one", "/exit", "two")
+        assert len(talk.model.adapters) == 1
+
+    def test_ctrl_c_at_the_prompt_says_how_to_end_and_goes_on(self, talk: Talk) -> None:
+        assert "Hello there." in talk(KeyboardInterrupt, "hi")
+
+    def test_an_error_is_shown_and_the_talk_goes_on(self, talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+        talk.model.context_length = 120
+        shown = talk("word " * 200, "hi")
+        assert "no longer fits" in capsys.readouterr().err
+        assert "Hello there." in shown
+
+
+class Terminal:
+    """A program in a pseudo-terminal."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._near, far = pty.openpty()
+        self.process = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, start_new_session=True, preexec_fn=_own_terminal)
+        os.close(far)
+        self.text = ""
+        self._seen = 0
+
+    def until(self, wanted: str, *, seconds: float = 60.0) -> None:
+        """Read until `wanted` has been shown after what was waited for before."""
+        deadline = time.monotonic() + seconds
+        while (at := self.text.find(wanted, self._seen)) < 0:
+            ready, _, _ = select.select([self._near], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"waited {seconds} s for {wanted!r}; shown: {self.text[self._seen :]!r}"
+            try:
+                self.text += os.read(self._near, 4096).decode(errors="replace")
+            except OSError as error:  # the program has ended
+                raise AssertionError(f"it ended before {wanted!r}: {self.text!r}") from error
+        self._seen = at + len(wanted)
+
+    def type(self, keys: str) -> None:
+        os.write(self._near, keys.encode())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._near)
+
+
+def _own_terminal() -> None:
+    """So that Ctrl-C, typed, is a signal to the program, also where a shell started the tests with it ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.e2e
+def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends_the_program(model: Model, home: Path) -> None:
+    prompts: list[str] = []
+    model.reply = remembering(prompts, lambda prompt: "Still here." if "again" in prompt else "one two three four five six")
+    backend = model.open("fake-model", home=home)
+    engine = model.engines[-1]
+    with Server(create_app(backend, api_key="k"), api_key="k") as server:
+        command = [sys.executable, "-c", "from journeyman.cli import main; main()", "chat", "--connect", server.url, "--api-key", "k"]
+        terminal = Terminal(command)
+        try:
+            terminal.until("you>")
+            engine.hold(after_tokens=8)
+            terminal.type("count\n")
+            terminal.until("one")
+            terminal.type("\x03")
+            terminal.until("stopped")
+            engine.release()
+            terminal.until("you>")
+            terminal.type("again\n")
+            terminal.until("Still here.")
+            terminal.until("you>")
+            terminal.type("\x03")
+            terminal.until("Ctrl-D ends")
+            terminal.until("you>")
+            terminal.type("\x04")
+            assert terminal.process.wait(30) == 0
+        finally:
+            terminal.close()
+    assert "one" in prompts[-1]
+    assert "six" not in prompts[-1]
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[31mb\x07\tc\n") == "a�[31mb�\tc\n"
