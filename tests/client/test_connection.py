@@ -196,3 +196,30 @@ def test_a_model_without_any_key_says_how_to_give_one(monkeypatch: pytest.Monkey
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(SettingError, match="needs an API key"):
         jm.Model("gpt-5").openai()
+
+
+async def test_attempts_gathered_under_a_key_are_taken_as_they_were_and_only_missing_ones_made(backend: Connection) -> None:
+    model = await backend.model("m")
+    asked: list[str] = []
+
+    async def counted(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        asked.append(scenario.id)
+        await say_hello(scenario, run)
+
+    other = jm.Scenario(id="s2", task="say it again")
+    (few,) = await jm.gather(counted, [TASK], model=model, group_size=2, key="step")
+    more = await jm.gather(counted, [TASK, other], model=model, group_size=3, key="step")
+    assert more[0].trajectories[:2] == few.trajectories
+    assert sorted(asked) == ["s1", "s1", "s1", "s2", "s2", "s2"]
+    # Another key, no key, or another scenario in the place: nothing is taken.
+    await jm.gather(counted, [TASK], model=model, group_size=1, key="ste")
+    await jm.gather(counted, [TASK], model=model, group_size=1)
+    await jm.gather(counted, [other], model=model, group_size=1, key="step")
+    assert asked[6:] == ["s1", "s1", "s2"]
+
+
+async def test_what_is_not_kept_cannot_be_asked_for_by_key(backend: Connection) -> None:
+    with pytest.raises(SettingError, match="not served by Journeyman"):
+        await jm.gather(say_hello, [TASK], model=jm.Model("gpt", "http://127.0.0.1:1/v1", "k"), key="step")
+    with pytest.raises(SettingError, match="belong to no run"):
+        await jm.gather(say_hello, [TASK], model=backend.base_model(), key="step")

@@ -11,6 +11,7 @@ import pytest
 from tests.service.house import CREATE, House, finish, read_adapter, scored_group, train_once
 
 from journeyman.errors import NotFoundError, SettingError, StoreError
+from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 from journeyman.types.settings import LoraSettings
@@ -20,7 +21,9 @@ from journeyman.types.training import (
     FinishRollout,
     GrpoJob,
     JobStatus,
+    KeptAttempt,
 )
+from journeyman.types.trajectory import Failure, Verdict
 
 
 class TestModels:
@@ -189,3 +192,43 @@ class TestVersions:
         backend = house.start()
         ticket = await backend.open_rollout(CreateRollout(model="base", scenario_id="s"))
         assert ticket.model == "base"
+
+
+class TestKeptAttempts:
+    async def sealed(self, backend: Backend, key: str, failure: Failure | None = None) -> str:
+        ticket = await backend.open_rollout(CreateRollout(model="m", scenario_id="s", key=key))
+        await backend.finish_rollout(ticket.id, FinishRollout(error=failure))
+        return ticket.id
+
+    async def test_finished_attempts_are_found_by_key_as_long_as_their_version_is_the_newest(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        first = await self.sealed(backend, "step/0")
+        await self.sealed(backend, "step/0")
+        await backend.open_rollout(CreateRollout(model="m", scenario_id="s", key="step/1"))
+        await house.stop(backend)
+        backend = house.start()
+        await backend.create_model(CREATE)
+        assert await backend.kept_attempts("m", "step") == (KeptAttempt(key="step/0", scenario_id="s", trajectory_id=first),)
+        await train_once(backend)
+        assert await backend.kept_attempts("m", "step") == ()
+        assert len(await backend.kept_attempts("m@0", "step")) == 1
+
+    async def test_attempts_that_were_cut_off_count_only_when_they_were_judged(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        cancelled = Failure(type="CancelledError", message="the attempt was cancelled")
+        await self.sealed(backend, "step/0", cancelled)
+        judged = await self.sealed(backend, "step/1", cancelled)
+        backend.store.rollouts.set_rewards({judged: None}, {judged: Verdict(judge="j")})
+        overflown = await self.sealed(backend, "step/2", Failure(type="ContextLengthError", message="no room"))
+        again = await self.sealed(backend, "step/0")
+        kept = {one.key: one.trajectory_id for one in await backend.kept_attempts("m", "step")}
+        assert kept == {"step/0": again, "step/1": judged, "step/2": overflown}
+
+    async def test_attempts_of_the_base_take_no_key(self, house: House) -> None:
+        backend = house.start()
+        with pytest.raises(SettingError, match="base model belong to no run"):
+            await backend.open_rollout(CreateRollout(model="base", scenario_id="s", key="k"))
+        with pytest.raises(SettingError, match="base model belong to no run"):
+            await backend.kept_attempts("base", "k")

@@ -188,6 +188,70 @@ class TestJobs:
         assert found.status.id == "j2"
 
 
+class TestKeys:
+    def keyed(
+        self, store: Store, rollout_id: str, key: str | None, *, model: str = "m@3", run: str = "run", is_sealed: bool = True
+    ) -> None:
+        store.rollouts.open(rollout_id, f"t{rollout_id}", model=model, scenario_id="s1", max_turns=4, run=run, key=key)
+        if is_sealed:
+            store.rollouts.seal(rollout_id, FinishRollout(reward=0.25))
+
+    def found(self, store: Store, key: str) -> list[str]:
+        return [row.id for row in store.rollouts.list_keyed("run", "m@3", key)]
+
+    def test_sealed_rollouts_of_a_run_and_version_are_found_under_their_key_alone(self, store: Store) -> None:
+        self.keyed(store, "a", "train-1/0/0")
+        self.keyed(store, "b", "train-1/0/1")
+        self.keyed(store, "open", "train-1/0/2", is_sealed=False)
+        self.keyed(store, "older version", "train-1/0/3", model="m@2")
+        self.keyed(store, "another run", "train-1/0/4", run="other")
+        self.keyed(store, "another step", "train-10/0/0")
+        self.keyed(store, "no key", None)
+        assert self.found(store, "train-1") == ["a", "b"]
+        assert self.found(store, "train-1/0") == ["a", "b"]
+        assert self.found(store, "train") == []
+        store.rollouts.forget_key("run", "train-1")
+        assert self.found(store, "train-1") == []
+        assert self.found(store, "train-10") == ["another step"]
+        assert store.rollouts.trajectory("a").reward == 0.25
+
+    def test_verdicts_of_a_key_are_forgotten_and_the_agents_own_reward_is_not(self, store: Store) -> None:
+        for rollout_id, key in (("a", "train-1/0/0"), ("b", "train-2/0/0")):
+            self.keyed(store, rollout_id, key)
+            store.rollouts.set_rewards({rollout_id: 0.9}, {rollout_id: Verdict(judge="j", score=0.9)})
+        (row,) = store.rollouts.list_keyed("run", "m@3", "train-1")
+        assert (row.is_judged, row.error, row.scenario_id) == (True, None, "s1")
+        store.rollouts.forget_verdicts("run", "train-1")
+        first, second = store.rollouts.trajectory("a"), store.rollouts.trajectory("b")
+        assert (first.reward, first.verdict) == (0.25, None)
+        assert (second.reward, second.verdict is not None) == (0.9, True)
+
+    def test_how_a_rollout_failed_is_told(self, store: Store) -> None:
+        self.keyed(store, "a", "k/0", is_sealed=False)
+        failure = Failure(type="McpError", message="the server died: \u201cbye\u201d")
+        store.rollouts.seal("a", FinishRollout(error=failure))
+        (row,) = store.rollouts.list_keyed("run", "m@3", "k")
+        assert (row.error, row.is_judged) == (failure, False)
+
+    def test_a_store_of_the_first_layout_is_opened_with_what_it_holds(self, tmp_path: Path) -> None:
+        with Store.open(tmp_path) as store:
+            open_rollout(store)
+            store.rollouts.append_turn("r1", make_turn(0))
+            store.rollouts.seal("r1", FinishRollout(reward=0.5))
+        with sqlite3.connect(tmp_path / "journeyman.db") as connection:
+            connection.execute("DROP INDEX rollouts_by_key")
+            connection.execute("ALTER TABLE rollouts DROP COLUMN key")
+            connection.execute("UPDATE schema SET version = 1")
+        connection.close()
+        for _ in range(2):
+            with Store.open(tmp_path) as store:
+                assert store.rollouts.trajectory("r1").reward == 0.5
+                assert self.found(store, "k") == []
+        with Store.open(tmp_path) as store:
+            self.keyed(store, "a", "k/0")
+            assert self.found(store, "k") == ["a"]
+
+
 class TestBadHomes:
     def test_a_store_of_a_newer_version_is_refused_with_that_version(self, tmp_path: Path) -> None:
         Store.open(tmp_path).close()

@@ -70,7 +70,8 @@ class Ruler:
         self.rubric = rubric_text(rubric if rubric is not None else self.options.rubric)
         self.warn = warn
         settings = settings or LlmSettings(max_tokens=4096, max_concurrent=self.options.max_concurrent)
-        self._store = JudgeStore(home_folder(home)) if self.options.cache else None
+        # What a run has spent is kept whether verdicts are or not.
+        self._store = JudgeStore(home_folder(home)) if self.options.cache or run else None
         budget = self.options.parsed_budget()
         self.spending = Spending(price=self.options.price, budget=budget, store=self._store, run=run)
         endpoint = LlmEndpoint.parse(model, base_url, api_key_env=self.options.api_key_env)
@@ -78,7 +79,7 @@ class Ruler:
         self._api_key = api_key
         self._model = JudgeModel(
             self.llm,
-            store=self._store,
+            store=self._store if self.options.cache else None,
             spending=self.spending,
             with_expected_scores=self.options.expected_scores,
             patience_seconds=self.options.patience_seconds,
