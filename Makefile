@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BASE ?= smollm2-135m
 SERVER ?= python -m mcp_server_time
+STUDY ?= mcp
 SEEDS ?= 1 2 3
 RUNS ?= .journeyman
 JOBS ?= 2
@@ -43,10 +44,8 @@ $(STAMP): pyproject.toml
 demo: setup  ## train a 135M model to use a real MCP server on this machine (SERVER=, ARGS=)
 	@$(ACTIVE) journeyman mcp train --server "$(SERVER)" --home "$(RUNS)" $(ARGS)
 
-study: setup  ## the demo with several seeds (SEEDS="1 2 3"), for docs/results.md
-	@for seed in $(SEEDS); do \
-	  $(ACTIVE) journeyman mcp train --server "$(SERVER)" --home "$(RUNS)/study-$$seed" --seed $$seed $(ARGS); \
-	done
+study: setup  ## a study, a row a run, resumable (STUDY=mcp|yes_no_maybe|recipes SEEDS="1 2 3" ARGS="--jobs 2", --show)
+	@$(ACTIVE) $(ONE_THREAD) python -m benchmarks.study $(STUDY) --seeds $(SEEDS) --home "$(RUNS)/studies" $(ARGS)
 
 test: setup  ## the tests (JOBS=2 processes of one thread each)
 	@$(ACTIVE) $(ONE_THREAD) python -m pytest -n $(JOBS) $(ARGS)

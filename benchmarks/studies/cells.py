@@ -1,0 +1,121 @@
+"""Which studies there are: their variants, the numbers that they compare and the curves that they draw. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from journeyman.recipes.methods import find_file, load_recipe
+
+DEFAULT: Final = "default"
+"""The variant that the others of a study are compared with, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to train: a settings file (a path, or the name of a shipped one) and what is changed in it."""
+
+    name: str
+    file: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One part of a study's picture: a metric of every step, for some variants."""
+
+    title: str
+    metric: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        measures: final numbers of a run by name, with words for them; variants are compared by the first that they have.
+    """
+
+    name: str
+    title: str
+    variants: tuple[Variant, ...]
+    measures: tuple[tuple[str, str], ...]
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a study."""
+
+    variant: Variant
+    seed: int
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.name}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run, defaults included. Raises SettingError and InputError."""
+        return load_recipe(find_file(Path(self.variant.file)), self.overrides, {"seed": self.seed}).model_dump(mode="json")
+
+
+def cells(study: Study, seeds: Sequence[int], only: Sequence[str] = (), extra: Sequence[str] = ()) -> list[Cell]:
+    """The runs of a study, seed by seed: when it is stopped early all variants have as many seeds. `extra` are overrides for all."""
+    chosen = [variant for variant in study.variants if not only or variant.name in only]
+    return [Cell(variant, seed, (*variant.overrides, *extra)) for seed in seeds for variant in chosen]
+
+
+_LOSSES: Final = ("grpo", "dr_grpo", "bnpo", "cispo", "gspo")
+_ADVANTAGES: Final = ("mean", "rank", "rloo", "batch_std")
+
+YES_NO_MAYBE: Final = Study(
+    name="yes_no_maybe",
+    title="Yes, no, maybe: losses and advantages",
+    # The default is the loss dapo with the advantage zscore: it stands in both rows.
+    variants=(
+        Variant(DEFAULT, "yes_no_maybe.yaml"),
+        *(Variant(loss, "yes_no_maybe.yaml", (f"grpo.loss={loss}",)) for loss in _LOSSES),
+        *(Variant(advantage, "yes_no_maybe.yaml", (f"grpo.advantage={advantage}",)) for advantage in _ADVANTAGES),
+    ),
+    measures=(
+        ("train/reward_mean", "reward, mean of all steps"),
+        ("train/reward_last", "reward, last 5 steps"),
+        ("heldout/trained", "held-out reward"),
+    ),
+    panels=(
+        Panel("losses, advantage zscore", "reward/mean", (DEFAULT, *_LOSSES)),
+        Panel("advantages, loss dapo", "reward/mean", (DEFAULT, *_ADVANTAGES)),
+    ),
+)
+
+MCP: Final = Study(
+    name="mcp",
+    title="A 135M model learns to use the time server",
+    variants=(Variant(DEFAULT, "mcp.yaml"), Variant("cispo", "mcp.yaml", ("grpo.loss=cispo",))),
+    measures=(("heldout/trained", "held-out success"), ("heldout/gain", "gain over base"), ("heldout/warm", "after the warm start")),
+    panels=(Panel("success of training attempts", "reward/success", (DEFAULT, "cispo")),),
+)
+
+RECIPES: Final = Study(
+    name="recipes",
+    title="The other recipes",
+    variants=(Variant("r1_zero", "r1_zero.yaml"), Variant("sft", "sft.yaml"), Variant("dpo", "dpo.yaml")),
+    measures=(
+        ("heldout/trained", "held-out score"),
+        ("heldout/gain", "gain over base"),
+        ("heldout/loss", "held-out loss"),
+        ("heldout/loss_before", "held-out loss before"),
+        ("train/reward_accuracy", "pairs ranked right"),
+    ),
+    panels=(
+        Panel("r1_zero: reward", "reward/mean", ("r1_zero",)),
+        Panel("sft: loss", "train/loss", ("sft",)),
+        Panel("dpo: pairs ranked right", "train/reward_accuracy", ("dpo",)),
+    ),
+)
+
+STUDIES: Final = {study.name: study for study in (YES_NO_MAYBE, MCP, RECIPES)}
