@@ -15,7 +15,7 @@ from tests.recipes.conftest import RecordingProgress
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.iterate import iterate
-from journeyman.errors import NotFoundError, NothingToLearnError
+from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.mcp_settings import McpTrain
@@ -150,6 +150,18 @@ class TestResume:
         trained = [f"number-py@{step}" for step in range(1, 4)]
         assert [model.tasks()[name] for name in trained] == [attempted[name] for name in trained]
         assert report.evaluations[0].scenarios_hash == whole.evaluations[0].scenarios_hash
+
+    async def test_attempts_whose_update_failed_are_not_taken_again(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
+        def fail() -> None:
+            raise TrainingError("the log-probabilities differ too much")
+
+        model.stop_at, model.stop = 1, fail
+        with pytest.raises(TrainingError, match="differ too much"):
+            await train(settings, SilentProgress(), home=tmp_path)
+        run = only_run(tmp_path).id
+        with Store.open(tmp_path) as store:
+            assert store.rollouts.list_keyed(run, "number-py@1", "train-1") == ()
+            assert len(store.rollouts.list_keyed(run, "number-py@0", "train-0")) == 4
 
     async def test_a_finished_run_can_be_given_more_steps(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
         first = await train(settings, SilentProgress(), home=tmp_path)
