@@ -14,7 +14,7 @@ import journeyman as jm
 from journeyman.chat.renderer import Renderer
 from journeyman.client.backend import Connection
 from journeyman.engine.fake import FakeEngine
-from journeyman.errors import NotFoundError, ServiceError, SettingError, TrainingError
+from journeyman.errors import InputError, NotFoundError, ServiceError, SettingError, TrainingError
 from journeyman.server.app import create_app
 from journeyman.server.serve import Server
 from journeyman.service.backend import Backend
@@ -30,8 +30,8 @@ class House:
 
     def __init__(self, home: Path, tokenizer: Any) -> None:
         self.trainer = FakeTrainer()
-        engine = FakeEngine(lambda prompt: "hello", tokenizer)
-        backend = Backend(engine, Renderer(tokenizer, 2048), Store.open(home), lambda _: self.trainer)
+        self.engine = FakeEngine(lambda prompt: "hello", tokenizer)
+        backend = Backend(self.engine, Renderer(tokenizer, 2048), Store.open(home), lambda _: self.trainer)
         self.server = Server(create_app(backend, api_key=KEY), api_key=KEY)
 
 
@@ -76,6 +76,24 @@ async def test_the_whole_loop_gathers_trains_and_moves_on(backend: Connection, h
     assert again[0].trajectories[0].turns[0].adapter == "m@1"
     assert (await backend.trajectory(scored.trajectories[1].id)).reward == 1.0
     assert [step.step for step in await backend.steps("m")] == [1]
+
+
+async def test_pairs_are_trained_from_scored_groups_and_from_conversations(backend: Connection, house: House) -> None:
+    model = await backend.model("m")
+    words = iter(["hello", "go away"])
+    house.engine.script = lambda _: next(words, "hello")
+    (group,) = await jm.gather(say_hello, [TASK], model=model, group_size=2, max_concurrent=1)
+    scored = [one.model_copy(update={"reward": reward}) for one, reward in zip(group.trajectories, (0.2, 0.9), strict=True)]
+    pairs = jm.pairs_from_groups([group.model_copy(update={"trajectories": tuple(scored)})], margin=0.1)
+    assert pairs == [jm.StoredPair(chosen=scored[1].id, rejected=scored[0].id)]
+    user, good, bad = Message(role="user", content="hi"), Message(role="assistant", content="yo"), Message(role="assistant", content="no")
+    given = [*pairs, jm.PreferencePair(prompt=(user,), chosen=(good,), rejected=(bad,)), jm.TextPair(prompt="a", chosen="b", rejected="c")]
+    heard: list[float] = []
+    result = await model.train_dpo(given, jm.Dpo(loss="ipo"), on_progress=heard.append, key="k")
+    assert await model.train_dpo(given, jm.Dpo(loss="ipo"), key="k") == result
+    assert (result.step, model.adapter, result.metrics["train/num_pairs"], heard[-1]) == (1, "m@1", 3.0, 1.0)
+    with pytest.raises(InputError, match="pair 1 has no text in its chosen side"):
+        await model.train_dpo([given[2], jm.TextPair(prompt="a", chosen="", rejected="c")])
 
 
 async def test_fixed_versions_and_the_base_can_be_rolled_out(backend: Connection) -> None:
