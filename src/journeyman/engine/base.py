@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
+from journeyman.errors import EngineError
 from journeyman.types.sampling import EngineInfo, Sample, SampleDelta, SampleRequest
 
 
@@ -45,3 +47,17 @@ class Engine(Protocol):
     async def wake(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+async def joined(deltas: AsyncGenerator[SampleDelta], adapter: str | None) -> Sample:
+    """The whole sample that a stream of deltas makes, drawn with `adapter`. Raises EngineError when it ends without a reason."""
+    ids: list[int] = []
+    logprobs: list[float] = []
+    # Closed here, not when the garbage collector comes: the adapter is free once the sample is there.
+    async with aclosing(deltas):
+        async for delta in deltas:
+            ids.extend(delta.token_ids)
+            logprobs.extend(delta.logprobs)
+            if delta.finish_reason is not None:
+                return Sample(tuple(ids), tuple(logprobs), delta.finish_reason, adapter)
+    raise EngineError("the engine ended a sample without a reason")

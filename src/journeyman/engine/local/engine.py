@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from journeyman.engine.base import joined
 from journeyman.engine.local.cache import CacheShape
 from journeyman.engine.local.grammar import GrammarCompiler
 from journeyman.engine.local.routing import Router
@@ -18,7 +18,6 @@ from journeyman.engine.local.rows import Row, into
 from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.engine.local.variants import Variants
 from journeyman.engine.local.worker import Worker
-from journeyman.errors import EngineError
 from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
 from journeyman.modeling.devices import choose_device, choose_num_workers
@@ -83,16 +82,7 @@ class LocalEngine:
         return self._info
 
     async def sample(self, request: SampleRequest) -> Sample:
-        ids: list[int] = []
-        logprobs: list[float] = []
-        # Closed here, not when the garbage collector comes: the adapter is free once the sample is there.
-        async with contextlib.aclosing(self._run(request, is_streaming=False)) as deltas:
-            async for delta in deltas:
-                ids.extend(delta.token_ids)
-                logprobs.extend(delta.logprobs)
-                if delta.finish_reason is not None:
-                    return Sample(tuple(ids), tuple(logprobs), delta.finish_reason, request.adapter)
-        raise EngineError("the engine ended a sample without a reason")
+        return await joined(self._run(request, is_streaming=False), request.adapter)
 
     def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
         return self._run(request, is_streaming=True)

@@ -6,19 +6,19 @@ Each process holds the whole model and one worker. Not for training: gradients l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Any
 
+from journeyman.engine.base import joined
 from journeyman.engine.local.engine import MAX_ROWS
 from journeyman.engine.local.replica import Replica
 from journeyman.engine.local.replica_messages import CommandName, Load
 from journeyman.engine.local.routing import Router
 from journeyman.engine.local.rows import into
 from journeyman.engine.local.traffic import Traffic, check_request
-from journeyman.errors import AdapterError, EngineError, SettingError
+from journeyman.errors import AdapterError, SettingError
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_device
 from journeyman.modeling.precision import choose_precision
@@ -100,12 +100,7 @@ class ReplicatedEngine:
         return tuple(replica.pid for replica in self._replicas)
 
     async def sample(self, request: SampleRequest) -> Sample:
-        # Closed here, not when the garbage collector comes: the adapter is free once the sample is there.
-        async with contextlib.aclosing(self._run(request, is_streaming=False)) as deltas:
-            async for delta in deltas:
-                if delta.finish_reason is not None:
-                    return Sample(delta.token_ids, delta.logprobs, delta.finish_reason, request.adapter)
-        raise EngineError("the engine ended a sample without a reason")
+        return await joined(self._run(request, is_streaming=False), request.adapter)
 
     def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
         return self._run(request, is_streaming=True)
