@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 from tests.export.runs import RUN, make_run
 
+from journeyman.chat.renderer import Renderer
+from journeyman.errors import AdapterError
 from journeyman.export.export import Exported, export_run
+from journeyman.export.llama_cpp_check import HOW_TO_GET, check_in_llama_cpp, is_available
+from journeyman.export.probes import Probe
 from journeyman.export.settings import ExportSettings
 from journeyman.store.store import Store
+
+pytestmark = pytest.mark.timeout(300)  # files are loaded again in child processes
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +69,21 @@ def test_an_eight_bit_file_is_half_as_large_and_measured(home: Path, f16: Export
     assert kinds["token_embd.weight"] == "Q8_0"
     assert kinds["blk.0.ffn_down.weight"] == "F16", "rows of 48 weights do not divide into blocks of 32"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
+
+
+@pytest.mark.skipif(not is_available(), reason=f"no llama.cpp here: {HOW_TO_GET}")
+def test_llama_cpp_reads_the_file_as_we_do(f16: Exported) -> None:
+    agreement = f16.measured["in llama.cpp"]
+    assert agreement.share >= 0.98, agreement.text()
+
+
+@pytest.mark.skipif(not is_available(), reason=f"no llama.cpp here: {HOW_TO_GET}")
+def test_a_file_that_llama_cpp_would_tokenise_differently_is_refused(f16: Exported, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    class Wrong(Renderer):
+        def render(self, messages: Any, tools: Any, stored: Any = None) -> tuple[int, ...]:
+            return (*super().render(messages, tools), 65)
+
+    probe = Probe((1, 5, 9), (7,), (1.0,))
+    with pytest.raises(AdapterError, match=r"llama\.cpp reads .* differently"):
+        check_in_llama_cpp(Wrong(tiny_tokenizer, 512), next(f16.folder.glob("*.gguf")), [probe])
+    assert not list(f16.folder.glob("*.json*")) or {path.name for path in f16.folder.glob("*.json")} == {"journeyman.json"}

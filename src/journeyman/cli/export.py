@@ -56,6 +56,8 @@ def export(
         exported = export_run(store, run, settings, out=out, model=model, step=step, may_replace=force, progress=view)
     console.print(f"[bold]{escape(exported.version)}[/] is in {escape(str(exported.folder))}", highlight=False, soft_wrap=True)
     console.print(f"checked         {exported.agreement.text()}", highlight=False, markup=False, soft_wrap=True)
+    for how, agreement in exported.measured.items():
+        console.print(f"{how}: {agreement.text()}", highlight=False, markup=False, soft_wrap=True)
     for note in exported.notes:
         console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
     for command in exported.commands:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from journeyman.export.model_folder import base_reference
+from journeyman.export.probes import Agreement
 from journeyman.export.version import Version
 from journeyman.version import __version__
 
@@ -21,8 +22,10 @@ from journeyman.version import __version__
 _CHOICES = frozenset({"kind", "method", "loss", "advantage", "mismatch", "kl_estimator", "when_too_long", "importance", "judge_kind"})
 
 
-def write_card(version: Version, folder: Path, *, what: str, checked: str, commands: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Write `folder/README.md`. `what` is the export's kind in words, `checked` what loading it again showed."""
+def write_card(
+    version: Version, folder: Path, *, what: str, checks: Mapping[str, Agreement], commands: Sequence[str], notes: Sequence[str] = ()
+) -> None:
+    """Write `folder/README.md`. `what` is the export's kind in words, `checks` what was compared with the served version, and how."""
     name, revision = base_reference(version)
     metadata: dict[str, Any] = {"library_name": "peft" if what.startswith("LoRA") else "transformers", "tags": ["journeyman", "lora"]}
     if revision is not None:
@@ -36,7 +39,8 @@ def write_card(version: Version, folder: Path, *, what: str, checked: str, comma
         "",
     ]
     lines += [f"{what} of the version `{version.adapter.name}`, trained with Journeyman {__version__}.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in _facts(version, name, revision, checked).items()), ""]
+    checked = {f"checked {how}": one.text() for how, one in checks.items()}
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (_facts(version, name, revision) | checked).items()), ""]
     lines += [*(f"{note}\n" for note in notes)]
     lines += ["## Held-out result", "", *held_out_lines(version.report), ""]
     lines += ["## Use", "", *(f"```\n{command}\n```\n" for command in commands)]
@@ -45,7 +49,7 @@ def write_card(version: Version, folder: Path, *, what: str, checked: str, comma
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _facts(version: Version, name: str, revision: str | None, checked: str) -> dict[str, str]:
+def _facts(version: Version, name: str, revision: str | None) -> dict[str, str]:
     return {
         "run": f"`{version.run.id}`",
         "step": str(version.adapter.step),
@@ -53,7 +57,6 @@ def _facts(version: Version, name: str, revision: str | None, checked: str) -> d
         "adapter fingerprint": f"`{version.adapter.fingerprint}`",
         "chat template": "the base model's own" if version.renderer.template.is_own else "Journeyman's: ChatML with Hermes tool calls",
         "tokens that end a turn": ", ".join(f"`{text}`" for text in stop_texts(version)),
-        "checked by loading it again": checked,
     }
 
 

@@ -6,7 +6,6 @@ Raises AdapterError for what is wrong beyond rounding; the export is then remove
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ import torch
 from torch import nn
 
 from journeyman.errors import AdapterError
-from journeyman.export.probes import NUM_TOKENS, Agreement, Probe, compare, conversations, preferred
+from journeyman.export.greedy import preferred
+from journeyman.export.probes import NUM_TOKENS, Agreement, Probe, compare, conversations, plain_message
 from journeyman.export.version import Version
 from journeyman.modeling.base_models import load_tokenizer
-from journeyman.modeling.weights import load_module
-from journeyman.types.messages import Message
+from journeyman.modeling.weights import load_module, quiet_transformers
 
 _HINT = "nothing was kept of this export; please report this with the run's base model and the versions that `journeyman doctor` shows"
 
@@ -44,7 +43,8 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
     the reference does, or renders conversations differently; with `is_exact` also unless the greedy tokens are identical."""
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, attn_implementation="sdpa").eval()
+    with quiet_transformers():
+        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, attn_implementation="sdpa").eval()
     _check_tokenizer(version, folder)
     if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
         raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)
@@ -79,21 +79,13 @@ def _check_tokenizer(version: Version, folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     for messages, tools, expected in conversations(version.renderer):
         text = tokenizer.apply_chat_template(
-            [_parsed(message) for message in messages],
+            [plain_message(message) for message in messages],
             tools=[tool.model_dump() for tool in tools] or None,
             add_generation_prompt=True,
             tokenize=False,
         )
         if tuple(tokenizer.encode(text, add_special_tokens=False)) != expected:
             raise AdapterError(f"the tokenizer exported to {folder} renders a conversation differently: {text!r}", hint=_HINT)
-
-
-def _parsed(message: Message) -> dict[str, Any]:
-    """OpenAI's JSON, with the arguments of calls parsed, as servers hand it to a template."""
-    out = message.wire()
-    for call in out.get("tool_calls", ()):
-        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    return out
 
 
 def _as_list(value: int | list[int]) -> list[int]:

@@ -9,17 +9,19 @@ Not for uploading (`hub.py`) nor for what a format consists of.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from journeyman.export import check, commands, gguf_check, model_folder
+from journeyman.export import check, commands, gguf_check, llama_cpp_check, model_folder
 from journeyman.export.card import write_card
 from journeyman.export.gguf_file import require_writable, write_gguf
+from journeyman.export.greedy import answer, preferred
 from journeyman.export.modelfile import tools_of_run, write_modelfile
-from journeyman.export.probes import Agreement, Probe, answer, compare, preferred, probe_prompts
+from journeyman.export.probes import Agreement, Probe, compare, probe_prompts
 from journeyman.export.settings import ExportSettings
 from journeyman.export.target import check_room, check_target, fresh_folder, write_manifest
 from journeyman.export.version import Version, find_adapter, open_version
@@ -39,7 +41,8 @@ class Exported:
         folder: where it lies.
         version: `model@step`.
         agreement: the export, loaded again, against the version in float32.
-        served: the version as this machine serves it against the same in float32; None where it serves in float32.
+        measured: further comparisons with the same reference, by name: the version as this machine serves it, where that is in bfloat16;
+            a GGUF file in llama.cpp itself, where that is installed.
         commands: exact lines that use it.
         notes: what a user should know.
     """
@@ -47,7 +50,7 @@ class Exported:
     folder: Path
     version: str
     agreement: Agreement
-    served: Agreement | None
+    measured: Mapping[str, Agreement]
     commands: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -117,12 +120,13 @@ class _Writer:
             gc.collect()
             self._progress.phase("check", note="load it again and compare")
             agreement = self._check(folder, probes)
-            served = self._served_here(probes)
-            notes = self._notes(served)
+            measured = self._measure(folder, probes)
+            notes = self._notes()
             lines = commands.use(version, settings, self._target)
-            write_card(version, folder, what=settings.words, checked=agreement.text(), commands=lines, notes=notes)
-            write_manifest(folder, self._record(agreement, served))
-        return Exported(self._target, version.adapter.name, agreement, served, lines, notes)
+            checks = {"by loading it again": agreement, **measured}
+            write_card(version, folder, what=settings.words, checks=checks, commands=lines, notes=notes)
+            write_manifest(folder, self._record(agreement, measured))
+        return Exported(self._target, version.adapter.name, agreement, measured, lines, notes)
 
     def _write_weights(self, module: nn.Module, folder: Path) -> None:
         if self._settings.format == "peft":
@@ -141,22 +145,26 @@ class _Writer:
             return gguf_check.check_gguf(folder / commands.gguf_name(self._version, self._settings), probes)
         return check.check_merged(self._version, folder, probes, is_exact=self._settings.dtype == "float32")
 
-    def _served_here(self, probes: tuple[Probe, ...]) -> Agreement | None:
-        """Machines whose processor multiplies bfloat16 serve in it: how far is that from float32?"""
-        if choose_precision() != "bfloat16":
-            return None
-        module = model_folder.served_module(self._version, "bfloat16")
-        return compare(probes, [preferred(module, probe) for probe in probes])
+    def _measure(self, folder: Path, probes: tuple[Probe, ...]) -> dict[str, Agreement]:
+        measured = {}
+        if self._settings.format == "gguf" and llama_cpp_check.is_available():
+            file = folder / commands.gguf_name(self._version, self._settings)
+            measured["in llama.cpp"] = llama_cpp_check.check_in_llama_cpp(self._version.renderer, file, probes)
+        if choose_precision() == "bfloat16":
+            # Machines whose processor multiplies bfloat16 serve in it, and differ from float32 themselves.
+            module = model_folder.served_module(self._version, "bfloat16")
+            measured["as served here, in bfloat16"] = compare(probes, [preferred(module, probe) for probe in probes])
+        return measured
 
-    def _notes(self, served: Agreement | None) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         notes = []
-        if served is not None and not served.is_identical:
-            notes.append(f"On this machine the engine computes in bfloat16; what it serves, against float32: {served.text()}.")
+        if self._settings.format == "gguf" and not llama_cpp_check.is_available():
+            notes.append(f"Not checked in llama.cpp itself, which is not installed here: {llama_cpp_check.HOW_TO_GET}")
         if self._version.adapter.step == 0:
             notes.append("Step 0 is untrained: it answers as the base model does.")
         return tuple(notes)
 
-    def _record(self, agreement: Agreement, served: Agreement | None) -> dict[str, Any]:
+    def _record(self, agreement: Agreement, measured: Mapping[str, Agreement]) -> dict[str, Any]:
         version = self._version
         return {
             "journeyman": __version__,
@@ -166,5 +174,5 @@ class _Writer:
             "base": version.run.base,
             **self._settings.model_dump(mode="json"),
             "agreement": agreement.record(),
-            "served": None if served is None else served.record(),
+            "measured": {name: one.record() for name, one in measured.items()},
         }

@@ -15,7 +15,7 @@ from torch import nn
 
 from journeyman.export.version import Version
 from journeyman.modeling.lora import CONFIG_FILE, WEIGHTS_FILE, adapted_module
-from journeyman.modeling.weights import load_module
+from journeyman.modeling.weights import load_module, quiet_transformers
 
 _SHARD_SIZE = "4GB"
 _ATTENTION = "sdpa"  # transformers' own: ours needs a layout of the engine or the trainer
@@ -44,7 +44,8 @@ def write_merged(version: Version, module: nn.Module, folder: Path, dtype: str) 
     """`module` (see `served_module`) in `dtype`, "float32" or "bfloat16"; changes `module`."""
     model: Any = module.to(torch.bfloat16) if dtype == "bfloat16" else module
     model.generation_config = _generation_config(version)
-    model.save_pretrained(str(folder), max_shard_size=_SHARD_SIZE)
+    with quiet_transformers():
+        model.save_pretrained(str(folder), max_shard_size=_SHARD_SIZE)
     _write_tokenizer(version, folder)
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from journeyman.chat.renderer import Renderer
 from journeyman.errors import SettingError
-from journeyman.store.store import Store
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall, ToolFunction
+
+if TYPE_CHECKING:  # a child process that only compares starts without the libraries behind these
+    from journeyman.chat.renderer import Renderer
+    from journeyman.store.store import Store
 
 NUM_TOKENS = 16
 TIE_LOGITS = 1e-3  # float32 kernels differ by less; a difference in a choice closer than this is rounding
@@ -134,36 +133,6 @@ def probe_prompts(renderer: Renderer, store: Store, run: str) -> tuple[tuple[int
     return tuple(prompt for prompt in prompts if len(prompt) <= room)
 
 
-@torch.inference_mode()
-def answer(module: nn.Module, prompts: Sequence[tuple[int, ...]], stop_ids: Sequence[int]) -> tuple[Probe, ...]:
-    """The greedy answers of a model that runs transformers' own attention, of up to `NUM_TOKENS` tokens, stop token included."""
-    return tuple(_answer_one(module, prompt, frozenset(stop_ids)) for prompt in prompts)
-
-
-def _answer_one(module: nn.Module, prompt: tuple[int, ...], stop_ids: frozenset[int]) -> Probe:
-    reply: list[int] = []
-    gaps: list[float] = []
-    cache = None
-    ids = list(prompt)
-    while len(reply) < NUM_TOKENS and not (reply and reply[-1] in stop_ids):
-        out = module(input_ids=torch.tensor([ids]), past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        best = out.logits[0, -1].float().topk(2)
-        reply.append(int(best.indices[0]))
-        gaps.append(float(best.values[0] - best.values[1]))
-        ids = reply[-1:]
-    return Probe(prompt, tuple(reply), tuple(gaps))
-
-
-@torch.inference_mode()
-def preferred(module: nn.Module, probe: Probe) -> list[int]:
-    """What a model prefers at each token of a probe's answer, given the answer so far."""
-    ids = [*probe.prompt_ids, *probe.reply_ids[:-1]]
-    logits_TV = module(input_ids=torch.tensor([ids]), use_cache=False).logits[0, len(probe.prompt_ids) - 1 :]
-    choice: list[int] = logits_TV.float().argmax(dim=-1).tolist()
-    return choice
-
-
 def compare(probes: Sequence[Probe], choices: Sequence[Sequence[int]]) -> Agreement:
     """What was preferred at each token of each probe, against the reference."""
     num_tokens = num_equal = num_ties = 0
@@ -179,3 +148,11 @@ def compare(probes: Sequence[Probe], choices: Sequence[Sequence[int]]) -> Agreem
             if first is None and not is_tie:
                 first = Difference(number, position, expected, found, probe.gaps[position])
     return Agreement(len(probes), num_tokens, num_equal, num_ties, first)
+
+
+def plain_message(message: Message) -> dict[str, Any]:
+    """OpenAI's JSON, with the arguments of calls parsed, as servers hand it to a template."""
+    out = message.wire()
+    for call in out.get("tool_calls", ()):
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return out

@@ -18,7 +18,8 @@ from journeyman.modeling.precision import Precision, round_linear_layers
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and notices of transformers while the block runs."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -39,7 +40,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
     """
     register_attention()
     try:
-        with _quiet():
+        with quiet_transformers():
             module = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, attn_implementation=ATTENTION_NAME, local_files_only=True
             )
