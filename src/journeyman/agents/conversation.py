@@ -21,6 +21,7 @@ from typing import Any
 from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError
+from journeyman.llm import Dialect
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.trajectory import ToolEvent
 
@@ -120,6 +121,7 @@ class Conversation:
         self._client = client
         self._history: list[Message] = []
         self._num_replies = 0
+        self._dialect = Dialect()
         self._runner = None if pool is None else _runner(pool, self.settings)
 
     @property
@@ -233,10 +235,7 @@ class Conversation:
             body["tools"] = [tool.model_dump() for tool in self.tools]
         self._num_replies += 1
         try:
-            stream = await self._client.chat.completions.create(
-                **body, stream=True, stream_options={"include_usage": True}, timeout=settings.timeout_seconds
-            )
-            async with stream:
+            async with await self._begin(body) as stream:
                 async for chunk in stream:
                     for piece in reply.add(chunk):
                         yield piece
@@ -244,6 +243,18 @@ class Conversation:
             raise self._mapped(error) from error
         except _transport_errors() as error:
             raise LlmOutageError(f"model {self.model!r} at {self._client.base_url} broke off its reply: {error}") from error
+
+    async def _begin(self, body: dict[str, Any]) -> Any:
+        """The stream of a reply; a refused parameter is left out, and the call made again."""
+        import openai
+
+        wanted = self._dialect.body({**body, "stream_options": {"include_usage": True}})
+        try:
+            return await self._client.chat.completions.create(**wanted, stream=True, timeout=self.settings.timeout_seconds)
+        except openai.BadRequestError as error:
+            if error.code == "context_length_exceeded" or not self._dialect.learn(error.message):
+                raise
+            return await self._begin(body)
 
     def _mapped(self, error: Any) -> JourneymanError:
         import openai

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError
+from journeyman.llm import Dialect
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.scenarios import Scenario
@@ -83,6 +84,7 @@ class ToolLoop:
             max_result_chars=self.settings.max_result_chars,
             max_calls_per_turn=self.settings.max_calls_per_turn,
         )
+        self._dialect = Dialect()
         self._offered = [tool.model_dump() for tool in self.tools]
 
     @property
@@ -92,7 +94,8 @@ class ToolLoop:
 
     def messages(self, task: str) -> tuple[Message, ...]:
         """How every conversation begins: an example that starts with these and `tools` has the prompt of a rollout."""
-        return Message(role="system", content=self.system_prompt), *self.shots, Message(role="user", content=task)
+        head = (Message(role="system", content=self.system_prompt),) if self.system_prompt else ()
+        return *head, *self.shots, Message(role="user", content=task)
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
@@ -112,18 +115,17 @@ class ToolLoop:
     async def _ask(self, run: Run, messages: list[dict[str, Any]]) -> Any:
         import openai
 
-        extra: dict[str, Any] = {}
-        if self.settings.temperature is not None:
-            extra["temperature"] = self.settings.temperature
-        if self.settings.seed is not None:
-            extra["seed"] = self.settings.seed
+        settings = self.settings
+        body = {"model": run.model, "messages": messages, "tools": self._offered, "max_tokens": settings.max_tokens}
         try:
             completion = await run.openai().chat.completions.create(
-                model=run.model, messages=messages, tools=self._offered, max_tokens=self.settings.max_tokens, **extra
+                **self._dialect.body({**body, "temperature": settings.temperature, "seed": settings.seed})
             )
         except openai.BadRequestError as error:
             if error.code == "context_length_exceeded":
                 raise ContextLengthError(f"the conversation no longer fits the model's context: {error.message}") from error
+            if self._dialect.learn(error.message):
+                return await self._ask(run, messages)
             raise
         return completion.choices[0].message
 

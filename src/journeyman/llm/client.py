@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError
+from journeyman.llm.dialect import Dialect
 from journeyman.llm.endpoint import LlmEndpoint, read_key
 from journeyman.llm.replies import FindFault, JsonMode, JsonReply, TextReply, TokenChoice, Usage, read_json, shorten
 
@@ -79,9 +80,7 @@ class Llm:
         self._client: Any = None
         self._places = asyncio.Semaphore(self.settings.max_concurrent)
         self._json_mode: JsonMode = "json_schema"
-        # What this endpoint was found not to take; learnt from its refusals.
-        self._without: set[str] = set()
-        self._renames_max_tokens = False
+        self._dialect = Dialect()
 
     async def __aenter__(self) -> Llm:
         return self
@@ -193,7 +192,7 @@ class Llm:
         except openai.APIConnectionError as error:
             raise _PassingError(f"cannot be reached: {error.__cause__ or error}") from error
         except openai.APIStatusError as error:
-            if error.status_code in (400, 422) and self._learn(error.message):
+            if error.status_code in (400, 422) and self._dialect.learn(error.message):
                 return await self._once(messages, wanted)
             raise self._map_status(error) from error
         except openai.OpenAIError as error:
@@ -201,21 +200,9 @@ class Llm:
         return self._read(completion)
 
     def _body(self, messages: Messages, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        limit = "max_completion_tokens" if self._renames_max_tokens else "max_tokens"
-        body: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages), limit: self.settings.max_tokens}
-        optional = {"temperature": self.settings.temperature, "seed": self.settings.seed, **wanted}
-        return body | {key: value for key, value in optional.items() if value is not None and key not in self._without}
-
-    def _learn(self, message: str) -> bool:
-        """Whether a refusal names a parameter that can be left out or renamed (reasoning models take no temperature, for one)."""
-        if not self._renames_max_tokens and "max_completion_tokens" in message:
-            self._renames_max_tokens = True
-            return True
-        for parameter in ("temperature", "seed", "top_logprobs", "logprobs"):
-            if parameter in message and parameter not in self._without:
-                self._without.add(parameter)
-                return True
-        return False
+        settings = self.settings
+        body = {"model": self.endpoint.model, "messages": list(messages), "max_tokens": settings.max_tokens}
+        return self._dialect.body({**body, "temperature": settings.temperature, "seed": settings.seed, **wanted})
 
     def _map_status(self, error: Any) -> Exception:
         """A status that may pass becomes _PassingError; the others say what to set."""
