@@ -78,6 +78,19 @@ def test_the_common_prompt_of_a_pair_is_computed_once(trainer: LoraTrainer) -> N
     assert metrics["num_unpacked_tokens"] == sum(len(sample.token_ids) for sample in pair.samples) > metrics["num_computed_tokens"]
 
 
+def test_pairs_are_dealt_out_evenly_and_each_stays_whole() -> None:
+    def pair_of(length: int) -> SamplePair:
+        ids = list(range(1000 * length, 1000 * length + length))
+        return SamplePair((make_sample(ids, 2),), (make_sample([*ids[:2], 5], 2),))
+
+    pairs = [pair_of(length) for length in (90, 10, 80, 20)]
+    packed = pack_pairs(pairs, 4096, num_parts=2)
+    assert [len(one.tree.token_ids) for one in packed.trees] == [102, 102]
+    assert [one.pairs.tolist() for one in packed.trees] == [[0, 1], [2, 3]]
+    assert not bool(packed.is_split_P.any())
+    assert len(pack_pairs(pairs[:1], 4096, num_parts=2).trees) == 1
+
+
 @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "sigmoid_norm"])
 def test_the_reference_with_the_adapter_off_equals_a_second_model(
     trainer: LoraTrainer, sharp_model: Path, adapter: Path, loss: str

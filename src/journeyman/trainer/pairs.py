@@ -107,9 +107,9 @@ def pack_pairs(pairs: Sequence[SamplePair], max_tokens: int, num_parts: int = 1)
         num_parts: pairs are dealt out to so many parts first, so that every worker has something to do.
     """
     found: list[tuple[PackedTree, list[int]]] = []
-    for part in range(num_parts):
+    for part in _dealt(pairs, num_parts):
         pending: list[int] = []
-        for number in range(part, len(pairs), num_parts):
+        for number in part:
             if pending and len(pack(_samples(pairs, [*pending, number])).token_ids) > max_tokens:
                 found += _trees(pairs, pending, max_tokens)
                 pending = []
@@ -124,6 +124,18 @@ def _trainable(pair: SamplePair, samples: Sequence[TrainSample], side: str) -> t
     if not found:
         raise TrainingError(f"{pair.name} has no token to train on in its {side} side")
     return found
+
+
+def _dealt(pairs: Sequence[SamplePair], num_parts: int) -> list[list[int]]:
+    """Numbers of pairs in parts of about as many tokens each: the longest first, each to the part that has least."""
+    sizes = [len(pack(pair.samples).token_ids) for pair in pairs]
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    loads = [0] * num_parts
+    for number in sorted(range(len(pairs)), key=lambda number: -sizes[number]):
+        least = loads.index(min(loads))
+        parts[least].append(number)
+        loads[least] += sizes[number]
+    return [sorted(part) for part in parts]
 
 
 def _samples(pairs: Sequence[SamplePair], numbers: Sequence[int]) -> list[TrainSample]:
