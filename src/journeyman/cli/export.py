@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from journeyman.cli.options import HomeOption, home_folder
+from journeyman.errors import SettingError
+
+if TYPE_CHECKING:
+    from journeyman.export.hub import HubRepository
 
 FormatOption = Annotated[str, typer.Option("--format", help="peft: the adapter; merged: safetensors; gguf: llama.cpp and Ollama.")]
 QuantOption = Annotated[
@@ -25,6 +29,10 @@ StepOption = Annotated[
     int | None, typer.Option("--step", min=0, help="Version to export [default: the newest, which is served].", show_default=False)
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Which model, where the run trained several.", metavar="NAME")]
+PushOption = Annotated[
+    str | None, typer.Option("--push", help="Also upload it to the Hugging Face hub (HF_TOKEN, or hf auth login).", metavar="ORG/NAME")
+]
+PublicOption = Annotated[bool, typer.Option("--public", help="With --push: a new repository is public, not private.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier export at the same place.")]
 
 
@@ -37,6 +45,8 @@ def export(
     step: StepOption = None,
     model: ModelOption = None,
     force: ForceOption = False,
+    push: PushOption = None,
+    public: PublicOption = False,
     home: HomeOption = None,
 ) -> None:
     """Export what a run trained; it is loaded again and must answer as the served version does."""
@@ -48,13 +58,21 @@ def export(
     from journeyman.config import load_settings
     from journeyman.export.export import export_run
     from journeyman.export.settings import ExportSettings
+    from journeyman.export.version import find_adapter
 
     given = {"format": format, "quant": quant, "dtype": dtype}
     settings = load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
     console = output()
-    with open_store(home_folder(home)) as store, ProgressView(console) as view:
-        exported = export_run(store, run, settings, out=out, model=model, step=step, may_replace=force, progress=view)
+    with open_store(home_folder(home)) as store:
+        find_adapter(store, run, model=model, step=step)  # a wrong run or step is found out before anything else
+        repository = hub_repository(push, is_public=public)
+        with ProgressView(console) as view:
+            exported = export_run(
+                store, run, settings, out=out, model=model, step=step, may_replace=force, push_to=repository, progress=view
+            )
     console.print(f"[bold]{escape(exported.version)}[/] is in {escape(str(exported.folder))}", highlight=False, soft_wrap=True)
+    if exported.url is not None:
+        console.print(f"uploaded        {exported.url}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"checked         {exported.agreement.text()}", highlight=False, markup=False, soft_wrap=True)
     for how, agreement in exported.measured.items():
         console.print(f"{how}: {agreement.text()}", highlight=False, markup=False, soft_wrap=True)
@@ -62,3 +80,14 @@ def export(
         console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
     for command in exported.commands:
         console.print(f"\n{command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def hub_repository(name: str | None, *, is_public: bool) -> HubRepository | None:
+    """The repository of --push, reached; None without it. Raises SettingError for --public alone."""
+    from journeyman.export.hub import HubRepository
+
+    if name is None:
+        if is_public:
+            raise SettingError("--public says what a new repository on the hub is: give --push ORG/NAME too")
+        return None
+    return HubRepository.reach(name, is_private=not is_public)

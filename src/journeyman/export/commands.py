@@ -10,6 +10,8 @@ from journeyman.export.model_folder import base_reference
 from journeyman.export.settings import ExportSettings
 from journeyman.export.version import Version
 
+TEMPLATE_FILE = "chat_template.jinja"  # as transformers names it
+
 # The values that vLLM takes for --max-lora-rank.
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -19,14 +21,14 @@ def gguf_name(version: Version, settings: ExportSettings) -> str:
     return f"{version.slug}-{settings.quant}.gguf"
 
 
-def use(version: Version, settings: ExportSettings, folder: Path) -> tuple[str, ...]:
-    """The commands for a format, for the folder where it will lie."""
+def use(version: Version, settings: ExportSettings, place: Path | str) -> tuple[str, ...]:
+    """The commands for a format. `place`: the folder where the export will lie, or its name on the Hugging Face hub."""
     if settings.format == "gguf":
-        return _gguf(version, folder / gguf_name(version, settings))
-    return _peft(version, folder) if settings.format == "peft" else _merged(version, folder)
+        return _gguf(version, settings, place)
+    return _peft(version, place) if settings.format == "peft" else _merged(version, place)
 
 
-def _peft(version: Version, folder: Path) -> tuple[str, ...]:
+def _peft(version: Version, place: Path | str) -> tuple[str, ...]:
     base, revision = base_reference(version)
     where = "" if revision is None else f", revision={revision!r}"
     rank = next(allowed for allowed in _VLLM_RANKS if allowed >= version.rank)
@@ -34,28 +36,37 @@ def _peft(version: Version, folder: Path) -> tuple[str, ...]:
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"base = AutoModelForCausalLM.from_pretrained({base!r}, dtype='float32'{where})\n"
-        f"model = PeftModel.from_pretrained(base, {str(folder)!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
+        f"model = PeftModel.from_pretrained(base, {str(place)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(place)!r})"
     )
-    vllm = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{version.slug}={folder}"]
-    vllm += ["--chat-template", str(folder / "chat_template.jinja"), *_tool_flags(version)]
+    template = str(place / TEMPLATE_FILE) if isinstance(place, Path) else TEMPLATE_FILE
+    vllm = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{version.slug}={place}"]
+    vllm += ["--chat-template", template, *_tool_flags(version)]
     if revision is not None:
         vllm += ["--revision", revision]
-    return python, shlex.join(vllm)
+    if isinstance(place, Path):
+        return python, shlex.join(vllm)
+    return python, f"{shlex.join(['hf', 'download', place, TEMPLATE_FILE, '--local-dir', '.'])}\n{shlex.join(vllm)}"
 
 
-def _merged(version: Version, folder: Path) -> tuple[str, ...]:
+def _merged(version: Version, place: Path | str) -> tuple[str, ...]:
     python = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
+        f"model = AutoModelForCausalLM.from_pretrained({str(place)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(place)!r})"
     )
-    return python, shlex.join(["vllm", "serve", str(folder), "--served-model-name", version.slug, *_tool_flags(version)])
+    return python, shlex.join(["vllm", "serve", str(place), "--served-model-name", version.slug, *_tool_flags(version)])
 
 
-def _gguf(version: Version, file: Path) -> tuple[str, ...]:
-    create = shlex.join(["ollama", "create", version.slug, "-f", str(file.with_name("Modelfile"))])
-    return shlex.join(["llama-server", "-m", str(file), "--jinja"]), f"{create}\n{shlex.join(['ollama', 'run', version.slug])}"
+def _gguf(version: Version, settings: ExportSettings, place: Path | str) -> tuple[str, ...]:
+    file = gguf_name(version, settings)
+    if isinstance(place, Path):
+        server = ["llama-server", "-m", str(place / file), "--jinja"]
+        create = shlex.join(["ollama", "create", version.slug, "-f", str(place / "Modelfile")])
+    else:
+        server = ["llama-server", "-hf", place, "--hf-file", file, "--jinja"]
+        create = f"{shlex.join(['hf', 'download', place, '--local-dir', '.'])}\n{shlex.join(['ollama', 'create', version.slug])}"
+    return shlex.join(server), f"{create}\n{shlex.join(['ollama', 'run', version.slug])}"
 
 
 def _tool_flags(version: Version) -> list[str]:

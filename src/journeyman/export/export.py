@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from journeyman.export import check, commands, gguf_check, llama_cpp_check, mode
 from journeyman.export.card import write_card
 from journeyman.export.gguf_file import require_writable, write_gguf
 from journeyman.export.greedy import answer, preferred
+from journeyman.export.hub import HubRepository
 from journeyman.export.modelfile import tools_of_run, write_modelfile
 from journeyman.export.probes import Agreement, Probe, compare, probe_prompts
 from journeyman.export.settings import ExportSettings
@@ -45,6 +46,7 @@ class Exported:
             a GGUF file in llama.cpp itself, where that is installed.
         commands: exact lines that use it.
         notes: what a user should know.
+        url: its address on the hub, when it was uploaded.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Exported:
     measured: Mapping[str, Agreement]
     commands: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    url: str | None = None
 
 
 def export_run(
@@ -64,6 +67,7 @@ def export_run(
     model: str | None = None,
     step: int | None = None,
     may_replace: bool = False,
+    push_to: HubRepository | None = None,
     progress: Progress | None = None,
     reached: Reached = pass_by,
 ) -> Exported:
@@ -73,13 +77,14 @@ def export_run(
         out: the folder to make; `exports/<model>-step<N>-<format>` in the run's folder when None.
         model: needed only where the run trained several.
         may_replace: an earlier export at `out` is replaced; anything else there never is.
+        push_to: upload the checked export there.
         reached: told the points on the way of the write.
 
     Raises:
         NotFoundError: unknown run or step, or a run that trained nothing.
         SettingError: `out` is taken, or the format cannot be written for this model.
         AdapterError: the export does not answer as the served version does; nothing of it stays.
-        StoreError: no room, or a folder that cannot be written; nothing of it stays.
+        StoreError: no room, or a folder that cannot be written; nothing of it stays. An upload that failed: the export stays.
     """
     told = progress if progress is not None else SilentProgress()
     row = find_adapter(store, run, model=model, step=step)
@@ -90,20 +95,33 @@ def export_run(
     with open_version(store, row, told.note) as version:
         if settings.format == "gguf":
             require_writable(version)
-        writer = _Writer(version, settings, target, tools_of_run(store, run), told, reached)
-        return writer.write(probe_prompts(version.renderer, store, run))
+        card_place = target if push_to is None else push_to.name
+        writer = _Writer(version, settings, target, card_place, tools_of_run(store, run), told, reached)
+        exported = writer.write(probe_prompts(version.renderer, store, run))
+    if push_to is None:
+        return exported
+    told.phase("upload", note=push_to.name)
+    return replace(exported, url=push_to.upload(target, f"{exported.version} of run {run}"))
 
 
 class _Writer:
     """One export on its way. Holds at most one model of float32 at a time, as far as the steps allow."""
 
     def __init__(
-        self, version: Version, settings: ExportSettings, target: Path, tools: tuple[Tool, ...], progress: Progress, reached: Reached
+        self,
+        version: Version,
+        settings: ExportSettings,
+        target: Path,
+        card_place: Path | str,
+        tools: tuple[Tool, ...],
+        progress: Progress,
+        reached: Reached,
     ) -> None:
         self._version = version
-        self._tools = tools
         self._settings = settings
         self._target = target
+        self._card_place = card_place
+        self._tools = tools
         self._progress = progress
         self._reached = reached
 
@@ -122,11 +140,11 @@ class _Writer:
             agreement = self._check(folder, probes)
             measured = self._measure(folder, probes)
             notes = self._notes()
-            lines = commands.use(version, settings, self._target)
             checks = {"by loading it again": agreement, **measured}
+            lines = commands.use(version, settings, self._card_place)
             write_card(version, folder, what=settings.words, checks=checks, commands=lines, notes=notes)
             write_manifest(folder, self._record(agreement, measured))
-        return Exported(self._target, version.adapter.name, agreement, measured, lines, notes)
+        return Exported(self._target, version.adapter.name, agreement, measured, commands.use(version, settings, self._target), notes)
 
     def _write_weights(self, module: nn.Module, folder: Path) -> None:
         if self._settings.format == "peft":

@@ -1,0 +1,91 @@
+"""What stands at the place of an export is never lost by accident, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from journeyman.errors import SettingError, StoreError
+from journeyman.export.target import MANIFEST, check_room, check_target, fresh_folder
+
+
+def earlier_export(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text("{}")
+    (folder / "weights").write_text("old")
+    return folder
+
+
+def test_a_free_place_and_an_empty_folder_are_taken(tmp_path: Path) -> None:
+    check_target(tmp_path / "new", may_replace=False)
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty", may_replace=False)
+
+
+def test_an_earlier_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    target = earlier_export(tmp_path / "out")
+    with pytest.raises(SettingError, match="is there already") as caught:
+        check_target(target, may_replace=False)
+    assert "--force" in str(caught.value)
+    check_target(target, may_replace=True)
+
+
+def test_a_folder_that_is_no_export_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(SettingError, match="no export"):
+        check_target(tmp_path, may_replace=True)
+    with pytest.raises(SettingError, match="no export"):
+        check_target(tmp_path / "thesis.txt", may_replace=True)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"needs 1000000\.00 GB .* are free"):
+        check_room(tmp_path / "not" / "there" / "yet", 10**15)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_what_was_there_before(tmp_path: Path) -> None:
+    def write_too_much() -> None:
+        with fresh_folder(target) as folder:
+            (folder / "weights").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = earlier_export(tmp_path / "out")
+    with pytest.raises(StoreError, match="No space left"):
+        write_too_much()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "weights").read_text() == "old"
+
+
+def test_a_kill_leaves_no_export_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    program = f"""
+import os, signal
+from pathlib import Path
+from journeyman.export.target import fresh_folder
+with fresh_folder(Path({str(target)!r})) as folder:
+    (folder / "weights").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = subprocess.run([sys.executable, "-c", program], timeout=100, check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert not target.exists()
+    with fresh_folder(target) as folder:
+        (folder / "weights").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / "weights").read_text() == "whole"
+
+
+def test_an_export_beside_this_one_is_no_left_over(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with fresh_folder(target) as first:
+        (first / "weights").write_text("first")
+        with fresh_folder(target) as second:
+            (second / "weights").write_text("second")
+        assert (first / "weights").read_text() == "first"
+    assert (target / "weights").read_text() == "first"
