@@ -10,7 +10,7 @@ from pathlib import Path
 from journeyman.engine.fake import folder_fingerprint
 from journeyman.trainer.base import OnProgress
 from journeyman.types.samples import SamplePair, TrainSample
-from journeyman.types.settings import Dpo, Grpo, Sft
+from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 
 
 class FakeTrainer:
@@ -48,6 +48,11 @@ class FakeTrainer:
         self.seen.append([pair.samples for pair in pairs])
         self._compute(2.0, on_progress)
         return {"loss": 0.75, "chosen_logprob_change": self.chosen_change}
+
+    def measure_loss(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong, on_progress: OnProgress) -> dict[str, float]:
+        self.seen.append([samples])
+        on_progress(1.0)
+        return {"loss": 0.125 + self.weight}
 
     def save_adapter(self, folder: Path) -> str:
         (folder / "adapter.json").write_text(json.dumps(self.weight))

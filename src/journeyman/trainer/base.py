@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from journeyman.types.samples import SamplePair, TrainSample
-from journeyman.types.settings import Dpo, Grpo, Sft
+from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 
 OnProgress = Callable[[float], None]
 
@@ -36,6 +36,10 @@ class Trainer(Protocol):
 
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         """Learn from all pairs: `settings.epochs` passes in batches of `settings.batch_size`, a step an optimiser update."""
+        ...
+
+    def measure_loss(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong, on_progress: OnProgress) -> dict[str, float]:
+        """The loss that `supervised_step` would see before its first update, over all samples, without training: `loss`, and counts."""
         ...
 
     def save_adapter(self, folder: Path) -> str:

@@ -109,14 +109,15 @@ def _insert(level: dict[int, _Branch], tokens: tuple[int, ...]) -> None:
         if branch is None:
             level[tokens[0]] = _Branch(tokens)
             return
-        shared = _common_length(branch.tokens, tokens)
+        shared = common_length(branch.tokens, tokens)
         if shared < len(branch.tokens):
             tail = _Branch(branch.tokens[shared:], branch.children)
             branch.tokens, branch.children = branch.tokens[:shared], {tail.tokens[0]: tail}
         level, tokens = branch.children, tokens[shared:]
 
 
-def _common_length(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+def common_length(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """How many leading tokens two sequences have in common."""
     limit = min(len(left), len(right))
     for index in range(limit):
         if left[index] != right[index]:

@@ -26,6 +26,7 @@ from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module, share_weights
 from journeyman.trainer.base import OnProgress
 from journeyman.trainer.batches import each_batch
+from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.context import fitting
 from journeyman.trainer.losses.kl import kl_terms
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError
@@ -34,11 +35,18 @@ from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
 from journeyman.trainer.preference import Computing, preference_updates
 from journeyman.trainer.skipping import Skips
-from journeyman.trainer.supervised import is_trainable, supervised_batches, supervised_loss
+from journeyman.trainer.supervised import (
+    is_trainable,
+    measured_loss,
+    supervised_batches,
+    supervised_loss,
+    supervised_metrics,
+    tree_counts,
+)
 from journeyman.trainer.tree_layout import TreeLayout
 from journeyman.trainer.workers import Workers
 from journeyman.types.samples import SamplePair, TrainSample
-from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft
+from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 
 # Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.
 Objective = Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
@@ -130,34 +138,38 @@ class LoraTrainer:
         return metrics
 
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
-        (fitted,), num_too_long = fitting([samples], self._context_length, settings.when_too_long)
-        if not any(is_trainable(sample) for sample in fitted):
-            raise TrainingError("no token to train on in these examples", hint="each example needs an assistant message with text")
+        fitted, num_too_long = self._learnable(samples, settings.when_too_long)
         started = time.perf_counter()
         batches = supervised_batches(fitted, settings)
         with self._optimizer.whole_or_nothing():
             updates = each_batch(batches, lambda batch: self._supervised_update(batch, settings), on_progress)
         self._step += 1
         return_freed_memory()
-        num_terms = sum(count for _, _, count in updates)
-        return {
-            "loss": sum(loss for _, loss, _ in updates) / num_terms,
-            "gradient_norm": updates[-1][0],
-            "num_tokens": float(num_terms),
-            "num_updates": float(len(updates)),
+        return supervised_metrics(updates) | {
             "num_updates_skipped": float(len(batches) - len(updates)),
             "num_examples_too_long": float(num_too_long),
             "compute_seconds": time.perf_counter() - started,
         }
 
-    def _supervised_update(self, batch: Sequence[TrainSample], settings: Sft) -> tuple[float, float, int]:
-        """One optimiser update; the norm of its gradient, the summed loss and the number of terms."""
-        # A part for each worker: the drills' common prompt is computed that often, and every worker has something to do.
-        parts = [batch[number :: self._workers.count] for number in range(self._workers.count)]
-        trees = micro_batches([part for part in parts if part], settings.tokens_per_micro_batch)
-        num_terms = sum(len(tree.terms) for tree in trees)
-        norm, sums = self._update(trees, supervised_loss(trees), num_terms, settings)
-        return norm, sums["loss"], num_terms
+    def _supervised_update(self, batch: Sequence[TrainSample], settings: Sft) -> dict[str, float]:
+        """One optimiser update; the norm of its gradient, the summed loss and counts."""
+        trees = [pack(part) for part in fill_bins(batch, self._workers.count, settings.tokens_per_micro_batch)]
+        counts = tree_counts(trees)
+        norm, sums = self._update(trees, supervised_loss(trees), counts["num_tokens"], settings)
+        return sums | counts | {"gradient_norm": norm}
+
+    def measure_loss(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong, on_progress: OnProgress) -> dict[str, float]:
+        fitted, num_too_long = self._learnable(samples, when_too_long)
+        metrics = measured_loss(fitted, self._score, self._workers.count, on_progress)
+        return_freed_memory()
+        return metrics | {"num_examples_too_long": float(num_too_long)}
+
+    def _learnable(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong) -> tuple[list[TrainSample], int]:
+        """The samples that fit the context, and how many do not. Raises TrainingError when none of them has a token to learn."""
+        (fitted,), num_too_long = fitting([samples], self._context_length, when_too_long)
+        if not any(is_trainable(sample) for sample in fitted):
+            raise TrainingError("no token to train on in these examples", hint="each example needs an assistant message with text")
+        return fitted, num_too_long
 
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
