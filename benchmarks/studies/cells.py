@@ -107,9 +107,10 @@ RECIPES: Final = Study(
     measures=(
         ("heldout/trained", "held-out score"),
         ("heldout/gain", "gain over base"),
-        ("heldout/loss", "held-out loss"),
         ("heldout/loss_before", "held-out loss before"),
-        ("train/reward_accuracy", "pairs ranked right"),
+        ("heldout/loss", "held-out loss"),
+        ("heldout/ranked_right_before", "held-out pairs ranked right before"),
+        ("heldout/ranked_right", "held-out pairs ranked right"),
     ),
     panels=(
         Panel("r1_zero: reward", "reward/mean", ("r1_zero",)),

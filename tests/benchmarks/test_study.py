@@ -156,7 +156,7 @@ def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "no variant mystery; it has default, cispo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["yes_no_maybe", "mcp"])
+@pytest.mark.parametrize("name", sorted(STUDIES))
 def test_every_run_of_a_shipped_study_has_settings_that_are_valid_and_its_own(name: str) -> None:
     made = cells(STUDIES[name], [1, 2])
     assert len({str(cell.settings()) for cell in made}) == len(made)

@@ -28,6 +28,17 @@ _WAIT_SECONDS = 240.0
 _CALLS_OF_A_RUN = 3 * 2 * 2
 _NUM_PROBED = 4
 
+# What a run imports when it needs it takes seconds, and each of these processes is a run.
+_IMPORTED_LATE = (
+    "journeyman.server.app",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "mcp",
+    "openai",
+    "scipy.stats",
+    "transformers",
+)
+
 pytestmark = pytest.mark.timeout(300)
 
 Run = Callable[..., int | None]
@@ -37,7 +48,7 @@ Run = Callable[..., int | None]
 def run() -> Run:
     """Starts or resumes the run in a home folder, in a new process; returns its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([train.__module__])
+    context.set_forkserver_preload([train.__module__, *_IMPORTED_LATE])
 
     def start(home: Path, judge_url: str, *, kill_at: Kill | None = None, rubric: str = "be right") -> int | None:
         known = None if kill_at is not None else only_run(home).id
