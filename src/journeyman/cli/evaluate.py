@@ -1,25 +1,142 @@
-"""`journeyman eval RUN`: the held-out scenarios of a run again, base against warm start against trained."""
+"""`journeyman eval RUN`: the held-out scenarios of a run again, base against warm start against trained. With `--prompt-only MODEL`:
+how far prompting alone takes a model on them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from journeyman.cli.options import HomeOption, home_folder
+from journeyman.cli.options import (
+    AllowWritesOption,
+    EnvOption,
+    HeaderOption,
+    HomeOption,
+    SeedOption,
+    ServerOption,
+    ToolsOption,
+    UrlOption,
+    home_folder,
+)
+from journeyman.errors import SettingError
+
+_DEFAULT_ATTEMPTS = 4
+_PROMPTING = "Prompting alone (--prompt-only)"
+
+RunArgument = Annotated[
+    str | None, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN", show_default=False)
+]
+AttemptsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Sampled attempts per scenario, beside the greedy one [default: {_DEFAULT_ATTEMPTS}].", show_default=False),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios [default: all].", show_default=False)]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option("--judge", help="Also let this model compare base and trained, e.g. openai/gpt-5-mini.", metavar="MODEL"),
+]
+PromptOnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt-only",
+        help="Is training worth it? Prompt this model (PROVIDER/MODEL or a base model) on the scenarios of RUN or --server.",
+        metavar="MODEL",
+        show_default=False,
+        rich_help_panel=_PROMPTING,
+    ),
+]
+PromptOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--prompt",
+        help="Also try the system message in this file; repeatable.",
+        metavar="FILE",
+        show_default=False,
+        rich_help_panel=_PROMPTING,
+    ),
+]
+ShotsOption = Annotated[
+    str | None,
+    typer.Option("--shots", help="Numbers of worked examples to try [default: 0,2,4].", show_default=False, rich_help_panel=_PROMPTING),
+]
+TargetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target", min=0.0, max=1.0, help="The success that is wanted [default: 0.9].", show_default=False, rich_help_panel=_PROMPTING
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the results [default: in the home folder].", show_default=False, rich_help_panel=_PROMPTING),
+]
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN")],
+    run: RunArgument = None,
     home: HomeOption = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Sampled attempts per scenario, beside the greedy one.")] = 4,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios [default: all].", show_default=False)] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", help="Also let this model compare base and trained, e.g. openai/gpt-5-mini.", metavar="MODEL"),
-    ] = None,
+    attempts: AttemptsOption = None,
+    limit: LimitOption = None,
+    judge: JudgeOption = None,
+    prompt_only: PromptOnlyOption = None,
+    prompt: PromptOption = None,
+    shots: ShotsOption = None,
+    target: TargetOption = None,
+    out: OutOption = None,
+    server: ServerOption = None,
+    url: UrlOption = None,
+    header: HeaderOption = None,
+    env: EnvOption = None,
+    tools: ToolsOption = None,
+    allow_writes: AllowWritesOption = False,
+    seed: SeedOption = None,
 ) -> None:
-    """Evaluate a run on its held-out scenarios: paired counts, 95 % intervals, the noise floor, transcripts."""
+    """Evaluate a run on its held-out scenarios: paired counts, 95 % intervals, the noise floor, transcripts.
+
+    With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
+    """
+    from journeyman.cli.mcp import names_of
+
+    prompting = {
+        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--server": server, "--url": url, "--header": header,
+        "--env": env, "--tools": tools, "--allow-writes": allow_writes or None, "--seed": seed,
+    }  # fmt: skip
+    if prompt_only is None:
+        _refuse(prompting, "belongs to --prompt-only MODEL")
+        _evaluate_run(run, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
+        return
+    from journeyman.cli.plateau import PlateauRequest, run_plateau
+
+    _refuse({"--attempts": attempts, "--judge": judge}, "is not for --prompt-only: attempts are greedy and judged by evidence")
+    run_plateau(
+        PlateauRequest(
+            model=prompt_only,
+            home=home_folder(home),
+            run=run,
+            limit=limit,
+            prompts=tuple(prompt or ()),
+            shots=shots,
+            goal=target,
+            out=out,
+            server=server,
+            url=url,
+            headers=header,
+            env=env,
+            tools=names_of(tools),
+            allow_writes=allow_writes,
+            seed=seed,
+        )
+    )
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise SettingError(f"{given[0]} {why}", hint="see journeyman eval --help")
+
+
+def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None, judge: str | None) -> None:
     from journeyman.cli.console import output
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
@@ -27,11 +144,12 @@ def evaluate(
     from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.mcp import evaluate as evaluate_run
 
-    where = home_folder(home)
-    with open_store(where) as store:
+    if run is None:
+        raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
+    with open_store(home) as store:
         store.runs.get(run)
     console = output()
     with ProgressView(console) as view:
-        work = evaluate_run(run, home=where, progress=view, attempts=attempts, limit=limit, judge=judge)
-        report = run_interruptible(work, lambda: f"again: journeyman eval {run} --home {where}")
+        work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge)
+        report = run_interruptible(work, lambda: f"again: journeyman eval {run} --home {home}")
     show_report(report, console)

@@ -18,7 +18,7 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     reward, success = series(report.steps, REWARD), series(report.steps, SUCCESS)
     if not reward and not success:
         return None
-    figure, axes = _figure()
+    figure, axes = new_figure()
     _draw_series(axes, reward, _BLUE, "reward (mean)")
     _draw_series(axes, success, _GREEN, "success (share of attempts)")
     axes.set_xlabel("training step")
@@ -27,14 +27,14 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{report.title}: training attempts per step", loc="left", fontsize=11)
     axes.legend(loc="upper left", frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_heldout(report: Report, path: Path) -> Path | None:
     """Held-out success of each variant with 95 % intervals, one group of bars per evaluation. None without an evaluation."""
     if not report.evaluations:
         return None
-    figure, axes = _figure()
+    figure, axes = new_figure()
     names = [one.name for one in report.evaluations[0].variants]
     colours = [_GREY, "#d08a2e", _BLUE, _GREEN]
     num = len(report.evaluations)
@@ -47,7 +47,7 @@ def draw_heldout(report: Report, path: Path) -> Path | None:
     axes.set_ylabel("success in %, 95 % interval")
     axes.set_title(f"{report.title}: held-out success", loc="left", fontsize=11)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(names), frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], place: int, colours: Sequence[str]) -> None:
@@ -83,7 +83,8 @@ def _draw_series(axes: Any, points: Sequence[Point], colour: str, label: str) ->
         )
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure() -> tuple[Any, Any]:
+    """An empty figure and its axes, in the look of every picture here."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,6 +98,7 @@ def _figure() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG; returns its path."""
     figure.savefig(path, format="png")
     return path

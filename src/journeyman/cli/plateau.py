@@ -1,0 +1,122 @@
+"""The work behind `journeyman eval --prompt-only`: from options to settings, and the plateau shown."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from journeyman.errors import InputError, SettingError
+
+if TYPE_CHECKING:
+    from journeyman.recipes.plateau import PlateauSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlateauRequest:
+    """What the command line asked for; None: not given."""
+
+    model: str
+    home: Path
+    run: str | None
+    limit: int | None
+    prompts: tuple[Path, ...]
+    shots: str | None
+    goal: float | None
+    out: Path | None
+    server: str | None
+    url: str | None
+    headers: Sequence[str] | None
+    env: Sequence[str] | None
+    tools: tuple[str, ...] | None
+    allow_writes: bool
+    seed: int | None
+
+
+def run_plateau(request: PlateauRequest) -> None:
+    """Measure, show, and say where the files are. What was measured before in the same folder is not measured again."""
+    from journeyman.cli.console import output
+    from journeyman.cli.interrupts import run_interruptible
+    from journeyman.cli.progress_view import ProgressView
+    from journeyman.evaluation.plateau_view import show_plateau
+    from journeyman.recipes.plateau import measure_plateau
+
+    settings = settings_of(request)
+    folder, scenarios = folders_of(request, settings)
+    console = output()
+    with ProgressView(console) as view:
+        work = measure_plateau(settings, view, home=request.home, folder=folder, scenarios_folder=scenarios)
+        plateau = run_interruptible(work, lambda: f"finished cells are kept in {folder}: the same command measures the rest")
+    show_plateau(plateau, console, folder)
+
+
+def settings_of(request: PlateauRequest) -> PlateauSettings:
+    """Raises SettingError, InputError, NotFoundError."""
+    from journeyman.cli.mcp_target import target_from_options
+    from journeyman.cli.runs import open_store
+    from journeyman.config import load_settings
+    from journeyman.recipes.plateau import PROMPTS, PlateauSettings, settings_of_run
+
+    given: dict[str, Any] = {"model": request.model, "limit": request.limit, "goal": request.goal, "tools": request.tools}
+    given |= {"seed": request.seed, "allow_writes": request.allow_writes or None}
+    given["shots"] = None if request.shots is None else read_counts(request.shots)
+    given["prompts"] = {**PROMPTS, **read_prompts(request.prompts)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if request.run is None:
+        target = target_from_options(request.server, request.url, request.headers, request.env)
+        return load_settings(PlateauSettings, given=given | {"target": target.model_dump()})
+    if request.server or request.url or request.headers or request.env or request.tools or request.allow_writes or request.seed is not None:
+        raise SettingError("a run has its MCP server, its tools and its scenarios already", hint="give RUN, or --server and its options")
+    with open_store(request.home) as store:
+        store.runs.get(request.run)
+    known = settings_of_run(request.run, request.home, request.model)
+    return load_settings(PlateauSettings, given=known.model_dump() | given)
+
+
+def folders_of(request: PlateauRequest, settings: PlateauSettings) -> tuple[Path, Path]:
+    """Where the results go, and where the scenarios of a server are kept: the same for every model that is tried on it."""
+    from journeyman.store.layout import HomeFolder
+
+    name = "plateau-" + _slug(settings.model)
+    if request.run is not None:
+        report = HomeFolder(request.home).run(request.run).report
+        return (request.out or report / name).absolute(), report
+    what = repr((settings.target.label, settings.tools, settings.allow_writes, settings.seed))
+    server = request.home / "plateau" / f"{_slug(settings.target.label)[-40:]}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+    return (request.out or server / name).absolute(), server / "scenarios"
+
+
+def read_counts(text: str) -> tuple[int, ...]:
+    """`0,2,4` as numbers, each once and in order. Raises SettingError."""
+    try:
+        counts = sorted({int(word) for word in text.split(",")})
+    except ValueError as error:
+        raise SettingError(f"--shots {text!r} is not a list of numbers", hint="write it like 0,2,4") from error
+    if counts[0] < 0:
+        raise SettingError(f"--shots {text!r} has a number below 0", hint="write it like 0,2,4")
+    return tuple(counts)
+
+
+def read_prompts(paths: Sequence[Path]) -> dict[str, str]:
+    """System messages by the names of their files. Raises InputError for one that cannot be read, is empty, or has a taken name."""
+    from journeyman.recipes.plateau import PROMPTS
+
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the prompt {path} cannot be read: {error}", hint="give a text file with a system message") from error
+        if not text:
+            raise InputError(f"the prompt {path} is empty", hint="write a system message into it")
+        if path.stem in found or path.stem in PROMPTS:
+            raise InputError(f"there is a prompt named {path.stem!r} already", hint="rename the file")
+        found[path.stem] = text
+    return found
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

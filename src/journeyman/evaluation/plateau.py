@@ -1,0 +1,277 @@
+"""How far prompting takes a model, and whether training is worth it: cells (a prompt with so many worked examples), the best of them
+without the optimism of having chosen it, and a verdict in words. Plain functions on judged attempts; `recipes/plateau.py` makes those.
+
+The best of several cells looks better than it is: part of its lead is luck on these scenarios. So the scenarios are split into halves; the
+best cell of each half is measured on the other one (two-fold cross-fitting, Stone 1974), and the outcomes of both halves together are the
+plateau. Every scenario is used, and none to both choose and measure.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from journeyman.errors import SettingError
+from journeyman.evaluation.heldout import VariantResult
+from journeyman.evaluation.report import duration_text
+from journeyman.evaluation.statistics import Interval, PairedComparison, mean_interval, paired_comparison
+from journeyman.types.record import Record
+
+VerdictKind = Literal["prompting is enough", "training is worth it", "undecided"]
+
+# Below the first a model cannot call tools; below the second its calls are what fails; from the third on attempts differ enough for RL.
+_CANNOT_CALL, _CALLS_FAIL, _SOME_SUCCESS = 0.10, 0.50, 0.05
+_WANTED_HALF_WIDTH = 0.05
+
+
+class PlateauCell(Record):
+    """One prompt with so many worked examples before each task. `prompt_tokens` are a mean per attempt, over all its model calls; None
+    where the model's server does not tell tokens."""
+
+    prompt: str
+    num_shots: int
+    result: VariantResult
+    prompt_tokens: float | None = None
+
+    @property
+    def name(self) -> str:
+        return cell_name(self.prompt, self.num_shots)
+
+
+class CrossFit(Record):
+    """What choosing a cell on one half of the scenarios gives on the other.
+
+    Attributes:
+        chosen: the cell chosen on the first half, and on the second.
+        successes: per scenario, of the cell chosen without it.
+        interval: of their mean: the plateau.
+    """
+
+    chosen: tuple[str, str]
+    successes: tuple[float, ...]
+    interval: Interval
+
+
+class TrainingCost(Record):
+    """About what a training run would cost on this machine: attempts, and minutes with their updates."""
+
+    num_attempts: int
+    minutes: float
+
+
+class Plateau(Record):
+    """All that was found.
+
+    Attributes:
+        model: the prompted model; `server`: what it was tried on; `goal`: the success that is wanted, 0 to 1.
+        best: the cell with the highest success on all scenarios: the one to use, not the number to believe.
+        plateau: the number to believe.
+        trained, gain: the trained variant and its gain over the plateau, paired by scenario, when a run had one.
+        verdict, reasons: what to do and why, with the numbers.
+    """
+
+    model: str
+    server: str
+    goal: float
+    num_scenarios: int
+    scenarios_hash: str
+    cells: tuple[PlateauCell, ...]
+    best: str
+    plateau: CrossFit
+    trained: VariantResult | None = None
+    gain: PairedComparison | None = None
+    verdict: VerdictKind
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def cell(self, name: str) -> PlateauCell:
+        """The cell of that name."""
+        return next(cell for cell in self.cells if cell.name == name)
+
+
+def cell_name(prompt: str, num_shots: int) -> str:
+    """ "default, 2 shots"."""
+    return f"{prompt}, {num_shots} shot{'' if num_shots == 1 else 's'}"
+
+
+def cross_fit(cells: Sequence[PlateauCell], *, seed: int = 0) -> CrossFit:
+    """Choose on one half, measure on the other, both ways. Of cells that are equally good the one with fewer shots, then the earlier one.
+
+    Raises SettingError when the cells attempted different scenarios, or fewer than two.
+    """
+    ids = [item.scenario_id for item in cells[0].result.items]
+    if any([item.scenario_id for item in cell.result.items] != ids for cell in cells):
+        raise SettingError("the cells attempted different scenarios: they cannot be compared")
+    if len(ids) < 2:
+        raise SettingError("choosing a prompt needs at least two scenarios", hint="raise --limit")
+    order = random.Random(f"halves/{seed}").sample(range(len(ids)), len(ids))
+    halves = (order[: len(ids) // 2], order[len(ids) // 2 :])
+    chosen = [best_cell(cells, half) for half in halves]
+    successes = {place: chosen[1 - number].result.items[place].success for number, half in enumerate(halves) for place in half}
+    ordered = tuple(successes[place] for place in range(len(ids)))
+    return CrossFit(chosen=(chosen[0].name, chosen[1].name), successes=ordered, interval=mean_interval(ordered))
+
+
+def best_cell(cells: Sequence[PlateauCell], places: Sequence[int]) -> PlateauCell:
+    """The cell with the most success on the items at `places`."""
+    return max(
+        cells, key=lambda cell: (math.fsum(cell.result.items[place].success for place in places), -cell.num_shots, -cells.index(cell))
+    )
+
+
+def assess(
+    cells: Sequence[PlateauCell],
+    *,
+    model: str,
+    server: str,
+    scenarios_hash: str,
+    goal: float,
+    trained: VariantResult | None = None,
+    can_be_trained: bool = True,
+    training_cost: TrainingCost | None = None,
+    notes: Sequence[str] = (),
+) -> Plateau:
+    """The plateau of measured cells and what follows from it.
+
+    Args:
+        goal: the success that is wanted.
+        trained: a trained variant on the same scenarios.
+        can_be_trained: whether the prompted model is one that could be trained here.
+
+    Raises SettingError for cells that cannot be compared.
+    """
+    plateau = cross_fit(cells)
+    best = best_cell(cells, range(len(cells[0].result.items)))
+    gain = None if trained is None else paired_gain(cells[0].result, plateau, trained)
+    verdict = decide(plateau.interval, goal)
+    reasons = [
+        _plateau_line(cells, best, plateau),
+        _goal_line(verdict, plateau.interval, goal),
+        *_ability_lines(cells, verdict, can_be_trained),
+        *([] if trained is None or gain is None else [_trained_line(trained, gain)]),
+        *_cost_lines(cells, best, verdict, training_cost),
+    ]
+    return Plateau(
+        model=model,
+        server=server,
+        goal=goal,
+        num_scenarios=len(cells[0].result.items),
+        scenarios_hash=scenarios_hash,
+        cells=tuple(cells),
+        best=best.name,
+        plateau=plateau,
+        trained=trained,
+        gain=gain,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        notes=tuple(notes),
+    )
+
+
+def decide(plateau: Interval, goal: float) -> VerdictKind:
+    """Only an interval that lies on one side of the goal decides.
+
+    Example:
+        >>> decide(Interval(mean=0.3, low=0.2, high=0.4), 0.9)
+        'training is worth it'
+    """
+    if plateau.low >= goal:
+        return "prompting is enough"
+    return "training is worth it" if plateau.high < goal else "undecided"
+
+
+def paired_gain(like: VariantResult, plateau: CrossFit, trained: VariantResult) -> PairedComparison:
+    """The trained variant against the plateau, scenario by scenario. Raises SettingError for different scenarios."""
+    after = {item.scenario_id: item.success for item in trained.items}
+    ids = [item.scenario_id for item in like.items]
+    if set(after) != set(ids):
+        raise SettingError("the trained variant attempted other scenarios than the prompts: they cannot be paired")
+    return paired_comparison(plateau.successes, [after[name] for name in ids])
+
+
+def num_scenarios_for(share: float, half_width: float = _WANTED_HALF_WIDTH) -> int:
+    """Scenarios after which a 95 % interval around `share` is about `half_width` to each side.
+
+    Example:
+        >>> num_scenarios_for(0.9)
+        139
+    """
+    return math.ceil(1.96**2 * share * (1 - share) / half_width**2)
+
+
+def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit) -> str:
+    text = (
+        f"prompting reaches {plateau.interval.text()} of {len(plateau.successes)} held-out scenarios: the best of {len(cells)} cells, "
+        "chosen on one half of the scenarios and measured on the other, both ways"
+    )
+    optimism = best.result.success.mean - plateau.interval.mean
+    chosen = " and ".join(dict.fromkeys(plateau.chosen))
+    return (
+        f"{text} (chosen: {chosen}). The best cell on all of them, {best.name}, shows {best.result.success.text()}: "
+        f"{100 * optimism:+.1f} points from having been chosen"
+    )
+
+
+def _goal_line(verdict: VerdictKind, plateau: Interval, goal: float) -> str:
+    wanted = f"{100 * goal:.0f} %"
+    if verdict == "prompting is enough":
+        return f"the whole interval is at or above the goal of {wanted}: use the prompt, training has little to add"
+    if verdict == "training is worth it":
+        return f"the whole interval is below the goal of {wanted}: at least {100 * (goal - plateau.high):.0f} points are missing"
+    needed = num_scenarios_for(min(max(plateau.mean, 0.05), 0.95))
+    return f"the goal of {wanted} lies inside the interval: these scenarios do not decide; about {needed} would tell it to within 5 points"
+
+
+def _ability_lines(cells: Sequence[PlateauCell], verdict: VerdictKind, can_be_trained: bool) -> list[str]:
+    """What the model can do with tools at its best, and what that means for how to train."""
+    called, executed, right = (max(cell.result.checks.get(name, 0.0) for cell in cells) for name in ("called", "executed", "calls_right"))
+    facts = f"at its best {_share(called)} of attempts call a tool, {_share(executed)} of calls run, {_share(right)} are the right ones"
+    if called < _CANNOT_CALL:
+        ability = "it cannot call tools"
+    elif executed < _CALLS_FAIL:
+        ability = "it calls tools, but the calls mostly do not run"
+    else:
+        ability = "it can call tools"
+    lines = [f"{ability} ({facts})"]
+    if verdict == "prompting is enough" or not can_be_trained:
+        return lines
+    if max(cell.result.success.mean for cell in cells) >= _SOME_SUCCESS:
+        lines.append("some attempts succeed already: reinforcement learning has something to compare from the start")
+    else:
+        lines.append(
+            "hardly an attempt succeeds, so comparing attempts teaches nothing yet: begin with examples (SFT, or the drills with which "
+            "`journeyman mcp train` begins by itself), then reinforcement learning"
+        )
+    return lines
+
+
+def _trained_line(trained: VariantResult, gain: PairedComparison) -> str:
+    if gain.difference.low > 0:
+        word = "training beat prompting"
+    else:
+        word = "prompting beat training" if gain.difference.high < 0 else "no difference is shown"
+    return f"the trained model reaches {trained.success.text()}; {word}: {gain.text()}"
+
+
+def _cost_lines(cells: Sequence[PlateauCell], best: PlateauCell, verdict: VerdictKind, training: TrainingCost | None) -> list[str]:
+    costs = best.result.costs
+    lines = []
+    if best.prompt_tokens is not None:
+        bare = next((cell for cell in cells if cell.prompt == best.prompt and cell.num_shots == 0), None)
+        line = f"a task costs {best.prompt_tokens:,.0f} prompt and {costs['sampled_tokens']:,.0f} sampled tokens with the best cell"
+        if bare is not None and bare.prompt_tokens is not None and best.num_shots:
+            saved = best.prompt_tokens - bare.prompt_tokens
+            line += f"; {saved:,.0f} of them are its worked examples, which training would save on every task"
+        lines.append(line)
+    if training is not None and verdict != "prompting is enough":
+        lines.append(
+            f"a training run with default settings makes about {training.num_attempts:,} attempts: "
+            f"{duration_text(60 * training.minutes)} or so at the speed measured here, updates included"
+        )
+    return lines
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
