@@ -17,7 +17,7 @@ from torch import Tensor
 
 from journeyman.trainer.base import OnProgress
 from journeyman.trainer.batches import each_batch, shuffled_batches
-from journeyman.trainer.losses.preference import Side, preference_loss
+from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
 from journeyman.types.samples import SamplePair
@@ -64,9 +64,8 @@ def preference_updates(pairs: Sequence[SamplePair], settings: Dpo, computing: Co
 
     batches = shuffled_batches(len(pairs), settings.batch_size, settings.epochs, settings.seed)
     updates = each_batch(batches, update, lambda done: on_progress(share + (1.0 - share) * done))
-    changes = _logprob_changes(pairs, references, settings, computing)
     num_updates = {"num_updates": float(len(updates)), "num_updates_skipped": float(len(batches) - len(updates))}
-    return _means(updates) | num_updates | changes
+    return _means(updates) | num_updates | _changes(pairs, references, settings, computing)
 
 
 class References:
@@ -75,8 +74,7 @@ class References:
     def __init__(self, pairs: Sequence[SamplePair], settings: Dpo, computing: Computing) -> None:
         self._pairs = pairs
         self._settings = settings
-        self._score = computing.score_reference
-        self._num_parts = computing.num_workers
+        self._computing = computing
         self._known: Tensor | None = None  # [pairs of the step, 2]
 
     @property
@@ -88,8 +86,8 @@ class References:
         known = torch.zeros(len(self._pairs), 2)
         for start in range(0, len(self._pairs), self._settings.batch_size):
             end = min(start + self._settings.batch_size, len(self._pairs))
-            packed = pack_pairs(self._pairs[start:end], self._settings.tokens_per_micro_batch, self._num_parts)
-            known[start:end] = packed.side_sums(self._score(packed.packed)).view(-1, 2)
+            packed = pack_pairs(self._pairs[start:end], self._settings.tokens_per_micro_batch, self._computing.num_workers)
+            known[start:end] = packed.side_sums(self._computing.score_reference(packed.packed)).view(-1, 2)
             on_progress(end / len(self._pairs))
         self._known = known
 
@@ -97,7 +95,13 @@ class References:
         """Sums of the sides of the pairs `numbers`, which `packed` holds in this order, [S]."""
         if self._known is not None:
             return self._known[list(numbers)].flatten()
-        return packed.side_sums(self._score(packed.packed))
+        return packed.side_sums(self._computing.score_reference(packed.packed))
+
+    def part(self, numbers: Sequence[int]) -> References:
+        """Those of some of the pairs, numbered anew."""
+        part = References([self._pairs[number] for number in numbers], self._settings, self._computing)
+        part._known = None if self._known is None else self._known[list(numbers)]
+        return part
 
 
 class PreferenceObjective:
@@ -140,16 +144,7 @@ class PreferenceObjective:
             sums_S = torch.where(self._known_S.isnan(), sums_S, self._known_S + (sums_S - sums_S.detach()))
         chosen, rejected = (self._side(sums_S, 2 * one.pairs + place) for place in (0, 1))
         result = preference_loss(chosen, rejected, self._settings, self._mean_chosen_terms)
-        with torch.no_grad():
-            margin_Q = result.chosen_reward_P - result.rejected_reward_P
-            logged = {
-                "loss": result.loss_P,
-                "reward_chosen": result.chosen_reward_P,
-                "reward_rejected": result.rejected_reward_P,
-                "reward_margin": margin_Q,
-                "reward_accuracy": (margin_Q > 0).float(),
-            }
-            sums = {name: float(values_Q[one.begun].sum()) for name, values_Q in logged.items()}
+        sums = {name: float(values_Q[one.begun].sum()) for name, values_Q in _readings(result).items()}
         return result.loss_P.sum(), sums
 
     def _side(self, sums_S: Tensor, at: Tensor) -> Side:
@@ -157,15 +152,53 @@ class PreferenceObjective:
         return Side(sums_S[at], self._packed.num_terms_S[at], None if reference_S is None else reference_S[at])
 
 
-def _logprob_changes(pairs: Sequence[SamplePair], references: References, settings: Dpo, computing: Computing) -> dict[str, float]:
-    """How much likelier than under the reference the chosen and the rejected tokens are now, nats a token, over some of the pairs."""
-    step = -(-len(pairs) // MAX_PAIRS_COMPARED)
-    numbers = range(0, len(pairs), step)
-    packed = pack_pairs([pairs[number] for number in numbers], settings.tokens_per_micro_batch, computing.num_workers)
-    change_S = packed.side_sums(computing.score(packed.packed)) - references.of(numbers, packed)
+def measured_pairs(
+    pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, on_progress: OnProgress, references: References | None = None
+) -> dict[str, float]:
+    """What the pairs cost as things are, without training.
+
+    Returns what an update logs; `ranked_right`, the share of pairs whose chosen side has the higher log-probability a token; and
+    `chosen_logprob_change`, `rejected_logprob_change`, how much likelier than under the reference their tokens are, nats a token.
+
+    Args:
+        references: of these very pairs, where some are known already.
+    """
+    references = references or References(pairs, settings, computing)
+    sums, reference_sums, counts = [], [], []
+    for start in range(0, len(pairs), settings.batch_size):
+        numbers = range(start, min(start + settings.batch_size, len(pairs)))
+        packed = pack_pairs(pairs[numbers.start : numbers.stop], settings.tokens_per_micro_batch, computing.num_workers)
+        sums.append(packed.side_sums(computing.score(packed.packed)).view(-1, 2))
+        reference_sums.append(references.of(numbers, packed).view(-1, 2))
+        counts.append(packed.num_terms_S.view(-1, 2))
+        on_progress(numbers.stop / len(pairs))
+    logprob_P2, reference_P2, num_terms_P2 = torch.cat(sums), torch.cat(reference_sums), torch.cat(counts)
+    chosen, rejected = (Side(logprob_P2[:, place], num_terms_P2[:, place], reference_P2[:, place]) for place in (0, 1))
+    result = preference_loss(chosen, rejected, settings, float(num_terms_P2[:, 0].double().mean()))
+    metrics = {name: float(values_P.mean()) for name, values_P in _readings(result).items()}
+    metrics["ranked_right"] = float(((logprob_P2 / num_terms_P2).diff(dim=1) < 0).float().mean())
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        metrics[f"{name}_logprob_change"] = float(side.change().sum() / side.num_terms_P.sum())
+    return metrics
+
+
+def _changes(pairs: Sequence[SamplePair], references: References, settings: Dpo, computing: Computing) -> dict[str, float]:
+    """How far some of the pairs, evenly taken, have moved from the reference."""
+    numbers = range(0, len(pairs), -(-len(pairs) // MAX_PAIRS_COMPARED))
+    chosen = [pairs[number] for number in numbers]
+    measured = measured_pairs(chosen, settings, computing, lambda _: None, references.part(numbers))
+    return {name: measured[name] for name in ("chosen_logprob_change", "rejected_logprob_change")}
+
+
+def _readings(result: PairLoss) -> dict[str, Tensor]:
+    """What is logged of each pair."""
+    margin_P = result.chosen_reward_P - result.rejected_reward_P
     return {
-        f"{name}_logprob_change": float(change_S[place::2].sum() / packed.num_terms_S[place::2].sum())
-        for place, name in ((0, "chosen"), (1, "rejected"))
+        "loss": result.loss_P.detach(),
+        "reward_chosen": result.chosen_reward_P,
+        "reward_rejected": result.rejected_reward_P,
+        "reward_margin": margin_P,
+        "reward_accuracy": (margin_P > 0).float(),
     }
 
 
