@@ -10,7 +10,8 @@ import pytest
 
 from journeyman.errors import InputError, SettingError
 from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.methods import CONFIGS, METHODS, SCHEMA_FILE, find_file, keys_of, load_recipe, name_of, schema, schema_text
+from journeyman.recipes.methods import METHODS, SCHEMA_FILE, find_file, keys_of, load_recipe, name_of, schema, schema_text
+from journeyman.recipes.shipped import CONFIGS
 from journeyman.recipes.train import check
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -22,7 +23,7 @@ def test_every_shipped_file_is_valid_with_its_functions_and_data(path: Path, tmp
     monkeypatch.chdir(tmp_path)  # nothing of the checkout is needed
     settings = load_recipe(find_file(Path(path.name)))
     assert settings.method in METHODS
-    assert check(settings)
+    assert check(settings, tmp_path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

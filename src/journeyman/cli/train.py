@@ -113,7 +113,7 @@ def show_valid(settings: Settings, request: Request) -> None:
     from journeyman.recipes.train import check
     from journeyman.types.settings import changed_settings
 
-    found = check(settings)
+    found = check(settings, request.home)
     changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
     console = output()
     console.print(
@@ -143,15 +143,15 @@ def run_recipe(settings: Settings, request: Request) -> None:
 def _resumed(request: Request, run: str) -> Settings:
     """The run's own settings, changed by the file, --set and options; a change is refused unless it is allowed."""
     from journeyman.cli.runs import open_store
-    from journeyman.config import merged, overridden, read_yaml
-    from journeyman.recipes.methods import METHODS, find_file, recipe_settings
+    from journeyman.config import merged, overridden
+    from journeyman.recipes.methods import METHODS, file_settings, find_file, recipe_settings
     from journeyman.recipes.resume import changed_settings
 
     with open_store(request.home) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
-        file = {} if request.file is None else read_yaml(find_file(request.file))
+        file = {} if request.file is None else file_settings(find_file(request.file))
         data = merged(overridden(merged(info.settings, file), request.overrides), request.given)
         settings = recipe_settings(info.kind, {"method": info.kind, **data})
         changed_settings(store, run, settings, are_allowed=request.allow_changed)

@@ -16,8 +16,11 @@ from pydantic import BaseModel
 
 from journeyman.config import load_settings, merged, overridden, read_yaml
 from journeyman.errors import InputError, SettingError
+from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.sft_settings import SftTrain
+from journeyman.recipes.shipped import CONFIGS
 from journeyman.types.record import Record
 
 
@@ -31,11 +34,9 @@ class McpFile(McpTrain):
         return McpTrain.model_validate(self.model_dump(exclude={"method"}))
 
 
-Settings = GrpoTrain | McpFile
+Settings = GrpoTrain | SftTrain | DpoTrain | McpFile
 
-METHODS: Final[Mapping[str, type[GrpoTrain] | type[McpFile]]] = {"grpo": GrpoTrain, "mcp": McpFile}
-CONFIGS: Final = Path(__file__).parent / "configs"
-"""The shipped settings files."""
+METHODS: Final[Mapping[str, type[Settings]]] = {"grpo": GrpoTrain, "sft": SftTrain, "dpo": DpoTrain, "mcp": McpFile}
 SCHEMA_FILE: Final = "schema.json"
 
 
@@ -55,12 +56,20 @@ def find_file(name: Path) -> Path:
 def load_recipe(path: Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Settings:
     """The settings in a file, changed by `overrides` (`grpo.learning_rate=2e-4`), changed by `given`. Its `method` says which they are.
 
-    A file without a `name` names the model after itself. Raises SettingError as `config.load_settings`, and for a method there is none of.
+    A file without a `name` names the model after itself. A file of tasks or data that is not in the current folder but beside the settings
+    file is that one. Raises SettingError as `config.load_settings`, and for a method there is none of.
     """
     data = merged(overridden(read_yaml(path), overrides), given or {})
     kind = METHODS[_method(data.get("method"), str(path))]
     names = {} if "name" in data or "name" not in kind.model_fields else {"name": name_of(path)}
-    return load_settings(kind, path, overrides, {**names, **(given or {})})
+    beside = _beside(data, path.parent.absolute())
+    return load_settings(kind, path, overrides, merged(merged(names, given or {}), beside))
+
+
+def file_settings(path: Path) -> dict[str, Any]:
+    """What a file says, unchecked, with the paths in it that lead somewhere from the file only made absolute."""
+    data = read_yaml(path)
+    return merged(data, _beside(data, path.parent.absolute()))
 
 
 def recipe_settings(method: str, data: Mapping[str, Any]) -> Settings:
@@ -105,6 +114,7 @@ def keys_of(kind: type[BaseModel]) -> set[str]:
     return _keys([kind], "")
 
 
+_PATHS = ("scenarios", "data.source", "data.heldout_source")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -117,6 +127,19 @@ def _method(given: object, where: str) -> str:
     nearest = difflib.get_close_matches(str(given), METHODS, n=1, cutoff=0.3)
     advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise SettingError(f"{where}: there is no method {given!r}{advice}", hint=f"there are {known}")
+
+
+def _beside(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The paths in `data` that lead nowhere from here and somewhere from `folder`, made absolute."""
+    found: dict[str, Any] = {}
+    for name in _PATHS:
+        parent, _, key = name.rpartition(".")
+        inner = data.get(parent) if parent else data
+        value = inner.get(key) if isinstance(inner, Mapping) else None
+        # Shipped data is found by its name: no path of this machine gets into the settings of a run.
+        if folder != CONFIGS and isinstance(value, str) and not Path(value).exists() and (folder / value).exists():
+            found = merged(found, {parent: {key: str(folder / value)}} if parent else {key: str(folder / value)})
+    return found
 
 
 def _keys(kinds: Sequence[type[BaseModel]], prefix: str) -> set[str]:

@@ -55,7 +55,8 @@ def make_report(
     notes: Sequence[str] = (),
 ) -> Report:
     """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained."""
-    steps = opened.store.runs.steps(opened.run)
+    # What the service notes of a supervised step by itself is in the recipe's own row too.
+    steps = tuple(step for step in opened.store.runs.steps(opened.run) if step.phase in ("train", "eval"))
     groups = list(evaluations[0].groups.values()) if evaluations else []
     report = Report(
         run=opened.run,
@@ -68,7 +69,7 @@ def make_report(
         machine=machine(opened.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
-        phases=(*opened.costs.phases, *step_costs(steps)),
+        phases=(*_summed(opened.costs.phases), *step_costs(steps)),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
         adapter=None if adapter is None else str(opened.folder.adapters / adapter),
         serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
@@ -133,6 +134,20 @@ def reward_numbers(report: Report, window: int = 5) -> dict[str, float]:
     }
 
 
+def heldout_numbers(report: Report) -> dict[str, float]:
+    """What was measured on held-out examples: each name as it ended, and `NAME_before` as it began."""
+    rows = sorted((step for step in report.steps if step.phase == "eval"), key=lambda row: row.step)
+    if not rows:
+        return {}
+    return dict(rows[-1].metrics) | {f"{name}_before": value for name, value in rows[0].metrics.items()}
+
+
+def training_numbers(report: Report, names: Sequence[str]) -> dict[str, float]:
+    """These metrics of the last training step, where it has them."""
+    rows = [step.metrics for step in report.steps if step.phase == "train"]
+    return {name: rows[-1][name] for name in names if rows and name in rows[-1]}
+
+
 def step_costs(steps: Sequence[StepMetrics]) -> tuple[PhaseCost, ...]:
     """What the training steps cost, over every session that the run took."""
     rows = [row.metrics for row in steps if row.phase == "train"]
@@ -164,6 +179,14 @@ def curl_line(body: Mapping[str, Any]) -> str:
     """A request that works against `journeyman serve` with its defaults."""
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl -s http://127.0.0.1:8100/v1/chat/completions -H 'Content-Type: application/json' -d {data}"
+
+
+def _summed(phases: Sequence[PhaseCost]) -> list[PhaseCost]:
+    """Phases of one name as one."""
+    seconds: dict[str, float] = {}
+    for phase in phases:
+        seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.seconds
+    return [PhaseCost(name=name, seconds=total) for name, total in seconds.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from journeyman.evaluation import Report
 from journeyman.observe.progress import Progress
-from journeyman.recipes import grpo, mcp
+from journeyman.recipes import dpo, grpo, mcp, sft
+from journeyman.recipes.dpo_settings import DpoTrain
+from journeyman.recipes.example_data import Examples, dpo_data, sft_data
+from journeyman.recipes.lessons import Lessons
 from journeyman.recipes.methods import McpFile, Settings
 from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
 from journeyman.recipes.scoring import reward_functions
+from journeyman.recipes.sft_settings import SftTrain
 from journeyman.store.layout import HomeFolder
 
 
@@ -25,10 +30,12 @@ def new_run_id(settings: Settings) -> str:
     return f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def check(settings: Settings) -> str:
+def check(settings: Settings, home: Path) -> str:
     """What a run would work on, in a few words. Loads no model; raises SettingError and InputError for what would stop it at the start."""
     if isinstance(settings, McpFile):
         return f"server {settings.target.label} (not started)"
+    if isinstance(settings, SftTrain | DpoTrain):
+        return _check_data(settings, home)
     reward_functions(settings.rewards)
     scenarios = grpo.check(settings)
     heldout = sum(one.split == "heldout" for one in scenarios)
@@ -47,8 +54,25 @@ async def train(
     """Train as the settings say, in a new run of that id or, `is_resumed`, the one there is. Errors as the method's own program."""
     if isinstance(settings, McpFile):
         return await _train_mcp(settings, progress, home=home, run=run, allow_changed_settings=allow_changed_settings)
+    changed = allow_changed_settings
+    if isinstance(settings, SftTrain):
+        return await sft.train(settings, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=changed)
+    if isinstance(settings, DpoTrain):
+        return await dpo.train(settings, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=changed)
     resume = run if is_resumed else None
-    return await grpo.train(settings, progress, home=home, run=run, resume=resume, allow_changed_settings=allow_changed_settings)
+    return await grpo.train(settings, progress, home=home, run=run, resume=resume, allow_changed_settings=changed)
+
+
+def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:
+    if isinstance(settings, SftTrain):
+        examples = sft_data(settings, home)
+        return _told(examples, sft.make_lessons(settings, examples))
+    pairs = dpo_data(settings, home)
+    return _told(pairs, dpo.make_lessons(settings, pairs))
+
+
+def _told(data: Examples[Any], lessons: Lessons[Any]) -> str:
+    return f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
 
 
 async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, allow_changed_settings: bool) -> Report:

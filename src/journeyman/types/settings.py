@@ -189,7 +189,7 @@ def changed_settings(settings: Record) -> dict[str, Any]:
         if not isinstance(value, Record):
             changed[name] = value
             continue
-        if type(value) is not type(default):
+        if type(value) is not type(default) and not field.is_required():
             changed[name] = getattr(value, "kind", type(value).__name__)
         changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value).items()}
     return changed

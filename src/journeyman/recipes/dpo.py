@@ -1,0 +1,108 @@
+"""Learning from pairs of a better and a worse reply: `journeyman train FILE.yaml` with `method: dpo`.
+
+    settings = DpoTrain(data=DpoData(source="pairs.jsonl"))
+    report = await train(settings, SilentProgress(), home=Path(".journeyman"), run="first")
+
+A step is a few updates and is kept when it is done: a run that was stopped or killed goes on with `is_resumed=True`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from journeyman.client.models import TrainableModel
+from journeyman.evaluation import Report
+from journeyman.observe.progress import Progress
+from journeyman.recipes.dpo_settings import DpoTrain
+from journeyman.recipes.example_data import Examples, dpo_data
+from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
+from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
+from journeyman.recipes.schedule import rate_factor
+from journeyman.types.training import PreferencePair, SftExample, StoredExample, StoredPair, TextExample, TextPair, TrainResult
+
+_Pair = PreferencePair | TextPair | StoredPair
+_Side = SftExample | TextExample | StoredExample
+
+
+async def train(
+    settings: DpoTrain, progress: Progress, *, home: Path, run: str, is_resumed: bool = False, allow_changed_settings: bool = False
+) -> Report:
+    """Train, measure on held-out pairs, report; the report and `result.json` are also written into the run's folder.
+
+    Raises SettingError and InputError for settings and data that cannot be used, TrainingError and its kin.
+    """
+    data = dpo_data(settings, home)
+    lessons = make_lessons(settings, data)
+    async with open_run(run, settings.base, home, progress) as opened:
+        changed = allow_changed_settings
+        begin(opened, settings, kind="dpo", base=settings.base, is_resumed=is_resumed, allow_changed_settings=changed)
+        progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
+        know_again(lessons, opened.folder.path)
+        async with kept_state(opened):
+            model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
+            await teach(
+                opened, lessons, _updating(settings, model, lessons), _measuring(model, data), evaluate_every=settings.evaluate_every
+            )
+            return _report(opened, settings, model, data)
+
+
+def make_lessons(settings: DpoTrain, data: Examples[Any]) -> Lessons[Any]:
+    """The data in steps."""
+    size = settings.dpo.batch_size * settings.updates_per_step
+    seed = f"{settings.seed}/{settings.dpo.seed}"
+    return Lessons(data.train, data.heldout, settings.dpo.epochs, size, seed, settings.steps)
+
+
+def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
+    async def update(number: int, pairs: list[Any]) -> TrainResult:
+        factor = rate_factor(number, lessons.num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+        # The passes over the data are made of steps; a step sees each of its pairs once.
+        step = settings.dpo.model_copy(update={"learning_rate": settings.dpo.learning_rate * factor, "epochs": 1})
+        result = await model.train_dpo(pairs, step, key=f"{model.run}-train-{number}")
+        return result.model_copy(update={"metrics": result.metrics | {"train/learning_rate": step.learning_rate}})
+
+    return update
+
+
+def _measuring(model: TrainableModel, data: Examples[Any]) -> Measure:
+    sides = [sides_of(pair) for pair in data.heldout]
+
+    async def measure() -> dict[str, float]:
+        losses = [(await model.loss([chosen]), await model.loss([rejected])) for chosen, rejected in sides]
+        return {
+            "heldout/ranked_right": sum(chosen < rejected for chosen, rejected in losses) / len(losses),
+            "heldout/loss": await model.loss([chosen for chosen, _ in sides]),
+        }
+
+    return measure
+
+
+def sides_of(pair: _Pair) -> tuple[_Side, _Side]:
+    """(chosen, rejected) as examples, whose loss can be measured."""
+    if isinstance(pair, StoredPair):
+        return StoredExample(trajectory_id=pair.chosen), StoredExample(trajectory_id=pair.rejected)
+    if isinstance(pair, TextPair):
+        return TextExample(text=pair.chosen, prompt=pair.prompt), TextExample(text=pair.rejected, prompt=pair.prompt)
+    given = len(pair.prompt)
+    chosen, rejected = (
+        SftExample(messages=(*pair.prompt, *reply), tools=pair.tools, num_given=given) for reply in (pair.chosen, pair.rejected)
+    )
+    return chosen, rejected
+
+
+def _report(opened: OpenRun, settings: DpoTrain, model: TrainableModel, data: Examples[Any]) -> Report:
+    report = make_report(
+        opened,
+        settings,
+        title=f"{settings.base} learns {settings.name}",
+        target=data.note,
+        judge="none: the pairs say which reply is better",
+        adapter=model.adapter,
+    )
+    final = heldout_numbers(report) | training_numbers(
+        report, ("train/reward_accuracy", "train/reward_margin", "train/chosen_logprob_change")
+    )
+    write_result(report, opened.folder.report, settings, recipe=settings.name, method="dpo", seed=settings.seed, final=final)
+    return report

@@ -1,0 +1,48 @@
+"""Settings of `method: dpo`: learn from pairs of a better and a worse reply. Each default is written here or in `types/settings.py`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from journeyman.recipes.data_settings import DataSource
+from journeyman.recipes.grpo_settings import NAME_PATTERN
+from journeyman.types.record import Record
+from journeyman.types.settings import Dpo, LoraSettings
+
+
+class DpoData(DataSource):
+    """Pairs to learn from.
+
+    `margin`: with `from_run`: the best attempt of a group against its worst, where their rewards differ by more than this.
+    """
+
+    margin: float = Field(default=0.1, ge=0.0)
+
+    @model_validator(mode="after")
+    def _of_a_run(self) -> Self:
+        if self.from_run is None and self.margin != type(self).model_fields["margin"].default:
+            raise ValueError("`margin` belongs to `from_run`")
+        return self
+
+
+class DpoTrain(Record):
+    """Everything about a run of `method: dpo`. Attributes are as those of `SftTrain`.
+
+    Held-out pairs are measured without training: `heldout/ranked_right` is the share whose chosen reply has the higher log-probability
+    a token, `heldout/loss` the loss of the chosen replies (it tells when DPO pushes them down too).
+    """
+
+    method: Literal["dpo"] = "dpo"
+    name: str = Field(default="model", pattern=NAME_PATTERN)
+    base: str = "smollm2-135m"
+    seed: int = 0
+    data: DpoData
+    lora: LoraSettings = LoraSettings()
+    dpo: Dpo = Dpo()
+    updates_per_step: int = Field(default=4, ge=1)
+    steps: int | None = Field(default=None, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_to: float = Field(default=0.1, gt=0.0, le=1.0)
+    evaluate_every: int = Field(default=4, ge=1)

@@ -1,0 +1,121 @@
+"""Training on examples in steps that are kept: which examples a step takes, when held-out ones are measured, and going on after a stop.
+
+Not for what is done with the examples: `sft.py` imitates them, `dpo.py` compares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from journeyman.errors import SettingError
+from journeyman.recipes.open_run import OpenRun
+from journeyman.types.record import Record
+from journeyman.types.runs import StepMetrics
+from journeyman.types.training import TrainResult
+
+Metrics = dict[str, float]
+Update = Callable[[int, list[Any]], Awaitable[TrainResult]]
+Measure = Callable[[], Awaitable[Metrics]]
+_Example = TypeVar("_Example", bound=Record)
+_HASH_FILE = "examples.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons(Generic[_Example]):
+    """Examples in steps.
+
+    Attributes:
+        train, heldout: the examples.
+        epochs: passes over `train`, each in an order of its own that `seed` decides.
+        step_size: examples of one step; the last step of an epoch may have fewer.
+        limit: of the steps; None: as many as the passes take.
+    """
+
+    train: Sequence[_Example]
+    heldout: Sequence[_Example]
+    epochs: int
+    step_size: int
+    seed: str
+    limit: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.step_size)
+
+    @property
+    def num_steps(self) -> int:
+        whole = self.epochs * self.steps_per_epoch
+        return whole if self.limit is None else min(self.limit, whole)
+
+    def part(self, number: int) -> list[_Example]:
+        """The examples of step `number` (from 0), whatever came before it."""
+        epoch, index = divmod(number, self.steps_per_epoch)
+        order = list(range(len(self.train)))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return [self.train[place] for place in order[index * self.step_size : (index + 1) * self.step_size]]
+
+    def digest(self) -> str:
+        """A hash of all examples, by which a run that goes on knows them again."""
+        found = hashlib.sha256()
+        for one in (*self.train, *self.heldout):
+            found.update(one.model_dump_json().encode() + b"\n")
+        return found.hexdigest()
+
+
+def know_again(lessons: Lessons[_Example], folder: Path) -> None:
+    """Keep the examples' hash with the run, or compare with the one that is there. Raises SettingError when they changed."""
+    path, digest = folder / _HASH_FILE, lessons.digest()
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(digest + "\n", encoding="utf-8")
+    elif path.read_text(encoding="utf-8").strip() != digest:
+        raise SettingError("the examples are not those that this run began with", hint="restore the data, or start a new run with it")
+
+
+async def teach(
+    opened: OpenRun,
+    lessons: Lessons[_Example],
+    update: Update,
+    measure: Measure,
+    *,
+    evaluate_every: int,
+) -> None:
+    """Make the steps that are not made yet.
+
+    Args:
+        update: one training job on the examples of a step, under a key of its own: after a kill it is asked for again.
+        measure: the held-out metrics of the model as it is; kept as phase `eval` under the number of steps made.
+    """
+    runs, progress = opened.store.runs, opened.progress
+    made = len(runs.steps(opened.run, "train"))
+    measured = {row.step for row in runs.steps(opened.run, "eval")}
+    runs.update(opened.run, phase="train")
+    progress.phase("train", total=lessons.num_steps, note=f"{lessons.step_size} examples a step")
+    progress.advance(made)
+
+    async def look(number: int) -> None:
+        if lessons.heldout and number not in measured:
+            with opened.costs.phase("measure"):
+                metrics = await measure()
+            runs.add_step(StepMetrics(run=opened.run, phase="eval", step=number, time=time.time(), metrics=metrics))
+            progress.note(f"held out, after {number} steps: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+
+    for number in range(made, lessons.num_steps):
+        if number % evaluate_every == 0:
+            await look(number)
+        started = time.perf_counter()
+        result = await update(number, lessons.part(number))
+        metrics = result.metrics | {"step/seconds": time.perf_counter() - started}
+        runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
+        progress.step(number + 1, metrics)
+        progress.advance(1, loss=metrics.get("train/loss", math.nan))
+        for note in result.notes:
+            progress.note(note)
+    await look(lessons.num_steps)
