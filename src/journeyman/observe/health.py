@@ -18,6 +18,9 @@ from typing import Final, Literal
 
 Metrics = dict[str, float]
 Level = Literal["problem", "watch", "normal"]
+Seen = tuple[Level, str, str, float]
+"""A finding without its name: level, text, advice, value."""
+Check = Callable[[Sequence[Metrics]], Seen | None]
 
 #: Steps that a reading which is noisy by nature is averaged over.
 _WINDOW: Final = 3
@@ -71,7 +74,7 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
     """
     if not history:
         return []
-    found = [finding for check in _CHECKS if (finding := check(history)) is not None]
+    found = [Finding(name, *seen) for name, check in _CHECKS.items() if (seen := check(history)) is not None]
     if any(finding.name == "reward_falling" for finding in found):
         found = [finding for finding in found if finding.name != "reward_flat"]
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
@@ -84,11 +87,11 @@ def news(history: Sequence[Metrics]) -> list[Finding]:
     """
     before = {(finding.name, finding.level) for finding in findings(history[:-1])}
     if any(_loss_near_zero([one]) for one in history[:-1]):
-        before.add((_loss_near_zero.__name__.removeprefix("_"), "normal"))
+        before.add(("loss_near_zero", "normal"))
     return [finding for finding in findings(history) if (finding.name, finding.level) not in before]
 
 
-def _no_spread(history: Sequence[Metrics]) -> Finding | None:
+def _no_spread(history: Sequence[Metrics]) -> Seen | None:
     shares = _series(history, "reward/with_spread")
     if not shares:
         return None
@@ -99,13 +102,11 @@ def _no_spread(history: Sequence[Metrics]) -> Finding | None:
     share = min(last, recent)
     seen = f"only {share:.0%} of the groups have attempts of different reward, so the others teach nothing"
     if _solved(history):
-        return Finding("no_spread", "watch", f"{seen}: these tasks are solved", "stop here, or give harder tasks", share)
-    return Finding(
-        "no_spread", "problem", seen, "larger groups (--set rollouts.group_size=16), easier tasks, or a judge that tells finer", share
-    )
+        return "watch", f"{seen}: these tasks are solved", "stop here, or give harder tasks", share
+    return ("problem", seen, "larger groups (--set rollouts.group_size=16), easier tasks, or a judge that tells finer", share)
 
 
-def _reward_flat(history: Sequence[Metrics]) -> Finding | None:
+def _reward_flat(history: Sequence[Metrics]) -> Seen | None:
     rewards = _series(history, "reward/mean")
     if len(rewards) < _FLAT_STEPS or _solved(history):
         return None
@@ -114,8 +115,7 @@ def _reward_flat(history: Sequence[Metrics]) -> Finding | None:
     spread = fmean(_series(history, "reward/std") or [0.0])
     if change >= _FLAT_CHANGE * spread:
         return None
-    return Finding(
-        "reward_flat",
+    return (
         "watch",
         f"the reward has not risen in {len(rewards)} steps: {fmean(rewards[:half]):.2f} at first, {fmean(rewards[-half:]):.2f} now",
         "more groups a step (--set rollouts.groups_per_step=12), then a higher learning rate; read some attempts first",
@@ -123,7 +123,7 @@ def _reward_flat(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _reward_falling(history: Sequence[Metrics]) -> Finding | None:
+def _reward_falling(history: Sequence[Metrics]) -> Seen | None:
     rewards = _series(history, "reward/mean")
     if len(rewards) < 2 * _WINDOW:
         return None
@@ -135,8 +135,7 @@ def _reward_falling(history: Sequence[Metrics]) -> Finding | None:
     fall = best - now
     if fall <= max(_FALL * abs(best), noise):
         return None
-    return Finding(
-        "reward_falling",
+    return (
         "problem",
         f"the reward fell from {best:.2f} to {now:.2f} (means of {_WINDOW} steps)",
         "go back to the best version, and train with a lower learning rate (--set grpo.learning_rate=1e-4)",
@@ -144,15 +143,14 @@ def _reward_falling(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _entropy_collapse(history: Sequence[Metrics]) -> Finding | None:
+def _entropy_collapse(history: Sequence[Metrics]) -> Seen | None:
     entropies = _series(history, "train/entropy")
     if len(entropies) < 2 * _WINDOW:
         return None
     start, now = median(entropies[:_WINDOW]), min(entropies[-2:])
     if start <= 0.0 or now >= _ENTROPY_LEFT * start:
         return None
-    return Finding(
-        "entropy_collapse",
+    return (
         "problem",
         f"the entropy fell from {start:.3f} to {now:.3f} nats a token: the model draws nearly the same each time and explores no more",
         "lower the learning rate (--set grpo.learning_rate=1e-4), or hold it near the base (--set grpo.kl_coefficient=0.02)",
@@ -160,33 +158,7 @@ def _entropy_collapse(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _all_truncated(history: Sequence[Metrics]) -> Finding | None:
-    share = history[-1].get("train/truncated_fraction")
-    if share is None or share < _TRUNCATED:
-        return None
-    return Finding(
-        "all_truncated",
-        "problem",
-        f"{share:.0%} of the attempts were cut off at the token limit before they ended",
-        "raise --set rollouts.max_tokens; a model that never stops needs the warm start",
-        share,
-    )
-
-
-def _mismatch(history: Sequence[Metrics]) -> Finding | None:
-    gap = history[-1].get("train/logprob_gap_mean")
-    if gap is None or gap < _GAP:
-        return None
-    return Finding(
-        "mismatch",
-        "problem",
-        f"sampler and trainer differ by {gap:.4f} nats a token on average (usual: below 0.005)",
-        "train only on attempts of the newest version, at temperature 1; if they are, try float32",
-        gap,
-    )
-
-
-def _kl_running_off(history: Sequence[Metrics]) -> Finding | None:
+def _kl_running_off(history: Sequence[Metrics]) -> Seen | None:
     values = _series(history, "train/kl_to_base")
     if len(values) < 2 * _WINDOW:
         return None
@@ -194,8 +166,7 @@ def _kl_running_off(history: Sequence[Metrics]) -> Finding | None:
     start, now = median(values[:_WINDOW]), median(values[-_WINDOW:])
     if now < max(_KL_TIMES * start, _KL_FLOOR):
         return None
-    return Finding(
-        "kl_running_off",
+    return (
         "watch",
         f"the distance to the base model rose from {start:.2f} to {now:.2f} nats a token",
         "a penalty holds it (--set grpo.kl_coefficient=0.02), a lower learning rate slows it",
@@ -203,12 +174,11 @@ def _kl_running_off(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _tools_failing(history: Sequence[Metrics]) -> Finding | None:
+def _tools_failing(history: Sequence[Metrics]) -> Seen | None:
     shares = _series(history, "rollout/executed")
     if not shares or max(shares[-2:]) >= _EXECUTED:
         return None
-    return Finding(
-        "tools_failing",
+    return (
         "problem",
         f"only {shares[-1]:.0%} of the attempts made a tool call that ran",
         "is the server up and fast enough? If it is, the model needs more drills (--set warm_start.max_updates=48)",
@@ -216,13 +186,12 @@ def _tools_failing(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _judge_abstaining(history: Sequence[Metrics]) -> Finding | None:
+def _judge_abstaining(history: Sequence[Metrics]) -> Seen | None:
     last = history[-1]
     excluded, total = last.get("reward/num_excluded"), last.get("train/num_trajectories")
     if not excluded or not total or excluded / total < _EXCLUDED:
         return None
-    return Finding(
-        "judge_abstaining",
+    return (
         "problem",
         f"{excluded:.0f} of {total:.0f} attempts have no reward ({excluded / total:.0%}) and were left out",
         "the warning of the step says why: a judge that cannot be reached or answers unreadably, tools or attempts that failed",
@@ -230,13 +199,12 @@ def _judge_abstaining(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _updates_skipped(history: Sequence[Metrics]) -> Finding | None:
+def _updates_skipped(history: Sequence[Metrics]) -> Seen | None:
     skipped = history[-1].get("train/num_updates_skipped")
     if not skipped:
         return None
     total = sum(_series(history, "train/num_updates_skipped"))
-    return Finding(
-        "updates_skipped",
+    return (
         "problem",
         f"the gradient was not finite, so {skipped:.0f} updates of the last step were not made ({total:.0f} in the run)",
         "the log names the trajectories; a lower learning rate, or shorter ones",
@@ -244,12 +212,11 @@ def _updates_skipped(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _chosen_falling(history: Sequence[Metrics]) -> Finding | None:
+def _chosen_falling(history: Sequence[Metrics]) -> Seen | None:
     chosen, rejected = (history[-1].get(f"train/{side}_logprob_change", math.nan) for side in ("chosen", "rejected"))
     if not chosen <= -_CHOSEN_FALL:
         return None
-    return Finding(
-        "chosen_falling",
+    return (
         "watch",
         f"the chosen replies are {-chosen:.2f} nats a token less likely than under the base model (the rejected ones {-rejected:.2f}): the "
         "model moves away from both, to text that no pair has shown",
@@ -258,19 +225,30 @@ def _chosen_falling(history: Sequence[Metrics]) -> Finding | None:
     )
 
 
-def _loss_near_zero(history: Sequence[Metrics]) -> Finding | None:
+def _loss_near_zero(history: Sequence[Metrics]) -> Seen | None:
     loss = history[-1].get("train/loss")
     # Learning from pairs has no advantages: there a loss near zero says that the pairs are told apart.
     if loss is None or abs(loss) >= _SMALL_LOSS or "train/reward_margin" in history[-1]:
         return None
-    return Finding(
-        "loss_near_zero",
+    return (
         "normal",
         f"the loss is {loss:.4f}: a loss near zero is normal here because the advantages of a group add up to about zero and the ratio is "
         "1 at the first update; its gradient is what trains. Watch the reward, not the loss",
         "",
         loss,
     )
+
+
+def _at_least(limit: float, metric: str, text: str, advice: str) -> Check:
+    """The check that finds a problem when a metric of the last step has reached a limit. `text` shows it as `{value}`."""
+
+    def check(history: Sequence[Metrics]) -> Seen | None:
+        value = history[-1].get(metric)
+        if value is None or value < limit:
+            return None
+        return "problem", text.format(value=value), advice, value
+
+    return check
 
 
 def _solved(history: Sequence[Metrics]) -> bool:
@@ -287,20 +265,30 @@ def _series(history: Iterable[Metrics], name: str) -> list[float]:
 
 
 _LEVELS: Final = ("problem", "watch", "normal")
-_CHECKS: Final[tuple[Callable[[Sequence[Metrics]], Finding | None], ...]] = (
-    _no_spread,
-    _reward_falling,
-    _reward_flat,
-    _entropy_collapse,
-    _all_truncated,
-    _mismatch,
-    _kl_running_off,
-    _tools_failing,
-    _judge_abstaining,
-    _updates_skipped,
-    _chosen_falling,
-    _loss_near_zero,
-)
+_CHECKS: Final[dict[str, Check]] = {
+    "no_spread": _no_spread,
+    "reward_falling": _reward_falling,
+    "reward_flat": _reward_flat,
+    "entropy_collapse": _entropy_collapse,
+    "all_truncated": _at_least(
+        _TRUNCATED,
+        "train/truncated_fraction",
+        "{value:.0%} of the attempts were cut off at the token limit before they ended",
+        "raise --set rollouts.max_tokens; a model that never stops needs the warm start",
+    ),
+    "mismatch": _at_least(
+        _GAP,
+        "train/logprob_gap_mean",
+        "sampler and trainer differ by {value:.4f} nats a token on average (usual: below 0.005)",
+        "train only on attempts of the newest version, at temperature 1; if they are, try float32",
+    ),
+    "kl_running_off": _kl_running_off,
+    "tools_failing": _tools_failing,
+    "judge_abstaining": _judge_abstaining,
+    "updates_skipped": _updates_skipped,
+    "chosen_falling": _chosen_falling,
+    "loss_near_zero": _loss_near_zero,
+}
 
 #: The name of every finding there is.
-NAMES: Final = tuple(check.__name__.removeprefix("_") for check in _CHECKS)
+NAMES: Final = tuple(_CHECKS)
