@@ -14,6 +14,7 @@ from journeyman.version import __version__
 
 if TYPE_CHECKING:
     from journeyman.client.backend import connect as connect
+    from journeyman.client.best import best_trajectories as best_trajectories
     from journeyman.client.gather import gather as gather
     from journeyman.client.iterate import iterate as iterate
     from journeyman.client.models import Model as Model
@@ -53,6 +54,7 @@ _MODULE_OF = {
     "Ruler": "journeyman.rewards.ruler",
     "RulerOptions": "journeyman.rewards.ruler_options",
     "best_of": "journeyman.rewards.rubric",
+    "best_trajectories": "journeyman.client.best",
     "Scenario": "journeyman.types.scenarios",
     "Sft": "journeyman.types.settings",
     "SftExample": "journeyman.types.training",
@@ -90,6 +92,7 @@ __all__ = [
     "Trajectory",
     "__version__",
     "best_of",
+    "best_trajectories",
     "connect",
     "gather",
     "iterate",

@@ -96,6 +96,18 @@ async def test_pairs_are_trained_from_scored_groups_and_from_conversations(backe
         await model.train_dpo([given[2], jm.TextPair(prompt="a", chosen="", rejected="c")])
 
 
+async def test_the_loss_of_examples_is_measured_without_training(backend: Connection) -> None:
+    model = await backend.model("m")
+    (group,) = await jm.gather(say_hello, [TASK], model=model, group_size=1)
+    example = jm.SftExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="yo")))
+    heard: list[float] = []
+    examples = [example, jm.TextExample(text="yo"), jm.StoredExample(trajectory_id=group.trajectories[0].id)]
+    assert await model.loss(examples, on_progress=heard.append) == 0.125
+    assert (model.step, heard[-1]) == (0, 1.0)
+    with pytest.raises(InputError, match="there are no examples"):
+        await model.loss([])
+
+
 async def test_fixed_versions_and_the_base_can_be_rolled_out(backend: Connection) -> None:
     model = await backend.model("m")
     example = jm.SftExample(messages=(Message(role="user", content="hi"), Message(role="assistant", content="yo")))

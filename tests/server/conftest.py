@@ -19,7 +19,7 @@ from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.trainer.base import OnProgress
 from journeyman.types.samples import SamplePair, TrainSample
-from journeyman.types.settings import Dpo, Grpo, Sft
+from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 
 
 class CountingTrainer:
@@ -43,6 +43,12 @@ class CountingTrainer:
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         self._step += 1
         return {"loss": 0.75, "num_pairs_seen": float(len(pairs))}
+
+    def measure_loss(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong, on_progress: OnProgress) -> dict[str, float]:
+        return {"loss": 1.5, "num_examples_seen": float(len(samples))}
+
+    def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        return {"loss": 2.5, "num_pairs_seen": float(len(pairs))}
 
     def save_adapter(self, folder: Path) -> str:
         (folder / "adapter.json").write_text(json.dumps(self._step))

@@ -15,10 +15,12 @@ from journeyman.types.messages import Message
 from journeyman.types.settings import Grpo
 from journeyman.types.training import (
     GrpoJob,
+    LossJob,
     ScoredGroup,
     ScoredTrajectory,
     SftExample,
     SftJob,
+    TextExample,
 )
 
 
@@ -264,3 +266,24 @@ class TestJobs:
         house.trainer.gate.set()
         await finish(backend, job)
         assert not backend.engine.is_asleep
+
+
+class TestMeasuring:
+    async def test_the_loss_of_examples_is_measured_and_nothing_changes(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello"))
+        status = await finish(backend, backend.train("m", LossJob(examples=(SftExample(messages=messages), TextExample(text="a")))))
+        assert status.result is not None
+        assert (status.result.step, status.result.adapter, status.result.metrics) == (0, "m@0", {"loss": 0.125})
+        ((first, second),) = house.trainer.seen[0]
+        assert (first.num_sampled, second.num_sampled) > (0, 0)
+        assert backend.model_info("m").step == 0
+        assert backend.store.runs.steps("r") == ()
+
+    async def test_an_example_that_cannot_be_measured_is_named(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        status = await finish(backend, backend.train("m", LossJob(examples=(TextExample(text=""),))))
+        assert (status.state, status.error_code) == ("failed", "invalid_input")
+        assert "example 0 has no text" in (status.error or "")

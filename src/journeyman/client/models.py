@@ -11,7 +11,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, error_from_code
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft
+from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
     CreateRollout,
     DpoJob,
@@ -19,6 +19,7 @@ from journeyman.types.training import (
     GrpoJob,
     JobStatus,
     KeptAttempt,
+    LossJob,
     ModelInfo,
     PreferencePair,
     RolloutTicket,
@@ -263,6 +264,20 @@ class TrainableModel(ServedModel):
     ) -> TrainResult:
         """Learn from pairs, a chosen and a rejected reply to one prompt. Otherwise as `train`; see `pairs_from_groups`."""
         return await self._train(DpoJob(pairs=tuple(pairs), settings=settings or Dpo()), on_progress, key)
+
+    async def loss(
+        self,
+        examples: Sequence[SftExample | TextExample | StoredExample],
+        *,
+        when_too_long: WhenTooLong = "refuse",
+        on_progress: Callable[[float], None] | None = None,
+    ) -> float:
+        """How unlikely examples are to the model as it is: the mean of -log-probability over the tokens that `train_sft` would train.
+
+        Nothing is trained. On examples that were held out it tells when imitating begins to be learning by heart.
+        """
+        job = LossJob(examples=tuple(examples), when_too_long=when_too_long)
+        return (await self._train(job, on_progress, None)).metrics["loss"]
 
     async def refresh(self) -> ModelInfo:
         """Ask the server where the model stands: another client may have trained it."""

@@ -33,7 +33,7 @@ from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
-from journeyman.types.training import DpoJob, JobStatus, SftJob, TrainJob, TrainResult
+from journeyman.types.training import DpoJob, JobStatus, LossJob, SftJob, TrainJob, TrainResult, UpdateJob
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -104,6 +104,8 @@ class TrainingService:
         """Queue a training job. The same `key` again gives the same job."""
         body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
+        if isinstance(job, LossJob):
+            return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress))
         return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress))
 
     async def close(self) -> None:
@@ -111,7 +113,18 @@ class TrainingService:
         self._dropping.set()
         await self._jobs.close()
 
-    async def _train(self, model: TrainableModel, job: TrainJob, job_id: str, on_progress: OnProgress) -> TrainResult:
+    async def _measure(self, model: TrainableModel, job: LossJob, on_progress: OnProgress) -> TrainResult:
+        """The loss of examples; nothing is trained, kept or published."""
+        load = self._store.rollouts.trajectory
+        async with self._computing:
+            samples = await asyncio.to_thread(supervised_samples, job.examples, self._renderer, load, job.when_too_long)
+            report = self._reporter(on_progress)
+            async with self._resting(needed=True):
+                metrics = await self._in_thread(lambda: model.trainer.measure_loss(samples, job.when_too_long, report))
+            step = model.trainer.step
+        return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
+
+    async def _train(self, model: TrainableModel, job: UpdateJob, job_id: str, on_progress: OnProgress) -> TrainResult:
         async with self._computing:
             started = time.perf_counter()
             plan = await asyncio.to_thread(self._plan, model, job)
@@ -136,7 +149,7 @@ class TrainingService:
             notes = (*plan.notes, *step_notes(metrics), *preference_notes(metrics), *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
-    def _plan(self, model: TrainableModel, job: TrainJob) -> _Plan:
+    def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
             samples = supervised_samples(job.examples, self._renderer, self._store.rollouts.trajectory, job.settings.when_too_long)
             return _Plan(
@@ -165,11 +178,7 @@ class TrainingService:
         )
 
     async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress) -> tuple[Published, dict[str, float]]:
-        def report(fraction: float) -> None:
-            if self._dropping.is_set():
-                raise _StepDroppedError("the server is stopping: this step was given up")
-            self._reached("computing")
-            on_progress(fraction)
+        report = self._reporter(on_progress)
 
         def compute() -> dict[str, float]:
             metrics = plan.metrics | plan.update(report)
@@ -188,6 +197,15 @@ class TrainingService:
         self._reached("published")
         metrics["train/probe_change"] = published.probe_change
         return published, metrics
+
+    def _reporter(self, on_progress: OnProgress) -> OnProgress:
+        def report(fraction: float) -> None:
+            if self._dropping.is_set():
+                raise _StepDroppedError("the server is stopping: this step was given up")
+            self._reached("computing")
+            on_progress(fraction)
+
+        return report
 
     def save(self, model: TrainableModel, memo: Mapping[str, Any], *, is_training: bool = False) -> None:
         """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about."""

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import Record
-from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft
+from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.trajectory import Failure, ToolEvent
 
 
@@ -116,11 +116,20 @@ class DpoJob(Record):
     settings: Dpo = Dpo()
 
 
-TrainJob = Annotated[GrpoJob | SftJob | DpoJob, Field(discriminator="kind")]
+class LossJob(Record):
+    """How likely examples are to the model as it is, without training it: `TrainResult.metrics` has `loss` and counts."""
+
+    kind: Literal["loss"] = "loss"
+    examples: tuple[AnyExample, ...]
+    when_too_long: WhenTooLong = "refuse"
+
+
+UpdateJob = GrpoJob | SftJob | DpoJob
+TrainJob = Annotated[UpdateJob | LossJob, Field(discriminator="kind")]
 
 
 class TrainResult(Record):
-    """One training call. `step` is the version now served (`model@step`).
+    """One training call, or one that measured. `step` is the version now served (`model@step`).
 
     `metrics` names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
     `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
