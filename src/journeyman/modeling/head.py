@@ -63,16 +63,21 @@ class _TokenLogprobs(torch.autograd.Function):
             rows = slice(start, start + ROWS_PER_CHUNK)
             logits_MV = head.logits(hidden_ME[rows])
             log_probs_MV = torch.log_softmax(logits_MV, dim=-1)
+            # Two tensors of vocabulary size at a time: what is not needed any more is let go or written over.
+            capped_MV = logits_MV if head.softcap is not None else None
+            del logits_MV
             probs_MV = log_probs_MV.exp()
             targets = targets_M[rows, None]
             logprob_M[rows] = log_probs_MV.gather(1, targets)[:, 0]
-            entropy_M[rows] = -(probs_MV * log_probs_MV).sum(-1)
-            slope_MV = -probs_MV
+            if entropy_slope_ME is None:
+                entropy_M[rows] = -log_probs_MV.mul_(probs_MV).sum(-1)
+            else:
+                entropy_M[rows] = -(probs_MV * log_probs_MV).sum(-1)
+                slope_MV = log_probs_MV.add_(entropy_M[rows, None]).mul_(probs_MV).neg_()
+                entropy_slope_ME[rows] = _through_head(slope_MV, capped_MV, head)
+            slope_MV = probs_MV.neg_()
             slope_MV.scatter_add_(1, targets, torch.ones_like(targets, dtype=slope_MV.dtype))
-            logprob_slope_ME[rows] = _through_head(slope_MV, logits_MV, head)
-            if entropy_slope_ME is not None:
-                slope_MV = -probs_MV * (log_probs_MV + entropy_M[rows, None])
-                entropy_slope_ME[rows] = _through_head(slope_MV, logits_MV, head)
+            logprob_slope_ME[rows] = _through_head(slope_MV, capped_MV, head)
         ctx.slopes = (logprob_slope_ME, entropy_slope_ME, hidden_ME.dtype)
         return logprob_M, entropy_M
 
@@ -85,10 +90,10 @@ class _TokenLogprobs(torch.autograd.Function):
         return out_ME.to(dtype), None, None, None
 
 
-def _through_head(slope_MV: Tensor, logits_MV: Tensor, head: Head) -> Tensor:
-    """Gradient at the logits to gradient at the hidden state, [M, E]."""
-    if head.softcap is not None:
-        slope_MV = slope_MV * (1.0 - (logits_MV / head.softcap) ** 2)
+def _through_head(slope_MV: Tensor, capped_MV: Tensor | None, head: Head) -> Tensor:
+    """Gradient at the logits to gradient at the hidden state, [M, E]; `capped_MV`: the logits, where the head caps them."""
+    if head.softcap is not None and capped_MV is not None:
+        slope_MV = slope_MV * (1.0 - (capped_MV / head.softcap) ** 2)
     if head.scale != 1.0:
         slope_MV = slope_MV * head.scale
     return (slope_MV.to(head.weight_VE.dtype) @ head.weight_VE).float()
@@ -111,7 +116,7 @@ def _logprobs_without_gradient(hidden_ME: Tensor, head: Head, targets_M: Tensor)
         rows = slice(start, start + ROWS_PER_CHUNK)
         log_probs_MV = torch.log_softmax(head.logits(hidden_ME[rows]), dim=-1)
         logprobs.append(log_probs_MV.gather(1, targets_M[rows, None])[:, 0])
-        entropies.append(-(log_probs_MV.exp() * log_probs_MV).sum(-1))
+        entropies.append(-log_probs_MV.mul_(log_probs_MV.exp()).sum(-1))
     if not logprobs:
         empty = torch.zeros(0, dtype=torch.float32, device=hidden_ME.device)
         return empty, empty
