@@ -54,6 +54,11 @@ class FakeTrainer:
         on_progress(1.0)
         return {"loss": 0.125 + self.weight}
 
+    def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        self.seen.append([pair.samples for pair in pairs])
+        on_progress(1.0)
+        return {"loss": 0.375 + self.weight, "ranked_right": 0.5}
+
     def save_adapter(self, folder: Path) -> str:
         (folder / "adapter.json").write_text(json.dumps(self.weight))
         return folder_fingerprint(folder)

@@ -160,6 +160,25 @@ def test_changes_are_measured_after_the_last_update_against_the_reference(traine
             assert metrics[f"{name}_logprob_change"] == pytest.approx((now - base) / count, abs=1e-4)
 
 
+def test_measuring_pairs_tells_what_a_step_would_log_first_and_changes_nothing(trainer: LoraTrainer, tmp_path: Path) -> None:
+    before = state_of(trainer, tmp_path / "before")
+    for loss in LOSSES:
+        settings = bare(loss, sft_weight=0.0 if loss == "orpo" else 0.3)
+        seen: list[float] = []
+        measured = trainer.measure_pairs(random_pairs(), settings.model_copy(update={"batch_size": 4}), seen.append)
+        assert_equal_states(before, state_of(trainer, tmp_path / "after"))
+        assert (seen, trainer.step) == ([pytest.approx(4 / 6), 1.0], 0)
+        values = [torch.tensor(sum(one)) / len(one) for one in trainer.logprobs([one for pair in random_pairs() for one in pair.samples])]
+        ranked = [float(chosen > rejected) for chosen, rejected in zip(values[0::2], values[1::2], strict=True)]
+        assert measured["ranked_right"] == pytest.approx(sum(ranked) / len(ranked))
+        logged = trainer.preference_step(random_pairs(), settings, quiet)
+        same = ("loss", "reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy")
+        assert [measured[name] for name in same] == pytest.approx([logged[name] for name in same], rel=1e-4, abs=1e-5)
+        after = trainer.measure_pairs(random_pairs(), settings, quiet)
+        assert after["chosen_logprob_change"] == pytest.approx(logged["chosen_logprob_change"], abs=1e-5)
+        trainer.load_state(tmp_path / "after")
+
+
 def trained(sample: TrainSample) -> torch.Tensor:
     return torch.tensor(sample.is_sampled[1:])
 

@@ -42,6 +42,10 @@ class Trainer(Protocol):
         """The loss that `supervised_step` would see before its first update, over all samples, without training: `loss`, and counts."""
         ...
 
+    def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        """What `preference_step` would log of all pairs before its first update, without training; and how they rank."""
+        ...
+
     def save_adapter(self, folder: Path) -> str:
         """Write the adapter in PEFT format and return its fingerprint (the one `Engine.load_adapter` computes)."""
         ...

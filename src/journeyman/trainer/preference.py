@@ -25,25 +25,23 @@ from journeyman.types.settings import Dpo, needs_reference
 
 # Log-probabilities of each tree's scored positions, without gradient: M each.
 Score = Callable[[Sequence[PackedTree]], Sequence[Tensor]]
+# Trees, the summed loss of one of them, what the sums are divided by -> norm of the gradient, sums of what is logged.
+Update = Callable[[Sequence[PackedTree], "PreferenceObjective", float], tuple[float, dict[str, float]]]
 MAX_PAIRS_COMPARED = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """What a step needs of the trainer.
-
-    Attributes:
-        score, score_reference: log-probabilities under the policy as it is now, and under the reference.
-        update: trees, the summed loss of one of them, what the sums are divided by -> norm of the gradient, sums of what is logged.
-    """
+    """What scoring pairs needs of the trainer: log-probabilities under the policy as it is now, and under the reference."""
 
     score: Score
     score_reference: Score
-    update: Callable[[Sequence[PackedTree], PreferenceObjective, float], tuple[float, dict[str, float]]]
     num_workers: int
 
 
-def preference_updates(pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, on_progress: OnProgress) -> dict[str, float]:
+def preference_updates(
+    pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, make_update: Update, on_progress: OnProgress
+) -> dict[str, float]:
     """All updates of a step on usable pairs; returns metrics: means a pair over all batches, each measured before its update.
 
     Raises NotFiniteError and TrainingError as `each_batch`; whoever calls takes back what was updated until then.
@@ -59,7 +57,7 @@ def preference_updates(pairs: Sequence[SamplePair], settings: Dpo, computing: Co
         reference_S = references.of(numbers, packed) if needs_reference(settings.loss) else None
         objective = PreferenceObjective(packed, settings, reference_S)
         objective.prepare(computing.score)
-        norm, sums = computing.update(packed.packed, objective, objective.divisor)
+        norm, sums = make_update(packed.packed, objective, objective.divisor)
         return sums | _counts(packed) | {"gradient_norm": norm}
 
     batches = shuffled_batches(len(pairs), settings.batch_size, settings.epochs, settings.seed)

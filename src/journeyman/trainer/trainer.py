@@ -33,7 +33,7 @@ from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError
 from journeyman.trainer.packing import PackedTree, micro_batches, pack
 from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
-from journeyman.trainer.preference import Computing, preference_updates
+from journeyman.trainer.preference import Computing, measured_pairs, preference_updates
 from journeyman.trainer.skipping import Skips
 from journeyman.trainer.supervised import (
     is_trainable,
@@ -174,17 +174,24 @@ class LoraTrainer:
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
         started = time.perf_counter()
-        computing = Computing(
-            self._score,
-            lambda trees: self._score(trees, self._reference),
-            lambda trees, objective, divisor: self._update(trees, objective, divisor, settings),
-            self._workers.count,
-        )
+
+        def update(trees: Sequence[PackedTree], objective: Objective, divisor: float) -> tuple[float, dict[str, float]]:
+            return self._update(trees, objective, divisor, settings)
+
         with self._optimizer.whole_or_nothing():
-            metrics = preference_updates(usable, settings, computing, on_progress)
+            metrics = preference_updates(usable, settings, self._computing(), update, on_progress)
         self._step += 1
         return_freed_memory()
         return metrics | {"num_pairs_too_long": float(num_too_long), "compute_seconds": time.perf_counter() - started}
+
+    def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
+        metrics = measured_pairs(usable, settings, self._computing(), on_progress)
+        return_freed_memory()
+        return metrics | {"num_pairs_too_long": float(num_too_long)}
+
+    def _computing(self) -> Computing:
+        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count)
 
     def _update(
         self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
