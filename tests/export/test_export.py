@@ -13,6 +13,7 @@ from tests.tiny import LORA
 
 from journeyman.errors import AdapterError, JourneymanError, NotFoundError, SettingError
 from journeyman.export import model_folder
+from journeyman.export.check import require_same_model
 from journeyman.export.export import export_run
 from journeyman.export.gguf_file import require_writable
 from journeyman.export.probes import Agreement, Probe, compare
@@ -130,6 +131,12 @@ def test_agreement_counts_ties_apart_and_names_the_first_difference() -> None:
     wrong = compare(probes, [[5, 6, 7], [4]])
     assert not wrong.is_identical
     assert "probe 2, token 1: 4 instead of 8, which was ahead by 1.5000 logits" in wrong.text()
+
+
+def test_rounded_weights_may_differ_now_and_then_but_not_mostly() -> None:
+    assert require_same_model(Agreement(1, 10, 6)).share == 0.6
+    with pytest.raises(AdapterError, match="not the version that it was made of"):
+        require_same_model(Agreement(1, 10, 4))
 
 
 def test_every_error_says_what_to_do(home: Path) -> None:

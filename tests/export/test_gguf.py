@@ -10,11 +10,16 @@ import pytest
 from tests.export.runs import RUN, make_run
 
 from journeyman.chat.renderer import Renderer
-from journeyman.errors import AdapterError
+from journeyman.errors import AdapterError, SettingError
 from journeyman.export.export import Exported, export_run
+from journeyman.export.gguf_file import require_writable, write_gguf
+from journeyman.export.gguf_tokenizer import splitting_name
+from journeyman.export.greedy import answer, preferred
 from journeyman.export.llama_cpp_check import HOW_TO_GET, check_in_llama_cpp, is_available
-from journeyman.export.probes import Probe
+from journeyman.export.model_folder import served_module
+from journeyman.export.probes import Probe, compare, probe_prompts
 from journeyman.export.settings import ExportSettings
+from journeyman.export.version import find_adapter, open_version
 from journeyman.store.store import Store
 
 pytestmark = pytest.mark.timeout(300)  # files are loaded again in child processes
@@ -87,3 +92,99 @@ def test_a_file_that_llama_cpp_would_tokenise_differently_is_refused(f16: Export
     with pytest.raises(AdapterError, match=r"llama\.cpp reads .* differently"):
         check_in_llama_cpp(Wrong(tiny_tokenizer, 512), next(f16.folder.glob("*.gguf")), [probe])
     assert not list(f16.folder.glob("*.json*")) or {path.name for path in f16.folder.glob("*.json")} == {"journeyman.json"}
+
+
+def other_model(kind: str, folder: Path, tokenizer: Any) -> Path:
+    """A tiny random model of another architecture: biases that are not zero, a head of its own, heads wider than their share."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    wide = {"head_dim": 128} if kind == "qwen3" else {}  # the only width that transformers reads such a file with
+    config = AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer) + 5, max_position_embeddings=512, tie_word_embeddings=False, **shape, **ids, **wide
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + ("norm" in name))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_other_architectures_answer_as_their_merged_model_does(kind: str, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    run = make_run(tmp_path / "home", other_model(kind, tmp_path / "base", tiny_tokenizer))
+    with Store.open(tmp_path / "home") as store, open_version(store, find_adapter(store, run)) as version:
+        require_writable(version)
+        module = served_module(version)
+        probes = answer(module, probe_prompts(version.renderer, store, run), version.renderer.stop_token_ids)
+        write_gguf(version, module, tmp_path / "tiny.gguf", "f16")
+        loaded = AutoModelForCausalLM.from_pretrained(str(tmp_path), gguf_file="tiny.gguf", dtype=torch.float32, attn_implementation="sdpa")
+        agreement = compare(probes, [preferred(loaded.eval(), probe) for probe in probes])
+        assert agreement.share >= 0.97, agreement.text()
+        if is_available():
+            agreement = check_in_llama_cpp(version.renderer, tmp_path / "tiny.gguf", probes)
+            assert agreement.share >= 0.97, agreement.text()
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False}
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        (BYTES | {"use_regex": True}, "gpt-2"),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTES | {"use_regex": True}]}, "smollm"),
+        (
+            {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Split", "pattern": {"Regex": QWEN}, "behavior": "Isolated", "invert": False},
+                    BYTES | {"use_regex": False},
+                ],
+            },
+            "qwen2",
+        ),
+    ],
+)
+def test_the_splitting_rule_goes_under_llama_cpps_name(rule: dict[str, Any], name: str) -> None:
+    model = {"type": "BPE", "ignore_merges": False, "byte_fallback": False}
+    assert splitting_name({"model": model, "normalizer": None, "pre_tokenizer": rule}) == name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pre_tokenizer": None},
+        {"pre_tokenizer": BYTES | {"use_regex": True, "add_prefix_space": True}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": False}, BYTES]}},
+        {"model": {"type": "Unigram"}},
+        {"normalizer": {"type": "Lowercase"}},
+        {"model": {"type": "BPE", "byte_fallback": True}},
+        {"model": {"type": "BPE", "ignore_merges": True}},
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_might_read_otherwise_is_refused(given: dict[str, Any]) -> None:
+    fine = {"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": BYTES | {"use_regex": True}}
+    assert splitting_name(fine) == "gpt-2"
+    with pytest.raises(SettingError, match="cannot be written to GGUF") as caught:
+        splitting_name(fine | given)
+    assert "--format merged" in str(caught.value)
+
+
+@pytest.mark.real_model
+def test_the_real_model_in_float16_answers_as_it_is_served(smollm2_folder: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, smollm2_folder, steps=(1,))
+    with Store.open(tmp_path) as store:
+        result = export_run(store, run, ExportSettings(format="gguf"))
+    assert result.agreement.share >= 0.95, result.agreement.text()
+    if is_available():
+        assert result.measured["in llama.cpp"].share >= 0.95, result.measured["in llama.cpp"].text()

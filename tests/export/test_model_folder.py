@@ -94,6 +94,15 @@ def test_the_adapter_config_is_one_that_vllm_takes(home: Path, sharp_model: Path
     assert "--max-lora-rank 8" in (folder / "README.md").read_text()
 
 
+def test_readers_older_than_this_transformers_find_the_positions_and_the_tokenizers_class(home: Path, tmp_path: Path) -> None:
+    folder = exported(home, tmp_path / "merged", format="merged").folder
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"is_local", "local_files_only"} & set(tokenizer)
+
+
 def test_a_bfloat16_export_is_measured_not_refused(home: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -62,6 +62,17 @@ def test_a_disk_that_fills_up_leaves_nothing_and_what_was_there_before(tmp_path:
     assert (target / "weights").read_text() == "old"
 
 
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with fresh_folder(tmp_path / "out") as folder:
+            (folder / "weights").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_kill_leaves_no_export_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     target = tmp_path / "out"
     program = f"""

@@ -103,6 +103,8 @@ def plain_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, A
     """
     out: dict[str, Any] = {}
     for key, value in settings.items():
+        if key == "target":  # what it was trained on: a command or an address, of no use elsewhere
+            continue
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             out |= plain_settings(value, f"{name}.")

@@ -21,6 +21,7 @@ from journeyman.export.version import Version
 from journeyman.modeling.base_models import load_tokenizer
 from journeyman.modeling.weights import load_module, quiet_transformers
 
+_FLOOR = 0.5
 _HINT = "nothing was kept of this export; please report this with the run's base model and the versions that `journeyman doctor` shows"
 
 
@@ -49,9 +50,16 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
     if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
         raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)
     if not is_exact:
-        return compare(probes, [preferred(model, probe) for probe in probes])
+        return require_same_model(compare(probes, [preferred(model, probe) for probe in probes]))
     agreement = _must_agree(model, probes, "merged model")
     _check_generate(model, probes[0])
+    return agreement
+
+
+def require_same_model(agreement: Agreement) -> Agreement:
+    """Rounded weights may prefer another token now and then; a model that mostly does is broken. Raises AdapterError."""
+    if agreement.share < _FLOOR:
+        raise AdapterError(f"the export is not the version that it was made of: {agreement.text()}", hint=_HINT)
     return agreement
 
 

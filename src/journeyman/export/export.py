@@ -160,7 +160,7 @@ class _Writer:
         if self._settings.format == "peft":
             return check.check_peft(self._version, folder, probes)
         if self._settings.format == "gguf":
-            return gguf_check.check_gguf(folder / commands.gguf_name(self._version, self._settings), probes)
+            return check.require_same_model(gguf_check.check_gguf(folder / commands.gguf_name(self._version, self._settings), probes))
         return check.check_merged(self._version, folder, probes, is_exact=self._settings.dtype == "float32")
 
     def _measure(self, folder: Path, probes: tuple[Probe, ...]) -> dict[str, Agreement]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def write_merged(version: Version, module: nn.Module, folder: Path, dtype: str) 
     model.generation_config = _generation_config(version)
     with quiet_transformers():
         model.save_pretrained(str(folder), max_shard_size=_SHARD_SIZE)
+    _change_json(folder / "config.json", _older_position_settings)
     _write_tokenizer(version, folder)
 
 
@@ -61,6 +63,25 @@ def _write_tokenizer(version: Version, folder: Path) -> None:
     tokenizer = version.tokenizer
     tokenizer.chat_template = version.renderer.template.text
     tokenizer.save_pretrained(str(folder))
+    _change_json(folder / "tokenizer_config.json", _known_tokenizer_class)
+
+
+def _older_position_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Readers made before transformers 5 look for `rope_theta` at the top and silently take 10,000 where it is not."""
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    return config if theta is None else {"rope_theta": theta} | config
+
+
+def _known_tokenizer_class(config: dict[str, Any]) -> dict[str, Any]:
+    """The class under the name that every version of transformers knows, and nothing about where this machine loaded it from."""
+    kept = {name: value for name, value in config.items() if name not in ("backend", "is_local", "local_files_only")}
+    if kept.get("tokenizer_class") == "TokenizersBackend":
+        kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return kept
+
+
+def _change_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8"))), indent=2) + "\n", encoding="utf-8")
 
 
 def _generation_config(version: Version) -> Any:

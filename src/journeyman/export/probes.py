@@ -98,6 +98,8 @@ class Agreement:
 
     def text(self) -> str:
         out = f"{self.num_equal} of {self.num_tokens} greedy tokens equal on {self.num_probes} probe prompts ({self.share:.1%})"
+        if self.num_ties:
+            out += f", {self.num_ties} within rounding"
         if self.first is None:
             return out
         where = f"probe {self.first.probe + 1}, token {self.first.position + 1}: {self.first.found} instead of {self.first.expected}"
