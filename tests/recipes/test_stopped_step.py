@@ -23,7 +23,7 @@ from journeyman.rewards.judge_store import JudgeStore
 from journeyman.store import Store
 from journeyman.types.runs import RunInfo, StepMetrics
 
-_WAIT_SECONDS = 240.0
+_WAIT_SECONDS = 280.0
 # Two groups of two: the probe, then each step; every group is shown to the judge in two orders.
 _CALLS_OF_A_RUN = 3 * 2 * 2
 _NUM_PROBED = 4
@@ -39,7 +39,7 @@ _IMPORTED_LATE = (
     "transformers",
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 Run = Callable[..., int | None]
 
