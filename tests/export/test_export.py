@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from tests.tiny import LORA
 from journeyman.errors import AdapterError, JourneymanError, NotFoundError, SettingError
 from journeyman.export import model_folder
 from journeyman.export.check import require_same_model
+from journeyman.export.commands import use
 from journeyman.export.export import export_run
 from journeyman.export.gguf_file import require_writable
+from journeyman.export.model_folder import base_reference, write_peft
 from journeyman.export.probes import Agreement, Probe, compare
 from journeyman.export.settings import ExportSettings
 from journeyman.export.version import find_adapter, open_version
+from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.weights import load_module
 from journeyman.store.models import ModelRow
 from journeyman.store.store import Store
@@ -121,6 +125,29 @@ def test_an_architecture_that_gguf_is_not_written_for_is_refused_with_the_way_ro
         version.config.rope_parameters = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}
         with pytest.raises(SettingError, match="positions are scaled"):
             require_writable(version)
+
+
+def test_a_base_from_the_hub_is_named_by_its_id_and_revision(home: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--clock" / "snapshots" / "abc123"
+    with Store.open(home) as store, open_version(store, find_adapter(store, RUN)) as version:
+        assert base_reference(version) == (str(version.base.folder), None)
+        hub = replace(version, base=BaseModel("org/clock", snapshot))
+        write_peft(hub, tmp_path)
+        python, vllm = use(hub, ExportSettings(), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/clock", "abc123")
+    assert "from_pretrained('org/clock', dtype='float32', revision='abc123')" in python
+    assert vllm.startswith("vllm serve org/clock ")
+    assert vllm.endswith("--revision abc123")
+
+
+def test_lines_for_the_hub_name_the_repository(home: Path) -> None:
+    with Store.open(home) as store, open_version(store, find_adapter(store, RUN)) as version:
+        peft = use(version, ExportSettings(), "me/clock")
+        gguf = use(version, ExportSettings(format="gguf", quant="q8_0"), "me/clock")
+    assert "hf download me/clock chat_template.jinja" in peft[1]
+    assert "--lora-modules time-step3=me/clock" in peft[1]
+    assert gguf[0] == "llama-server -hf me/clock --hf-file time-step3-q8_0.gguf --jinja"
 
 
 def test_agreement_counts_ties_apart_and_names_the_first_difference() -> None:
