@@ -92,6 +92,7 @@ async def test_pairs_are_trained_from_scored_groups_and_from_conversations(backe
     result = await model.train_dpo(given, jm.Dpo(loss="ipo"), on_progress=heard.append, key="k")
     assert await model.train_dpo(given, jm.Dpo(loss="ipo"), key="k") == result
     assert (result.step, model.adapter, result.metrics["train/num_pairs"], heard[-1]) == (1, "m@1", 3.0, 1.0)
+    assert await model.measure_pairs(given) == {"loss": 2.375, "ranked_right": 0.5, "num_pairs": 3.0, "num_pairs_equal": 0.0}
     with pytest.raises(InputError, match="pair 1 has no text in its chosen side"):
         await model.train_dpo([given[2], jm.TextPair(prompt="a", chosen="", rejected="c")])
 

@@ -15,7 +15,7 @@ from journeyman.errors import InputError
 from journeyman.service.preferences import PreferenceBatch, preference_batch
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.settings import Dpo
-from journeyman.types.training import AnyPair, DpoJob, PreferencePair, StoredPair, TextPair, TrainResult
+from journeyman.types.training import AnyPair, DpoJob, PairLossJob, PreferencePair, StoredPair, TextPair, TrainResult
 from journeyman.types.trajectory import Trajectory
 
 USER = Message(role="user", content="hi")
@@ -182,6 +182,20 @@ class TestJobs:
         second = await train(house, conversation())
         assert first.notes == ()
         assert "chosen_falling: the chosen replies are 0.40 nats a token less likely" in second.notes[0]
+
+    async def test_pairs_are_measured_without_training(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await train(house, conversation())
+        weight = house.trainer.weight
+        status = await finish(backend, backend.train("m", PairLossJob(pairs=(conversation(), TEXTS))))
+        assert status.result is not None
+        assert (status.result.step, status.result.adapter) == (1, "m@1")
+        assert status.result.metrics == {"loss": 0.375 + weight, "ranked_right": 0.5, "num_pairs": 2.0, "num_pairs_equal": 0.0}
+        assert (house.trainer.step, house.trainer.weight, len(backend.store.runs.steps("r"))) == (1, weight, 1)
+        status = await finish(backend, backend.train("m", PairLossJob(pairs=(conversation("x", "x"),))))
+        assert status.error is not None
+        assert "pair 0" in status.error
 
     async def test_a_failed_step_leaves_everything_as_it_was(self, house: House) -> None:
         backend = house.start()

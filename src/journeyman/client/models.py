@@ -21,6 +21,7 @@ from journeyman.types.training import (
     KeptAttempt,
     LossJob,
     ModelInfo,
+    PairLossJob,
     PreferencePair,
     RolloutTicket,
     ScoredGroup,
@@ -278,6 +279,21 @@ class TrainableModel(ServedModel):
         """
         job = LossJob(examples=tuple(examples), when_too_long=when_too_long)
         return (await self._train(job, on_progress, None)).metrics["loss"]
+
+    async def measure_pairs(
+        self,
+        pairs: Sequence[PreferencePair | TextPair | StoredPair],
+        settings: Dpo | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> dict[str, float]:
+        """How the model, as it is, tells pairs apart; nothing is trained.
+
+        Returns `loss`, `reward_margin`, `reward_accuracy`, ... of these settings; `ranked_right`, the share of pairs whose chosen side
+        has the higher log-probability a token; `chosen_logprob_change` and `rejected_logprob_change` against the base model.
+        """
+        job = PairLossJob(pairs=tuple(pairs), settings=settings or Dpo())
+        return (await self._train(job, on_progress, None)).metrics
 
     async def refresh(self) -> ModelInfo:
         """Ask the server where the model stands: another client may have trained it."""

@@ -10,7 +10,7 @@ from journeyman.errors import InputError
 from journeyman.observe.health import findings
 from journeyman.service.segments import sampled_segments
 from journeyman.types.samples import SamplePair, TrainSample
-from journeyman.types.training import DpoJob, PreferencePair, StoredPair, TextPair
+from journeyman.types.training import DpoJob, PairLossJob, PreferencePair, StoredPair, TextPair
 from journeyman.types.trajectory import Trajectory
 
 Load = Callable[[str], Trajectory]
@@ -25,7 +25,7 @@ class PreferenceBatch:
     notes: tuple[str, ...]
 
 
-def preference_batch(job: DpoJob, renderer: Renderer, load: Load) -> PreferenceBatch:
+def preference_batch(job: DpoJob | PairLossJob, renderer: Renderer, load: Load) -> PreferenceBatch:
     """The pairs of a job, each named by its number, from 0.
 
     Stored trajectories give a sample a segment, of the tokens that were drawn; nothing of them is tokenised again. Pairs that are too

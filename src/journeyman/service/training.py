@@ -33,7 +33,7 @@ from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
-from journeyman.types.training import DpoJob, JobStatus, LossJob, SftJob, TrainJob, TrainResult, UpdateJob
+from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -104,7 +104,7 @@ class TrainingService:
         """Queue a training job. The same `key` again gives the same job."""
         body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
-        if isinstance(job, LossJob):
+        if isinstance(job, MeasureJob):
             return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress))
         return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress))
 
@@ -113,16 +113,23 @@ class TrainingService:
         self._dropping.set()
         await self._jobs.close()
 
-    async def _measure(self, model: TrainableModel, job: LossJob, on_progress: OnProgress) -> TrainResult:
-        """The loss of examples; nothing is trained, kept or published."""
-        load = self._store.rollouts.trajectory
+    async def _measure(self, model: TrainableModel, job: MeasureJob, on_progress: OnProgress) -> TrainResult:
+        """The loss of examples or pairs; nothing is trained, kept or published."""
         async with self._computing:
-            samples = await asyncio.to_thread(supervised_samples, job.examples, self._renderer, load, job.when_too_long)
+            measure = await asyncio.to_thread(self._measurement, model, job)
             report = self._reporter(on_progress)
             async with self._resting(needed=True):
-                metrics = await self._in_thread(lambda: model.trainer.measure_loss(samples, job.when_too_long, report))
+                metrics = await self._in_thread(lambda: measure(report))
             step = model.trainer.step
         return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
+
+    def _measurement(self, model: TrainableModel, job: MeasureJob) -> Callable[[OnProgress], dict[str, float]]:
+        load = self._store.rollouts.trajectory
+        if isinstance(job, PairLossJob):
+            compared = preference_batch(job, self._renderer, load)
+            return lambda on_progress: compared.metrics | model.trainer.measure_pairs(compared.pairs, job.settings, on_progress)
+        samples = supervised_samples(job.examples, self._renderer, load, job.when_too_long)
+        return lambda on_progress: model.trainer.measure_loss(samples, job.when_too_long, on_progress)
 
     async def _train(self, model: TrainableModel, job: UpdateJob, job_id: str, on_progress: OnProgress) -> TrainResult:
         async with self._computing:

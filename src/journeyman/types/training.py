@@ -124,8 +124,17 @@ class LossJob(Record):
     when_too_long: WhenTooLong = "refuse"
 
 
+class PairLossJob(Record):
+    """What pairs cost as things are, without training: `TrainResult.metrics` as `DpoJob` logs them, and `ranked_right`."""
+
+    kind: Literal["pair_loss"] = "pair_loss"
+    pairs: tuple[AnyPair, ...]
+    settings: Dpo = Dpo()
+
+
 UpdateJob = GrpoJob | SftJob | DpoJob
-TrainJob = Annotated[UpdateJob | LossJob, Field(discriminator="kind")]
+MeasureJob = LossJob | PairLossJob
+TrainJob = Annotated[UpdateJob | MeasureJob, Field(discriminator="kind")]
 
 
 class TrainResult(Record):
