@@ -8,7 +8,7 @@ How a score is made up, each step a visible gain over the one before (call_match
 
     no call 0 · not parseable .05 · parsed .10 · right tool .20 · valid arguments .30 · executed .40 · the witness's arguments .55
     (the mean over the witness's calls), then for a final answer, in proportion to how far the calls got:
-    a copy of the result's JSON +.05 · words +.05 · words that state a value of the kind asked for +.10 · the right values 1.0
+    a copy of the result's JSON +.05 · words +.05 · words that state a value of the kind asked for +.20 · the right values 1.0
     less .02 for each wasted call and for rambling, at most .10
 """
 
@@ -25,7 +25,7 @@ from journeyman.types.messages import Tool
 from journeyman.types.scenarios import Scenario, Witness
 from journeyman.types.trajectory import Failure, Group, Trajectory, Verdict
 
-_COPY, _WORDS, _VALUE_OF_KIND = 0.05, 0.05, 0.10
+_COPY, _WORDS, _VALUE_OF_KIND = 0.05, 0.05, 0.20
 _COST, _MAX_COST = 0.02, 0.10
 _MAX_WORDS = 60
 _WRITTEN_OUT_CALL = 0.05

@@ -67,7 +67,7 @@ def _draw_one(material: ToolMaterial, wording: Wording, rng: random.Random, *, i
         return Drill(wording.task(tool, arguments, leaf, rng), calls)
     path, draw = invent_question(material.leaves, rng)
     value = draw(rng)
-    result = invent_result(arguments, path, value, rng)
+    result = invent_result(arguments, path, value, rng, material.leaves)
     return Drill(wording.task(tool, arguments, path, rng), calls, (result,), invent_answer(path, (value,), rng))
 
 
@@ -84,7 +84,7 @@ def _draw_two(material: ToolMaterial, wording: Wording, rng: random.Random, *, i
     compare = rng.random() < _COMPARED_SHARE
     first, second = draw(rng), draw(rng)
     values = (first, first if compare and rng.random() < 0.5 else second)
-    results = tuple(invent_result(each, path, value, rng) for each, value in zip(arguments, values, strict=True))
+    results = tuple(invent_result(each, path, value, rng, material.leaves) for each, value in zip(arguments, values, strict=True))
     answer = invent_comparison(path, values, rng) if compare else invent_answer(path, values, rng)
     return Drill(wording.task_of_two(tool, *arguments, path, rng, compare=compare), calls, results, answer)
 

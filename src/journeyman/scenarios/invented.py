@@ -27,6 +27,11 @@ _ANSWERS_OF_TWO = ("The {L} is {V} and {W}.", "The {L} is {V}, and for the other
 _SAME = ("The {L} is the same.", "Both have the same {L}.")
 _DIFFERENT = ("The {L} is different.", "They have a different {L}.")
 
+# How often the names under an outer key stand under another one too, with other values.
+_TWIN_SHARE = 0.8
+# How often another leaf that tasks ask for stands in a made-up result.
+_OTHER_LEAF_SHARE = 0.7
+
 Draw = Callable[[random.Random], Any]
 
 
@@ -58,21 +63,25 @@ _VALUES: tuple[Draw, ...] = (
 def invent_question(leaves: Sequence[Path], rng: random.Random) -> tuple[Path, Draw]:
     """The path of a leaf to ask for and how its values are drawn. Half of the time one that the server's tasks ask for, else invented."""
     path: Path = rng.choice(leaves) if leaves and rng.random() < 0.5 else _path(rng)
-    return tuple(part for part in path if isinstance(part, str)) or _path(rng), rng.choice(_VALUES)
+    return _names(path) or _path(rng), rng.choice(_VALUES)
 
 
-def invent_result(arguments: dict[str, Any], path: Path, value: Any, rng: random.Random) -> str:
+def invent_result(arguments: dict[str, Any], path: Path, value: Any, rng: random.Random, leaves: Sequence[Path] = ()) -> str:
     """A made-up JSON result with `value` at `path`, that echoes some arguments and holds other things.
 
-    Where the path has an outer key, another one may hold a value of the same name: it must be read, not guessed.
+    Where the path has an outer key, another one may hold a value of the same name; and most of the other `leaves` that tasks ask for
+    stand beside it with values of any kind: what is asked for must be read, not guessed.
     """
     result: dict[str, Any] = {name: echoed for name, echoed in arguments.items() if rng.random() < 0.5}
     for _ in range(rng.randint(0, 4)):
         _put(result, _path(rng), rng.choice(_VALUES)(rng))
-    if len(path) > 1 and rng.random() < 0.6:
-        outer = rng.choice([name for name in _OUTER if name != path[0]])
-        _put(result, (outer, *path[1:]), rng.choice(_VALUES)(rng))
-    _put(result, path, value)
+    if len(path) > 1:
+        _surround(result, path, rng)
+    others = [other for leaf in leaves if (other := _names(leaf)) and not _is_within(other, path) and rng.random() < _OTHER_LEAF_SHARE]
+    placed = [*others, path]
+    rng.shuffle(placed)
+    for each in placed:
+        _put(result, each, value if each == path else rng.choice(_VALUES)(rng))
     items = list(result.items())
     rng.shuffle(items)
     return json.dumps(dict(items), ensure_ascii=False, separators=(",", ":"))
@@ -94,6 +103,29 @@ def _state(template: str, path: Path, values: Sequence[Any]) -> str:
     for mark, value in zip(("{V}", "{W}"), values, strict=False):
         text = text.replace(mark, str(value))
     return text[:1].upper() + text[1:]
+
+
+def _surround(result: dict[str, Any], path: Path, rng: random.Random) -> None:
+    """Other values beside the one asked for, under its outer key and most of the time under another outer key too, by the same names."""
+    names = [*(_path(rng)[-1] for _ in range(rng.randint(0, 3))), path[-1]]
+    outers = [path[:-1]]
+    if rng.random() < _TWIN_SHARE:
+        outers.append((rng.choice([name for name in _OUTER if name != path[0]]), *path[1:-1]))
+    rng.shuffle(names)
+    for outer in outers:
+        for name in names:
+            _put(result, (*outer, name), rng.choice(_VALUES)(rng))
+
+
+def _names(path: Path) -> Path:
+    """The path without places in lists."""
+    return tuple(part for part in path if isinstance(part, str))
+
+
+def _is_within(one: Path, other: Path) -> bool:
+    """Whether one of the paths leads to, or through, the other: both cannot hold a value."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
 
 
 def _path(rng: random.Random) -> Path:
