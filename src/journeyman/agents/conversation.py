@@ -252,7 +252,7 @@ class Conversation:
         try:
             return await self._client.chat.completions.create(**wanted, stream=True, timeout=self.settings.timeout_seconds)
         except openai.BadRequestError as error:
-            if error.code == "context_length_exceeded" or not self._dialect.learn(error.message):
+            if error.code == "context_length_exceeded" or not self._dialect.learn(error.message, wanted):
                 raise
             return await self._begin(body)
 

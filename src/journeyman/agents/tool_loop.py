@@ -116,15 +116,14 @@ class ToolLoop:
         import openai
 
         settings = self.settings
-        body = {"model": run.model, "messages": messages, "tools": self._offered, "max_tokens": settings.max_tokens}
+        wanted = {"model": run.model, "messages": messages, "tools": self._offered, "max_tokens": settings.max_tokens}
+        body = self._dialect.body({**wanted, "temperature": settings.temperature, "seed": settings.seed})
         try:
-            completion = await run.openai().chat.completions.create(
-                **self._dialect.body({**body, "temperature": settings.temperature, "seed": settings.seed})
-            )
+            completion = await run.openai().chat.completions.create(**body)
         except openai.BadRequestError as error:
             if error.code == "context_length_exceeded":
                 raise ContextLengthError(f"the conversation no longer fits the model's context: {error.message}") from error
-            if self._dialect.learn(error.message):
+            if self._dialect.learn(error.message, body):
                 return await self._ask(run, messages)
             raise
         return completion.choices[0].message

@@ -185,14 +185,15 @@ class Llm:
     async def _once(self, messages: Messages, wanted: Mapping[str, Any]) -> TextReply:
         import openai
 
+        body = self._body(messages, wanted)
         try:
-            completion = await self._open().chat.completions.create(**self._body(messages, wanted))
+            completion = await self._open().chat.completions.create(**body)
         except openai.APITimeoutError as error:
             raise _PassingError(f"did not answer within {self.settings.timeout_seconds:g} s") from error
         except openai.APIConnectionError as error:
             raise _PassingError(f"cannot be reached: {error.__cause__ or error}") from error
         except openai.APIStatusError as error:
-            if error.status_code in (400, 422) and self._dialect.learn(error.message):
+            if error.status_code in (400, 422) and self._dialect.learn(error.message, body):
                 return await self._once(messages, wanted)
             raise self._map_status(error) from error
         except openai.OpenAIError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _OPTIONAL = ("temperature", "seed", "top_logprobs", "logprobs", "stream_options")
@@ -12,7 +13,7 @@ class Dialect:
 
     Example:
         >>> dialect = Dialect()
-        >>> dialect.learn("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        >>> dialect.learn("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens": 9})
         True
         >>> dialect.body({"model": "m", "max_tokens": 9, "temperature": None})
         {'model': 'm', 'max_completion_tokens': 9}
@@ -26,13 +27,16 @@ class Dialect:
         """A request as the endpoint takes it; what is None is left out."""
         return {self._name(name): value for name, value in wanted.items() if value is not None and name not in self._without}
 
-    def learn(self, message: str) -> bool:
-        """Whether a refusal names a parameter that can be left out or renamed, and was not before: then the call is worth another try."""
-        if not self._renames_max_tokens and "max_completion_tokens" in message:
+    def learn(self, message: str, sent: Mapping[str, Any]) -> bool:
+        """Whether the refusal of `sent` names a parameter of it that can be left out or renamed: then the call is worth another try.
+
+        What was learnt meanwhile from another call counts too: of several calls at the same time each is refused once.
+        """
+        if "max_tokens" in sent and "max_completion_tokens" in message:
             self._renames_max_tokens = True
             return True
         for parameter in _OPTIONAL:
-            if parameter in message and parameter not in self._without:
+            if parameter in message and parameter in sent:
                 self._without.add(parameter)
                 return True
         return False
