@@ -30,7 +30,7 @@ class Drill:
 
 
 def drills(
-    scenarios: ScenarioSet, rng: random.Random, count: int, *, two_call_share: float = 0.2, answer_share: float = 0.5
+    scenarios: ScenarioSet, rng: random.Random, count: int, *, two_call_share: float = 0.2, answer_share: float = 0.75
 ) -> list[Drill]:
     """At most `count` different drills, the tools in equal parts. Values come from the training split only.
 
