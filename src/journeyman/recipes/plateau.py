@@ -32,7 +32,7 @@ from journeyman.llm import Llm, LlmEndpoint, LlmSettings, names_provider, read_k
 from journeyman.local import local, open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp import scenario_settings
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.mcp_settings import McpTrain, Rollouts
 from journeyman.rewards import EvidenceJudge
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.scenarios.build import build_scenarios
@@ -71,7 +71,7 @@ class PlateauSettings(Record):
         shots: numbers of worked examples before each task, from training scenarios.
         goal: the success that is wanted.
         limit: only the first so many held-out scenarios.
-        max_tokens: of one reply; None: 256 for a base model, 1024 for a provider's.
+        max_tokens: of one reply; None: as in training for a base model, 1024 for a provider's.
         run: a run whose scenarios are used, and whose trained model is compared; None: scenarios are made for `target`.
     """
 
@@ -225,7 +225,7 @@ def _kept_scenarios(settings: PlateauSettings, home: Path, path: Path) -> Scenar
 
 
 def _agent(settings: PlateauSettings, pool: ServerPool, scenarios: ScenarioSet, prompt: str, num_shots: int) -> ToolLoop:
-    max_tokens = settings.max_tokens or (_PROVIDER_MAX_TOKENS if names_provider(settings.model) else 256)
+    max_tokens = settings.max_tokens or (_PROVIDER_MAX_TOKENS if names_provider(settings.model) else Rollouts().max_tokens)
     bounds = ToolLoopSettings(max_turns=settings.max_turns, max_tokens=max_tokens, temperature=0.0)
     shots = make_shots(scenarios.train, num_shots, seed=settings.seed, max_result_chars=bounds.max_result_chars)
     return ToolLoop(pool, bounds, system_prompt=settings.prompts[prompt], shots=shots)

@@ -6,11 +6,11 @@ show a real result. The warm start is stopped early on purpose: a model drilled 
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Hashable, Sequence
 
+from journeyman.agents.shots import worked_example
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
@@ -20,7 +20,6 @@ from journeyman.recipes.session import Session
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import Drill, drills
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
 from journeyman.types.training import SftExample
@@ -127,12 +126,6 @@ async def _drill(session: Session, model: TrainableModel, scenarios: ScenarioSet
 def drill_example(session: Session, drill: Drill) -> SftExample:
     """The drill as a conversation that begins exactly as an attempt does."""
     agent = session.agent()
-    calls = tuple(
-        ToolCall(id=f"call_{index}", function=FunctionCall(name=tool, arguments=json.dumps(arguments, ensure_ascii=False)))
-        for index, (tool, arguments) in enumerate(drill.calls)
-    )
-    messages = [*agent.messages(drill.task), Message(role="assistant", content=None, tool_calls=calls)]
-    if drill.answer is not None:
-        messages += [Message(role="tool", tool_call_id=call.id, content=result) for call, result in zip(calls, drill.results, strict=True)]
-        messages.append(Message(role="assistant", content=drill.answer))
-    return SftExample(messages=tuple(messages), tools=agent.tools)
+    # The example's own first message is the task, which the agent's beginning ends with.
+    messages = (*agent.messages(drill.task), *worked_example(drill.task, drill.calls, drill.results, drill.answer)[1:])
+    return SftExample(messages=messages, tools=agent.tools)
