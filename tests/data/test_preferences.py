@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 from typing import Any
 
 import pytest
 
-from journeyman.data import preference_pairs
+from journeyman.data import examples_or_pairs, preference_pairs
 from journeyman.errors import InputError
 from journeyman.types.training import PreferencePair, TextPair
 
@@ -105,3 +107,24 @@ def test_examples_to_imitate_are_told_from_pairs() -> None:
         preference_pairs([{"messages": [HI, GOOD]}])
     assert caught.value.hint is not None
     assert "train them with SFT" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("row", "choices", "format"),
+    [
+        ({"chosen": "a", "rejected": "b", "prompt": "c"}, {}, "preference"),
+        ({"text": "a"}, {}, "text"),
+        ({"good": "a", "bad": "b", "prompt": "c"}, {"columns": {"chosen": "good", "rejected": "bad"}}, "preference"),
+        ({"chosen": "a", "rejected": "b", "text": "c"}, {"format": "text"}, "text"),
+        ({"instruction": "a", "chosen": "b", "rejected": "c", "output": "d"}, {"format": "alpaca_preference"}, "alpaca_preference"),
+    ],
+)
+def test_examples_and_pairs_are_told_apart(row: dict[str, Any], choices: dict[str, Any], format: str) -> None:
+    assert examples_or_pairs([row], **choices).format == format
+
+
+@pytest.mark.parametrize("module", ["rows", "sources", "examples", "preferences"])
+def test_the_examples_in_the_documentation_are_true(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"journeyman.data.{module}"))
+    assert found.attempted
+    assert not found.failed

@@ -13,6 +13,7 @@ import typer
 
 from journeyman.cli.chat import chat
 from journeyman.cli.console import INTERRUPTED, failures, show_bug, show_failure
+from journeyman.cli.data import data
 from journeyman.cli.doctor import doctor
 from journeyman.cli.evaluate import evaluate
 from journeyman.cli.export import export
@@ -47,6 +48,7 @@ def build() -> typer.Typer:
     app.command("export")(export)
     app.command("serve")(serve)
     app.command("chat")(chat)
+    app.add_typer(data, name="data")
     app.add_typer(runs, name="runs")
     app.add_typer(models, name="models")
     app.command("doctor")(doctor)

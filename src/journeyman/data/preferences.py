@@ -10,15 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from journeyman.data.conversations import Turns, kind_of, tools_of
-from journeyman.data.examples import question_of, text_of
+from journeyman.data.examples import question_of, sft_examples, text_of
 from journeyman.data.formats import AUTO, Format, load
-from journeyman.data.rows import Loaded, Row
+from journeyman.data.rows import Loaded, Row, as_rows
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
-from journeyman.types.training import PreferencePair, TextPair
+from journeyman.types.training import PreferencePair, SftExample, TextExample, TextPair
 
 _Values = Mapping[str, Any]
 _Pair = PreferencePair | TextPair
@@ -36,6 +37,18 @@ def preference_pairs(
         ('alpaca_preference', 'Four.')
     """
     return load(rows, PREFERENCE_FORMATS, format, columns, skip_bad=skip_bad, elsewhere=_examples_hint)
+
+
+def examples_or_pairs(
+    rows: Iterable[Row | Mapping[str, Any]], format: str = AUTO, columns: Mapping[str, str] | None = None, skip_bad: bool = False
+) -> Loaded[SftExample | TextExample] | Loaded[PreferencePair | TextPair]:
+    """Rows as examples to imitate or as preference pairs, whichever they are: pairs have columns `chosen` and `rejected`."""
+    given = iter(as_rows(rows))
+    head = list(islice(given, 1))
+    names = {*(columns or {}), *(name for row in head if row.data for name in row.data)}
+    is_pairs = {"chosen", "rejected"} <= names if format == AUTO else format in {one.name for one in PREFERENCE_FORMATS}
+    load_rows = preference_pairs if is_pairs else sft_examples
+    return load_rows(chain(head, given), format, columns, skip_bad)
 
 
 def _examples_hint(names: Sequence[str]) -> str | None:

@@ -107,7 +107,7 @@ def convert(rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Sequence[_T
     if faults and not skip_bad:
         raise InputError(
             f"{_count(len(faults), 'row')} of {num_rows} cannot be used:\n{told(faults)}",
-            hint="repair them, or leave them out: --skip-bad (skip_bad=True)",
+            hint="repair them, or leave them out: --skip-bad (data.skip_bad in a settings file, skip_bad=True in Python)",
         )
     if not examples:
         raise InputError(f"none of the {_count(num_rows, 'row')} can be used:\n{told(faults)}")

@@ -34,6 +34,7 @@ def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
     its `values` are.
 
     Example:
+        >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "colours.jsonl"
         >>> _ = path.write_text('{"text": "red"}\\n{"text": "blue"}\\n')
         >>> [row.values["text"] for row in read_rows(path)]

@@ -106,6 +106,24 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
+def read_context_length(folder: Path) -> int:
+    """The context length of the model in a folder, read from its `config.json`. Raises ModelNotFoundError when it cannot be read."""
+    from transformers import AutoConfig
+
+    try:
+        with _quiet():
+            return config_context_length(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelNotFoundError(f"the configuration in {folder} cannot be read: {_first_line(error)}") from error
+
+
+def config_context_length(config: Any) -> int:
+    """The largest number of positions a model was made for, or its sliding window: our attention sees everything, so beyond the window
+    it would not be the model's own."""
+    window = getattr(config, "sliding_window", None)
+    return min(int(config.max_position_embeddings), int(window or config.max_position_embeddings))
+
+
 def _silent(_text: str) -> None:
     return None
 

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.attention import ATTENTION_NAME, register_attention
+from journeyman.modeling.base_models import config_context_length
 from journeyman.modeling.precision import Precision, round_linear_layers
 
 
@@ -63,8 +64,5 @@ def share_weights(module: nn.Module) -> nn.Module:
 
 
 def context_length(module: nn.Module) -> int:
-    """The largest number of positions the model was made for, or its sliding window: our attention sees everything, so beyond the window
-    it would not be the model's own."""
-    config = module.config.get_text_config()  # type: ignore[union-attr, operator]
-    window = getattr(config, "sliding_window", None)
-    return min(int(config.max_position_embeddings), int(window or config.max_position_embeddings))
+    """Tokens that a prompt and its reply may have together."""
+    return config_context_length(module.config.get_text_config())  # type: ignore[union-attr, operator]

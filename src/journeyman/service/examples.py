@@ -64,8 +64,7 @@ def _nothing_in(example: SftExample | TextExample, number: int) -> str:
 
 
 def _stored_samples(example: StoredExample, load: Load, number: int) -> list[TrainSample]:
-    trajectory = load(example.trajectory_id)
-    found = sampled_segments(trajectory)
+    found = sampled_segments(load(example.trajectory_id))
     if not found:
-        raise InputError(f"example {number}, trajectory {trajectory.id}, has no sampled token: there is nothing in it to learn")
+        raise InputError(f"example {number}, trajectory {example.trajectory_id}, has no sampled token: there is nothing in it to learn")
     return found

@@ -1,0 +1,137 @@
+"""`journeyman data preview` shows what is trained, in colour and without, and says of bad data what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journeyman.chat.renderer import Renderer
+from journeyman.cli.app import run
+from journeyman.cli.data_preview import histogram, render_all
+from journeyman.cli.data_view import show
+from journeyman.data import sft_examples
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "id": 1}
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def write(folder: Path, *rows: dict[str, Any] | str) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return str(path)
+
+
+def preview(capsys: pytest.CaptureFixture[str], base: Path, *words: str) -> str:
+    assert run(["data", "preview", *words, "--base", str(base)]) == 0
+    return capsys.readouterr().out
+
+
+def test_without_colours_what_is_trained_stands_between_marks(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = preview(capsys, tiny_model, write(tmp_path, CHAT))
+    assert "1 row read as messages (messages); not used: id" in out
+    assert "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n⟦hello<|im_end|>⟧" in out
+    assert re.search(r"\d+ tokens, \d+ of them trained \(\d+\.\d%\)", out)
+
+
+def test_colours_tell_given_from_trained_and_show_the_end_token(tiny_tokenizer: Any) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    console = Console(file=out, force_terminal=True, color_system="standard", width=200, no_color=False)
+    found = render_all(sft_examples([CHAT]), Renderer(tiny_tokenizer, 512), "tiny")
+    show(console, found, "rows", num_shown=1, is_cut=False, by_token=False, is_full=False)
+    text = out.getvalue()
+    assert "\x1b[1;32mhello\x1b[0m\x1b[1;37;42m<|im_end|>\x1b[0m" in text
+    assert "\x1b[2m<|im_start|>user" in text
+    assert "⟦" not in text
+    assert "given  trained  the token that ends a reply" in ESCAPE.sub("", text)
+
+
+def test_both_sides_of_a_pair_are_shown(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = preview(capsys, tiny_model, write(tmp_path, {"prompt": "2+2=", "chosen": "4", "rejected": "5"}))
+    assert "read as preference (chosen, rejected, prompt)" in out
+    assert "no chat template: texts are taken as they are" in out
+    assert re.search(r"pair 1, chosen.*\n2\+2=⟦4<\|im_end\|>⟧", out)
+    assert re.search(r"pair 1, rejected.*\n2\+2=⟦5<\|im_end\|>⟧", out)
+
+
+def test_token_by_token_spaces_and_line_ends_are_seen(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = preview(capsys, tiny_model, write(tmp_path, {"prompt": "a\n", "completion": "b c"}), "--tokens")
+    assert "a│⏎\n│⟦b│·│c│<|im_end|>│⟧" in out
+
+
+def test_a_long_given_text_is_cut_in_the_middle_unless_all_is_asked_for(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, {"prompt": "x" * 1000, "completion": "y" * 1000})
+    out = preview(capsys, tiny_model, path)
+    assert f"{'x' * 300} […400 characters…] {'x' * 300}⟦{'y' * 1000}" in out
+    assert "x" * 1000 in preview(capsys, tiny_model, path, "--full")
+
+
+def test_a_data_set_cannot_steer_the_terminal(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = preview(capsys, tiny_model, write(tmp_path, {"text": "a\x1b[2Jb\rc [red]d"}))
+    assert "\x1b" not in out
+    assert "⟦a␛[2Jb␍c [red]d" in out
+
+
+def test_what_would_be_refused_is_counted_and_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = preview(capsys, tiny_model, write(tmp_path, CHAT, *[{"text": "a" * 9000}] * 7, "{"), "--format", "text", "--skip-bad")
+    assert "2 bad rows left out" in out
+    assert "rows.jsonl, line 1: the column text is missing or empty; there are messages, id" in out
+    assert "rows.jsonl, line 9: no JSON" in out
+    assert "would be refused: example 1: 9001 tokens, and the model's context is" in out
+    assert "and 2 more would be refused" in out
+
+
+def test_only_some_rows_are_read_and_shown_and_it_says_so(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, *[{"text": f"text {number}"} for number in range(5)])
+    out = preview(capsys, tiny_model, path, "--limit", "3", "--rows", "2")
+    assert "only the first 3 rows were read (--limit 0 reads all)" in out
+    assert ("text 1" in out, "text 2" in out) == (True, False)
+    assert "5 rows read" in preview(capsys, tiny_model, path, "--limit", "0", "--rows", "0")
+
+
+def test_columns_may_be_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, {"q": "hi", "a": "hello"})
+    out = preview(capsys, tiny_model, path, "--column", "instruction=q", "--column", "output=a")
+    assert "read as alpaca (instruction, output)" in out
+    assert run(["data", "preview", path, "--base", str(tiny_model), "--column", "q"]) == 2
+    assert "write OURS=THEIRS" in capsys.readouterr().err
+
+
+def test_as_json_it_is_json(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(preview(capsys, tiny_model, write(tmp_path, CHAT), "--json"))
+    assert (found["format"], found["num_examples"], found["num_bad"]) == ("messages", 1, 0)
+    (example,) = found["examples"]
+    assert len(example["token_ids"]) == len(example["is_trained"]) == found["num_tokens"]
+    assert example["spans"][-1] == {"text": "hello<|im_end|>", "is_trained": True}
+    assert sum(one["count"] for one in found["histogram"]) == 1
+
+
+def test_bad_input_is_said_without_a_traceback(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "preview", write(tmp_path, {"messages": []}), "--base", str(tiny_model)]) == 2
+    assert "line 1: no assistant message: nothing to learn" in capsys.readouterr().err
+    assert run(["data", "preview", str(tmp_path / "gone.jsonl")]) == 2
+    assert "there is no file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lengths", [[7], [3, 12, 14, 39], [100, 5000], list(range(1, 4000, 7))])
+def test_a_histogram_counts_every_length_once_in_a_few_ranges_of_one_width(lengths: list[int]) -> None:
+    bins = histogram(lengths)
+    assert sum(count for _, _, count in bins) == len(lengths)
+    assert 1 <= len(bins) <= 9
+    assert len({last - first for first, last, _ in bins}) == 1
+    assert bins[0][2] > 0
