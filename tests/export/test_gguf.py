@@ -46,7 +46,7 @@ def fields(folder: Path) -> dict[str, Any]:
 
 
 def test_a_float16_file_answers_as_the_engine_does(f16: Exported) -> None:
-    assert f16.agreement.share >= 0.98, f16.agreement.text()
+    assert f16.agreement.share >= 0.95, f16.agreement.text()
     assert f16.agreement.num_tokens > 20
 
 
@@ -79,7 +79,7 @@ def test_an_eight_bit_file_is_half_as_large_and_measured(home: Path, f16: Export
 @pytest.mark.skipif(not is_available(), reason=f"no llama.cpp here: {HOW_TO_GET}")
 def test_llama_cpp_reads_the_file_as_we_do(f16: Exported) -> None:
     agreement = f16.measured["in llama.cpp"]
-    assert agreement.share >= 0.98, agreement.text()
+    assert agreement.share >= 0.95, agreement.text()
 
 
 @pytest.mark.skipif(not is_available(), reason=f"no llama.cpp here: {HOW_TO_GET}")
@@ -91,7 +91,7 @@ def test_a_file_that_llama_cpp_would_tokenise_differently_is_refused(f16: Export
     probe = Probe((1, 5, 9), (7,), (1.0,))
     with pytest.raises(AdapterError, match=r"llama\.cpp reads .* differently"):
         check_in_llama_cpp(Wrong(tiny_tokenizer, 512), next(f16.folder.glob("*.gguf")), [probe])
-    assert not list(f16.folder.glob("*.json*")) or {path.name for path in f16.folder.glob("*.json")} == {"journeyman.json"}
+    assert [path.name for path in f16.folder.glob("*.json")] == ["journeyman.json"]
 
 
 def other_model(kind: str, folder: Path, tokenizer: Any) -> Path:
