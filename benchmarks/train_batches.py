@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
 import warnings
@@ -18,16 +19,43 @@ from journeyman.modeling.lora import add_lora
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import AdamSettings, Grpo, LoraSettings
 
+_QUICK = {"groups": 1, "attempts": 4, "prompt_tokens": 64, "tokens": 8}
+# Token ids are drawn below it.
+_NUM_IDS = 40_000
 # With beta1 = 0 and no clipping the optimiser's first moment is the gradient itself. Unknown old log-probabilities: the ratio is 1.
 SETTINGS = Grpo(learning_rate=1e-9, adam=AdamSettings(beta1=0.0, max_gradient_norm=1e9))
 
 
-def make_groups(num_groups: int, group_size: int, num_prompt: int, num_new: int, vocabulary: int, seed: int = 0) -> list[list[TrainSample]]:
+def batch_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments that say which batch is computed; read them with `parse_batch`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--attempts", type=int, default=8, help="in a group; they share its prompt")
+    parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=64, help="new ones of an attempt")
+    parser.add_argument("--rows-at-once", type=int, default=8, help="of the padded path, which is given one group at a time")
+    parser.add_argument("--quick", action="store_true", help="1 group x 4, prompt 64, 8 new tokens: does it run?")
+    return parser
+
+
+def parse_batch(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    arguments = parser.parse_args()
+    if arguments.quick:
+        vars(arguments).update(_QUICK)
+    return arguments
+
+
+def batch_of(arguments: argparse.Namespace) -> list[list[TrainSample]]:
+    return make_groups(arguments.groups, arguments.attempts, arguments.prompt_tokens, arguments.tokens)
+
+
+def make_groups(num_groups: int, group_size: int, num_prompt: int, num_new: int, seed: int = 0) -> list[list[TrainSample]]:
     """Attempts of one turn: each group has a prompt of its own, each attempt its own new tokens and an advantage."""
     uniform = random.Random(seed)
 
     def draw(count: int) -> list[int]:
-        return [uniform.randrange(100, vocabulary) for _ in range(count)]
+        return [uniform.randrange(100, _NUM_IDS) for _ in range(count)]
 
     is_sampled = (False,) * num_prompt + (True,) * num_new
     logprobs = (0.0,) * num_prompt + (math.nan,) * num_new

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.train_batches import SETTINGS, make_groups, plain_gradients, plain_model
+from benchmarks.train_batches import SETTINGS, batch_of, batch_parser, parse_batch, plain_gradients, plain_model
 from journeyman.modeling.base_models import BaseModel, resolve_base
 from journeyman.modeling.lora import add_lora, save_adapter
 from journeyman.modeling.weights import load_module
@@ -60,8 +60,7 @@ def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, object]
         trainer.save_state(state)
         random_adapter(base, state / "adapter")
         plain = plain_model(base.folder, state / "adapter")
-        vocabulary = int(plain.config.vocab_size)
-        groups = make_groups(arguments.groups, arguments.attempts, arguments.prompt_tokens, arguments.tokens, vocabulary)
+        groups = batch_of(arguments)
         seconds: dict[str, list[float]] = {"packed": [], "padded": []}
         difference = 0.0
         metrics: dict[str, float] = {}
@@ -71,7 +70,7 @@ def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, object]
             seconds["packed"].append(taken)
             torch.set_num_threads(arguments.threads)
             begin = time.perf_counter()
-            padded = plain_gradients(plain, groups, rows_at_once=arguments.attempts)
+            padded = plain_gradients(plain, groups, rows_at_once=arguments.rows_at_once)
             seconds["padded"].append(time.perf_counter() - begin)
             torch.set_num_threads(1)
             difference = max(float((left - right).norm() / right.norm()) for left, right in zip(packed, padded, strict=True))
@@ -87,18 +86,12 @@ def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="smollm2-135m")
-    parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--attempts", type=int, default=8)
-    parser.add_argument("--prompt-tokens", type=int, default=512)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser = batch_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="of each path, in total")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="1 group x 3, prompt 48, 8 new tokens, one round")
-    arguments = parser.parse_args()
+    arguments = parse_batch(parser)
     if arguments.quick:
-        arguments.groups, arguments.attempts, arguments.prompt_tokens, arguments.tokens, arguments.rounds = 1, 3, 48, 8, 1
+        arguments.rounds = 1
     print(json.dumps(compare(resolve_base(arguments.base), arguments), indent=1))
 
 
