@@ -19,7 +19,7 @@ from journeyman.store import Store
 from journeyman.trainer.base import OnProgress
 from journeyman.types.retention import Retention
 from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo
+from journeyman.types.settings import Grpo, Sft
 from journeyman.types.training import CreateModel
 
 CONTEXT_LENGTH = 8192
@@ -53,12 +53,19 @@ class InterruptibleTrainer(FakeTrainer):
         self._stop = stop
 
     def policy_step(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+        self._stop_here(on_progress)
+        return super().policy_step(groups, settings, on_progress)
+
+    def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
+        self._stop_here(on_progress)
+        return super().supervised_step(samples, settings, on_progress)
+
+    def _stop_here(self, on_progress: OnProgress) -> None:
         if self.step == self.stop_at:
             self._stop()
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
                 on_progress(0.1)
-        return super().policy_step(groups, settings, on_progress)
 
 
 class FakeModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from journeyman.evaluation.heldout import EvaluationSummary
-from journeyman.evaluation.report import REWARD, SUCCESS, Point, Report, series
+from journeyman.evaluation.report import HELDOUT_LOSS, LOSS, RANKED_RIGHT, REWARD, SUCCESS, Point, Report, series
 
 _BLUE, _GREEN, _GREY = "#2563a8", "#2e8b57", "#8a8f98"
 _INCHES = (8.0, 4.2)
@@ -27,6 +27,23 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{report.title}: training attempts per step", loc="left", fontsize=11)
     axes.legend(loc="upper left", frameon=False)
+    return save_figure(figure, path)
+
+
+def draw_loss(report: Report, path: Path) -> Path | None:
+    """Loss over the steps, of training and of held-out examples, and held-out pairs ranked right. None without held-out examples."""
+    heldout = series(report.steps, HELDOUT_LOSS, "eval")
+    if not heldout:
+        return None
+    figure, axes = new_figure()
+    _draw_series(axes, series(report.steps, LOSS), _GREY, "training loss of the step")
+    _draw_series(axes, heldout, _BLUE, "held-out loss, a token")
+    _draw_series(axes, series(report.steps, RANKED_RIGHT, "eval"), _GREEN, "held-out pairs ranked right (share)")
+    axes.set_xlabel("steps made")
+    axes.set_ylim(bottom=0.0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(f"{report.title}: loss", loc="left", fontsize=11)
+    axes.legend(loc="upper right", frameon=False)
     return save_figure(figure, path)
 
 

@@ -70,6 +70,8 @@ class Point(Record):
 
 REWARD = ("reward/mean", "reward/low", "reward/high")
 SUCCESS = ("reward/success", "reward/success_low", "reward/success_high")
+#: What training on examples has: the loss of its steps, and what is measured on held-out ones (phase `eval`).
+LOSS, HELDOUT_LOSS, RANKED_RIGHT = (("train/loss", "", ""), ("heldout/loss", "", ""), ("heldout/ranked_right", "", ""))
 
 
 def series(steps: Sequence[StepMetrics], names: tuple[str, str, str], phase: str = "train") -> list[Point]:
@@ -84,9 +86,23 @@ def series(steps: Sequence[StepMetrics], names: tuple[str, str, str], phase: str
 
 
 def headline(report: Report) -> str:
-    """One sentence: held-out success of the first and the last variant of the main evaluation."""
-    if not report.evaluations:
-        return "no held-out evaluation was made"
+    """One sentence: held-out measures before and after, and held-out success of the first and last variant of the main evaluation."""
+    parts = [
+        _change(report, HELDOUT_LOSS, "held-out loss", "{:.3f}"),
+        _change(report, RANKED_RIGHT, "held-out pairs ranked right", "{:.0%}"),
+    ]
+    parts += [_success(report)] if report.evaluations else []
+    return "; ".join(part for part in parts if part) or "no held-out evaluation was made"
+
+
+def _change(report: Report, names: tuple[str, str, str], what: str, form: str) -> str:
+    """Before and after the steps; empty where it was not measured."""
+    points = series(report.steps, names, "eval")
+    values = [points[0].value, points[-1].value] if len(points) > 1 else [point.value for point in points]
+    return f"{what} {' → '.join(form.format(value) for value in values)}" if values else ""
+
+
+def _success(report: Report) -> str:
     main = report.evaluations[0]
     first, last = main.variants[0], main.variants[-1]
     text = f"held-out success of {last.name}: {last.success.text()}, 95 % interval, {main.num_scenarios} scenarios, {main.sampling}"

@@ -12,7 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from journeyman.evaluation.chart import chart_lines
-from journeyman.evaluation.report import REWARD, SUCCESS, Report, cost_rows, finding_lines, headline, series, variant_rows
+from journeyman.evaluation.report import (
+    HELDOUT_LOSS,
+    LOSS,
+    REWARD,
+    SUCCESS,
+    Report,
+    cost_rows,
+    finding_lines,
+    headline,
+    series,
+    variant_rows,
+)
 from journeyman.evaluation.transcripts import Example, transcript_text
 
 _MAX_EXAMPLES = 2
@@ -53,6 +64,11 @@ def _charts(report: Report) -> Iterator[RenderableType]:
         if lines:
             yield Rule(title, align="left", style="dim")
             yield Text("\n".join(lines), style="cyan", no_wrap=True)
+    for names, phase, title in ((LOSS, "train", "loss per step"), (HELDOUT_LOSS, "eval", "held-out loss, by steps made")):
+        points = series(report.steps, names, phase)
+        if points and not any(series(report.steps, REWARD)):
+            yield Rule(title, align="left", style="dim")
+            yield Text("\n".join(chart_lines(points, width=60, height=6, top=max(one.value for one in points))), style="cyan", no_wrap=True)
 
 
 def _example(example: Example) -> RenderableType:

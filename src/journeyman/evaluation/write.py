@@ -7,7 +7,7 @@ from pathlib import Path
 from journeyman.errors import StoreError
 from journeyman.evaluation.markdown import report_markdown
 from journeyman.evaluation.page import report_page
-from journeyman.evaluation.pictures import draw_heldout, draw_steps
+from journeyman.evaluation.pictures import draw_heldout, draw_loss, draw_steps
 from journeyman.evaluation.report import Report
 
 
@@ -20,6 +20,7 @@ def write_report(report: Report, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
             "Reward and success per training step": draw_steps(report, folder / "steps.png"),
+            "Loss": draw_loss(report, folder / "loss.png"),
             "Held-out success": draw_heldout(report, folder / "heldout.png"),
         }
         pictures = {title: path for title, path in drawn.items() if path is not None}

@@ -20,10 +20,9 @@ from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, tea
 from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
 from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
-from journeyman.types.training import PreferencePair, SftExample, StoredExample, StoredPair, TextExample, TextPair, TrainResult
+from journeyman.types.training import TrainResult
 
-_Pair = PreferencePair | TextPair | StoredPair
-_Side = SftExample | TextExample | StoredExample
+_MEASURES = ("loss", "ranked_right", "reward_accuracy", "reward_margin", "chosen_logprob_change", "rejected_logprob_change")
 
 
 async def train(
@@ -43,7 +42,11 @@ async def train(
         async with kept_state(opened):
             model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
             await teach(
-                opened, lessons, _updating(settings, model, lessons), _measuring(model, data), evaluate_every=settings.evaluate_every
+                opened,
+                lessons,
+                _updating(settings, model, lessons),
+                _measuring(settings, model, data),
+                evaluate_every=settings.evaluate_every,
             )
             return _report(opened, settings, model, data)
 
@@ -66,30 +69,12 @@ def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) 
     return update
 
 
-def _measuring(model: TrainableModel, data: Examples[Any]) -> Measure:
-    sides = [sides_of(pair) for pair in data.heldout]
-
+def _measuring(settings: DpoTrain, model: TrainableModel, data: Examples[Any]) -> Measure:
     async def measure() -> dict[str, float]:
-        losses = [(await model.loss([chosen]), await model.loss([rejected])) for chosen, rejected in sides]
-        return {
-            "heldout/ranked_right": sum(chosen < rejected for chosen, rejected in losses) / len(losses),
-            "heldout/loss": await model.loss([chosen for chosen, _ in sides]),
-        }
+        found = await model.measure_pairs(data.heldout, settings.dpo)
+        return {f"heldout/{name}": found[name] for name in _MEASURES if name in found}
 
     return measure
-
-
-def sides_of(pair: _Pair) -> tuple[_Side, _Side]:
-    """(chosen, rejected) as examples, whose loss can be measured."""
-    if isinstance(pair, StoredPair):
-        return StoredExample(trajectory_id=pair.chosen), StoredExample(trajectory_id=pair.rejected)
-    if isinstance(pair, TextPair):
-        return TextExample(text=pair.chosen, prompt=pair.prompt), TextExample(text=pair.rejected, prompt=pair.prompt)
-    given = len(pair.prompt)
-    chosen, rejected = (
-        SftExample(messages=(*pair.prompt, *reply), tools=pair.tools, num_given=given) for reply in (pair.chosen, pair.rejected)
-    )
-    return chosen, rejected
 
 
 def _report(opened: OpenRun, settings: DpoTrain, model: TrainableModel, data: Examples[Any]) -> Report:

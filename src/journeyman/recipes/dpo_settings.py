@@ -30,8 +30,8 @@ class DpoData(DataSource):
 class DpoTrain(Record):
     """Everything about a run of `method: dpo`. Attributes are as those of `SftTrain`.
 
-    Held-out pairs are measured without training: `heldout/ranked_right` is the share whose chosen reply has the higher log-probability
-    a token, `heldout/loss` the loss of the chosen replies (it tells when DPO pushes them down too).
+    Held-out pairs are measured without training: `heldout/loss`, `heldout/ranked_right` (the share whose chosen reply has the higher
+    log-probability a token), `heldout/chosen_logprob_change` (it tells when DPO pushes the chosen replies down too), and others.
     """
 
     method: Literal["dpo"] = "dpo"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from journeyman.client.best import best_trajectories
 from journeyman.client.pairs import pairs_from_groups
 from journeyman.data import Loaded, preference_pairs, read_rows, sft_examples
 from journeyman.errors import InputError, SettingError
@@ -42,7 +43,8 @@ def sft_data(settings: SftTrain, home: Path) -> Examples[_AnySft]:
     """What to imitate. Raises SettingError, InputError naming row and reason, NotFoundError for an unknown run."""
     data = settings.data
     if data.from_run is not None:
-        stored = _best_attempts(home, data.from_run, settings.base, min_reward=data.min_reward, at_most=data.max_per_task)
+        groups = _scored_groups(home, data.from_run, settings.base)
+        stored = best_trajectories(groups, min_reward=data.min_reward, at_most=data.max_per_task)
         note = f"{len(stored)} attempts of run {data.from_run} with a reward of {data.min_reward:g} or more"
         return _split(stored, data, settings.seed, note)
     return _of_source(data, settings.seed, _sft_rows)
@@ -89,17 +91,6 @@ def _split(examples: Sequence[_Example], data: DataSource, seed: int, note: str)
     chosen = set(order[: data.num_heldout])
     train = tuple(one for at, one in enumerate(examples) if at not in chosen)
     return Examples(train, tuple(one for at, one in enumerate(examples) if at in chosen), note)
-
-
-def _best_attempts(home: Path, run: str, base: str, *, min_reward: float, at_most: int) -> list[StoredExample]:
-    by_task: dict[str, list[tuple[float, str]]] = {}
-    for group in _scored_groups(home, run, base):
-        for one in group:
-            if one.reward is not None and one.reward >= min_reward and one.error is None and one.num_sampled_tokens:
-                by_task.setdefault(one.scenario_id, []).append((one.reward, one.id))
-    # The best first; of equals those made first.
-    chosen = [sorted(found, key=lambda pair: -pair[0])[:at_most] for found in by_task.values()]
-    return [StoredExample(trajectory_id=name) for found in chosen for _, name in found]
 
 
 def _scored_groups(home: Path, run: str, base: str) -> Iterator[Group]:

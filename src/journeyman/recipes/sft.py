@@ -47,7 +47,11 @@ async def train(
         async with kept_state(opened):
             model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
             await teach(
-                opened, lessons, _updating(settings, model, lessons), _measuring(model, data), evaluate_every=settings.evaluate_every
+                opened,
+                lessons,
+                _updating(settings, model, lessons),
+                _measuring(settings, model, data),
+                evaluate_every=settings.evaluate_every,
             )
             return await _report(opened, settings, model, data)
 
@@ -70,9 +74,9 @@ def _updating(settings: SftTrain, model: TrainableModel, lessons: Lessons[Any]) 
     return update
 
 
-def _measuring(model: TrainableModel, data: Examples[Any]) -> Measure:
+def _measuring(settings: SftTrain, model: TrainableModel, data: Examples[Any]) -> Measure:
     async def measure() -> dict[str, float]:
-        return {"heldout/loss": await model.loss(data.heldout)}
+        return {"heldout/loss": await model.loss(data.heldout, when_too_long=settings.sft.when_too_long)}
 
     return measure
 
