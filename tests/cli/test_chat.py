@@ -32,6 +32,7 @@ from journeyman.cli.chat_loop import ChatLoop
 from journeyman.cli.chat_open import ChatRequest, open_chat
 from journeyman.cli.chat_view import printable
 from journeyman.cli.loop_thread import LoopThread
+from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.server.app import create_app
@@ -39,7 +40,7 @@ from journeyman.server.serve import Server
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.runs import CreateRun
-from journeyman.types.training import CreateModel
+from journeyman.types.training import CreateModel, SftExample
 
 CALL = '<tool_call>\n{"name": "double", "arguments": {"number": 21}}\n</tool_call>'
 
@@ -133,6 +134,17 @@ class TestOneShot:
         assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
         assert "tools" not in row
         assert "saved as row 2" in capsys.readouterr().out
+
+    def test_a_saved_conversation_with_tools_is_what_supervised_training_reads(self, model: Model, home: Path, tmp_path: Path) -> None:
+        model.reply = lambda prompt: "It is 42." if '"twice":42' in prompt else CALL
+        assert chat(home, "doubler", "-m", "Double 21.", "--save", str(tmp_path / "rows.jsonl")) == 0
+        loaded = sft_examples(read_rows(str(tmp_path / "rows.jsonl")))
+        (example,) = loaded.examples
+        assert loaded.num_bad == 0
+        assert isinstance(example, SftExample)
+        assert [message.role for message in example.messages] == ["system", "user", "assistant", "tool", "assistant"]
+        assert example.messages[2].tool_calls[0].function.name == "double"
+        assert [tool.function.name for tool in example.tools] == ["double"]
 
     def test_two_models_answer_side_by_side_with_the_same_seed(self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert chat(home, "doubler", "--no-tools", "--compare", "base", "-m", "Hi!", "--seed", "5", "--temperature", "0.5") == 0
