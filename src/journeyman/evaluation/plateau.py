@@ -15,7 +15,6 @@ from typing import Literal
 
 from journeyman.errors import SettingError
 from journeyman.evaluation.heldout import VariantResult
-from journeyman.evaluation.report import duration_text
 from journeyman.evaluation.statistics import Interval, PairedComparison, mean_interval, paired_comparison
 from journeyman.types.record import Record
 
@@ -268,7 +267,7 @@ def _cost_lines(cells: Sequence[PlateauCell], best: PlateauCell, verdict: Verdic
     if training is not None and verdict != "prompting is enough":
         lines.append(
             f"a training run with default settings makes about {training.num_attempts:,} attempts: "
-            f"{duration_text(60 * training.minutes)} or so at the speed measured here, updates included"
+            f"{max(1, round(training.minutes))} min or so at the speed measured here, updates included"
         )
     return lines
 
