@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from journeyman.errors import InputError, SettingError
 from journeyman.recipes.grpo_settings import GrpoTrain
@@ -48,6 +50,35 @@ def test_a_schema_refuses_unknown_keys_and_names_the_method() -> None:
     assert named <= set(schema()["$defs"])
     with pytest.raises(SettingError, match="did you mean 'grpo'"):
         schema("grop")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_file_satisfies_the_schema(path: Path) -> None:
+    assert not list(Draft202012Validator(schema()).iter_errors(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize(
+    ("grpo", "is_valid"),
+    [
+        ({"loss": "gspo"}, True),
+        ({"loss": {"kind": "gspo", "clip_high": 0.001}}, True),
+        ({"loss": "gspo", "clip_high": 0.001}, True),
+        ({"mismatch": "token_mask", "adam": {"beta2": 0.95}}, True),
+        ({"loss": "gsp"}, False),
+        ({"learning_rat": 1e-4}, False),
+        ({"learning_rate": 0}, False),
+    ],
+)
+def test_the_schema_takes_what_settings_take(grpo: dict[str, object], is_valid: bool, tmp_path: Path) -> None:
+    data = {"method": "grpo", "scenarios": "a.b", "rewards": {"a.c": 1}, "grpo": grpo}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(data))
+    for whole in (schema(), schema("grpo")):
+        assert Draft202012Validator(whole).is_valid(data) == is_valid
+    if is_valid:
+        assert load_recipe(tmp_path / "a.yaml").method == "grpo"
+    else:
+        with pytest.raises(SettingError):
+            load_recipe(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "mcp"])

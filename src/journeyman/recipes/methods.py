@@ -85,11 +85,11 @@ def name_of(path: Path) -> str:
 def schema(method: str | None = None) -> dict[str, Any]:
     """The JSON schema of a method's file; of all methods when None. Raises SettingError for an unknown one."""
     if method is not None:
-        return {"$schema": _DRAFT, **METHODS[_method(method, "--schema")].model_json_schema()}
+        return {"$schema": _DRAFT, **_with_short_forms(METHODS[_method(method, "--schema")].model_json_schema())}
     variants: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
     for name, kind in METHODS.items():
-        found = kind.model_json_schema(ref_template="#/$defs/{model}")
+        found = _with_short_forms(kind.model_json_schema(ref_template="#/$defs/{model}"))
         definitions |= found.pop("$defs", {})
         # In a file that is checked against all methods, the method decides: it must be there.
         variants.append({**found, "required": [*found.get("required", []), "method"], "title": f"method: {name}"})
@@ -127,6 +127,26 @@ def _method(given: object, where: str) -> str:
     nearest = difflib.get_close_matches(str(given), METHODS, n=1, cutoff=0.3)
     advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise SettingError(f"{where}: there is no method {given!r}{advice}", hint=f"there are {known}")
+
+
+def _with_short_forms(found: dict[str, Any]) -> dict[str, Any]:
+    """The schema with what settings also take: `loss: gspo` for `loss: {kind: gspo}`, and a loss's own parameters beside it."""
+    definitions = found["$defs"]
+    for record in definitions.values():
+        properties = record.get("properties", {})
+        for name, choice in list(properties.items()):
+            kinds = choice.get("discriminator", {}).get("mapping", {})
+            if not kinds:
+                continue
+            whole = {key: choice.pop(key) for key in ("oneOf", "discriminator")}
+            choice["anyOf"] = [{"enum": list(kinds)}, whole]
+            parts = [definitions[ref.rpartition("/")[2]]["properties"] for ref in kinds.values()] if name == "loss" else []
+            for part in parts:
+                for parameter, form in part.items():
+                    # Which loss takes it is checked when the file is read.
+                    if parameter != "kind":
+                        properties.setdefault(parameter, {key: value for key, value in form.items() if key != "default"})
+    return found
 
 
 def _beside(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
