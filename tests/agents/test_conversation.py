@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.llm_server import Answer, serve
 
 from journeyman.agents import ServerPool
 from journeyman.agents.conversation import CallAsked, CallDone, Conversation, ConversationSettings, Event, OutOfTurns, ReplyDone, TextPiece
@@ -209,6 +210,26 @@ async def test_an_unknown_model_and_an_absent_server_are_errors_of_ours(served: 
     async with openai.AsyncOpenAI(base_url="http://127.0.0.1:1/v1", api_key="none", max_retries=0) as client:
         with pytest.raises(LlmOutageError, match="cannot be reached"):
             await events_of(Conversation(client, "m"), "hi")
+
+
+async def test_a_provider_that_takes_neither_temperature_nor_max_tokens_is_talked_to() -> None:
+    import openai
+
+    def script(body: dict[str, Any]) -> Answer:
+        if "temperature" in body:
+            return Answer.error(400, "temperature is not supported with this model")
+        if "max_tokens" in body:
+            return Answer.error(400, "use max_completion_tokens instead of max_tokens")
+        return Answer("From afar.")
+
+    with serve(script) as server:
+        async with openai.AsyncOpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client:
+            conversation = Conversation(client, "m")
+            for text in ("hi", "again"):
+                await events_of(conversation, text)
+    assert len(server.requests) == 4
+    assert server.requests[-1]["max_completion_tokens"] == 256
+    assert said(conversation)[-1] == ("assistant", "From afar.")
 
 
 async def test_a_server_that_breaks_off_in_the_middle_of_a_reply_is_an_outage() -> None:

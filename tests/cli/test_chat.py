@@ -77,13 +77,22 @@ def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Model:
 
 @pytest.fixture
 def home(model: Model, tmp_path: Path) -> Path:
-    """Runs `doubler` (of an MCP server, trained) and `empty` (nothing trained)."""
+    """Runs `doubler` (of an MCP server), `poet` (without one) and `empty` (nothing trained)."""
     settings = McpTrain(target=TARGET, base="fake-model").model_dump(mode="json")
 
     async def make() -> None:
         backend = model.open("fake-model", home=tmp_path)
         backend.create_run(CreateRun(id="doubler", kind="mcp", settings=settings))
         await backend.create_model(CreateModel(name="agent", run="doubler"))
+        said = {
+            "name": "poet",
+            "base": "fake-model",
+            "scenarios": "x:y",
+            "rewards": {"x:z": 1.0},
+            "rollout": {"system": "Answer in verse."},
+        }
+        backend.create_run(CreateRun(id="poet", kind="grpo", settings=said))
+        await backend.create_model(CreateModel(name="poet", run="poet"))
         backend.create_run(CreateRun(id="empty", kind="mcp", settings=settings))
         await backend.close()
 
@@ -145,6 +154,14 @@ class TestOneShot:
         assert [message.role for message in example.messages] == ["system", "user", "assistant", "tool", "assistant"]
         assert example.messages[2].tool_calls[0].function.name == "double"
         assert [tool.function.name for tool in example.tools] == ["double"]
+
+    def test_a_run_without_tools_gets_the_system_message_it_was_trained_with(self, model: Model, home: Path) -> None:
+        prompts: list[str] = []
+        model.reply = remembering(prompts, lambda prompt: "Roses.")
+        assert chat(home, "poet", "-m", "Hi!") == 0
+        assert chat(home, "poet", "-m", "Hi!", "--system", "") == 0
+        assert "Answer in verse." in prompts[0]
+        assert "Answer in verse." not in prompts[-1]
 
     def test_two_models_answer_side_by_side_with_the_same_seed(self, model: Model, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert chat(home, "doubler", "--no-tools", "--compare", "base", "-m", "Hi!", "--seed", "5", "--temperature", "0.5") == 0

@@ -79,7 +79,7 @@ async def open_chat(request: ChatRequest, note: Callable[[str], None]) -> AsyncI
         # The MCP server first: it is quick to start and the likeliest to fail.
         offer = await _find_tools(request, info, note)
         speakers, context_length = await _open_speakers(request, stack, note)
-        system = request.system if request.system is not None else _default_system(offer)
+        system = request.system if request.system is not None else _default_system(offer, info)
         conversations = []
         for speaker in speakers:
             pool = None if offer is None else await _open_pool(offer, stack)
@@ -152,11 +152,16 @@ async def _open_pool(offer: _Offer, stack: AsyncExitStack) -> ServerPool:
     return await stack.enter_async_context(ServerPool(offer.target, offer.tools, "shared"))
 
 
-def _default_system(offer: _Offer | None) -> str:
-    """With tools the words that runs are trained with."""
-    from journeyman.agents.tool_loop import SYSTEM_PROMPT
+def _default_system(offer: _Offer | None, info: RunInfo | None) -> str:
+    """The words that the run was trained with; with tools those of every tool loop."""
+    if offer is not None:
+        from journeyman.agents.tool_loop import SYSTEM_PROMPT
 
-    return "" if offer is None else SYSTEM_PROMPT
+        return SYSTEM_PROMPT
+    if info is None or info.kind != "grpo":
+        return ""
+    # Only one field is wanted: a run of another version can be talked to although the rest would not be understood.
+    return str(info.settings.get("rollout", {}).get("system") or "")
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
