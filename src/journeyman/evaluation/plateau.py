@@ -267,7 +267,7 @@ def _cost_lines(cells: Sequence[PlateauCell], best: PlateauCell, verdict: Verdic
     if training is not None and verdict != "prompting is enough":
         lines.append(
             f"a training run with default settings makes about {training.num_attempts:,} attempts: "
-            f"{max(1, round(training.minutes))} min or so at the speed measured here, updates included"
+            f"{max(1, round(training.minutes))} min or so at the speed measured here, drills and updates included"
         )
     return lines
 
