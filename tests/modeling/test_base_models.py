@@ -153,7 +153,7 @@ def test_the_context_length_is_read_without_the_weights_and_a_sliding_window_lim
         (tmp_path / "config.json").write_text(json.dumps(config | {"sliding_window": window}))
         assert read_context_length(tmp_path) == expected
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelNotFoundError, match="configuration in .* cannot be read"):
+    with pytest.raises(ModelNotFoundError, match=r"configuration in .* cannot be read"):
         read_context_length(tmp_path)
 
 
