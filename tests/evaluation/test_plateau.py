@@ -37,9 +37,16 @@ def variant(outcomes: Sequence[float], *, name: str = "v", called: float = 1.0, 
 
 
 def cell(
-    outcomes: Sequence[float], prompt: str = "default", num_shots: int = 0, *, tokens: float | None = None, **checks: float
+    outcomes: Sequence[float],
+    prompt: str = "default",
+    num_shots: int = 0,
+    *,
+    tokens: float | None = None,
+    called: float = 1.0,
+    executed: float = 1.0,
 ) -> PlateauCell:
-    return PlateauCell(prompt=prompt, num_shots=num_shots, result=variant(outcomes, **checks), prompt_tokens=tokens)
+    result = variant(outcomes, called=called, executed=executed)
+    return PlateauCell(prompt=prompt, num_shots=num_shots, result=result, prompt_tokens=tokens)
 
 
 def assessed(cells: Sequence[PlateauCell], goal: float = 0.9, **given: object) -> Plateau:

@@ -162,8 +162,10 @@ def provider(refuses: dict[str, str] | None = None, fails: Callable[[], bool] = 
         if fails() and len(body["messages"]) > 1:
             return Answer.error(403, "no quota for this model")
         said = reply(body["messages"])
-        if isinstance(said, str) or not said:
-            return Answer(said or "Hello.")
+        if isinstance(said, str):
+            return Answer(said)
+        if not said:
+            return Answer("Hello.")
         calls = [
             {"id": f"c{number}", "type": "function", "function": {"name": "double", "arguments": json.dumps(call)}}
             for number, call in enumerate(said)
