@@ -23,7 +23,8 @@ def table(study: Study, rows: Rows) -> str:
     default of the same seeds. Measures that no run has are left out."""
     measures = [(name, words) for name, words in study.measures if any(name in row.final for found in rows.values() for row in found)]
     compared = DEFAULT in rows and bool(rows[DEFAULT]) and bool(measures)
-    heads = ["variant", "seeds", *(words for _, words in measures), *(["first measure − default"] if compared else []), "minutes a run"]
+    difference = [f"{measures[0][1]}: minus default"] if compared else []
+    heads = ["variant", "seeds", *(words for _, words in measures), *difference, "minutes a run"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for variant in study.variants:
         found = rows.get(variant.name, ())
