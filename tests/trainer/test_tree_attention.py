@@ -123,6 +123,12 @@ def test_what_is_kept_grows_with_the_tokens_not_with_the_pairs() -> None:
     assert kept_numbers([Node(0, 256, -1, 0), *siblings]) == 512 * (8 + 4 + 4 + 8) + (256 + 2 * 256) * 2
 
 
+def test_the_output_lies_as_the_output_projection_reads_it() -> None:
+    """Otherwise that would keep a copy of its own."""
+    inputs = states(20)
+    assert tree_attention(*inputs, blocks_of([Node(0, 20, -1, 0)]), SCALING).is_contiguous()
+
+
 def test_large_scores_stay_finite() -> None:
     tree = pack([make_sample(ids, 1) for ids in ([1, 2, 3, 4], [1, 2, 5], [1, 7])])
     query, key, value = (tensor.detach().float() * 1e3 for tensor in states(len(tree.token_ids)))

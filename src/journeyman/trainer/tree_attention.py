@@ -92,7 +92,8 @@ class _TreeAttention(torch.autograd.Function):
             out_KGtD.addcmul_(seen.view_as(out_KGtD), (log_sum_KGt - after).exp_()[..., None])
             log_sum_KGT[:, :, rows] = after
             log_sums.append(log_sum_KGt)
-        out_THD = out_KGTD.permute(2, 0, 1, 3).flatten(1, 2)
+        # In the order that the output projection wants, which then keeps this tensor and not a copy.
+        out_THD = out_KGTD.permute(2, 0, 1, 3).flatten(1, 2).contiguous()
         # The share that each block has in the sum of each of its queries, one block after the other.
         shares = [
             (own - log_sum_KGT[:, :, block.query_start : block.query_end]).exp_() for own, block in zip(log_sums, blocks, strict=True)
