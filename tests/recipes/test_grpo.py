@@ -11,12 +11,13 @@ import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
 
-from journeyman.errors import InputError, JudgeError, NothingToLearnError, SettingError
+from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import open_run
 from journeyman.recipes.grpo import check, step_settings, train
 from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.run_report import Result
+from journeyman.recipes.train import evaluate
 from journeyman.store import Store
 from journeyman.types.runs import RunInfo
 from journeyman.types.settings import Grpo
@@ -135,6 +136,22 @@ class TestReport:
         report = await train(settings.model_copy(update={"num_heldout": 0, "steps": 1}), SilentProgress(), home=tmp_path)
         assert report.evaluations == ()
         assert report.run.startswith("doubler-2")
+
+    async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        await train(settings.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")
+        report = await evaluate("one", home=tmp_path, progress=SilentProgress(), attempts=2, limit=3)
+        assert [(one.sampling, one.group_size, one.num_scenarios) for one in report.evaluations] == [("greedy", 1, 3), ("sampled", 2, 3)]
+        assert [one.model for one in report.evaluations[0].variants] == ["base", "doubler@1"]
+        assert len(model.trainers) == 1
+        await train(settings.model_copy(update={"steps": 0, "num_heldout": 0}), SilentProgress(), home=tmp_path, run="empty")
+        with pytest.raises(NotFoundError, match="no trained model yet"):
+            await evaluate("empty", home=tmp_path, progress=SilentProgress())
+        with Store.open(tmp_path) as store:
+            store.runs.create("compared", kind="dpo", base="fake-model")
+        with pytest.raises(SettingError, match=r"run 'compared' \(dpo\) has no tasks to attempt again"):
+            await evaluate("compared", home=tmp_path, progress=SilentProgress())
+        with pytest.raises(SettingError, match="--judge compares runs of"):
+            await evaluate("one", home=tmp_path, progress=SilentProgress(), judge="openai/x")
 
 
 class TestRewards:

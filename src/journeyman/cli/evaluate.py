@@ -142,7 +142,7 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
     from journeyman.evaluation.terminal import show_report
-    from journeyman.recipes.mcp import evaluate as evaluate_run
+    from journeyman.recipes.train import evaluate as evaluate_run
 
     if run is None:
         raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")

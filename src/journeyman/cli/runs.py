@@ -186,7 +186,8 @@ def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
         lines.append(f"resume          journeyman {command} --resume {info.id} --home {home}")
     if has_adapters:
         lines.append(f"serve           journeyman serve --run {info.id} --home {home}")
-        lines.append(f"evaluate        journeyman eval {info.id} --home {home}")
+        if info.kind in ("mcp", "grpo"):
+            lines.append(f"evaluate        journeyman eval {info.id} --home {home}")
     return lines
 
 

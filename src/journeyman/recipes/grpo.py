@@ -18,22 +18,23 @@ from journeyman.client.gather import RolloutFunction, gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
 from journeyman.client.rollout import Rollout
-from journeyman.errors import NothingToLearnError
+from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.learning import Metrics, Plan, learn
-from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_run
 from journeyman.recipes.resume import shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.scoring import make_judge
-from journeyman.recipes.session import KeepingJudge
 from journeyman.recipes.task_source import load_scenarios, read_scenarios, write_scenarios
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge
+from journeyman.store import Store
+from journeyman.store.layout import HomeFolder
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
@@ -60,7 +61,7 @@ async def train(
         NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
     """
     run = resume or run or f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    scenarios = check(settings, home / "runs" / run / "scenarios.jsonl")
+    scenarios = check(settings, HomeFolder(home).run(run).scenarios)
     async with AsyncExitStack() as stack:
         judge, ruler = make_judge(settings, run=run, home=home, progress=progress)
         if ruler is not None:
@@ -79,6 +80,29 @@ async def train(
             train_on = [one for one in scenarios if one.split == "train"]
             await learn(opened, model, _plan(opened, settings, model, KeepingJudge(judge, opened.store), train_on))
             return await _report(opened, settings, model, judge, scenarios)
+
+
+async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None) -> Report:
+    """Evaluate a finished or stopped run again on its held-out tasks: greedy (a rollout function samples as it likes, so not with one),
+    and `attempts` sampled attempts each. Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
+    with Store.open(home) as store:
+        settings = GrpoTrain.model_validate(store.runs.get(run).settings)
+        step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
+        scenarios = read_scenarios(store.home.run(run).scenarios) if step else []
+    heldout = [one for one in scenarios if one.split == "heldout"][:limit]
+    if not heldout:
+        what = "holds no tasks out" if step else "has no trained model yet"
+        raise NotFoundError(f"run {run!r} {what}", hint=f"go on with it: journeyman train --resume {run}" if not step else None)
+    judge, ruler = make_judge(settings, run=f"{run}:eval", home=home, progress=progress)
+    async with AsyncExitStack() as stack:
+        if ruler is not None:
+            stack.push_async_callback(ruler.close)
+        opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
+        opened.backend.serve_run(run)
+        variants = _variants(opened, settings.name, step)
+        sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]
+        evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
+        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}")
 
 
 def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
@@ -173,37 +197,50 @@ def _nothing_to_learn(empty: int, metrics: Metrics, groups: Sequence[Group]) -> 
 
 async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Report:
     heldout = [one for one in scenarios if one.split == "heldout"]
-    evaluations = [await _evaluate(opened, settings, model, judge, heldout)] if heldout else []
-    body = {"model": model.name, "temperature": 0, "messages": _messages(settings, scenarios[0].task)}
-    report = make_report(
+    opened.store.runs.update(opened.run, phase="evaluate")
+    evaluations = []
+    if heldout:
+        variants = _variants(opened, model.name, model.step)
+        evaluations.append(await _evaluate(opened, settings, variants, judge, heldout, settings.heldout_attempts))
+    report = _written(opened, settings, judge, scenarios, evaluations, adapter=model.adapter)
+    final = reward_numbers(report) | evaluation_numbers(report)
+    write_result(report, opened.folder.report, settings, recipe=settings.name, method="grpo", seed=settings.seed, final=final)
+    return report
+
+
+def _written(
+    opened: OpenRun, settings: GrpoTrain, judge: Judge, scenarios: Sequence[Scenario], evaluations: Sequence[Evaluation], *, adapter: str
+) -> Report:
+    body = {"model": settings.name, "temperature": 0, "messages": _messages(settings, scenarios[0].task)}
+    return make_report(
         opened,
         settings,
         title=f"{settings.base} learns {settings.name}",
         target=settings.scenarios,
         judge=f"{judge.name}: {judge.description}",
         evaluations=evaluations,
-        adapter=model.adapter,
+        adapter=adapter,
         curl=None if settings.rollout.function else curl_line(body),
     )
-    final = reward_numbers(report) | evaluation_numbers(report)
-    write_result(report, opened.folder.report, settings, recipe=settings.name, method="grpo", seed=settings.seed, final=final)
-    return report
 
 
-async def _evaluate(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, heldout: Sequence[Scenario]) -> Evaluation:
-    """The base and the trained model at the same held-out tasks, in pairs."""
-    opened.store.runs.update(opened.run, phase="evaluate")
-    is_greedy = settings.rollout.function is None and settings.heldout_attempts == 1
-    variants: dict[str, Model] = {"base": opened.connection.base_model()}
-    if model.step:
-        variants["trained"] = opened.connection.served_model(model.adapter)
+def _variants(opened: OpenRun, name: str, step: int) -> dict[str, Model]:
+    trained = {"trained": opened.connection.served_model(f"{name}@{step}")} if step else {}
+    return {"base": opened.connection.base_model(), **trained}
+
+
+async def _evaluate(
+    opened: OpenRun, settings: GrpoTrain, variants: dict[str, Model], judge: Judge, heldout: Sequence[Scenario], attempts: int
+) -> Evaluation:
+    """The variants at the same held-out tasks, in pairs: one attempt at each is greedy where the recipe decides, more are sampled."""
+    is_greedy = settings.rollout.function is None and attempts == 1
     with opened.costs.phase("evaluate"):
         return await evaluate_variants(
             make_rollout(settings, temperature=0.0 if is_greedy else 1.0),
             heldout,
             variants,
             judge,
-            group_size=settings.heldout_attempts,
+            group_size=attempts,
             sampling="greedy" if is_greedy else "sampled",
             timeout_seconds=settings.timeout_seconds,
             progress=opened.progress,

@@ -8,27 +8,25 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
-from journeyman.errors import JourneymanError, JudgeError, NotFoundError, NothingToLearnError, TrainingError
+from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.llm import Llm, LlmEndpoint
-from journeyman.observe.health import news
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
+from journeyman.recipes.learning import Plan, learn
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.resume import accept_settings, attempts_key, step_key
+from journeyman.recipes.open_run import begin, kept_state
+from journeyman.recipes.resume import attempts_key
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
@@ -38,10 +36,8 @@ from journeyman.scenarios.proposals import CompletionProposer
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
-from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Grpo, changed_settings
-from journeyman.types.training import TrainResult
+from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
@@ -49,9 +45,15 @@ _ENOUGH_WITH_SPREAD = 0.5
 
 
 async def train(
-    settings: McpTrain, progress: Progress, *, home: Path, resume: str | None = None, allow_changed_settings: bool = False
+    settings: McpTrain,
+    progress: Progress,
+    *,
+    home: Path,
+    run: str | None = None,
+    resume: str | None = None,
+    allow_changed_settings: bool = False,
 ) -> Report:
-    """Train, evaluate, report; the report is also written into the run's folder.
+    """Train, evaluate, report; the report is also written into the run's folder. `run`: id of a new run, made up when None.
 
     A run that goes on under other settings than its own is refused unless `allow_changed_settings`; then they are its own from now on.
 
@@ -60,16 +62,11 @@ async def train(
         NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
         SettingError, ModelNotFoundError, StoreError: as their docstrings say.
     """
-    run = resume or new_run_id(settings)
+    run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        info = session.store.runs.create(run, kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
-        progress.note(f"run {info.id} in {session.folder.path}" + (f", resumed at step {info.step}" if resume else ""))
-        if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not name.startswith("target")]:
-            progress.note("not the defaults: " + ", ".join(changed))
-        if resume:
-            for change in accept_settings(session.store, run, settings, are_allowed=allow_changed_settings):
-                progress.note(f"goes on with {change}")
-        async with _kept_state(session):
+        changed = allow_changed_settings
+        begin(session, settings, kind="mcp", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed, untold="target")
+        async with kept_state(session):
             scenarios = await prepare_scenarios(session)
             model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
             warm_step = await _warm_start_once(session, model, scenarios)
@@ -117,26 +114,6 @@ def slug(settings: McpTrain) -> str:
 
 def new_run_id(settings: McpTrain) -> str:
     return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@asynccontextmanager
-async def _kept_state(session: Session) -> AsyncIterator[None]:
-    """The run's row tells how it ended."""
-    runs = session.store.runs
-    runs.update(session.run, state="running")
-    try:
-        yield
-    except asyncio.CancelledError:
-        runs.update(session.run, state="stopped")
-        raise
-    except JudgeError as error:
-        # The budget is spent or the judge is away: nothing is wrong with the run, it goes on with --resume.
-        runs.update(session.run, state="stopped", error=error.message)
-        raise
-    except Exception as error:
-        runs.update(session.run, state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
-        raise
-    runs.update(session.run, state="done", phase="done")
 
 
 async def prepare_scenarios(session: Session) -> ScenarioSet:
@@ -195,32 +172,17 @@ async def _warm_start_once(session: Session, model: TrainableModel, scenarios: S
 async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> None:
     """GRPO steps until `settings.steps` are made."""
     settings = session.settings
-    made = session.store.runs.steps(session.run, "train")
-    position = int(sum(row.metrics.get("train/num_groups", 0.0) for row in made))
-    history = [row.metrics for row in made]
-    empty = 0
-    session.store.runs.update(session.run, phase="train")
-    session.progress.phase(
-        "train", total=settings.steps, note=f"GRPO, {settings.rollouts.groups_per_step} x {settings.rollouts.group_size}"
+    plan = Plan(
+        steps=settings.steps,
+        note=f"GRPO, {settings.rollouts.groups_per_step} x {settings.rollouts.group_size}",
+        attempt=lambda number, position: _attempt(session, model, scenarios.train, number, position),
+        settings_of=lambda number, metrics, groups: step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups)),
+        stop_without_spread=settings.stop_without_spread,
+        give_up=lambda empty, metrics, groups: NothingToLearnError(
+            _why_nothing(empty, metrics, excluded_text(groups)), hint=_what_to_do(metrics)
+        ),
     )
-    session.progress.advance(len(made))
-    for number in range(len(made), settings.steps):
-        groups, metrics = await _attempt(session, model, scenarios.train, number, position)
-        position += len(groups)
-        grpo = step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups))
-        result = await _update(session, model, groups, grpo, number)
-        metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
-        session.store.runs.add_step(StepMetrics(run=session.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
-        session.progress.step(number + 1, metrics)
-        session.progress.advance(1)
-        history.append(metrics)
-        for finding in news(history):
-            (session.progress.note if finding.level == "normal" else session.progress.warn)(str(finding))
-        for note in result.notes:
-            session.progress.note(note)
-        empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
-        if empty >= settings.stop_without_spread:
-            raise NothingToLearnError(_why_nothing(empty, metrics, excluded_text(groups)), hint=_what_to_do(metrics))
+    await learn(session, model, plan)
 
 
 def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
@@ -230,15 +192,6 @@ def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Gr
     share = min(1.0, max(num_with_spread, 1.0) / enough)
     factor = (1.0 - done * (1.0 - settings.decay_to)) * share
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
-
-
-async def _update(session: Session, model: TrainableModel, groups: list[Group], grpo: Grpo, number: int) -> TrainResult:
-    try:
-        return await model.train(groups, grpo, key=f"{session.run}-train-{number}")
-    except TrainingError:
-        # The same attempts would fail again: whoever goes on makes others.
-        session.store.rollouts.forget_key(session.run, step_key("train", number))
-        raise
 
 
 async def _attempt(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import shlex
 import time
 from collections.abc import Sequence
 
-from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
+from journeyman.evaluation import Evaluation, Report, pick_examples, write_report
+from journeyman.recipes.run_report import curl_line as request_line
+from journeyman.recipes.run_report import machine, step_costs
 from journeyman.recipes.session import Session
-from journeyman.types.runs import StepMetrics
 
 
 def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, model: str, notes: Sequence[str]) -> Report:
@@ -27,7 +25,7 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
         judge=f"{session.judge.name}: {session.judge.description}",
         created_at=time.time(),
         settings=session.settings.model_dump(mode="json"),
-        machine=machine(session),
+        machine=machine(session.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
         phases=(*session.costs.phases, *step_costs(steps)),
@@ -42,34 +40,6 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
     return report
 
 
-def step_costs(steps: Sequence[StepMetrics]) -> tuple[PhaseCost, ...]:
-    """What the training steps cost, over every session that the run took."""
-    rows = [row.metrics for row in steps if row.phase == "train"]
-    if not rows:
-        return ()
-
-    def total(name: str) -> float:
-        return sum(row.get(name, 0.0) for row in rows)
-
-    return (
-        PhaseCost(
-            name=f"attempts, {len(rows)} steps", seconds=total("rollout/seconds"), sampled_tokens=int(total("rollout/num_sampled_tokens"))
-        ),
-        PhaseCost(name=f"updates, {len(rows)} steps", seconds=total("train/seconds"), trained_tokens=int(total("train/num_tokens"))),
-    )
-
-
-def machine(session: Session) -> dict[str, str]:
-    """What it ran on."""
-    info = session.backend.engine.info
-    return {
-        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": f"{info.device}, {info.dtype}, {info.num_workers} workers",
-        "python": platform.python_version(),
-        "system": platform.system(),
-    }
-
-
 def curl_line(session: Session, model: str, task: str) -> str:
     """A request that works against `journeyman serve` with its defaults."""
     agent = session.agent()
@@ -79,5 +49,4 @@ def curl_line(session: Session, model: str, task: str) -> str:
         "messages": [message.wire() for message in agent.messages(task)],
         "tools": [tool.model_dump() for tool in agent.tools],
     }
-    data = shlex.quote(json.dumps(body, ensure_ascii=False))
-    return f"curl -s http://127.0.0.1:8100/v1/chat/completions -H 'Content-Type: application/json' -d {data}"
+    return request_line(body)

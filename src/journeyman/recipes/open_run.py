@@ -6,22 +6,38 @@ What every recipe needs. Not for what one recipe adds (`session.py`: the MCP ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from journeyman.client.backend import Connection
 from journeyman.errors import JourneymanError, JudgeError, SettingError
+from journeyman.evaluation.report import PhaseCost
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.resume import accept_settings
-from journeyman.recipes.session import Costs
+from journeyman.rewards.judge import Judge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
 from journeyman.types.record import Record
 from journeyman.types.settings import changed_settings
+from journeyman.types.trajectory import Group
+
+
+@dataclass(slots=True)
+class Costs:
+    """Time spent in phases that leave no steps behind."""
+
+    phases: list[PhaseCost] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.phases.append(PhaseCost(name=name, seconds=time.perf_counter() - started))
 
 
 @dataclass(slots=True)
@@ -57,8 +73,17 @@ async def open_run(run: str, base: str, home: Path, progress: Progress, *, worke
         yield OpenRun(run, home, backend, connection, progress, costs)
 
 
-def begin(opened: OpenRun, settings: Record, *, kind: str, base: str, is_resumed: bool, allow_changed_settings: bool = False) -> None:
-    """Create the run, or go on with it under `settings`; says which of them are not the defaults, and which changed.
+def begin(
+    opened: OpenRun,
+    settings: Record,
+    *,
+    kind: str,
+    base: str,
+    is_resumed: bool,
+    allow_changed_settings: bool = False,
+    untold: str | None = None,
+) -> None:
+    """Create the run, or go on with it under `settings`; says which of them are not the defaults (but for `untold`), and which changed.
 
     Raises SettingError for a new run under an id that is taken, or settings that a resumed run cannot take.
     """
@@ -67,11 +92,15 @@ def begin(opened: OpenRun, settings: Record, *, kind: str, base: str, is_resumed
         raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=f"go on with it: --resume {run}; or give another --run")
     info = store.runs.create(run, kind=kind, base=base, settings=settings.model_dump(mode="json"))
     progress.note(f"run {info.id} in {opened.folder.path}" + (f", resumed at step {info.step}" if is_resumed else ""))
-    if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items()]:
+    if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not _is_part(name, untold)]:
         progress.note("not the defaults: " + ", ".join(changed))
     if is_resumed:
         for change in accept_settings(store, run, settings, are_allowed=allow_changed_settings):
             progress.note(f"goes on with {change}")
+
+
+def _is_part(name: str, of: str | None) -> bool:
+    return of is not None and (name == of or name.startswith(f"{of}."))
 
 
 @asynccontextmanager
@@ -92,3 +121,28 @@ async def kept_state(opened: OpenRun) -> AsyncIterator[None]:
         runs.update(opened.run, state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
         raise
     runs.update(opened.run, state="done", phase="done")
+
+
+class KeepingJudge:
+    """Another judge whose every verdict is kept with its rollout: to be looked at later, and so that none is paid for twice."""
+
+    def __init__(self, judge: Judge, store: Store) -> None:
+        self._judge, self._store = judge, store
+
+    @property
+    def name(self) -> str:
+        return self._judge.name
+
+    @property
+    def description(self) -> str:
+        return self._judge.description
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        # A group whose attempts all have verdicts was judged before the run was stopped.
+        is_judged = [all(one.verdict is not None for one in group) for group in groups]
+        fresh = await self._judge.score([group for group, is_known in zip(groups, is_judged, strict=True) if not is_known])
+        attempts = [one for group in fresh for one in group]
+        verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
+        await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
+        next_fresh = iter(fresh)
+        return [group if is_known else next(next_fresh) for group, is_known in zip(groups, is_judged, strict=True)]

@@ -2,66 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
-from journeyman.client.backend import Connection
 from journeyman.errors import SettingError
-from journeyman.evaluation.report import PhaseCost
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.open_run import Costs, KeepingJudge, OpenRun
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.tools import McpTool, usable_tools
-from journeyman.service.backend import Backend
-from journeyman.store import Store
-from journeyman.store.layout import RunFolder
-from journeyman.types.trajectory import Group
 
 
 @dataclass(slots=True)
-class Costs:
-    """Time spent in phases that leave no steps behind."""
-
-    phases: list[PhaseCost] = field(default_factory=list)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.phases.append(PhaseCost(name=name, seconds=time.perf_counter() - started))
-
-
-@dataclass(slots=True)
-class Session:
+class Session(OpenRun):
     """Everything open while a run trains or is evaluated."""
 
-    run: str
     settings: McpTrain
-    home: Path
-    backend: Backend
-    connection: Connection
     tools: tuple[McpTool, ...]
     pool: ServerPool
     judge: Judge
-    progress: Progress
-    costs: Costs
-
-    @property
-    def store(self) -> Store:
-        return self.backend.store
-
-    @property
-    def folder(self) -> RunFolder:
-        return self.store.home.run(self.run)
 
     @property
     def scenarios_folder(self) -> Path:
@@ -95,7 +61,8 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             f"base {info.base} on {info.device}, {info.dtype}, {info.num_workers} workers; tools: {', '.join(t.name for t in tools)}"
         )
         progress.note(f"judge {judge.name}: {judge.description}")
-        yield Session(run, settings, home, backend, connection, tools, pool, KeepingJudge(judge, backend.store), progress, costs)
+        keeping = KeepingJudge(judge, backend.store)
+        yield Session(run, home, backend, connection, progress, costs, settings, tools, pool, keeping)
 
 
 def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) -> Judge:
@@ -108,28 +75,3 @@ def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) 
             )
         return EvidenceJudge()
     return Ruler(settings.judge, options.base_url, options=options, home=home, run=run, warn=progress.warn)
-
-
-class KeepingJudge:
-    """Another judge whose every verdict is kept with its rollout: to be looked at later, and so that none is paid for twice."""
-
-    def __init__(self, judge: Judge, store: Store) -> None:
-        self._judge, self._store = judge, store
-
-    @property
-    def name(self) -> str:
-        return self._judge.name
-
-    @property
-    def description(self) -> str:
-        return self._judge.description
-
-    async def score(self, groups: Sequence[Group]) -> list[Group]:
-        # A group whose attempts all have verdicts was judged before the run was stopped.
-        is_judged = [all(one.verdict is not None for one in group) for group in groups]
-        fresh = await self._judge.score([group for group, is_known in zip(groups, is_judged, strict=True) if not is_known])
-        attempts = [one for group in fresh for one in group]
-        verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
-        await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
-        next_fresh = iter(fresh)
-        return [group if is_known else next(next_fresh) for group, is_known in zip(groups, is_judged, strict=True)]

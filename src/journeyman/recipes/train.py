@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from journeyman.errors import SettingError
 from journeyman.evaluation import Report
 from journeyman.observe.progress import Progress
 from journeyman.recipes import dpo, grpo, mcp, sft
@@ -20,6 +21,7 @@ from journeyman.recipes.methods import McpFile, Settings
 from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
 from journeyman.recipes.scoring import reward_functions
 from journeyman.recipes.sft_settings import SftTrain
+from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 
 
@@ -53,7 +55,7 @@ async def train(
 ) -> Report:
     """Train as the settings say, in a new run of that id or, `is_resumed`, the one there is. Errors as the method's own program."""
     if isinstance(settings, McpFile):
-        return await _train_mcp(settings, progress, home=home, run=run, allow_changed_settings=allow_changed_settings)
+        return await _train_mcp(settings, progress, home=home, run=run, is_resumed=is_resumed, changed=allow_changed_settings)
     changed = allow_changed_settings
     if isinstance(settings, SftTrain):
         return await sft.train(settings, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=changed)
@@ -61,6 +63,25 @@ async def train(
         return await dpo.train(settings, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=changed)
     resume = run if is_resumed else None
     return await grpo.train(settings, progress, home=home, run=run, resume=resume, allow_changed_settings=changed)
+
+
+async def evaluate(
+    run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
+) -> Report:
+    """Evaluate a run again on its held-out tasks, as its method does. Raises SettingError for a run without tasks to attempt."""
+    with Store.open(home) as store:
+        kind = store.runs.get(run).kind
+    if kind == "mcp":
+        return await mcp.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit, judge=judge)
+    if kind != "grpo":
+        raise SettingError(
+            f"run {run!r} ({kind}) has no tasks to attempt again", hint=f"what was measured is in its report: journeyman runs show {run}"
+        )
+    if judge is not None:
+        raise SettingError(
+            "--judge compares runs of `journeyman mcp train`", hint="leave it out: this run's own rewards score the attempts"
+        )
+    return await grpo.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit)
 
 
 def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:
@@ -75,9 +96,10 @@ def _told(data: Examples[Any], lessons: Lessons[Any]) -> str:
     return f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
 
 
-async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, allow_changed_settings: bool) -> Report:
+async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, is_resumed: bool, changed: bool) -> Report:
     plain = settings.without_method()
-    report = await mcp.train(plain, progress, home=home, resume=run, allow_changed_settings=allow_changed_settings)
+    resume = run if is_resumed else None
+    report = await mcp.train(plain, progress, home=home, run=run, resume=resume, allow_changed_settings=changed)
     final = reward_numbers(report) | evaluation_numbers(report)
     write_result(report, HomeFolder(home).run(run).report, plain, recipe=mcp.slug(plain), method="mcp", seed=plain.seed, final=final)
     return report
