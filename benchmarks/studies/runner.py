@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,8 @@ class Runner:
     async def _make(self, cell: Cell) -> Row:
         settings = cell.settings()
         started, stamp = time.monotonic(), time.gmtime()
-        run = f"{cell.name}-{time.strftime('%Y%m%d-%H%M%S', stamp)}".replace("_", "-")
+        # Two runs of a cell may begin in one second: one that fails at once, and its next try.
+        run = f"{cell.name}-{time.strftime('%Y%m%d-%H%M%S', stamp)}-{secrets.token_hex(2)}".replace("_", "-")
         home = self.home / self.study.name
         home.mkdir(parents=True, exist_ok=True)
         beside, self._num_running = self._num_running, self._num_running + 1
