@@ -13,7 +13,7 @@ from tests.tiny import LORA
 from torch import Tensor, nn
 
 from journeyman.errors import SettingError
-from journeyman.modeling.gradient_checkpointing import KEYWORD, MAX_KEPT_BYTES, LayerCheckpoints, kept_bytes_per_token
+from journeyman.modeling.gradient_checkpointing import KEYWORD, MAX_KEPT_BYTES, LayerCheckpoints, LayerInputs, kept_bytes_per_token
 from journeyman.modeling.lora import add_lora
 from journeyman.modeling.precision import Precision
 from journeyman.modeling.weights import load_module
@@ -32,7 +32,7 @@ def adapted_model(folder: Path, precision: Precision = "float32") -> Any:
     return model
 
 
-def gradients(model: Any, keywords: dict[str, bool]) -> tuple[tuple[Tensor, ...], int, int]:
+def gradients(model: Any, keywords: dict[str, LayerInputs]) -> tuple[tuple[Tensor, ...], int, int]:
     """Of a sum of squares; beside it the bytes kept for the backward pass, and how often a layer's MLP was computed."""
     decoder = model.get_base_model().get_decoder()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -97,14 +97,14 @@ def test_a_deep_copy_computes_with_its_own_layers(sharp_model: Path) -> None:
 def test_auto_asks_where_keeping_everything_takes_too_much(sharp_model: Path) -> None:
     checkpoints = LayerCheckpoints(adapted_model(sharp_model), 1)
     assert checkpoints.keywords(100, "auto") == {}
-    assert checkpoints.keywords(MAX_KEPT_BYTES // checkpoints.bytes_per_token + 1, "auto") == {KEYWORD: True}
+    assert checkpoints.keywords(MAX_KEPT_BYTES // checkpoints.bytes_per_token + 1, "auto") == {KEYWORD: LayerInputs(2)}
     assert checkpoints.keywords(10**9, False) == {}
 
 
 def test_auto_gives_each_of_many_workers_its_share_of_the_free_memory(sharp_model: Path) -> None:
     model = adapted_model(sharp_model)
     assert LayerCheckpoints(model, 1).keywords(100, "auto") == {}
-    assert LayerCheckpoints(model, 10**9).keywords(100, "auto") == {KEYWORD: True}
+    assert LayerCheckpoints(model, 10**9).keywords(100, "auto") == {KEYWORD: LayerInputs(2)}
 
 
 def test_a_model_without_recomputable_layers_refuses_to_be_asked() -> None:
@@ -118,3 +118,12 @@ def test_what_is_kept_of_a_token_is_what_the_adapted_layers_take_and_give(sharp_
     hidden, keys, inner = 32, 16, 48
     a_layer = 4 * ((hidden + hidden) * 2 + (hidden + keys) * 2 + (hidden + inner) * 3)
     assert kept_bytes_per_token(adapted_model(sharp_model)) == 2 * a_layer
+
+
+def test_kept_inputs_are_made_before_the_first_layer_and_carry_gradients() -> None:
+    inputs = LayerInputs(3)
+    hidden = torch.arange(4.0, requires_grad=True)
+    kept = [inputs.keep(hidden * factor) for factor in (1.0, 2.0, 3.0)]
+    assert [tensor.tolist() for tensor in kept] == [[0, 1, 2, 3], [0, 2, 4, 6], [0, 3, 6, 9]]
+    assert torch.autograd.grad(kept[0].sum() + kept[2].sum(), hidden)[0].tolist() == [4.0] * 4
+    assert len({tensor.untyped_storage().data_ptr() for tensor in kept}) == 3

@@ -7,6 +7,7 @@ the store's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from journeyman.errors import SettingError
+from journeyman.modeling.allocator import return_freed_memory
 from journeyman.types.settings import Checkpointing
 
 # `auto` keeps at most this much of one micro-batch, so that with the head, a layer's own needs and what the allocator leaves between
@@ -25,6 +27,39 @@ from journeyman.types.settings import Checkpointing
 MAX_KEPT_BYTES = 2 << 30
 # The keyword of the decoder's forward that asks for it.
 KEYWORD = "checkpoint_layers"
+# Small objects of the graph end up between the large freed tensors, so that each layer needs some new memory: what is free goes back to
+# the system after so many layers. After each it would cost more.
+LAYERS_PER_RETURN = 5
+
+
+@dataclass(slots=True)
+class LayerInputs:
+    """The inputs that one forward keeps: in tensors made before its first layer.
+
+    Were they made one after the other, each would stand between the memory that its layer has used and freed, and the next layer's larger
+    tensors would not fit into what is left: four times as much memory would be held as is used.
+    """
+
+    num_layers: int
+    _free: list[Tensor] = field(default_factory=list)
+
+    def keep(self, hidden: Tensor) -> Tensor:
+        """A copy of `hidden` through which gradients go as through itself."""
+        if not self._free:
+            self._free = [torch.empty_like(hidden) for _ in range(self.num_layers)]
+        elif len(self._free) % LAYERS_PER_RETURN == 0:
+            return_freed_memory()
+        return _Copy.apply(hidden, [self._free.pop()])  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, places: list[Tensor]) -> Tensor:  # noqa: ARG004 - torch's signature
+        return places[0].copy_(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004 - torch's signature
+        return gradient, None
 
 
 class LayerCheckpoints:
@@ -40,7 +75,7 @@ class LayerCheckpoints:
         self._num_workers = num_workers
         self.bytes_per_token = kept_bytes_per_token(model)
 
-    def keywords(self, num_tokens: int, choice: Checkpointing) -> dict[str, bool]:
+    def keywords(self, num_tokens: int, choice: Checkpointing) -> dict[str, LayerInputs]:
         """What to pass to the forward of `num_tokens` tokens: nothing, or the request to keep the inputs of layers only.
 
         `auto` asks when keeping everything would take more than 2 GiB, or than a worker's share of half of the memory that is free now.
@@ -48,7 +83,7 @@ class LayerCheckpoints:
 
         Example:
             >>> checkpoints.keywords(4_096, "auto")  # of SmolLM2-135M: 5 GB
-            {'checkpoint_layers': True}
+            {'checkpoint_layers': LayerInputs(num_layers=30)}
         """
         if choice is True and not self._num_layers:
             raise SettingError(
@@ -56,7 +91,7 @@ class LayerCheckpoints:
                 hint="leave it out, and lower tokens_per_micro_batch if memory is short",
             )
         is_wanted = num_tokens * self.bytes_per_token > self._limit() if choice == "auto" else choice
-        return {KEYWORD: True} if is_wanted and self._num_layers else {}
+        return {KEYWORD: LayerInputs(self._num_layers)} if is_wanted and self._num_layers else {}
 
     def _limit(self) -> int:
         return min(MAX_KEPT_BYTES, int(psutil.virtual_memory().available) // 2 // self._num_workers)
@@ -89,14 +124,16 @@ def _prepare(model: nn.Module) -> int:
     return count
 
 
-def _forward(layer: nn.Module, *arguments: Any, **keywords: Any) -> Tensor:
+def _forward(layer: nn.Module, hidden: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
     """The layer's own forward; with `checkpoint_layers`, keeping only its input.
 
     transformers has a switch of its own for this, but it asks for training mode (and so for dropout), and is one for all threads.
     """
-    is_wanted = keywords.pop(KEYWORD, False)
+    inputs: LayerInputs | None = keywords.pop(KEYWORD, None)
     forward = partial(type(layer).forward, layer)
-    if not (is_wanted and torch.is_grad_enabled()):
-        return forward(*arguments, **keywords)  # type: ignore[no-any-return]
+    if inputs is None or not torch.is_grad_enabled():
+        return forward(hidden, *arguments, **keywords)  # type: ignore[no-any-return]
     # No dropout anywhere, so there is no random state to bring back: doing that would disturb other threads' draws.
-    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **keywords)  # type: ignore[no-any-return]
+    return checkpoint(  # type: ignore[no-any-return]
+        forward, inputs.keep(hidden), *arguments, use_reentrant=False, preserve_rng_state=False, **keywords
+    )

@@ -263,7 +263,7 @@ class LoraTrainer:
                 hidden = self._hidden(tree, checkpointing=checkpointing)
                 scored, entropy = token_logprobs(hidden, self._head, targets, entropy_gradient=entropy_gradient)
                 loss, sums = objective(number, scored, entropy)
-                gradients = torch.autograd.grad(loss, self._parameters)
+                gradients = _together(torch.autograd.grad(loss, self._parameters))
             done += 1
             on_progress(done / len(trees))
             return _Gradient(gradients, sums)
@@ -301,6 +301,14 @@ class LoraTrainer:
 
         current, base = self._workers.map(compute, [self._decoder, self._reference])
         return float(kl_terms(current, base).mean()) if len(tree.targets) else 0.0
+
+
+def _together(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Copies side by side in one block of memory: the originals lie scattered among what the backward pass has used, and would keep that
+    from being joined and used for the next micro-batch."""
+    block = torch.cat([tensor.flatten() for tensor in tensors])
+    parts = torch.split(block, [tensor.numel() for tensor in tensors])
+    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def _check_gap(gap: float, limit: float) -> None:
