@@ -97,7 +97,8 @@ def test_a_study_that_is_stopped_loses_the_run_under_way_alone(tmp_path: Path, n
     (tmp_path / "hang-2").touch()
     arguments = words(tmp_path, "--seeds", "1", "2", "--only", "default")
     program = f"import sys; from benchmarks.study import main; sys.exit(main({arguments!r}, command={FAKE!r}))"
-    study = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    study = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     run = int(wait_for(tmp_path / "pid"))
     study.send_signal(number)
     assert study.wait(_WAIT_SECONDS) == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from journeyman.evaluation.report import HELDOUT_LOSS, LOSS, RANKED_RIGHT, REWAR
 
 _BLUE, _GREEN, _GREY = "#2563a8", "#2e8b57", "#8a8f98"
 _INCHES = (8.0, 4.2)
+_TITLE_CHARS = 88
 
 
 def draw_steps(report: Report, path: Path) -> Path | None:
@@ -25,7 +27,7 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     axes.set_ylabel("0 to 1; bands: 95 % interval over scenarios")
     axes.set_ylim(0.0, 1.02)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title(f"{report.title}: training attempts per step", loc="left", fontsize=11)
+    _set_title(axes, f"{report.title}: training attempts per step")
     axes.legend(loc="upper left", frameon=False)
     return save_figure(figure, path)
 
@@ -42,7 +44,7 @@ def draw_loss(report: Report, path: Path) -> Path | None:
     axes.set_xlabel("steps made")
     axes.set_ylim(bottom=0.0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title(f"{report.title}: loss", loc="left", fontsize=11)
+    _set_title(axes, f"{report.title}: loss")
     axes.legend(loc="upper right", frameon=False)
     return save_figure(figure, path)
 
@@ -62,9 +64,14 @@ def draw_heldout(report: Report, path: Path) -> Path | None:
     axes.set_ylim(0.0, 108.0)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("success in %, 95 % interval")
-    axes.set_title(f"{report.title}: held-out success", loc="left", fontsize=11)
+    _set_title(axes, f"{report.title}: held-out success")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(names), frameon=False)
     return save_figure(figure, path)
+
+
+def _set_title(axes: Any, text: str) -> None:
+    """The title in as many lines as it needs: a server's command may be long."""
+    axes.set_title(textwrap.fill(text, _TITLE_CHARS), loc="left", fontsize=11)
 
 
 def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], place: int, colours: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
     examples = pick_examples(evaluations[0].groups[names[0]], evaluations[0].groups[names[-1]]) if len(names) > 1 else ()
     report = Report(
         run=session.run,
-        title=f"{session.settings.base} learns {session.settings.target.label}",
+        title=f"{session.settings.base} learns {session.settings.target.title}",
         base=session.settings.base,
         target=session.settings.target.label,
         judge=f"{session.judge.name}: {session.judge.description}",

@@ -62,6 +62,11 @@ class McpTarget(Record):
         """How the server is named in messages."""
         return self.url or shlex.join(self.command or ())
 
+    @property
+    def title(self) -> str:
+        """As `label`, without the folder of the program: for headings."""
+        return self.url or shlex.join([Path(word).name if number == 0 else word for number, word in enumerate(self.command or ())])
+
     def search_path(self) -> str:
         """PATH for finding and running the command: the folder of this Python first, so that "python" and the console scripts
         installed beside Journeyman are found even when its environment is not activated."""
