@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -333,10 +334,8 @@ class Terminal:
         """Type the key until `wanted` is shown: a Ctrl-C that comes while Python's line editor starts is noticed with the next one."""
         for _ in range(12):
             self.type(key)
-            try:
+            with contextlib.suppress(AssertionError):
                 return self.until(wanted, seconds=5.0)
-            except AssertionError:
-                continue
         return self.until(wanted)
 
     def until(self, wanted: str, *, seconds: float = 60.0) -> None:
