@@ -65,7 +65,8 @@ async def test_scores_go_to_the_attempts_they_are_about_whatever_the_order() -> 
             assert [trajectory.id for trajectory in scored] == [f"t{i}" for i in range(6)]
     orders = [tuple(re.findall(r"number (\d)", request["messages"][1]["content"])) for request in server.requests]
     assert len(set(orders)) > 1
-    assert len({label for request in server.requests for label in shown(request)}) == 36
+    # Drawn anew for each call: of 36 labels of four hexadecimal digits two may be equal by chance, a call's own never.
+    assert len({label for request in server.requests for label in shown(request)}) > 30
 
 
 async def test_the_shared_beginning_is_shown_once_and_attempts_are_fenced() -> None:
