@@ -19,7 +19,8 @@ class WarmStart(Record):
     After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios of all kinds; the warm start ends when
     at least `min_executed` of the attempts make a call that runs, at least `min_success` succeed, at least `min_tools` of the tools have
     an attempt that does, and at least `min_with_spread` of the groups have attempts that differ in score. Calls are cheaper to learn
-    from drills; which call, and what to answer, is learned from comparing attempts.
+    from drills; which call, and what to answer, is learned from comparing attempts. Where `enough_success` of the attempts succeed (with
+    so many of the tools) it ends whatever the rest says: further drills only make attempts more alike.
 
     Attributes:
         sft: of the drills; `batch_size` is how many one optimiser update sees. One longer than the model's context is left out.
@@ -34,6 +35,7 @@ class WarmStart(Record):
     probe_attempts: int = Field(default=3, ge=2)
     min_executed: float = Field(default=0.9, ge=0.0, le=1.0)
     min_success: float = Field(default=0.3, ge=0.0, le=1.0)
+    enough_success: float = Field(default=0.5, gt=0.0, le=1.0)
     min_tools: float = Field(default=0.6, ge=0.0, le=1.0)
     min_with_spread: float = Field(default=0.3, ge=0.0, le=1.0)
 

@@ -54,10 +54,11 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
 
 def is_ready(metrics: dict[str, float], settings: WarmStart) -> bool:
     """Whether reinforcement learning has something to compare. A judge that tells no success is asked for spread alone."""
-    return (
+    if metrics.get("reward/tools_with_success", 1.0) < settings.min_tools:
+        return False
+    return metrics.get("reward/success", 0.0) >= settings.enough_success or (
         metrics.get("rollout/executed", 0.0) >= settings.min_executed
         and metrics.get("reward/success", 1.0) >= settings.min_success
-        and metrics.get("reward/tools_with_success", 1.0) >= settings.min_tools
         and metrics.get("reward/with_spread", 0.0) >= settings.min_with_spread
     )
 
