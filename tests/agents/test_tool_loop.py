@@ -43,6 +43,7 @@ class ScriptedRun:
 
     def __init__(self, *script: Any) -> None:
         self.model = "agent"
+        self.seed: int | None = None
         self.metrics: dict[str, float] = {}
         self.events: list[ToolEvent] = []
         self.requests: list[dict[str, Any]] = []
@@ -114,6 +115,19 @@ async def test_turns_and_calls_per_turn_are_bounded(pool: ServerPool) -> None:
     assert len(run.requests) == 2
     assert [event.is_error for event in run.events] == [False, False, True, False]
     assert run.metrics["is_answered"] == 0
+
+
+async def test_each_turn_is_drawn_from_a_stream_of_its_own_that_the_rollouts_seed_names(pool: ServerPool) -> None:
+    call = ("findCapital", '{"country_name": "Peru"}')
+    for settings, own, sent in (
+        (None, 40, [40, 41]),
+        (ToolLoopSettings(seed=7), 40, [7, 8]),
+        (None, None, [None, None]),
+    ):
+        run = ScriptedRun([call], "Lima")
+        run.seed = own
+        await ToolLoop(pool, settings)(SCENARIO, run)
+        assert [request.get("seed") for request in run.requests] == sent
 
 
 async def test_long_results_are_cut_with_a_marker(pool: ServerPool) -> None:

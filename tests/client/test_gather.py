@@ -261,3 +261,20 @@ async def test_an_error_of_the_judge_is_raised_and_ends_the_attempts() -> None:
     with pytest.raises(JudgeError, match="broken"):
         await asyncio.wait_for(gather(rollout, scenarios, model=model, group_size=1, score=score), 10)
     assert len(model.outcomes) == 2
+
+
+async def test_every_attempt_has_a_seed_of_its_own_and_the_same_one_again() -> None:
+    async def seeds(seed: int | None, key: str | None = None) -> list[int | None]:
+        found: list[int | None] = []
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            found.append(run.seed)
+
+        await gather(rollout, [Scenario(id=name, task="t") for name in "ab"], model=RecordingModel(), group_size=3, seed=seed, key=key)
+        return found
+
+    first = await seeds(7)
+    assert len({*first}) == 6
+    assert await seeds(7) == first
+    assert not {*first} & {*await seeds(8)}
+    assert await seeds(None) == [None] * 6

@@ -160,10 +160,15 @@ def test_a_scenario_without_witness_and_a_rollout_without_turns_are_abstained() 
     assert judge_trajectory(scenario(), attempt(None)).score is None
 
 
-def test_a_scenario_without_expected_answers_wants_the_calls_and_some_words() -> None:
+def test_a_scenario_without_expected_answers_wants_the_calls_and_words_that_say_something_of_the_result() -> None:
     of = Scenario(id="s", task="t", witness=Witness(calls=scenario().witness.calls))  # type: ignore[union-attr]
-    assert is_success(attempt("Done.", GOOD), of)
-    assert score(attempt("Done.", GOOD), of) == 1.0
+    grounded = attempt(WORDS, GOOD)
+    assert is_success(grounded, of)
+    assert score(grounded, of) == 1.0
+    elsewhere = attempt("The moon is made of cheese.", GOOD)
+    assert not is_success(elsewhere, of)
+    assert score(attempt(None, GOOD), of) < score(elsewhere, of) < score(grounded, of) - 0.1
+    assert "nothing that the tools returned" in judge_trajectory(of, elsewhere).explanation
     assert not is_success(attempt(None, GOOD), of)
 
 

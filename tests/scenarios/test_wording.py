@@ -62,6 +62,7 @@ def test_identifiers_give_a_task_away_unless_they_are_plain_words_or_values() ->
     assert gives_away("the targetTown is Bonn", [ROUTE], {}) == "targetTown"
     assert gives_away("what is the departure", [ROUTE], {}) is None
     assert gives_away("look at source_town", [ROUTE], {"departure": "source_town"}) is None
+    assert gives_away("source_town or targetTown", [ROUTE], {"departure": "source_town"}, {"departure": "targetTown"}) is None
 
 
 def test_words_from_identifiers_and_descriptions() -> None:

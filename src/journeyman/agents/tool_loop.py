@@ -28,6 +28,7 @@ class Run(Protocol):
 
     model: str
     metrics: dict[str, float]
+    seed: int | None
 
     def openai(self) -> Any: ...
 
@@ -45,7 +46,7 @@ class ToolLoopSettings:
         max_result_chars: longer results are cut, with a marker that the model sees.
         max_calls_per_turn: further calls of the same reply are refused.
         temperature: None leaves it to the server (1 in training).
-        seed: makes a rollout repeatable on the same engine when set.
+        seed: of every rollout; None takes the rollout's own (`run.seed`). Each turn draws from a stream of its own.
     """
 
     max_turns: int = 4
@@ -104,7 +105,7 @@ class ToolLoop:
         async with self._pool.lease() as server:
             messages = [message.wire() for message in self.messages(scenario.task)]
             for turn in range(self.settings.max_turns):
-                reply = await self._ask(run, messages)
+                reply = await self._ask(run, messages, turn)
                 run.metrics["num_turns"] = turn + 1.0
                 messages.append(_echo(reply))
                 if not reply.tool_calls:
@@ -112,19 +113,21 @@ class ToolLoop:
                     return
                 messages += await self._run_calls(reply.tool_calls, turn, server, run)
 
-    async def _ask(self, run: Run, messages: list[dict[str, Any]]) -> Any:
+    async def _ask(self, run: Run, messages: list[dict[str, Any]], turn: int) -> Any:
         import openai
 
         settings = self.settings
+        chosen = settings.seed if settings.seed is not None else run.seed
+        seed = None if chosen is None else chosen + turn
         wanted = {"model": run.model, "messages": messages, "tools": self._offered, "max_tokens": settings.max_tokens}
-        body = self._dialect.body({**wanted, "temperature": settings.temperature, "seed": settings.seed})
+        body = self._dialect.body({**wanted, "temperature": settings.temperature, "seed": seed})
         try:
             completion = await run.openai().chat.completions.create(**body)
         except openai.BadRequestError as error:
             if error.code == "context_length_exceeded":
                 raise ContextLengthError(f"the conversation no longer fits the model's context: {error.message}") from error
             if self._dialect.learn(error.message, body):
-                return await self._ask(run, messages)
+                return await self._ask(run, messages, turn)
             raise
         return completion.choices[0].message
 

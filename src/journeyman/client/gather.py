@@ -5,6 +5,7 @@ is an error.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ async def gather(
     progress: Progress | None = None,
     score: Score | None = None,
     key: str | None = None,
+    seed: int | None = None,
 ) -> list[Group]:
     """Attempt every scenario `group_size` times.
 
@@ -52,6 +54,8 @@ async def gather(
             run; what it returns is the group.
         key: names these attempts, for one that is stopped and called again with the same key: what this version of the model finished
             under it is taken as it was (with the reward and verdict that were kept for it) and only what is missing is attempted.
+        seed: gives every attempt a seed of its own (`run.seed`), the same one whenever the same attempt of the same key is made. An agent
+            that sends it draws the same tokens again, as far as rounding goes, which depends on what runs beside it.
 
     Raises:
         ServiceError: the server is gone or refuses; attempts in progress are cancelled. So they are by what `score` raises.
@@ -63,7 +67,7 @@ async def gather(
     if timeout_seconds <= 0:
         raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0")
     kept = {} if key is None else {one.key: one for one in await model.kept_attempts(key)}
-    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept)
+    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept, seed)
     try:
         async with asyncio.TaskGroup() as tasks:
             attempts = [
@@ -92,6 +96,7 @@ class _Plan:
     progress: Progress | None
     key: str | None
     kept: Mapping[str, KeptAttempt]
+    seed: int | None
 
     async def attempt(self, scenario: Scenario, place: str) -> Trajectory:
         """The attempt at a place (`scenario/number`): made, unless it was before."""
@@ -101,13 +106,14 @@ class _Plan:
             if kept is not None and kept.scenario_id == scenario.id:
                 trajectory = await self.model.trajectory(kept.trajectory_id)
             else:
-                trajectory = await self._attempt(scenario, key)
+                trajectory = await self._attempt(scenario, key, place)
         if self.progress is not None:
             self.progress.advance(1)
         return trajectory
 
-    async def _attempt(self, scenario: Scenario, key: str | None) -> Trajectory:
+    async def _attempt(self, scenario: Scenario, key: str | None, place: str) -> Trajectory:
         run = await self.model.open_rollout(scenario, max_turns=self.max_turns, key=key)
+        run.seed = None if self.seed is None else derived_seed(self.seed, self.key or "", place)
         started = time.perf_counter()
         try:
             failure = await self._run(scenario, run)
@@ -147,6 +153,16 @@ class _Plan:
                 await self.model.finish_rollout(run, outcome)
         except (JourneymanError, TimeoutError):
             return
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed that differs wherever any part does, of the size that every OpenAI-compatible server takes.
+
+    Example:
+        >>> derived_seed(0, "train-0", "1/2") == derived_seed(0, "train-0", "1/2"), derived_seed(0, "a") == derived_seed(0, "b")
+        (True, False)
+    """
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4]) >> 1
 
 
 def _outcome(run: Rollout, failure: Failure | None, seconds: float) -> FinishRollout:

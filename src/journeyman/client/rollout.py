@@ -25,6 +25,7 @@ class Rollout:
         base_url, api_key: for any OpenAI-compatible client; what is sent there is recorded.
         reward: set it when your code can score the attempt itself; leave None when a judge does.
         metrics: numbers to keep with the trajectory.
+        seed: send it with the model calls to make the attempt repeatable; another one for every attempt, None when `gather` got no seed.
 
     Example:
         >>> async def rollout(scenario, run):                                             # doctest: +SKIP
@@ -50,6 +51,7 @@ class Rollout:
         self.api_key = api_key
         self.reward: float | None = None
         self.metrics: dict[str, float] = {}
+        self.seed: int | None = None
         self._tool_events: list[ToolEvent] = []
         self._make_client = make_client
         self._client: AsyncOpenAI | None = None

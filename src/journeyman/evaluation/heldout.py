@@ -118,6 +118,7 @@ async def evaluate(
     max_concurrent: int = 32,
     timeout_seconds: float = 600.0,
     progress: Progress | None = None,
+    seed: int | None = None,
 ) -> Evaluation:
     """Let every variant attempt every scenario `group_size` times and compare the variants, each with every later one.
 
@@ -126,6 +127,7 @@ async def evaluate(
         variants: name -> model, weakest first (base, warm, trained).
         sampling: a word for the report ("greedy" or "sampled"); how to sample is the rollout's business.
         progress: one phase per variant.
+        seed: of the attempts, the same for every variant (see `gather`).
 
     Variants run one after the other, so that their times can be compared. Raises SettingError for no scenarios or variants.
     """
@@ -147,6 +149,7 @@ async def evaluate(
             max_concurrent=max_concurrent,
             timeout_seconds=timeout_seconds,
             progress=progress,
+            seed=seed,
         )
         groups[name] = await judge.score(attempted)
         results.append(summarise_variant(name, model.name, groups[name], time.perf_counter() - started))

@@ -123,7 +123,9 @@ def make_rollout(settings: GrpoTrain, *, temperature: float) -> RolloutFunction:
 
     async def chat(scenario: Scenario, run: Rollout) -> None:
         messages: Any = _messages(settings, scenario.task)
-        await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=own.max_tokens, temperature=temperature)
+        await run.openai().chat.completions.create(
+            model=run.model, messages=messages, max_tokens=own.max_tokens, temperature=temperature, seed=run.seed
+        )
 
     return chat
 
@@ -156,6 +158,7 @@ def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Ju
             timeout_seconds=settings.timeout_seconds,
             score=judge.score,
             key=key,
+            seed=settings.seed,
         )
         return groups, _measured(opened, settings, groups, kept, time.perf_counter() - started)
 
@@ -244,4 +247,5 @@ async def _evaluate(
             sampling="greedy" if is_greedy else "sampled",
             timeout_seconds=settings.timeout_seconds,
             progress=opened.progress,
+            seed=settings.seed,
         )

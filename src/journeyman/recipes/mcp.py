@@ -221,6 +221,7 @@ async def _attempt(
             timeout_seconds=settings.timeout_seconds,
             score=session.judge.score,
             key=f"{key}/{first}",
+            seed=session.settings.seed,
         )
         with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
         if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
@@ -298,4 +299,5 @@ async def _evaluate(
         max_concurrent=session.settings.rollouts.max_concurrent,
         timeout_seconds=session.settings.rollouts.timeout_seconds,
         progress=session.progress,
+        seed=session.settings.seed,
     )

@@ -117,7 +117,7 @@ async def rollout(scenario: jm.Scenario, run: jm.Rollout) -> None:
         messages.append({"role": "user", "content": task})
         messages.append({"role": "assistant", "content": f"<think>{thought}</think><answer>{answer}</answer>"})
     messages.append({"role": "user", "content": scenario.task})
-    await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=32)
+    await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=32, seed=run.seed)
 
 
 async def main(steps: int = 24) -> None:

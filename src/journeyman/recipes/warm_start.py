@@ -76,6 +76,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         timeout_seconds=settings.rollouts.timeout_seconds,
         progress=session.progress,
         key=attempts_key("warmup", number, settings),
+        seed=settings.seed,
     )
     judged = await session.judge.score(groups)
     if text := excluded_text(judged):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from journeyman.rewards.agreement import Agreement, compare, is_question_echo, words_of
 from journeyman.rewards.call_match import AGREES, CallMatch, match_calls, tool_key
-from journeyman.rewards.results import Value, expected_values, is_structure_copied, leaf_texts
+from journeyman.rewards.results import Value, expected_values, is_grounded, is_structure_copied, leaf_texts
 from journeyman.types.messages import Tool
 from journeyman.types.scenarios import Scenario, Witness
 from journeyman.types.trajectory import Failure, Group, Trajectory, Verdict
@@ -38,12 +38,13 @@ _MODEL_FAILURE_TEXT = re.compile(r"context_length_exceeded|maximum context|max_t
 
 @dataclass(frozen=True, slots=True)
 class _AnswerView:
-    """What was found about the final answer."""
+    """What was found about the final answer. `is_grounded`: it says something of the results; asked where no value is expected."""
 
     is_final: bool
     is_copy: bool
     agreements: tuple[Agreement, ...]
     num_words: int
+    is_grounded: bool = True
 
     @property
     def is_in_words(self) -> bool:
@@ -52,7 +53,7 @@ class _AnswerView:
     @property
     def share_right(self) -> float:
         if not self.agreements:
-            return 1.0 if self.is_in_words else 0.0
+            return 1.0 if self.is_in_words and self.is_grounded else 0.0
         return sum(agreement.is_right for agreement in self.agreements) / len(self.agreements)
 
 
@@ -143,7 +144,7 @@ def _view_answer(scenario: Scenario, witness: Witness, trajectory: Trajectory, m
         agreement if _is_backed(index, witness, matches) else Agreement(False, agreement.states_kind, "not backed by the call")
         for index, agreement in enumerate(best)
     )
-    return _AnswerView(True, is_copy, kept, len(words_of(answer)))
+    return _AnswerView(True, is_copy, kept, len(words_of(answer)), bool(expected) or is_grounded(answer, results, scenario.task))
 
 
 def _expected(index: int, witness: Witness, matches: Sequence[CallMatch]) -> list[Value]:
@@ -164,7 +165,8 @@ def _answer_worth(view: _AnswerView, calls: float) -> float:
     if view.is_copy:
         return _COPY * calls / AGREES
     worth = _WORDS
-    if not view.agreements or any(agreement.states_kind for agreement in view.agreements):
+    states_kind = any(agreement.states_kind for agreement in view.agreements) if view.agreements else view.is_grounded
+    if states_kind:
         worth = _VALUE_OF_KIND
     return worth * calls / AGREES + (1.0 - AGREES - _VALUE_OF_KIND) * view.share_right
 
@@ -211,6 +213,8 @@ def _explain(matches: Sequence[CallMatch], view: _AnswerView, num_wasted: int, t
         parts.append("the answer copies the result or the question instead of saying it in words")
     else:
         parts += [f"answer {agreement.reason}" for agreement in view.agreements]
+        if not view.is_grounded:
+            parts.append("the answer says nothing that the tools returned")
     if num_wasted > 0:
         parts.append(f"{num_wasted} wasted calls")
     if trajectory.error is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from journeyman.types.scenarios import ExpectedAnswer, Witness
+from journeyman.types.tool_results import parse_result
 
 Value = str | float | int | bool
 
@@ -16,14 +16,13 @@ _BRACKETED = re.compile(r"^\s*(?:\{.*\}|\[.*\])\s*\.?\s*$", re.DOTALL)
 _MARKUP = re.compile(r"```|</?tool_(?:call|response)|</?function", re.IGNORECASE)
 # Fewer copied keys than this may be plain words ("The total: 5").
 _MIN_COPIED_KEYS = 2
-
-
-def parse_result(text: str) -> Any:
-    """The result as JSON; the text itself when it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+# Shorter words, and these, stand in any text.
+_MIN_TELLING = 4
+_COMMON_WORDS = frozenset(
+    "about above after again also although because been before being between both could does each either even ever every from have here "
+    "into just like made make many more most much must never only other over same some such than that their them then there these they "
+    "this those through under until very were what when where which while will with within without would your".split()
+)
 
 
 def value_at(text: str, path: Sequence[str | int]) -> Value | None:
@@ -74,6 +73,25 @@ def is_structure_copied(answer: str, results: Sequence[str]) -> bool:
     # A key that is an identifier (day_of_week, dayOfWeek) is never a plain word.
     is_identifier = any(num and ("_" in key or re.search(r"[a-z][A-Z]", key)) for key, num in copied.items())
     return sum(copied.values()) >= _MIN_COPIED_KEYS or is_identifier
+
+
+def is_grounded(answer: str, results: Sequence[str], question: str) -> bool:
+    """Whether an answer says anything of the results that the question did not say: for tasks with no single value to check.
+
+    One telling word or number is enough; results that hold none cannot be asked for one.
+
+    Example:
+        >>> text = "Harbor lights were first kindled in 1823 by the keepers of Ostrava."
+        >>> is_grounded("It began in 1823.", [text], "Tell me of it."), is_grounded("The moon is made of cheese.", [text], "Tell me of it.")
+        (True, False)
+    """
+    telling = {word for result in results for word in _telling_words(result)} - _telling_words(question)
+    return not telling or not telling.isdisjoint(_telling_words(answer))
+
+
+def _telling_words(text: str) -> set[str]:
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return {word for word in words if (len(word) >= _MIN_TELLING or word[0].isdigit()) and word not in _COMMON_WORDS}
 
 
 def _is_structure(text: str) -> bool:

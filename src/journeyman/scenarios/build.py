@@ -105,7 +105,9 @@ async def build_scenarios(
             notes += more
     for note in notes:
         progress.note(note)
-    materials = tuple(_material(explorer, split, tool, leaves[tool.name]) for tool in used)
+    # Drills may know the names of what training tasks ask for; what only held-out calls returned stays unseen.
+    known = {tool.name: askable_leaves(calls["train"].get(tool.name, [])) for tool in used}
+    materials = tuple(_material(explorer, split, tool, known[tool.name]) for tool in used)
     return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
 
 

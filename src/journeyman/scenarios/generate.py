@@ -6,8 +6,9 @@ The question asks for one leaf of the result that cannot be guessed: no echo of 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from journeyman.scenarios.explore import ExecutedCall
 from journeyman.scenarios.results import Leaf, Path, is_echo, leaves, share_of_commonest
@@ -164,11 +165,13 @@ class Author:
             if value is None:
                 return None
             answers = (ExpectedAnswer(call=0, path=path, value=value),)
-        for _ in range(_DRAWS):
-            task = self.wording.task(tool, call.arguments, path, self.rng)
-            if gives_away(task, list(self.tools.values()), call.arguments) is None:
-                return Draft("one call", (call,), answers, task)
-        return None
+        task = self._worded(lambda: self.wording.task(tool, call.arguments, path, self.rng), call.arguments)
+        return None if task is None else Draft("one call", (call,), answers, task)
+
+    def _worded(self, draw: Callable[[], str], *arguments: Mapping[str, Any]) -> str | None:
+        """A wording that names no tool and no parameter; None when none of some draws is one."""
+        tools = list(self.tools.values())
+        return next((task for _ in range(_DRAWS) if gives_away(task := draw(), tools, *arguments) is None), None)
 
     def _two(self, tool: McpTool, queue: list[tuple[ExecutedCall, Path | None]]) -> Draft | None:
         if len(queue) < 2 or not tool.required:
@@ -182,14 +185,22 @@ class Author:
             return self._comparison(tool, first, second, self.rng.choice(comparable))
         if path is None or (one := leaf_at(first, path)) is None or (other := leaf_at(second, path)) is None:
             return None
-        task = self.wording.task_of_two(tool, first.arguments, second.arguments, path, self.rng)
+        task = self._worded_two(tool, first, second, path)
+        if task is None:
+            return None
         answers = (ExpectedAnswer(call=0, path=path, value=one), ExpectedAnswer(call=1, path=path, value=other))
         return Draft("two calls", (first, second), answers, task)
+
+    def _worded_two(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path, *, compare: bool = False) -> str | None:
+        given = (first.arguments, second.arguments)
+        return self._worded(lambda: self.wording.task_of_two(tool, *given, path, self.rng, compare=compare), *given)
 
     def _comparison(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path) -> Draft | None:
         one, other = leaf_at(first, path), leaf_at(second, path)
         if one is None or other is None:
             return None
-        task = self.wording.task_of_two(tool, first.arguments, second.arguments, path, self.rng, compare=True)
+        task = self._worded_two(tool, first, second, path, compare=True)
+        if task is None:
+            return None
         answer = ExpectedAnswer(call=0, path=path, value="same" if one == other else "different")
         return Draft("comparison", (first, second), (answer,), task)

@@ -18,7 +18,7 @@ _KEYS = (
     "status count total price name code level rate score size weight height distance duration start_date end_date updated_at owner color "
     "category currency balance temperature humidity version priority region country city language unit average minimum maximum label kind"
 ).split()
-_OUTER = ("source", "target", "result", "data", "details", "summary", "first", "second")
+_OUTER = "source target origin destination first second before after old new result data details summary".split()
 _WORDS = "amber birch cedar delta ember fjord grove harbor island jasper kernel lagoon meadow nectar orchid pebble quartz river".split()
 
 # What is asked for is said before its value: a small model then copies the right one.

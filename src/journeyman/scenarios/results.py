@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from journeyman.scenarios.words import spoken
+from journeyman.types.tool_results import parse_result
 
 Leaf = str | int | float | bool
 Path = tuple[str | int, ...]
@@ -35,14 +34,6 @@ def looks_like_error(text: str) -> bool:
     if any(parsed.get(key) for key in _ERROR_KEYS):
         return True
     return parsed.get("success") is False or str(parsed.get("status", "")).casefold() in ("error", "failed", "failure")
-
-
-def parse_result(text: str) -> Any:
-    """The result as JSON; the text itself when it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def leaves(text: str) -> Iterator[tuple[Path, Leaf]]:
@@ -78,13 +69,9 @@ def is_echo(value: Leaf, arguments: dict[str, Any]) -> bool:
 
 def texts_in(text: str, limit: int = 40) -> list[tuple[str, str]]:
     """Short texts in a result with the key they stand under ("" in a list): what later calls may take as arguments."""
-    try:
-        parsed: Any = json.loads(text)
-    except ValueError:
-        try:
-            parsed = ast.literal_eval(text)  # some servers print Python's own form
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            parsed = [line.strip(" -*") for line in text.splitlines()]
+    parsed = parse_result(text)
+    if isinstance(parsed, str) and parsed == text:
+        parsed = [line.strip(" -*") for line in text.splitlines()]
     found: list[tuple[str, str]] = []
     _gather(parsed, "", found, limit)
     return found

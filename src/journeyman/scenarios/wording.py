@@ -182,10 +182,13 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def gives_away(task: str, tools: Sequence[McpTool], arguments: Mapping[str, Any]) -> str | None:
-    """The name of a tool or parameter that a task wrongly contains, None when there is none. Values may contain anything."""
+def gives_away(task: str, tools: Sequence[McpTool], *arguments: Mapping[str, Any]) -> str | None:
+    """The name of a tool or parameter that a task wrongly contains, None when there is none. Values may contain anything.
+
+    A name that is a plain English word ("calculate", "city") is how people say the thing, and gives nothing away.
+    """
     text = task
-    for value in sorted(map(spoken, arguments.values()), key=len, reverse=True):
+    for value in sorted({spoken(value) for given in arguments for value in given.values()}, key=len, reverse=True):
         text = text.replace(value, " ")
     for tool in tools:
         for name in (tool.name, tool.server_name, *tool.properties):
