@@ -96,7 +96,12 @@ MCP: Final = Study(
     name="mcp",
     title="A 135M model learns to use the time server",
     variants=(Variant(DEFAULT, "mcp.yaml"), Variant("cispo", "mcp.yaml", ("grpo.loss=cispo",))),
-    measures=(("heldout/trained", "held-out success"), ("heldout/gain", "gain over base"), ("heldout/warm", "after the warm start")),
+    measures=(
+        ("heldout/trained", "held-out success"),
+        ("heldout/gain", "gain over base"),
+        ("heldout/warm", "after the warm start"),
+        ("heldout/gain_by_rl", "gain by RL"),
+    ),
     panels=(Panel("success of training attempts", "reward/success", (DEFAULT, "cispo")),),
 )
 

@@ -105,7 +105,8 @@ def write_result(
 
 def evaluation_numbers(report: Report) -> dict[str, float]:
     """The held-out numbers of the first evaluation by name: `heldout/<variant>` (success, or the score where nobody tells success) with
-    its interval, `heldout/<variant>/<check>`, and `heldout/gain` of the last variant over the first, with its paired interval."""
+    its interval, `heldout/<variant>/<check>`, and `heldout/gain` of the last variant over the first, with its paired interval; where
+    there is a warm start between them, `heldout/gain_by_rl` of the last variant over it."""
     if not report.evaluations:
         return {}
     main = report.evaluations[0]
@@ -114,9 +115,11 @@ def evaluation_numbers(report: Report) -> dict[str, float]:
         name = f"heldout/{one.name}"
         numbers |= {name: one.success.mean, f"{name}/low": one.success.low, f"{name}/high": one.success.high}
         numbers |= {f"{name}/{check}": value for check, value in one.checks.items()}
-    if len(main.variants) > 1:
-        gain = main.comparison(main.variants[0].name, main.variants[-1].name).success.difference
-        numbers |= {"heldout/gain": gain.mean, "heldout/gain/low": gain.low, "heldout/gain/high": gain.high}
+    names = [one.name for one in main.variants]
+    for name, before in (("heldout/gain", names[0]), ("heldout/gain_by_rl", "warm")):
+        if before in names[:-1]:
+            gain = main.comparison(before, names[-1]).success.difference
+            numbers |= {name: gain.mean, f"{name}/low": gain.low, f"{name}/high": gain.high}
     return numbers
 
 
