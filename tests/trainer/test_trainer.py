@@ -91,7 +91,7 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_named_and_counted(
     assert metrics["num_updates_skipped"] == updates
     assert metrics["num_skipped_in_a_row"] == 1
     assert all(map(math.isfinite, metrics.values()))
-    assert "1 of 2 micro-batches" in caplog.text
+    assert "1 of 1 micro-batches (with the-odd-one)" in caplog.text
     assert "the-odd-one" in caplog.text
     after = state_of(trainer, tmp_path / "after")
     assert (int(before.pop("step")), int(after.pop("step"))) == (1, 2)
@@ -195,6 +195,25 @@ def test_the_number_of_workers_does_not_change_the_result(make_trainer: MakeTrai
         states.append(state_of(trainer, tmp_path / str(count)))
     for name, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][name], rtol=1e-6, atol=1e-6, msg=name)
+
+
+def after_a_common_beginning(groups: list[list[TrainSample]], num_tokens: int = 40) -> list[list[TrainSample]]:
+    start = [*range(3, 3 + num_tokens)]
+    return [
+        [make_sample([*start, *one.token_ids], num_tokens + one.is_sampled.index(True), advantage=one.advantage) for one in group]
+        for group in groups
+    ]
+
+
+def test_what_packed_groups_have_in_common_is_computed_once_in_a_micro_batch(make_trainer: MakeTrainer) -> None:
+    groups = after_a_common_beginning([random_group(seed, vocabulary=300) for seed in range(4)])
+    trainers = {count: make_trainer(count) for count in (1, 2)}
+    apart = sum(trainers[1].policy_step([group], Grpo(), quiet)["num_computed_tokens"] for group in groups)
+    together = {count: trainer.policy_step(groups, Grpo(), quiet)["num_computed_tokens"] for count, trainer in trainers.items()}
+    assert together[1] == apart - 3 * 40
+    assert together[1] < together[2] < apart
+    # Its mean is that of a micro-batch: a group, whatever the machine.
+    assert trainers[2].policy_step(groups, Grpo(loss="bnpo"), quiet)["num_computed_tokens"] == apart
 
 
 def test_the_distance_to_the_base_is_measured(trainer: LoraTrainer, sharp_model: Path, adapter: Path) -> None:

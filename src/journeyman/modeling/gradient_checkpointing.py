@@ -68,12 +68,17 @@ class LayerCheckpoints:
     Args:
         model: with its adapter; layers are changed in place, but compute as before until a forward passes `keywords(...)` that ask.
         num_workers: how many micro-batches are computed at once.
+
+    Attributes:
+        num_free_tokens: the most that `auto` computes without checkpoints where memory is not short; of the model alone, so that a
+            split by it is the same on every run.
     """
 
     def __init__(self, model: nn.Module, num_workers: int) -> None:
         self._num_layers = _prepare(model)
         self._num_workers = num_workers
         self.bytes_per_token = kept_bytes_per_token(model)
+        self.num_free_tokens = max(1, MAX_KEPT_BYTES // self.bytes_per_token)
 
     def keywords(self, num_tokens: int, choice: Checkpointing) -> dict[str, LayerInputs]:
         """What to pass to the forward of `num_tokens` tokens: nothing, or the request to keep the inputs of layers only.

@@ -6,6 +6,7 @@ loss terms divided once by what is counted over the whole batch, so neither pack
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from journeyman.trainer.supervised import (
 )
 from journeyman.trainer.tree_layout import TreeLayout
 from journeyman.trainer.workers import Workers
+from journeyman.types.losses import BnpoLoss
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 
@@ -91,7 +93,7 @@ class LoraTrainer:
         started = time.perf_counter()
         fitted, num_too_long = fitting(groups, self._context_length, settings.when_too_long)
         chosen = [trainable for group in fitted if (trainable := [sample for sample in group if is_trainable(sample)])]
-        trees = micro_batches(chosen, settings.tokens_per_micro_batch)
+        trees = self._policy_trees(chosen, settings)
         metrics: dict[str, float] = {"num_trajectories_too_long": float(num_too_long)}
         if trees:
             metrics["kl_to_base"] = self._kl_to_base(chosen[0])
@@ -103,6 +105,17 @@ class LoraTrainer:
         return_freed_memory()
         metrics["compute_seconds"] = time.perf_counter() - started
         return metrics
+
+    def _policy_trees(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo) -> list[PackedTree]:
+        """The micro-batches of a step: what groups have in common (a system prompt, tools) is computed once for all in a micro-batch."""
+        if isinstance(settings.loss, BnpoLoss):
+            # Its mean is that of a micro-batch: the groups, whatever the machine.
+            return micro_batches(groups, settings.tokens_per_micro_batch)
+        # Larger ones would only be computed with checkpoints, that is, forward twice.
+        is_auto = settings.gradient_checkpointing == "auto"
+        most = min(settings.tokens_per_micro_batch, self._checkpoints.num_free_tokens if is_auto else settings.tokens_per_micro_batch)
+        samples = [sample for group in groups for sample in group]
+        return [pack(part) for part in fill_bins(samples, self._workers.count, most)]
 
     def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         """All updates of a step, or none of them when a gradient is not finite."""
@@ -279,7 +292,7 @@ class LoraTrainer:
             for key, value in results[index].sums.items():
                 sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
         if not all(bool(gradient.isfinite().all()) for gradient in total):
-            raise NotFiniteError(_not_finite(trees, results), hint="lower the learning rate, or look at what is named here")
+            raise NotFiniteError(self._not_finite(trees, results), hint="lower the learning rate, or look at what is named here")
         return _Gradient(tuple(total), sums)
 
     def _score(self, trees: Sequence[PackedTree], decoder: nn.Module | None = None) -> list[Tensor]:
@@ -290,6 +303,17 @@ class LoraTrainer:
                 return token_logprobs(self._hidden(tree, decoder), self._head, torch.tensor(tree.targets))[0]
 
         return self._workers.map(compute, trees)
+
+    def _not_finite(self, trees: Sequence[PackedTree], results: Mapping[int, _Gradient]) -> str:
+        """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause; by all when none is."""
+        bad = [trees[index] for index in range(len(trees)) if not all(bool(one.isfinite().all()) for one in results[index].gradients)]
+        samples: list[TrainSample] = []
+        for tree, scored_M in zip(bad, self._score(bad), strict=True):
+            causes = {term.sample for term in tree.terms if not math.isfinite(float(scored_M[term.scored]) * term.advantage)}
+            samples += [tree.samples[number] for number in sorted(causes)] or tree.samples
+        ids = list(dict.fromkeys(sample.trajectory_id or "a sample" for sample in samples))
+        names = ", ".join(ids[:MAX_NAMED]) + (f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else "")
+        return f"the gradient is not finite in {len(bad)} of {len(trees)} micro-batches (with {names}); the update was not made"
 
     def _kl_to_base(self, group: Sequence[TrainSample]) -> float:
         """k3 estimate per token, on two trajectories of one group: enough to see where it goes."""
@@ -318,11 +342,3 @@ def _check_gap(gap: float, limit: float) -> None:
             "nothing was trained",
             hint="trajectories of older versions need a higher max_logprob_gap; otherwise the engine does not serve the trained weights",
         )
-
-
-def _not_finite(trees: Sequence[PackedTree], results: Mapping[int, _Gradient]) -> str:
-    """Which micro-batches gave a gradient that is not finite, by the trajectories in them."""
-    bad = [index for index in range(len(trees)) if not all(bool(one.isfinite().all()) for one in results[index].gradients)]
-    ids = list(dict.fromkeys(sample.trajectory_id or "a sample" for index in bad for sample in trees[index].samples))
-    names = ", ".join(ids[:MAX_NAMED]) + (f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else "")
-    return f"the gradient is not finite in {len(bad)} of {len(trees)} micro-batches (with {names}); the update was not made"
