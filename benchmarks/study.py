@@ -1,6 +1,7 @@
 """Studies: the same recipe under different settings and seeds; a row a finished run, so that a study goes on where it stopped.
 
-    python -m benchmarks.study yes_no_maybe --jobs 2     make the runs that have no row yet
+    python -m benchmarks.study                           make the runs of all studies that have no row yet
+    python -m benchmarks.study yes_no_maybe --jobs 2     those of one study
     python -m benchmarks.study yes_no_maybe --show       the table, and the picture of the curves
 
 Rows stand in docs/studies/NAME.jsonl, pictures in docs/pictures/study_NAME.png. A run counts as made when it has a row with the settings
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.studies.cells import STUDIES, Cell, Study, cells
+from benchmarks.studies.cells import DEFAULT, STUDIES, Cell, Study, cells
+from benchmarks.studies.challenger import best_challenger
 from benchmarks.studies.rows import RowFile, newest
 from benchmarks.studies.runner import Runner, code_version
 from benchmarks.studies.summary import Rows, draw, notes, table
@@ -26,20 +28,17 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main(words: Sequence[str] | None = None, *, command: Sequence[str] = (str(Path(sys.executable).with_name("journeyman")),)) -> int:
-    """The exit code: 1 when a run failed, 2 for unusable arguments, 130 after Ctrl-C."""
+    """The exit code: 1 when a run failed or could not be chosen, 2 for unusable arguments, 130 after Ctrl-C."""
     given = _parser().parse_args(words)
-    study = STUDIES[given.name]
-    if unknown := set(given.only or ()) - {variant.name for variant in study.variants}:
-        print(f"{study.name} has no variant {', '.join(sorted(unknown))}; it has {', '.join(one.name for one in study.variants)}")
+    studies: list[Study] = given.studies or list(STUDIES.values())
+    if unknown := set(given.only or ()) - {variant.name for study in studies for variant in study.variants}:
+        for study in studies:
+            print(f"{study.name} has no variant {', '.join(sorted(unknown))}; it has {', '.join(one.name for one in study.variants)}")
         return 2
-    wanted = cells(study, given.seeds, given.only or (), given.set or ())
-    rows = RowFile(given.docs / "studies" / f"{study.name}.jsonl")
+    if given.only:
+        studies = [study for study in studies if any(variant.name in given.only for variant in study.variants)]
     try:
-        if given.show:
-            show(study, wanted, rows, given.docs / "pictures" / f"study_{study.name}.png")
-            return 0
-        runner = Runner(study, rows, given.home, command, code_version(_REPOSITORY), given.jobs, 60 * given.minutes, given.keep_weights)
-        return 0 if asyncio.run(_until_stopped(runner, wanted)) else 1
+        return max([_one(study, given, command) for study in studies])
     except JourneymanError as error:
         print(error)
         return 2
@@ -48,10 +47,48 @@ def main(words: Sequence[str] | None = None, *, command: Sequence[str] = (str(Pa
         return 130
 
 
-def show(study: Study, wanted: Sequence[Cell], rows: RowFile, picture: Path) -> None:
-    """Print the table of the runs that are made, and draw their curves."""
+def _one(study: Study, given: argparse.Namespace, command: Sequence[str]) -> int:
+    """Make the runs of one study, or show it."""
+    only, is_known = _chosen(study, given)
+    wanted = cells(study, given.seeds, only, given.set or ())
+    rows = _rows_of(study, given)
+    if given.show:
+        shown = cells(study, given.seeds, given.only or (), given.set or ())
+        show(study, shown, wanted, rows, given.docs / "pictures" / f"study_{study.name}.png")
+        return 0
+    runner = Runner(study, rows, given.home, command, code_version(_REPOSITORY), given.jobs, 60 * given.minutes, given.keep_weights)
+    is_done = asyncio.run(_until_stopped(runner, wanted))
+    return 0 if is_done and is_known else 1
+
+
+def _chosen(study: Study, given: argparse.Namespace) -> tuple[tuple[str, ...], bool]:
+    """The variants to run, and whether all of them are known: the best challenger is not before it was looked for."""
+    if given.only:
+        return tuple(name for name in given.only if name in {variant.name for variant in study.variants}), True
+    if not study.challenger_of:
+        return tuple(variant.name for variant in study.variants), True
+    if given.challenger:
+        return (DEFAULT, given.challenger), True
+    other = STUDIES[study.challenger_of]
+    best = best_challenger(other, _rows_of(other, given).read())
+    if best is None:
+        print(
+            f"{study.name}: the challenger of the default is not known yet: {other.name} has no seed for which every variant is finished. "
+            f"Only the default is run. Run that study first (python -m benchmarks.study {other.name}), or name it: --challenger cispo"
+        )
+        return (DEFAULT,), False
+    print(f"{study.name}: the challenger is the best of {other.name}: {best}; --challenger names another")
+    return (DEFAULT, best.name), True
+
+
+def _rows_of(study: Study, given: argparse.Namespace) -> RowFile:
+    return RowFile(given.docs / "studies" / f"{study.name}.jsonl")
+
+
+def show(study: Study, shown: Sequence[Cell], wanted: Sequence[Cell], rows: RowFile, picture: Path) -> None:
+    """Print the table of the runs among `shown` that are made, name those of `wanted` that are not, and draw the curves."""
     made = rows.read()
-    found = {cell: row for cell in wanted if (row := newest(made, cell)) is not None}
+    found = {cell: row for cell in shown if (row := newest(made, cell)) is not None}
     by_variant: Rows = {
         variant.name: [row for cell, row in found.items() if cell.variant == variant]
         for variant in study.variants
@@ -71,9 +108,11 @@ async def _until_stopped(runner: Runner, wanted: Sequence[Cell]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description="Run or show a study.")
-    parser.add_argument("name", choices=sorted(STUDIES))
+    parser.add_argument("studies", nargs="*", type=_study, metavar="STUDY", help=f"{', '.join(STUDIES)} [all, one after the other]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="only these variants")
+    names = [variant.name for study in STUDIES.values() if study.challenger_of for variant in study.variants if variant.name != DEFAULT]
+    parser.add_argument("--challenger", choices=names, help="what mcp runs beside its default [the best of yes_no_maybe]")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="a setting for all runs; repeatable")
     parser.add_argument("--home", type=Path, default=Path(".journeyman/studies"), help="where the runs are kept [%(default)s]")
     parser.add_argument("--docs", type=Path, default=_REPOSITORY / "docs", help="where rows and pictures go [docs]")
@@ -82,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-weights", action="store_true", help="leave adapters and checkpoints of finished runs on disk")
     parser.add_argument("--show", action="store_true", help="print the table and draw the curves; run nothing")
     return parser
+
+
+def _study(name: str) -> Study:
+    if name not in STUDIES:
+        raise argparse.ArgumentTypeError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+    return STUDIES[name]
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Study:
 
     Attributes:
         measures: final numbers of a run by name, with words for them; variants are compared by the first that they have.
+        challenger_of: a study that has the same variants; only the best of those is run beside the default here. Empty: all are run.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Study:
     variants: tuple[Variant, ...]
     measures: tuple[tuple[str, str], ...]
     panels: tuple[Panel, ...]
+    challenger_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +71,25 @@ def cells(study: Study, seeds: Sequence[int], only: Sequence[str] = (), extra: S
     return [Cell(variant, seed, (*variant.overrides, *extra)) for seed in seeds for variant in chosen]
 
 
+SHARES: Final = frozenset({"reward/mean", "reward/success", "reward/with_spread", "train/reward_accuracy"})
+"""Metrics of a step that lie between 0 and 1 in every study."""
+
 _LOSSES: Final = ("grpo", "dr_grpo", "bnpo", "cispo", "gspo")
 _ADVANTAGES: Final = ("mean", "rank", "rloo", "batch_std")
+
+
+def _challengers(file: str) -> tuple[Variant, ...]:
+    """Each loss with the default advantage and each advantage with the default loss. The default itself (dapo, zscore) is none."""
+    return (
+        *(Variant(loss, file, (f"grpo.loss={loss}",)) for loss in _LOSSES),
+        *(Variant(advantage, file, (f"grpo.advantage={advantage}",)) for advantage in _ADVANTAGES),
+    )
+
 
 YES_NO_MAYBE: Final = Study(
     name="yes_no_maybe",
     title="Yes, no, maybe: losses and advantages",
-    # The default is the loss dapo with the advantage zscore: it stands in both rows.
-    variants=(
-        Variant(DEFAULT, "yes_no_maybe.yaml"),
-        *(Variant(loss, "yes_no_maybe.yaml", (f"grpo.loss={loss}",)) for loss in _LOSSES),
-        *(Variant(advantage, "yes_no_maybe.yaml", (f"grpo.advantage={advantage}",)) for advantage in _ADVANTAGES),
-    ),
+    variants=(Variant(DEFAULT, "yes_no_maybe.yaml"), *_challengers("yes_no_maybe.yaml")),
     measures=(
         ("train/reward_mean", "reward, mean of all steps"),
         ("train/reward_last", "reward, last 5 steps"),
@@ -95,14 +104,15 @@ YES_NO_MAYBE: Final = Study(
 MCP: Final = Study(
     name="mcp",
     title="A 135M model learns to use the time server",
-    variants=(Variant(DEFAULT, "mcp.yaml"), Variant("cispo", "mcp.yaml", ("grpo.loss=cispo",))),
+    variants=(Variant(DEFAULT, "mcp.yaml"), *_challengers("mcp.yaml")),
     measures=(
         ("heldout/trained", "held-out success"),
         ("heldout/gain", "gain over base"),
         ("heldout/warm", "after the warm start"),
         ("heldout/gain_by_rl", "gain by RL"),
     ),
-    panels=(Panel("success of training attempts", "reward/success", (DEFAULT, "cispo")),),
+    panels=(Panel("success of training attempts", "reward/success", (DEFAULT, *_LOSSES, *_ADVANTAGES)),),
+    challenger_of="yes_no_maybe",
 )
 
 RECIPES: Final = Study(
@@ -124,4 +134,5 @@ RECIPES: Final = Study(
     ),
 )
 
+# In this order: the challenger of the second is the best of the first.
 STUDIES: Final = {study.name: study for study in (YES_NO_MAYBE, MCP, RECIPES)}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.studies.cells import DEFAULT, Panel, Study
+from benchmarks.studies.cells import DEFAULT, SHARES, Panel, Study
 from benchmarks.studies.rows import Row
 
 CONFIDENCE: Final = 0.95
@@ -69,6 +69,12 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
+def band(values: Sequence[float], metric: str) -> tuple[float, float]:
+    """What is shaded around a mean: its 95 % interval, for shares within 0 and 1; not a number for fewer than two values."""
+    low, high = interval(values) or (math.nan, math.nan)
+    return (max(low, 0.0), min(high, 1.0)) if metric in SHARES and len(values) > 1 else (low, high)
+
+
 def spread_text(values: Sequence[float]) -> str:
     """Mean, interval and range: "0.950 [0.91, 0.99], 0.93–0.97"."""
     if not values:
@@ -80,7 +86,7 @@ def spread_text(values: Sequence[float]) -> str:
 
 
 def draw(study: Study, rows: Rows, path: Path) -> Path | None:
-    """The curves: a line for the mean over seeds, a band from the lowest to the highest. None when there is nothing to draw."""
+    """The curves: a line for the mean over seeds, and a band for its 95 % interval. None when there is nothing to draw."""
     panels = [panel for panel in study.panels if any(_curves(rows, name, panel.metric) for name in panel.variants)]
     if not panels:
         return None
@@ -92,14 +98,15 @@ def draw(study: Study, rows: Rows, path: Path) -> Path | None:
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(axes, panel, rows)
-    figure.suptitle(f"{study.title} (mean and range over seeds)", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(f"{study.title} (mean over seeds; band: its 95 % interval, Student's t)", fontsize=11, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
     return path
 
 
 def _draw_panel(axes: Any, panel: Panel, rows: Rows) -> None:
-    for name, colour in zip(panel.variants, _COLOURS, strict=False):
+    made = [name for name in panel.variants if _curves(rows, name, panel.metric)]
+    for name, colour in zip(made, cycle(_COLOURS), strict=False):
         curves = _curves(rows, name, panel.metric)
         points = [[value for value in column if value is not None] for column in zip_longest(*curves)]
         drawn = [(step, values) for step, values in enumerate(points, start=1) if values]
@@ -108,7 +115,7 @@ def _draw_panel(axes: Any, panel: Panel, rows: Rows) -> None:
         steps = [step for step, _ in drawn]
         label = f"{name} ({len(curves)})"
         axes.plot(steps, [sum(values) / len(values) for _, values in drawn], color=colour, linewidth=1.6, label=label)
-        lows, highs = [min(values) for _, values in drawn], [max(values) for _, values in drawn]
+        lows, highs = zip(*(band(values, panel.metric) for _, values in drawn), strict=True)
         axes.fill_between(steps, lows, highs, color=colour, alpha=0.1, linewidth=0)
     axes.set_title(panel.title, loc="left", fontsize=10)
     axes.set_xlabel("training step")

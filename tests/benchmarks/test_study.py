@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from benchmarks.studies.cells import STUDIES, cells
+from benchmarks.studies.challenger import best_challenger
 from benchmarks.studies.rows import Row, RowFile, is_same, newest
-from benchmarks.studies.summary import interval, spread_text
+from benchmarks.studies.summary import band, interval, spread_text
 from benchmarks.study import main
 
 from journeyman.errors import StoreError
@@ -152,9 +154,67 @@ def test_one_seed_has_no_interval() -> None:
     assert spread_text([]) == ""
 
 
+def test_the_band_of_a_curve_is_the_interval_of_the_mean_and_stays_within_what_a_share_can_be() -> None:
+    # t of 2 degrees of freedom is 4.303, so 0.9 ± 4.303 * 0.1 / sqrt(3).
+    assert band([0.8, 0.9, 1.0], "train/loss") == pytest.approx((0.6516, 1.1484), abs=1e-4)
+    assert band([0.8, 0.9, 1.0], "reward/mean") == pytest.approx((0.6516, 1.0), abs=1e-4)
+    assert band([0.0, 0.2], "reward/success")[0] == 0.0
+    assert all(math.isnan(end) for end in band([0.5], "reward/mean"))
+
+
 def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["mcp", "--only", "mystery"]) == 2
-    assert "no variant mystery; it has default, cispo" in capsys.readouterr().out
+    assert "no variant mystery; it has default, grpo" in capsys.readouterr().out
+
+
+def test_all_studies_are_made_in_their_order_and_the_challenger_is_the_best_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--home", str(tmp_path / "home"), "--docs", str(tmp_path / "docs")]
+    assert main([*places, "--seeds", "1", "--jobs", "4"], command=FAKE) == 0
+    out = capsys.readouterr().out
+    assert "mcp: the challenger is the best of yes_no_maybe: rank (mean 0.400 over seeds 1)" in out
+    assert out.index("yes_no_maybe: 10 runs") < out.index("mcp: 2 runs") < out.index("recipes: ")
+    assert {row.variant for row in RowFile(tmp_path / "docs" / "studies" / "mcp.jsonl").read()} == {"default", "rank"}
+    num_started = len((tmp_path / "started").read_text().split())
+    # The same again makes nothing; another challenger is made on request, and shown beside the first.
+    assert main([*places, "--seeds", "1"], command=FAKE) == 0
+    assert main(["mcp", *places, "--seeds", "1", "--challenger", "cispo"], command=FAKE) == 0
+    assert len((tmp_path / "started").read_text().split()) == num_started + 1
+    capsys.readouterr()
+    assert main(["mcp", *places, "--seeds", "1", "--show"]) == 0
+    assert re.findall(r"^\| (\w+) \| 1", capsys.readouterr().out, re.MULTILINE) == ["default", "cispo", "rank"]
+
+
+def test_a_challenger_that_is_not_known_yet_is_told_and_the_default_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(tmp_path, "--seeds", "1"), command=FAKE) == 0
+    places = ["--home", str(tmp_path / "home"), "--docs", str(tmp_path / "docs")]
+    assert main(["mcp", *places, "--seeds", "1"], command=FAKE) == 1
+    out = capsys.readouterr().out
+    assert "challenger of the default is not known yet" in out
+    assert "--challenger cispo" in out
+    assert [row.variant for row in RowFile(tmp_path / "docs" / "studies" / "mcp.jsonl").read()] == ["default"]
+    assert main(["mcp", *places, "--only", "default", "--seeds", "1"], command=FAKE) == 0
+
+
+def test_challengers_are_compared_over_the_seeds_that_all_of_them_have() -> None:
+    study = STUDIES["yes_no_maybe"]
+
+    def row(variant: str, seed: int, value: float) -> Row:
+        (cell,) = cells(study, [seed], [variant])
+        final = {"train/reward_mean": value}
+        return Row(
+            study=study.name, variant=variant, seed=seed, state="done", settings=cell.settings(), commit="abc", started_at="", seconds=1.0,
+            final=final,
+        )  # fmt: skip
+
+    names = [variant.name for variant in study.variants if variant.name != "default"]
+    rows = [row(name, seed, 0.7 if name == "rloo" else 0.5) for name in names for seed in (1, 2)]
+    assert best_challenger(study, rows[:-2]) is None
+    # Seed 3 was easy, and only one has run it.
+    best = best_challenger(study, [*rows, row("grpo", 3, 1.0), row("default", 1, 0.9)])
+    assert best is not None
+    assert (best.name, best.mean, best.seeds) == ("rloo", pytest.approx(0.7), (1, 2))
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
