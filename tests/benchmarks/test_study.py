@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from benchmarks.studies.cells import STUDIES, cells
 from benchmarks.studies.rows import Row, RowFile, is_same, newest
-from benchmarks.studies.summary import interval, spread_text
+from benchmarks.studies.runner import CURVES
+from benchmarks.studies.summary import curve_points, draw, interval, spread_text
 from benchmarks.study import main
 
 from journeyman.errors import StoreError
@@ -144,6 +145,36 @@ def test_the_table_tells_mean_interval_range_and_the_difference_to_the_default(t
     assert "| gspo | 3 | 0.450 [0.202, 0.698], 0.350–0.550 |" in out
     assert re.search(r"\+0\.050 \[\+0\.050, \+0\.050\]", out)
     assert (tmp_path / "docs" / "pictures" / "study_yes_no_maybe.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_curve_begins_where_it_was_measured_and_passes_over_steps_without_it(tmp_path: Path) -> None:
+    first = {"train/loss": (3.0, 2.0, 1.0), "heldout/loss": (None, 2.5, None)}
+    rows = [
+        Row(
+            study="recipes",
+            variant="sft",
+            seed=seed,
+            state="done",
+            settings={},
+            commit="",
+            started_at="",
+            seconds=1.0,
+            curve=curve,
+            final=end,
+        )
+        for seed, curve, end in ((1, first, {"heldout/loss_before": 4.0}), (2, {"heldout/loss": (None, 1.5)}, {}))
+    ]
+    assert curve_points(rows, "heldout/loss") == [(0, [4.0]), (2, [2.5, 1.5])]
+    assert curve_points(rows, "train/loss") == [(1, [3.0]), (2, [2.0]), (3, [1.0])]
+    assert curve_points(rows, "heldout/ranked_right") == []
+    picture = draw(STUDIES["recipes"], {"sft": rows}, tmp_path / "curves.png")
+    assert picture is not None
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_what_a_study_draws_is_kept_of_its_runs(name: str) -> None:
+    assert {panel.metric for panel in STUDIES[name].panels} <= set(CURVES)
 
 
 def test_one_seed_has_no_interval() -> None:
