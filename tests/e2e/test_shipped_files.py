@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import build_model
 
 from journeyman.cli.app import run
 from journeyman.recipes.shipped import CONFIGS
@@ -38,12 +37,6 @@ MEASURED: Mapping[str, tuple[str, ...]] = {
     "dpo": ("heldout/ranked_right", "heldout/loss", "train/reward_margin"),
 }
 """What each must end with."""
-
-
-@pytest.fixture(scope="session")
-def long_model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
-    """A tiny random model with room for the tools of a real server, letter by letter."""
-    return build_model(tmp_path_factory.mktemp("long-model"), tiny_tokenizer, num_positions=4096)
 
 
 def numbers_in(value: Any) -> list[Any]:
