@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml
 demo: setup  ## train a 135M model to use a real MCP server on this machine (SERVER=, ARGS=)
 	@$(ACTIVE) journeyman mcp train --server "$(SERVER)" --home "$(RUNS)" $(ARGS)
 
-study: setup  ## all studies, a row a run, resumable (STUDY=yes_no_maybe|mcp|recipes SEEDS="1 2 3" ARGS="--jobs 2", --show)
+study: setup  ## all studies, a row a run, resumable (STUDY=yes_no_maybe|mcp|recipes|export SEEDS="1 2 3" ARGS="--jobs 2", --show)
 	@$(ACTIVE) $(ONE_THREAD) python -m benchmarks.study $(STUDY) --seeds $(SEEDS) --home "$(RUNS)/studies" $(ARGS)
 
 test: setup  ## the tests (JOBS=2 processes of one thread each)

@@ -3,6 +3,7 @@
     python -m benchmarks.study                           make the runs of all studies that have no row yet
     python -m benchmarks.study yes_no_maybe --jobs 2     those of one study
     python -m benchmarks.study yes_no_maybe --show       the table, and the picture of the curves
+    python -m benchmarks.study export                    one run in every export format, loaded again (studies/exports.py)
 
 Rows stand in docs/studies/NAME.jsonl, pictures in docs/pictures/study_NAME.png. A run counts as made when it has a row with the settings
 that it would have now; a failed one has a row with its error and is tried again.
@@ -17,28 +18,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.studies import exports
 from benchmarks.studies.cells import DEFAULT, STUDIES, Cell, Study, cells
 from benchmarks.studies.challenger import best_challenger
+from benchmarks.studies.lines import LineFile
 from benchmarks.studies.rows import RowFile, newest
 from benchmarks.studies.runner import Runner, code_version
 from benchmarks.studies.summary import Rows, draw, notes, table
-from journeyman.errors import JourneymanError
+from journeyman.errors import JourneymanError, SettingError
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
+_NAMES = (*STUDIES, exports.NAME)
 
 
 def main(words: Sequence[str] | None = None, *, command: Sequence[str] = (str(Path(sys.executable).with_name("journeyman")),)) -> int:
     """The exit code: 1 when a run failed or could not be chosen, 2 for unusable arguments, 130 after Ctrl-C."""
     given = _parser().parse_args(words)
-    studies: list[Study] = given.studies or list(STUDIES.values())
-    if unknown := set(given.only or ()) - {variant.name for study in studies for variant in study.variants}:
-        for study in studies:
-            print(f"{study.name} has no variant {', '.join(sorted(unknown))}; it has {', '.join(one.name for one in study.variants)}")
+    names: list[str] = given.studies or list(_NAMES)
+    variants = {name: list(exports.FORMATS) if name == exports.NAME else [one.name for one in STUDIES[name].variants] for name in names}
+    if unknown := set(given.only or ()).difference(*variants.values()):
+        for name, known in variants.items():
+            print(f"{name} has no variant {', '.join(sorted(unknown))}; it has {', '.join(known)}")
         return 2
     if given.only:
-        studies = [study for study in studies if any(variant.name in given.only for variant in study.variants)]
+        names = [name for name in names if set(variants[name]) & set(given.only)]
     try:
-        return max([_one(study, given, command) for study in studies])
+        return max([export_formats(given, command) if name == exports.NAME else make_runs(STUDIES[name], given, command) for name in names])
     except JourneymanError as error:
         print(error)
         return 2
@@ -47,8 +52,10 @@ def main(words: Sequence[str] | None = None, *, command: Sequence[str] = (str(Pa
         return 130
 
 
-def _one(study: Study, given: argparse.Namespace, command: Sequence[str]) -> int:
-    """Make the runs of one study, or show it."""
+def make_runs(study: Study, given: argparse.Namespace, command: Sequence[str]) -> int:
+    """Make the runs of one study, or show it; the exit code. Raises SettingError for an option that is of exports."""
+    if given.run is not None:
+        raise SettingError("--run is of the study of exports; the other studies make their runs themselves", hint="leave --run out")
     only, is_known = _chosen(study, given)
     wanted = cells(study, given.seeds, only, given.set or ())
     rows = _rows_of(study, given)
@@ -85,6 +92,25 @@ def _rows_of(study: Study, given: argparse.Namespace) -> RowFile:
     return RowFile(given.docs / "studies" / f"{study.name}.jsonl")
 
 
+def export_formats(given: argparse.Namespace, command: Sequence[str]) -> int:
+    """The exit code of the study of exports. Raises SettingError for options that it would ignore."""
+    rows = LineFile(given.docs / "studies" / f"{exports.NAME}.jsonl", exports.ExportRow)
+    if given.show:
+        print(exports.table(rows.read()))
+        return 0
+    if (given.jobs > 1 and given.studies == [exports.NAME]) or (given.run is not None and given.set):
+        raise SettingError(
+            "exports are made one after another, of a run that is trained already", hint="leave out --jobs, and --set with --run"
+        )
+    folder = given.home / exports.NAME
+    if given.run is None:
+        subject = exports.trained_subject(folder, given.set or (), given.seeds[0], command, 60 * given.minutes)
+    else:
+        subject = exports.Subject(given.home, given.run)
+    exporter = exports.Exporter(rows, folder / "files", code_version(_REPOSITORY), keeps_weights=given.keep_weights)
+    return 0 if exporter.run(subject, given.only or list(exports.FORMATS)) else 1
+
+
 def show(study: Study, shown: Sequence[Cell], wanted: Sequence[Cell], rows: RowFile, picture: Path) -> None:
     """Print the table of the runs among `shown` that are made, name those of `wanted` that are not, and draw the curves."""
     made = rows.read()
@@ -108,11 +134,12 @@ async def _until_stopped(runner: Runner, wanted: Sequence[Cell]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description="Run or show a study.")
-    parser.add_argument("studies", nargs="*", type=_study, metavar="STUDY", help=f"{', '.join(STUDIES)} [all, one after the other]")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="only these variants")
+    parser.add_argument("studies", nargs="*", type=_study, metavar="STUDY", help=f"{', '.join(_NAMES)} [all, one after the other]")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the runs; exports are of one run, of the first [1 2 3]")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="only these variants, or formats")
     names = [variant.name for study in STUDIES.values() if study.challenger_of for variant in study.variants if variant.name != DEFAULT]
     parser.add_argument("--challenger", choices=names, help="what mcp runs beside its default [the best of yes_no_maybe]")
+    parser.add_argument("--run", help="export: this run of the home folder, instead of one that is trained for it")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="a setting for all runs; repeatable")
     parser.add_argument("--home", type=Path, default=Path(".journeyman/studies"), help="where the runs are kept [%(default)s]")
     parser.add_argument("--docs", type=Path, default=_REPOSITORY / "docs", help="where rows and pictures go [docs]")
@@ -123,10 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _study(name: str) -> Study:
-    if name not in STUDIES:
-        raise argparse.ArgumentTypeError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
-    return STUDIES[name]
+def _study(name: str) -> str:
+    if name not in _NAMES:
+        raise argparse.ArgumentTypeError(f"there is no study {name!r}; there are {', '.join(_NAMES)}")
+    return name
 
 
 if __name__ == "__main__":

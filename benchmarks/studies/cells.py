@@ -24,7 +24,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One part of a study's picture: a metric of every step, for some variants."""
+    """One part of a study's picture: a metric over the steps, for some variants; `<metric>_before` of a run's end is step 0."""
 
     title: str
     metric: str
@@ -129,8 +129,10 @@ RECIPES: Final = Study(
     ),
     panels=(
         Panel("r1_zero: reward", "reward/mean", ("r1_zero",)),
-        Panel("sft: loss", "train/loss", ("sft",)),
-        Panel("dpo: pairs ranked right", "train/reward_accuracy", ("dpo",)),
+        Panel("sft: training loss", "train/loss", ("sft",)),
+        Panel("sft: held-out loss", "heldout/loss", ("sft",)),
+        Panel("dpo: training pairs, margin above 0", "train/reward_accuracy", ("dpo",)),
+        Panel("dpo: held-out pairs ranked right", "heldout/ranked_right", ("dpo",)),
     ),
 )
 

@@ -28,6 +28,9 @@ CURVES: Final = (
     "train/gradient_norm",
     "train/reward_margin",
     "train/reward_accuracy",
+    "heldout/loss",
+    "heldout/ranked_right",
+    "heldout/reward_accuracy",
 )
 _WEIGHTS: Final = ("adapters", "checkpoints")
 _MAX_ERROR_CHARACTERS: Final = 600

@@ -12,6 +12,7 @@ from benchmarks.studies.cells import DEFAULT, SHARES, Panel, Study
 from benchmarks.studies.rows import Row
 
 CONFIDENCE: Final = 0.95
+_PANELS_A_ROW: Final = 3
 _COLOURS: Final = ("#222222", "#2563a8", "#2e8b57", "#d08a2e", "#a83279", "#5b8c9e")
 
 Rows = Mapping[str, Sequence[Row]]
@@ -87,34 +88,44 @@ def spread_text(values: Sequence[float]) -> str:
 
 def draw(study: Study, rows: Rows, path: Path) -> Path | None:
     """The curves: a line for the mean over seeds, and a band for its 95 % interval. None when there is nothing to draw."""
-    panels = [panel for panel in study.panels if any(_curves(rows, name, panel.metric) for name in panel.variants)]
+    panels = [panel for panel in study.panels if any(curve_points(rows.get(name, ()), panel.metric) for name in panel.variants)]
     if not panels:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Figure without pyplot: no global state, no display.
-    figure = Figure(figsize=(6.0 * len(panels), 4.2), dpi=144, layout="constrained")
+    wide = min(len(panels), _PANELS_A_ROW)
+    high = math.ceil(len(panels) / wide)
+    figure = Figure(figsize=(6.0 * wide, 4.2 * high), dpi=144, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    places = figure.subplots(high, wide, squeeze=False).flat
+    for axes, panel in zip(places, panels, strict=False):
         _draw_panel(axes, panel, rows)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     figure.suptitle(f"{study.title} (mean over seeds; band: its 95 % interval, Student's t)", fontsize=11, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
     return path
 
 
+def curve_points(rows: Sequence[Row], metric: str) -> list[tuple[int, list[float]]]:
+    """The steps at which some run has the metric, each with the values of those that have: from 1, or from 0 where it was measured before
+    the first step."""
+    curves = [row.curve[metric] for row in rows if metric in row.curve]
+    points = [_values(rows, f"{metric}_before"), *([value for value in column if value is not None] for column in zip_longest(*curves))]
+    return [(step, values) for step, values in enumerate(points) if values and curves]
+
+
 def _draw_panel(axes: Any, panel: Panel, rows: Rows) -> None:
-    made = [name for name in panel.variants if _curves(rows, name, panel.metric)]
+    made = [name for name in panel.variants if curve_points(rows.get(name, ()), panel.metric)]
     for name, colour in zip(made, cycle(_COLOURS), strict=False):
-        curves = _curves(rows, name, panel.metric)
-        points = [[value for value in column if value is not None] for column in zip_longest(*curves)]
-        drawn = [(step, values) for step, values in enumerate(points, start=1) if values]
-        if not drawn:
-            continue
+        drawn = curve_points(rows[name], panel.metric)
         steps = [step for step, _ in drawn]
-        label = f"{name} ({len(curves)})"
-        axes.plot(steps, [sum(values) / len(values) for _, values in drawn], color=colour, linewidth=1.6, label=label)
+        label = f"{name} ({max(len(values) for _, values in drawn)})"
+        means = [sum(values) / len(values) for _, values in drawn]
+        axes.plot(steps, means, color=colour, linewidth=1.6, marker="o", markersize=2.5, label=label)
         lows, highs = zip(*(band(values, panel.metric) for _, values in drawn), strict=True)
         axes.fill_between(steps, lows, highs, color=colour, alpha=0.1, linewidth=0)
     axes.set_title(panel.title, loc="left", fontsize=10)
@@ -124,10 +135,6 @@ def _draw_panel(axes: Any, panel: Panel, rows: Rows) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
     axes.legend(frameon=False, fontsize=8, title="variant (seeds)", title_fontsize=8)
-
-
-def _curves(rows: Rows, variant: str, metric: str) -> list[tuple[float | None, ...]]:
-    return [row.curve[metric] for row in rows.get(variant, ()) if metric in row.curve]
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 from journeyman.version import __version__
 
 if TYPE_CHECKING:
+    from journeyman.agents.server_pool import ServerPool as ServerPool
+    from journeyman.agents.tool_loop import ToolLoop as ToolLoop
+    from journeyman.agents.tool_loop import ToolLoopSettings as ToolLoopSettings
+    from journeyman.client.backend import Connection as Connection
     from journeyman.client.backend import connect as connect
     from journeyman.client.best import best_trajectories as best_trajectories
     from journeyman.client.gather import gather as gather
@@ -27,6 +31,13 @@ if TYPE_CHECKING:
     from journeyman.rewards.rubric import best_of as best_of
     from journeyman.rewards.ruler import Ruler as Ruler
     from journeyman.rewards.ruler_options import RulerOptions as RulerOptions
+    from journeyman.scenarios.build import ScenarioSettings as ScenarioSettings
+    from journeyman.scenarios.build import build_scenarios as build_scenarios
+    from journeyman.scenarios.drills import drills as drills
+    from journeyman.scenarios.mcp_client import open_server as open_server
+    from journeyman.scenarios.proposals import CompletionProposer as CompletionProposer
+    from journeyman.scenarios.scenario_set import ScenarioSet as ScenarioSet
+    from journeyman.scenarios.target import McpTarget as McpTarget
     from journeyman.types.scenarios import Scenario as Scenario
     from journeyman.types.settings import Dpo as Dpo
     from journeyman.types.settings import Grpo as Grpo
@@ -38,44 +49,61 @@ if TYPE_CHECKING:
     from journeyman.types.training import StoredPair as StoredPair
     from journeyman.types.training import TextExample as TextExample
     from journeyman.types.training import TextPair as TextPair
+    from journeyman.types.trajectory import Group as Group
     from journeyman.types.trajectory import Trajectory as Trajectory
 
 
 _MODULE_OF = {
+    "CompletionProposer": "journeyman.scenarios.proposals",
+    "Connection": "journeyman.client.backend",
     "Criterion": "journeyman.rewards.criteria",
     "Dpo": "journeyman.types.settings",
     "EvidenceJudge": "journeyman.rewards.evidence",
+    "Group": "journeyman.types.trajectory",
     "Grpo": "journeyman.types.settings",
     "LoraSettings": "journeyman.types.settings",
+    "McpTarget": "journeyman.scenarios.target",
     "Model": "journeyman.client.models",
     "PreferencePair": "journeyman.types.training",
     "Rollout": "journeyman.client.rollout",
     "Rubric": "journeyman.rewards.rubric",
     "Ruler": "journeyman.rewards.ruler",
     "RulerOptions": "journeyman.rewards.ruler_options",
-    "best_of": "journeyman.rewards.rubric",
-    "best_trajectories": "journeyman.client.best",
     "Scenario": "journeyman.types.scenarios",
+    "ScenarioSet": "journeyman.scenarios.scenario_set",
+    "ScenarioSettings": "journeyman.scenarios.build",
+    "ServerPool": "journeyman.agents.server_pool",
     "Sft": "journeyman.types.settings",
     "SftExample": "journeyman.types.training",
     "StoredExample": "journeyman.types.training",
     "StoredPair": "journeyman.types.training",
     "TextExample": "journeyman.types.training",
     "TextPair": "journeyman.types.training",
+    "ToolLoop": "journeyman.agents.tool_loop",
+    "ToolLoopSettings": "journeyman.agents.tool_loop",
     "Trajectory": "journeyman.types.trajectory",
+    "best_of": "journeyman.rewards.rubric",
+    "best_trajectories": "journeyman.client.best",
+    "build_scenarios": "journeyman.scenarios.build",
     "connect": "journeyman.client.backend",
+    "drills": "journeyman.scenarios.drills",
     "gather": "journeyman.client.gather",
     "iterate": "journeyman.client.iterate",
     "local": "journeyman.local",
+    "open_server": "journeyman.scenarios.mcp_client",
     "pairs_from_groups": "journeyman.client.pairs",
 }
 
 __all__ = [
+    "CompletionProposer",
+    "Connection",
     "Criterion",
     "Dpo",
     "EvidenceJudge",
+    "Group",
     "Grpo",
     "LoraSettings",
+    "McpTarget",
     "Model",
     "PreferencePair",
     "Rollout",
@@ -83,20 +111,28 @@ __all__ = [
     "Ruler",
     "RulerOptions",
     "Scenario",
+    "ScenarioSet",
+    "ScenarioSettings",
+    "ServerPool",
     "Sft",
     "SftExample",
     "StoredExample",
     "StoredPair",
     "TextExample",
     "TextPair",
+    "ToolLoop",
+    "ToolLoopSettings",
     "Trajectory",
     "__version__",
     "best_of",
     "best_trajectories",
+    "build_scenarios",
     "connect",
+    "drills",
     "gather",
     "iterate",
     "local",
+    "open_server",
     "pairs_from_groups",
 ]
 

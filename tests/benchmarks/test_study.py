@@ -16,7 +16,8 @@ import pytest
 from benchmarks.studies.cells import STUDIES, cells
 from benchmarks.studies.challenger import best_challenger
 from benchmarks.studies.rows import Row, RowFile, is_same, newest
-from benchmarks.studies.summary import band, interval, spread_text
+from benchmarks.studies.runner import CURVES
+from benchmarks.studies.summary import band, curve_points, draw, interval, spread_text
 from benchmarks.study import main
 
 from journeyman.errors import StoreError
@@ -148,6 +149,36 @@ def test_the_table_tells_mean_interval_range_and_the_difference_to_the_default(t
     assert (tmp_path / "docs" / "pictures" / "study_yes_no_maybe.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_curve_begins_where_it_was_measured_and_passes_over_steps_without_it(tmp_path: Path) -> None:
+    first = {"train/loss": (3.0, 2.0, 1.0), "heldout/loss": (None, 2.5, None)}
+    rows = [
+        Row(
+            study="recipes",
+            variant="sft",
+            seed=seed,
+            state="done",
+            settings={},
+            commit="",
+            started_at="",
+            seconds=1.0,
+            curve=curve,
+            final=end,
+        )
+        for seed, curve, end in ((1, first, {"heldout/loss_before": 4.0}), (2, {"heldout/loss": (None, 1.5)}, {}))
+    ]
+    assert curve_points(rows, "heldout/loss") == [(0, [4.0]), (2, [2.5, 1.5])]
+    assert curve_points(rows, "train/loss") == [(1, [3.0]), (2, [2.0]), (3, [1.0])]
+    assert curve_points(rows, "heldout/ranked_right") == []
+    picture = draw(STUDIES["recipes"], {"sft": rows}, tmp_path / "curves.png")
+    assert picture is not None
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_what_a_study_draws_is_kept_of_its_runs(name: str) -> None:
+    assert {panel.metric for panel in STUDIES[name].panels} <= set(CURVES)
+
+
 def test_one_seed_has_no_interval() -> None:
     assert interval([0.5]) is None
     assert spread_text([0.5]) == "0.500"
@@ -171,14 +202,15 @@ def test_all_studies_are_made_in_their_order_and_the_challenger_is_the_best_of_t
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--home", str(tmp_path / "home"), "--docs", str(tmp_path / "docs")]
-    assert main([*places, "--seeds", "1", "--jobs", "4"], command=FAKE) == 0
+    # Without names it is all of them; the last one exports, which the fake training has nothing for.
+    assert main([*places, "--seeds", "1", "--jobs", "4"], command=FAKE) == 2
     out = capsys.readouterr().out
     assert "mcp: the challenger is the best of yes_no_maybe: rank (mean 0.400 over seeds 1)" in out
-    assert out.index("yes_no_maybe: 10 runs") < out.index("mcp: 2 runs") < out.index("recipes: ")
+    assert out.index("yes_no_maybe: 10 runs") < out.index("mcp: 2 runs") < out.index("recipes: ") < out.index("no run 'export-1")
     assert {row.variant for row in RowFile(tmp_path / "docs" / "studies" / "mcp.jsonl").read()} == {"default", "rank"}
     num_started = len((tmp_path / "started").read_text().split())
     # The same again makes nothing; another challenger is made on request, and shown beside the first.
-    assert main([*places, "--seeds", "1"], command=FAKE) == 0
+    assert main([*STUDIES, *places, "--seeds", "1"], command=FAKE) == 0
     assert main(["mcp", *places, "--seeds", "1", "--challenger", "cispo"], command=FAKE) == 0
     assert len((tmp_path / "started").read_text().split()) == num_started + 1
     capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from tests.export.runs import RUN, make_run
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import AdapterError, SettingError
+from journeyman.export import export, gguf_check, llama_cpp_check
+from journeyman.export.check import FLOORS
 from journeyman.export.export import Exported, export_run
 from journeyman.export.gguf_file import require_writable, write_gguf
 from journeyman.export.gguf_tokenizer import splitting_name
 from journeyman.export.greedy import answer, preferred
 from journeyman.export.llama_cpp_check import HOW_TO_GET, check_in_llama_cpp, is_available
 from journeyman.export.model_folder import served_module
-from journeyman.export.probes import Probe, compare, probe_prompts
+from journeyman.export.probes import Agreement, Probe, compare, probe_prompts
 from journeyman.export.settings import ExportSettings
 from journeyman.export.version import find_adapter, open_version
 from journeyman.store.store import Store
@@ -65,7 +68,7 @@ def test_the_file_names_the_template_and_the_tokens_that_end_a_turn(f16: Exporte
 def test_an_eight_bit_file_is_half_as_large_and_measured(home: Path, f16: Exported, tmp_path: Path) -> None:
     with Store.open(home) as store:
         result = export_run(store, RUN, ExportSettings(format="gguf", quant="q8_0"), out=tmp_path / "q8")
-    assert 0.5 < result.agreement.share <= 1.0
+    assert FLOORS["q8_0"] <= result.agreement.share <= 1.0
     record = json.loads((result.folder / "journeyman.json").read_text())
     assert record["agreement"]["num_tokens"] == result.agreement.num_tokens
     from gguf import GGUFReader
@@ -74,6 +77,53 @@ def test_an_eight_bit_file_is_half_as_large_and_measured(home: Path, f16: Export
     assert kinds["token_embd.weight"] == "Q8_0"
     assert kinds["blk.0.ffn_down.weight"] == "F16", "rows of 48 weights do not divide into blocks of 32"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
+
+
+@pytest.fixture
+def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check by transformers in this process: starting one takes seconds. Nothing is checked in llama.cpp."""
+    monkeypatch.setattr(gguf_check, "run_check", lambda _module, path, probes: {"choices": choices_of(path, probes)})
+    monkeypatch.setattr(llama_cpp_check, "is_available", lambda: False)
+
+
+def choices_of(path: Path, probes: Sequence[Probe]) -> list[tuple[int, ...]]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
+    return [preferred(loaded, probe) for probe in probes]
+
+
+@pytest.mark.usefixtures("without_children")
+@pytest.mark.parametrize("quant", ["f16", "q8_0"])
+def test_a_file_with_a_shuffled_tensor_is_refused_and_removed(
+    quant: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def write_shuffled(version: Any, module: Any, path: Path, quant: Any) -> None:
+        weight = module.model.layers[0].self_attn.q_proj.weight
+        with torch.no_grad():
+            weight.copy_(weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))])
+        write_gguf(version, module, path, quant)
+
+    monkeypatch.setattr(export, "write_gguf", write_shuffled)
+    with Store.open(home) as store, pytest.raises(AdapterError, match=f"not the version that it was made of.*{quant} must agree"):
+        export_run(store, RUN, ExportSettings.model_validate({"format": "gguf", "quant": quant}), out=tmp_path / "out" / "broken")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_children")
+def test_a_file_that_llama_cpp_computes_differently_is_refused_and_removed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp_check, "is_available", lambda: True)
+    monkeypatch.setattr(llama_cpp_check, "check_in_llama_cpp", lambda *_: Agreement(8, 100, 89))
+    with Store.open(home) as store, pytest.raises(AdapterError, match=r"made of in llama\.cpp: 89 of 100"):
+        export_run(store, RUN, ExportSettings(format="gguf"), out=tmp_path / "out" / "broken")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.skipif(not is_available(), reason=f"no llama.cpp here: {HOW_TO_GET}")
@@ -117,17 +167,13 @@ def other_model(kind: str, folder: Path, tokenizer: Any) -> Path:
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
 def test_other_architectures_answer_as_their_merged_model_does(kind: str, tiny_tokenizer: Any, tmp_path: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
     run = make_run(tmp_path / "home", other_model(kind, tmp_path / "base", tiny_tokenizer))
     with Store.open(tmp_path / "home") as store, open_version(store, find_adapter(store, run)) as version:
         require_writable(version)
         module = served_module(version)
         probes = answer(module, probe_prompts(version.renderer, store, run), version.renderer.stop_token_ids)
         write_gguf(version, module, tmp_path / "tiny.gguf", "f16")
-        loaded = AutoModelForCausalLM.from_pretrained(str(tmp_path), gguf_file="tiny.gguf", dtype=torch.float32, attn_implementation="sdpa")
-        agreement = compare(probes, [preferred(loaded.eval(), probe) for probe in probes])
+        agreement = compare(probes, choices_of(tmp_path / "tiny.gguf", probes))
         assert agreement.share >= 0.97, agreement.text()
         if is_available():
             agreement = check_in_llama_cpp(version.renderer, tmp_path / "tiny.gguf", probes)

@@ -77,6 +77,8 @@ class TestSft:
         assert (result.recipe, result.method, len(result.steps)) == ("doubler", "sft", 4)
         # The fake trainer's loss is what it has learned.
         assert (result.final["heldout/loss_before"], result.final["heldout/loss"]) == (0.125, 4.125)
+        # Measured after every second step, as that step left the model.
+        assert [step.get("heldout/loss") for step in result.steps] == [None, 2.125, None, 4.125]
         assert result.final["heldout/gain"] == 1.0
         rates = [step["train/learning_rate"] for step in result.steps]
         assert rates == sorted(rates, reverse=True)
@@ -144,6 +146,8 @@ class TestDpo:
         assert (result.method, len(result.steps)) == ("dpo", 2)
         assert {"heldout/ranked_right", "heldout/ranked_right_before", "heldout/loss", "heldout/loss_before"} <= result.final.keys()
         assert result.final["train/chosen_logprob_change"] == 0.0
+        assert all({"heldout/ranked_right", "heldout/loss", "train/loss"} <= step.keys() for step in result.steps)
+        assert result.steps[-1]["heldout/ranked_right"] == result.final["heldout/ranked_right"]
 
     async def test_it_goes_on_from_a_stop(self, model: FakeModel, pairs: DpoTrain, tmp_path: Path) -> None:
         await dpo.train(pairs.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")

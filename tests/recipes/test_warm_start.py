@@ -13,7 +13,7 @@ from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import prepare_scenarios
 from journeyman.recipes.mcp_settings import McpTrain, WarmStart
 from journeyman.recipes.session import open_session
-from journeyman.recipes.warm_start import drill_example, executed_share, is_ready, tools_with_success
+from journeyman.recipes.warm_start import executed_share, is_ready, tools_with_success
 from journeyman.scenarios.drills import drills
 from journeyman.types.scenarios import Scenario, Witness, WitnessCall
 from journeyman.types.trajectory import Group, Trajectory, Verdict
@@ -68,7 +68,7 @@ async def test_a_drill_has_the_prompt_of_an_attempt_token_for_token(model: FakeM
         made = drills(await prepare_scenarios(session), random.Random(0), 6)
         assert {drill.answer is None for drill in made} == {True, False}
         for drill in made:
-            example = drill_example(session, drill)
+            example = session.agent().example(drill)
             token_ids, is_trained = session.backend.renderer.render_example(example.messages, example.tools)
             scenario = Scenario(id="s", task=drill.task)
             (group,) = await gather(session.agent(), [scenario], model=session.connection.base_model(), group_size=1)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from journeyman.agents.server_pool import ServerPool
+from journeyman.agents.shots import worked_example
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError
 from journeyman.llm import Dialect
+from journeyman.scenarios.drills import Drill
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.scenarios import Scenario
+from journeyman.types.training import SftExample
 from journeyman.types.trajectory import ToolEvent
 
 SYSTEM_PROMPT = "Use the tools to find what the user asks for, then answer in one short sentence."
@@ -97,6 +100,12 @@ class ToolLoop:
         """How every conversation begins: an example that starts with these and `tools` has the prompt of a rollout."""
         head = (Message(role="system", content=self.system_prompt),) if self.system_prompt else ()
         return *head, *self.shots, Message(role="user", content=task)
+
+    def example(self, drill: Drill) -> SftExample:
+        """The drill as a conversation that begins exactly as a rollout does."""
+        # The worked example's own first message is the task, which the beginning ends with.
+        worked = worked_example(drill.task, drill.calls, drill.results, drill.answer)
+        return SftExample(messages=(*self.messages(drill.task), *worked[1:]), tools=self.tools)
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -21,7 +21,10 @@ from journeyman.export.version import Version
 from journeyman.modeling.base_models import load_tokenizer
 from journeyman.modeling.weights import load_module, quiet_transformers
 
-_FLOOR = 0.5
+FLOORS: Final = {"bfloat16": 0.9, "f16": 0.9, "q8_0": 0.75}
+"""The least share of equal greedy tokens, by what weights were rounded to: rounding turns close choices now and then, a shuffled or
+misread tensor most of them. 8 bits round more, and llama.cpp rounds what flows through the layers to 8 bits too."""
+
 _HINT = "nothing was kept of this export; please report this with the run's base model and the versions that `journeyman doctor` shows"
 
 
@@ -41,7 +44,8 @@ def check_peft(version: Version, folder: Path, probes: Sequence[Probe]) -> Agree
 
 def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_exact: bool) -> Agreement:
     """The model in `folder` through transformers, in the type it was saved in. Raises AdapterError when it ends no turn by itself where
-    the reference does, or renders conversations differently; with `is_exact` also unless the greedy tokens are identical."""
+    the reference does, renders conversations differently, or agrees less than its number type must; with `is_exact` also unless the
+    greedy tokens are identical."""
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
@@ -50,16 +54,24 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
     if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
         raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)
     if not is_exact:
-        return require_same_model(compare(probes, [preferred(model, probe) for probe in probes]))
+        return require_same_model(compare(probes, [preferred(model, probe) for probe in probes]), "bfloat16")
     agreement = _must_agree(model, probes, "merged model")
     _check_generate(model, probes[0])
     return agreement
 
 
-def require_same_model(agreement: Agreement) -> Agreement:
-    """Rounded weights may prefer another token now and then; a model that mostly does is broken. Raises AdapterError."""
-    if agreement.share < _FLOOR:
-        raise AdapterError(f"the export is not the version that it was made of: {agreement.text()}", hint=_HINT)
+def require_same_model(agreement: Agreement, rounded_to: str, where: str = "") -> Agreement:
+    """Rounded weights may prefer another token now and then; a model that does so more often than `FLOORS` allows is broken.
+
+    `where`: who computed, for the message. Raises AdapterError.
+    """
+    floor = FLOORS[rounded_to]
+    if agreement.num_equal + agreement.num_ties < floor * agreement.num_tokens:
+        raise AdapterError(
+            f"the export is not the version that it was made of{where and f' {where}'}: {agreement.text()}; "
+            f"{rounded_to} must agree at {floor:.0%} or more",
+            hint=_HINT,
+        )
     return agreement
 
 

@@ -12,7 +12,7 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -32,6 +32,9 @@ from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.store.store import Store
 from journeyman.types.messages import Tool
 from journeyman.version import __version__
+
+IN_LLAMA_CPP: Final = "in llama.cpp"
+"""The name of the comparison with llama.cpp itself in `Exported.measured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +163,16 @@ class _Writer:
         if self._settings.format == "peft":
             return check.check_peft(self._version, folder, probes)
         if self._settings.format == "gguf":
-            return check.require_same_model(gguf_check.check_gguf(folder / commands.gguf_name(self._version, self._settings), probes))
+            file = folder / commands.gguf_name(self._version, self._settings)
+            return check.require_same_model(gguf_check.check_gguf(file, probes), self._settings.quant)
         return check.check_merged(self._version, folder, probes, is_exact=self._settings.dtype == "float32")
 
     def _measure(self, folder: Path, probes: tuple[Probe, ...]) -> dict[str, Agreement]:
         measured = {}
         if self._settings.format == "gguf" and llama_cpp_check.is_available():
             file = folder / commands.gguf_name(self._version, self._settings)
-            measured["in llama.cpp"] = llama_cpp_check.check_in_llama_cpp(self._version.renderer, file, probes)
+            found = llama_cpp_check.check_in_llama_cpp(self._version.renderer, file, probes)
+            measured[IN_LLAMA_CPP] = check.require_same_model(found, self._settings.quant, IN_LLAMA_CPP)
         if choose_precision() == "bfloat16":
             # Machines whose processor multiplies bfloat16 serve in it, and differ from float32 themselves.
             module = model_folder.served_module(self._version, "bfloat16")

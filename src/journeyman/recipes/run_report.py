@@ -28,7 +28,7 @@ class Result(Record):
     Attributes:
         recipe, method, seed: of the run.
         settings: those that are not the defaults, by dotted name.
-        steps: the metrics of each training step, in order.
+        steps: the metrics of each training step, in order, with what was measured on held-out examples after it (as `heldout/…`).
         final: what the run ends with, by name.
         seconds: that it took, over every session.
     """
@@ -91,7 +91,7 @@ def write_result(
         method=method,
         seed=seed,
         settings=changed,
-        steps=tuple(step.metrics for step in report.steps if step.phase == "train"),
+        steps=_with_heldout(report.steps),
         final=dict(final),
         seconds=report.seconds,
     )
@@ -182,6 +182,13 @@ def curl_line(body: Mapping[str, Any]) -> str:
     """A request that works against `journeyman serve` with its defaults."""
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl -s http://127.0.0.1:8100/v1/chat/completions -H 'Content-Type: application/json' -d {data}"
+
+
+def _with_heldout(steps: Sequence[StepMetrics]) -> tuple[dict[str, float], ...]:
+    """The training steps, each with the held-out metrics of the model as it left it. What was measured before the first is no step's."""
+    measured = {row.step: row.metrics for row in steps if row.phase == "eval"}
+    trained = [row.metrics for row in steps if row.phase == "train"]
+    return tuple(metrics | measured.get(number, {}) for number, metrics in enumerate(trained, start=1))
 
 
 def _summed(phases: Sequence[PhaseCost]) -> list[PhaseCost]:

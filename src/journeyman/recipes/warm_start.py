@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Hashable, Sequence
 
-from journeyman.agents.shots import worked_example
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
@@ -18,11 +17,10 @@ from journeyman.recipes.mcp_settings import WarmStart
 from journeyman.recipes.resume import attempts_key
 from journeyman.recipes.session import Session
 from journeyman.rewards import excluded_text, reward_metrics
-from journeyman.scenarios.drills import Drill, drills
+from journeyman.scenarios.drills import drills
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import Scenario
-from journeyman.types.training import SftExample
 from journeyman.types.trajectory import Group
 
 
@@ -113,7 +111,8 @@ async def _drill(session: Session, model: TrainableModel, scenarios: ScenarioSet
     settings = session.settings.warm_start
     count = settings.sft.batch_size * settings.updates_per_probe
     rng = random.Random(f"drills/{session.settings.seed}/{number}")
-    examples = [drill_example(session, drill) for drill in drills(scenarios, rng, count)]
+    agent = session.agent()
+    examples = [agent.example(drill) for drill in drills(scenarios, rng, count)]
     reported = 0
 
     def on_progress(fraction: float) -> None:
@@ -123,11 +122,3 @@ async def _drill(session: Session, model: TrainableModel, scenarios: ScenarioSet
         reported = percent
 
     await model.train_sft(examples, settings.sft, on_progress=on_progress, key=f"{session.run}-warmup-{number}")
-
-
-def drill_example(session: Session, drill: Drill) -> SftExample:
-    """The drill as a conversation that begins exactly as an attempt does."""
-    agent = session.agent()
-    # The example's own first message is the task, which the agent's beginning ends with.
-    messages = (*agent.messages(drill.task), *worked_example(drill.task, drill.calls, drill.results, drill.answer)[1:])
-    return SftExample(messages=messages, tools=agent.tools)
