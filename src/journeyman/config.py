@@ -69,10 +69,14 @@ def load_settings(
         0.95
     """
     data = merged(overridden({} if path is None else read_yaml(path), overrides), given or {})
+    return checked(kind, data, "the settings" if path is None else str(path))
+
+
+def checked(kind: type[_S], data: Mapping[str, Any], where: str = "the settings") -> _S:
+    """`data` as settings of `kind`. Raises SettingError, which says `where` they are from and names the nearest of an unknown key."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        where = "the settings" if path is None else str(path)
         problems = [_problem(kind, entry["loc"], entry["type"], entry["msg"], entry["input"]) for entry in error.errors()]
         raise SettingError(f"{where}: " + "; ".join(problems)) from error
 

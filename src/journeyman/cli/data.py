@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from journeyman.cli.options import BaseOption, JsonOption
+from journeyman.cli.options import BaseOption, ColumnOption, JsonOption, SkipBadOption, columns_of
 
 if TYPE_CHECKING:
     from journeyman.chat.renderer import Renderer
@@ -26,10 +26,6 @@ FormatOption = Annotated[
         "alpaca_preference.",
     ),
 ]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="Which column is which, e.g. prompt=question; repeatable.", metavar="OURS=THEIRS", show_default=False),
-]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Split of a folder or data set [default: the only one, or train].", show_default=False)
 ]
@@ -42,7 +38,7 @@ def preview(
     format: FormatOption = "auto",
     column: ColumnOption = None,
     split: SplitOption = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out and count them.")] = False,
+    skip_bad: SkipBadOption = False,
     rows: Annotated[int, typer.Option("--rows", min=0, help="How many examples to show.")] = 3,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Rows to read; 0 reads all.")] = 2000,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show where each token ends.")] = False,
@@ -56,7 +52,7 @@ def preview(
     from journeyman.data import examples_or_pairs, read_rows
 
     found = read_rows(source, split)
-    loaded = examples_or_pairs(islice(found, limit) if limit else found, format, _columns(column), skip_bad)
+    loaded = examples_or_pairs(islice(found, limit) if limit else found, format, columns_of(column), skip_bad)
     renderer, name = _renderer(base)
     preview = render_all(loaded, renderer, name)
     if as_json:
@@ -64,18 +60,6 @@ def preview(
         return
     is_cut = bool(limit) and loaded.num_rows == limit
     show(output(), preview, source, num_shown=rows, is_cut=is_cut, by_token=tokens, is_full=full)
-
-
-def _columns(given: list[str] | None) -> dict[str, str]:
-    from journeyman.errors import SettingError
-
-    columns = {}
-    for text in given or ():
-        ours, equals, theirs = text.partition("=")
-        if not (ours and equals and theirs):
-            raise SettingError(f"--column {text!r} does not say which column is which", hint="write OURS=THEIRS, e.g. prompt=question")
-        columns[ours] = theirs
-    return columns
 
 
 def _renderer(base: str | None) -> tuple[Renderer, str]:

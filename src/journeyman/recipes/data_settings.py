@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
 from journeyman.types.record import Record
+
+#: What describes a data set, and what chooses among a run's attempts: one of them has no meaning for the other.
+OF_SOURCE: Final = ("source", "split", "format", "columns", "skip_bad", "heldout_source", "heldout_split")
+OF_RUN: Final = ("from_run", "min_reward", "max_per_task", "margin")
 
 
 class DataSource(Record):
@@ -38,7 +42,7 @@ class DataSource(Record):
     def _one_place(self) -> Self:
         if (self.source is None) == (self.from_run is None):
             raise ValueError("give one of `source` (a data set) and `from_run` (a run's own attempts)")
-        of_source = ("split", "format", "columns", "skip_bad", "heldout_source", "heldout_split")
+        of_source = [name for name in OF_SOURCE if name != "source"]
         given = [name for name in of_source if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)]
         if self.from_run is not None and given:
             raise ValueError(f"{', '.join(given)} belong to `source`: leave them out with `from_run`")

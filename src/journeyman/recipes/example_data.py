@@ -32,11 +32,12 @@ _AnyPair = PreferencePair | TextPair | StoredPair
 
 @dataclass(frozen=True, slots=True)
 class Examples(Generic[_Example]):
-    """Training and held-out examples, and a line on where they come from."""
+    """Training and held-out examples, a line on where they come from, and why rows were left out, the first of them."""
 
     train: tuple[_Example, ...]
     heldout: tuple[_Example, ...]
     note: str
+    faults: tuple[str, ...] = ()
 
 
 def sft_data(settings: SftTrain, home: Path) -> Examples[_AnySft]:
@@ -72,14 +73,15 @@ def _of_source(data: DataSource, seed: int, load: Callable[[DataSource, str, str
     source = str(data.source)
     loaded = load(data, source, data.split)
     if data.heldout_source is None and data.heldout_split is None:
-        return _split(loaded.examples, data, seed, loaded.note)
+        return _split(loaded.examples, data, seed, loaded.note, loaded.faults)
     apart = load(data, data.heldout_source or source, data.heldout_split)
     chosen = list(apart.examples)
     random.Random(f"heldout/{seed}").shuffle(chosen)
-    return Examples(loaded.examples, tuple(chosen[: data.num_heldout]), f"{loaded.note}; held out: {apart.note}")
+    note = f"{loaded.note}; held out: {apart.note}"
+    return Examples(loaded.examples, tuple(chosen[: data.num_heldout]), note, loaded.faults + apart.faults)
 
 
-def _split(examples: Sequence[_Example], data: DataSource, seed: int, note: str) -> Examples[_Example]:
+def _split(examples: Sequence[_Example], data: DataSource, seed: int, note: str, faults: tuple[str, ...] = ()) -> Examples[_Example]:
     """`num_heldout` examples that the seed chooses are held out."""
     if len(examples) <= data.num_heldout:
         raise SettingError(
@@ -90,7 +92,7 @@ def _split(examples: Sequence[_Example], data: DataSource, seed: int, note: str)
     random.Random(f"heldout/{seed}").shuffle(order)
     chosen = set(order[: data.num_heldout])
     train = tuple(one for at, one in enumerate(examples) if at not in chosen)
-    return Examples(train, tuple(one for at, one in enumerate(examples) if at in chosen), note)
+    return Examples(train, tuple(one for at, one in enumerate(examples) if at in chosen), note, faults)
 
 
 def _scored_groups(home: Path, run: str, base: str) -> Iterator[Group]:

@@ -43,6 +43,8 @@ async def train(
         changed = allow_changed_settings
         begin(opened, settings, kind="sft", base=settings.base, is_resumed=is_resumed, allow_changed_settings=changed)
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
+        for fault in data.faults:
+            progress.warn(f"left out: {fault}")
         know_again(lessons, opened.folder.path)
         async with kept_state(opened):
             model = await opened.connection.model(settings.name, run=run, lora=settings.lora)

@@ -93,7 +93,8 @@ def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:
 
 
 def _told(data: Examples[Any], lessons: Lessons[Any]) -> str:
-    return f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
+    found = f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
+    return "\n  left out: ".join((found, *data.faults))
 
 
 async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, is_resumed: bool, changed: bool) -> Report:
