@@ -12,7 +12,7 @@ from tests.recipes.backend import FakeModel
 from journeyman.cli.app import run
 from journeyman.cli.train import Request, read_settings
 from journeyman.errors import NotFoundError, SettingError
-from journeyman.recipes import open_run
+from journeyman.recipes import example_data, open_run
 from journeyman.recipes import train as door
 from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.grpo_settings import GrpoTrain
@@ -50,6 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel(tiny_tokenizer)
     monkeypatch.setattr(open_run, "open_backend", fake.open)
+    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
     return fake
 
 

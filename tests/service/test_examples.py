@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from journeyman.chat.renderer import Renderer
-from journeyman.errors import ContextLengthError, InputError, NotFoundError
+from journeyman.errors import ContextLengthError, InputError, NotFoundError, SettingError
 from journeyman.service.examples import Example, supervised_samples
 from journeyman.types.messages import Message
 from journeyman.types.samples import TrainSample
@@ -98,6 +99,13 @@ def test_a_stored_trajectory_gives_its_exact_tokens_in_all_segments(renderer: Re
 def test_an_example_with_nothing_to_learn_is_named(renderer: Renderer, example: Example, message: str) -> None:
     with pytest.raises(InputError, match=message):
         samples(renderer, TextExample(text="fine"), example)
+
+
+def test_what_the_template_refuses_is_named(tiny_tokenizer: Any) -> None:
+    strict = Renderer(tiny_tokenizer, 512)
+    strict.template = replace(strict.template, text="{{ raise_exception('never') }}")
+    with pytest.raises(SettingError, match="example 1: the model's chat template refuses this conversation: never"):
+        samples(strict, TextExample(text="fine"), SftExample(messages=(HI, HELLO)))
 
 
 def test_no_examples_are_refused(renderer: Renderer) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from journeyman.cli.options import BaseOption, ColumnOption, JsonOption, SkipBadOption, columns_of
-
-if TYPE_CHECKING:
-    from journeyman.chat.renderer import Renderer
 
 data = typer.Typer(help="Training data: look at it before anything is trained.", no_args_is_help=True)
 
@@ -46,29 +43,21 @@ def preview(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a data file is read as, how long its examples are, and which tokens are trained. Trains nothing, loads no weights."""
-    from journeyman.cli.console import output
+    from rich.markup import escape
+
+    from journeyman.cli.console import failures, output
     from journeyman.cli.data_preview import render_all
     from journeyman.cli.data_view import as_record, show
     from journeyman.data import examples_or_pairs, read_rows
+    from journeyman.local import DEFAULT_BASE, open_renderer
 
     found = read_rows(source, split)
     loaded = examples_or_pairs(islice(found, limit) if limit else found, format, columns_of(column), skip_bad)
-    renderer, name = _renderer(base)
+    name = base or DEFAULT_BASE
+    renderer = open_renderer(name, note=lambda text: failures().print(escape(text), highlight=False))
     preview = render_all(loaded, renderer, name)
     if as_json:
         print(json.dumps(as_record(preview, rows), indent=2, ensure_ascii=False))
         return
     is_cut = bool(limit) and loaded.num_rows == limit
     show(output(), preview, source, num_shown=rows, is_cut=is_cut, by_token=tokens, is_full=full)
-
-
-def _renderer(base: str | None) -> tuple[Renderer, str]:
-    from rich.markup import escape
-
-    from journeyman.chat.renderer import Renderer
-    from journeyman.cli.console import failures
-    from journeyman.local import DEFAULT_BASE
-    from journeyman.modeling.base_models import load_tokenizer, read_context_length, resolve_base
-
-    model = resolve_base(base or DEFAULT_BASE, note=lambda text: failures().print(escape(text), highlight=False))
-    return Renderer(load_tokenizer(model.folder), read_context_length(model.folder)), model.name

@@ -32,6 +32,7 @@ async def train(
 
     Raises SettingError and InputError for settings and data that cannot be used, TrainingError and its kin.
     """
+    progress.phase("data", note="every example is read as tokens once")
     data = dpo_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:

@@ -1,5 +1,8 @@
 """The examples of `method: sft` and `method: dpo`, training and held-out: rows of a data set, or scored attempts of a run.
 
+Every row is read as tokens once, with the base model's tokenizer alone, so that one that could not be learned from is told by its place
+before a run is made.
+
 Not for reading files (`journeyman.data`) nor for the order of training (`lessons.py`).
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,10 +19,13 @@ from journeyman.client.best import best_trajectories
 from journeyman.client.pairs import pairs_from_groups
 from journeyman.data import Loaded, preference_pairs, read_rows, sft_examples
 from journeyman.errors import InputError, SettingError
+from journeyman.local import open_renderer
 from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.sft_settings import SftTrain
 from journeyman.recipes.shipped import shipped_or
+from journeyman.service.examples import example_samples
+from journeyman.service.preferences import check_pair
 from journeyman.store import Store
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
@@ -41,14 +48,21 @@ class Examples(Generic[_Example]):
 
 
 def sft_data(settings: SftTrain, home: Path) -> Examples[_AnySft]:
-    """What to imitate. Raises SettingError, InputError naming row and reason, NotFoundError for an unknown run."""
+    """What to imitate. Raises SettingError, InputError naming row and reason, NotFoundError for an unknown run, ModelNotFoundError."""
     data = settings.data
     if data.from_run is not None:
         groups = _scored_groups(home, data.from_run, settings.base)
         stored = best_trajectories(groups, min_reward=data.min_reward, at_most=data.max_per_task)
         note = f"{len(stored)} attempts of run {data.from_run} with a reward of {data.min_reward:g} or more"
         return _split(stored, data, settings.seed, note)
-    return _of_source(data, settings.seed, _sft_rows)
+    renderer = cache(lambda: open_renderer(settings.base))  # opened when rows have been read, so that faulty ones wait for no download
+
+    def load(source: str, split: str | None) -> Loaded[SftExample | TextExample]:
+        loaded = sft_examples(read_rows(shipped_or(source), split), data.format, data.columns or None, skip_bad=data.skip_bad)
+        too_long = settings.sft.when_too_long
+        return loaded.checked(lambda one, place: example_samples(one, place, renderer(), when_too_long=too_long), skip_bad=data.skip_bad)
+
+    return _of_source(data, settings.seed, load)
 
 
 def dpo_data(settings: DpoTrain, home: Path) -> Examples[_AnyPair]:
@@ -58,23 +72,21 @@ def dpo_data(settings: DpoTrain, home: Path) -> Examples[_AnyPair]:
         pairs = pairs_from_groups(_scored_groups(home, data.from_run, settings.base), margin=data.margin)
         note = f"{len(pairs)} pairs of run {data.from_run}: best against worst of a group, more than {data.margin:g} apart"
         return _split(pairs, data, settings.seed, note)
-    return _of_source(data, settings.seed, _dpo_rows)
+    renderer = cache(lambda: open_renderer(settings.base))  # opened when rows have been read, so that faulty ones wait for no download
+
+    def load(source: str, split: str | None) -> Loaded[PreferencePair | TextPair]:
+        loaded = preference_pairs(read_rows(shipped_or(source), split), data.format, data.columns or None, skip_bad=data.skip_bad)
+        return loaded.checked(lambda one, place: check_pair(one, place, renderer(), settings.dpo), skip_bad=data.skip_bad)
+
+    return _of_source(data, settings.seed, load)
 
 
-def _sft_rows(data: DataSource, source: str, split: str | None) -> Loaded[_AnySft]:
-    return sft_examples(read_rows(shipped_or(source), split), data.format, data.columns or None, skip_bad=data.skip_bad)  # type: ignore[return-value]
-
-
-def _dpo_rows(data: DataSource, source: str, split: str | None) -> Loaded[_AnyPair]:
-    return preference_pairs(read_rows(shipped_or(source), split), data.format, data.columns or None, skip_bad=data.skip_bad)  # type: ignore[return-value]
-
-
-def _of_source(data: DataSource, seed: int, load: Callable[[DataSource, str, str | None], Loaded[_Example]]) -> Examples[_Example]:
+def _of_source(data: DataSource, seed: int, load: Callable[[str, str | None], Loaded[_Example]]) -> Examples[_Example]:
     source = str(data.source)
-    loaded = load(data, source, data.split)
+    loaded = load(source, data.split)
     if data.heldout_source is None and data.heldout_split is None:
         return _split(loaded.examples, data, seed, loaded.note, loaded.faults)
-    apart = load(data, data.heldout_source or source, data.heldout_split)
+    apart = load(data.heldout_source or source, data.heldout_split)
     chosen = list(apart.examples)
     random.Random(f"heldout/{seed}").shuffle(chosen)
     note = f"{loaded.note}; held out: {apart.note}"

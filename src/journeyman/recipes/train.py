@@ -33,7 +33,7 @@ def new_run_id(settings: Settings) -> str:
 
 
 def check(settings: Settings, home: Path) -> str:
-    """What a run would work on, in a few words. Loads no model; raises SettingError and InputError for what would stop it at the start."""
+    """What a run would work on, in a few words. Loads no weights; raises SettingError and InputError for what would stop it."""
     if isinstance(settings, McpFile):
         return f"server {settings.target.label} (not started)"
     if isinstance(settings, SftTrain | DpoTrain):
