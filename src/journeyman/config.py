@@ -209,14 +209,15 @@ def _without_tags(kind: type[BaseModel], location: Sequence[int | str]) -> list[
 
 
 def _fields_at(kind: type[BaseModel], location: Iterable[int | str]) -> set[str]:
-    """Field names of the models that `location` can lead to (several in a union)."""
+    """Names that the models which `location` can lead to take (several in a union)."""
     models: list[type[BaseModel]] = [kind]
     for part in location:
         inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
         # A part that is no field is an index, or the tag of a union: the models stay.
         if inner:
             models = [model for annotation in inner for model in _models_in(annotation)]
-    return {name for model in models for name in model.model_fields}
+    # A record may take settings of its parts by their own names too (`Dpo(beta=0.2)` for `Dpo(loss={"beta": 0.2})`).
+    return {name for model in models for name in (*model.model_fields, *getattr(model, "short_forms", ()))}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

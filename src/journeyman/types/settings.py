@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,6 +15,10 @@ WhenTooLong = Literal["refuse", "drop"]
 Checkpointing = bool | Literal["auto"]
 WhenEqual = Literal["refuse", "drop"]
 Reference = Literal["precomputed", "on_the_fly"]
+
+# Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
+_POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
+_PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
 class LoraSettings(Record):
@@ -62,6 +66,7 @@ class Grpo(Record):
             second forward pass, far less memory. `auto`: for micro-batches that would not fit otherwise.
     """
 
+    short_forms: ClassVar = _POLICY_LOSS_PARAMETERS
     method: Literal["grpo"] = "grpo"
     learning_rate: float = Field(default=1e-4, gt=0)
     loss: Loss = DapoLoss()
@@ -134,6 +139,7 @@ class Dpo(Record):
         tokens_per_micro_batch: pairs are computed together up to this many tokens, a shared beginning counted once.
     """
 
+    short_forms: ClassVar = _PREFERENCE_LOSS_PARAMETERS
     method: Literal["dpo"] = "dpo"
     learning_rate: float = Field(default=1e-5, gt=0)
     loss: PreferenceLoss = SigmoidLoss()
@@ -193,11 +199,6 @@ def changed_settings(settings: Record) -> dict[str, Any]:
             changed[name] = getattr(value, "kind", type(value).__name__)
         changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value).items()}
     return changed
-
-
-# Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
-_POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
-_PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
 def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default: Record) -> dict[str, Any]:
