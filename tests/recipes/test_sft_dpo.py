@@ -12,6 +12,7 @@ import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
 from tests.recipes.test_grpo import FUNCTIONS, only_run, result_of
+from tests.service.test_examples import turn as made_turn
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
@@ -25,7 +26,7 @@ from journeyman.recipes.shipped import CONFIGS
 from journeyman.recipes.train import check
 from journeyman.store import Store
 from journeyman.types.settings import Dpo, Sft
-from journeyman.types.training import StoredExample, StoredPair
+from journeyman.types.training import FinishRollout, SftExample, StoredExample, StoredPair
 
 
 @pytest.fixture
@@ -158,6 +159,18 @@ class TestDpo:
         assert [step.step for step in report.steps if step.phase == "train"] == [1, 2]
 
 
+def keep_attempts(home: Path, *attempts: tuple[str, float, str]) -> None:
+    """A run `kept` of attempts at tasks that their keys name: key, reward, finish reason."""
+    with Store.open(home) as store:
+        store.runs.create("kept", kind="grpo", base="fake-model")
+        for number, (key, reward, reason) in enumerate(attempts):
+            name = f"r{number}"
+            scenario = key.split("/")[-2]
+            store.rollouts.open(name, name, model="m@0", scenario_id=scenario, max_turns=1, run="kept", key=key)
+            store.rollouts.append_turn(name, made_turn(0, (1, 2), (3 + number,), finish_reason=reason))
+            store.rollouts.seal(name, FinishRollout(reward=reward))
+
+
 class TestFromRun:
     @pytest.fixture
     async def home(self, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -194,6 +207,34 @@ class TestFromRun:
         report = await sft.train(settings, SilentProgress(), home=home, run="imitated")
         assert report.steps[-1].metrics
         assert report.evaluations == ()
+
+    async def test_attempts_at_one_task_are_trained_or_held_out_together(self, home: Path, model: FakeModel) -> None:
+        found = sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=3)), home)
+        with Store.open(home) as store:
+            train, heldout = (
+                [store.rollouts.trajectory(one.trajectory_id).scenario_id for one in part if isinstance(one, StoredExample)]
+                for part in (found.train, found.heldout)
+            )
+        assert len(train) + len(heldout) == 12
+        assert not set(train) & set(heldout)
+        assert len(heldout) == 4  # two tasks of two attempts: three are asked for, and no task is divided
+        with pytest.raises(SettingError, match=r"12 examples of 6 rows or tasks, which stay whole.* none is left"):
+            sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=11)), home)
+
+    async def test_attempts_that_were_cut_off_are_left_out_counted_and_told(self, home: Path, model: FakeModel, tmp_path: Path) -> None:
+        keep_attempts(tmp_path / "cut", ("train-0/0/0", 1.0, "length"), ("train-0/0/1", 1.0, "stop"), ("train-0/1/0", 1.0, "stop"))
+        data = SftData(from_run="kept", num_heldout=0)
+        found = sft_data(SftTrain(base="fake-model", data=data), tmp_path / "cut")
+        assert len(found.train) == 2
+        assert "1 more were cut off at the token limit and are left out" in found.note
+
+    async def test_scores_of_different_gatherings_are_not_compared(self, tmp_path: Path) -> None:
+        # One version tried one task in a probe and in a step; a judge compared within each.
+        probe = [("warmup-0/ab/0/0", 0.9, "stop"), ("warmup-0/ab/0/1", 0.8, "stop")]
+        step = [("train-0/ab/0/0", 0.3, "stop"), ("train-0/ab/0/1", 0.1, "stop")]
+        keep_attempts(tmp_path / "home", *probe, *step)
+        found = dpo_data(DpoTrain(base="fake-model", data=DpoData(from_run="kept", margin=0.0, num_heldout=0)), tmp_path / "home")
+        assert [(one.chosen, one.rejected) for one in found.train if isinstance(one, StoredPair)] == [("r0", "r1"), ("r2", "r3")]
 
     async def test_groups_give_pairs(self, home: Path, model: FakeModel) -> None:
         settings = DpoTrain(base="fake-model", data=DpoData(from_run="tried", num_heldout=1), updates_per_step=1)
@@ -243,6 +284,21 @@ async def test_bad_rows_stop_a_run_before_anything_is_made_or_are_left_out_and_c
 
 
 LONG = {"messages": [{"role": "user", "content": "x" * 9000}, {"role": "assistant", "content": "no"}]}
+
+
+def test_parts_of_one_conversation_are_trained_or_held_out_together(model: FakeModel, settings: SftTrain, tmp_path: Path) -> None:
+    def conversation(at: int) -> dict[str, Any]:
+        """Of its three replies the second is not trained: two examples."""
+        turns: list[dict[str, Any]] = []
+        for reply in range(3):
+            turns += [{"role": "user", "content": f"{at}"}, {"role": "assistant", "content": "yes", "weight": int(reply != 1)}]
+        return {"messages": turns}
+
+    write_rows("rows.jsonl", [conversation(at) for at in range(6)])
+    found = sft_data(settings.model_copy(update={"data": SftData(source="rows.jsonl", num_heldout=3)}), tmp_path)
+    rows_of = [{one.messages[0].content for one in part if isinstance(one, SftExample)} for part in (found.train, found.heldout)]
+    assert (len(found.train), len(found.heldout)) == (8, 4)
+    assert not rows_of[0] & rows_of[1]
 
 
 async def test_rows_that_only_their_tokens_give_away_stop_a_run_before_it_is_made(

@@ -24,7 +24,7 @@ class DataSource(Record):
         columns: our name of a column -> its name in the rows.
         skip_bad: leave faulty rows out and count them; otherwise the first of them stops the run.
         heldout_source, heldout_split: where the held-out examples are, when they are apart; else they are taken out of the source.
-        num_heldout: held-out examples; never trained.
+        num_heldout: held-out examples; never trained. A few more where a row or task has several: it is trained or held out as a whole.
         from_run: a run whose scored attempts are the examples, with their exact tokens.
     """
 

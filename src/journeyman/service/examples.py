@@ -27,7 +27,8 @@ def supervised_samples(
 ) -> list[TrainSample]:
     """Train samples of examples: what the assistant says is trained, with the token that ends it; everything else is given.
 
-    A stored trajectory gives a sample a segment, of the tokens that were drawn; nothing of it is tokenised again.
+    A stored trajectory gives a sample a segment, of the tokens that were drawn; nothing of it is tokenised again. Its replies must have
+    ended by themselves.
 
     Args:
         load: trajectory id -> stored trajectory; raises NotFoundError.
@@ -49,7 +50,7 @@ def example_samples(
     example: Example, name: str, renderer: Renderer, load: Load = no_store, when_too_long: WhenTooLong = "refuse"
 ) -> list[TrainSample]:
     """One example as train samples; `name` says in messages which it is. Arguments and errors as `supervised_samples`."""
-    found = _stored_samples(example, load, name) if isinstance(example, StoredExample) else [_rendered(example, renderer, name)]
+    found = _stored_samples(example, renderer, load, name) if isinstance(example, StoredExample) else [_rendered(example, renderer, name)]
     longest = max(len(sample.token_ids) for sample in found)
     if longest > renderer.context_length and when_too_long == "refuse":
         raise too_long(name, longest, renderer.context_length)
@@ -92,8 +93,21 @@ def _nothing_in(example: SftExample | TextExample, name: str) -> str:
     return f"{name} has no assistant message: there is nothing in it to learn"
 
 
-def _stored_samples(example: StoredExample, load: Load, name: str) -> list[TrainSample]:
-    found = sampled_segments(load(example.trajectory_id))
+def _stored_samples(example: StoredExample, renderer: Renderer, load: Load, name: str) -> list[TrainSample]:
+    trajectory = load(example.trajectory_id)
+    found = sampled_segments(trajectory)
     if not found:
-        raise InputError(f"{name}, trajectory {example.trajectory_id}, has no sampled token: there is nothing in it to learn")
+        raise InputError(f"{name}, trajectory {trajectory.id}, has no sampled token: there is nothing in it to learn")
+    for turn in trajectory.turns:
+        # A reply that a stop string ended has no stop token, and whoever asked for the string wanted it so.
+        if turn.finish_reason != "stop" or not (turn.parameters.stop or turn.sampled_ids[-1:] in _ends(renderer)):
+            how = "was cut off at the token limit" if turn.finish_reason == "length" else "does not end with a stop token"
+            raise InputError(
+                f"{name}, trajectory {trajectory.id}: its reply {turn.index} (from 0) {how}, and imitating it would teach not to stop",
+                hint="leave it out, as best_trajectories does; more max_tokens let replies end",
+            )
     return found
+
+
+def _ends(renderer: Renderer) -> set[tuple[int, ...]]:
+    return {(token,) for token in renderer.stop_token_ids}
