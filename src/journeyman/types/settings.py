@@ -132,8 +132,9 @@ class Dpo(Record):
         sft_weight: this times the negative log-likelihood of the chosen (token mean) is added (RPO 2404.19733): holds up what DPO
             alone tends to push down; 0 = off. ORPO has that term already.
         epochs, batch_size, seed: passes over the pairs, pairs an optimiser update, and what their order is drawn from.
-        reference: the base model's log-probabilities (adapter off) are computed for all pairs before the first update, or for each
-            batch when it comes: the same numbers; the second saves the first wait and costs more from the second epoch on.
+        reference: the base model's log-probabilities (adapter off) are computed once a pair, before the first update with it, and kept
+            with the model for later epochs and calls; or for each batch when it comes: the same numbers, at more cost from the second
+            epoch on.
         when_too_long: a pair with a side longer than the model's context is refused by its number, or dropped and counted.
         when_equal: the same for a pair whose chosen and rejected tokens are equal.
         tokens_per_micro_batch: pairs are computed together up to this many tokens, a shared beginning counted once.
