@@ -69,10 +69,14 @@ def load_settings(
         0.95
     """
     data = merged(overridden({} if path is None else read_yaml(path), overrides), given or {})
+    return checked(kind, data, "the settings" if path is None else str(path))
+
+
+def checked(kind: type[_S], data: Mapping[str, Any], where: str = "the settings") -> _S:
+    """`data` as settings of `kind`. Raises SettingError, which says `where` they are from and names the nearest of an unknown key."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        where = "the settings" if path is None else str(path)
         problems = [_problem(kind, entry["loc"], entry["type"], entry["msg"], entry["input"]) for entry in error.errors()]
         raise SettingError(f"{where}: " + "; ".join(problems)) from error
 
@@ -205,14 +209,15 @@ def _without_tags(kind: type[BaseModel], location: Sequence[int | str]) -> list[
 
 
 def _fields_at(kind: type[BaseModel], location: Iterable[int | str]) -> set[str]:
-    """Field names of the models that `location` can lead to (several in a union)."""
+    """Names that the models which `location` can lead to take (several in a union)."""
     models: list[type[BaseModel]] = [kind]
     for part in location:
         inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
         # A part that is no field is an index, or the tag of a union: the models stay.
         if inner:
             models = [model for annotation in inner for model in _models_in(annotation)]
-    return {name for model in models for name in model.model_fields}
+    # A record may take settings of its parts by their own names too (`Dpo(beta=0.2)` for `Dpo(loss={"beta": 0.2})`).
+    return {name for model in models for name in (*model.model_fields, *getattr(model, "short_forms", ()))}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -16,6 +16,7 @@ from journeyman import config
 from journeyman.client.backend import Connection, connect
 
 if TYPE_CHECKING:
+    from journeyman.chat.renderer import Renderer
     from journeyman.engine.local.engine import LocalEngine
     from journeyman.engine.local.replicas import ReplicatedEngine
     from journeyman.modeling.base_models import BaseModel
@@ -127,6 +128,18 @@ def open_backend(
     except BaseException:
         store.close()
         raise
+
+
+def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | None = None) -> Renderer:
+    """What writes the conversations of a base model as tokens. Loads its tokenizer, no weights.
+
+    `note`: told in a line before anything slow starts. Raises ModelNotFoundError.
+    """
+    from journeyman.chat.renderer import Renderer
+    from journeyman.modeling.base_models import load_tokenizer, read_context_length, resolve_base
+
+    found = resolve_base(base, cache=config.cache_folder(), note=note)
+    return Renderer(load_tokenizer(found.folder), read_context_length(found.folder))
 
 
 def _open_engine(base: BaseModel, num_processes: int | None, note: Callable[[str], None] | None) -> LocalEngine | ReplicatedEngine:

@@ -118,3 +118,39 @@ def test_a_template_that_writes_nothing_of_a_call_is_refused(tiny_tokenizer: Any
     tokenizer.chat_template = LLAMA
     with pytest.raises(SettingError, match="writes nothing of what the assistant calls"):
         Renderer(tokenizer, 4096).render_example([USER, call("{}")], [])
+
+
+def beginning_with_its_start_token(tokenizer: Any) -> Any:
+    """The tokenizer with the post-processor of Llama's and Gemma's: a start token in front of every text."""
+    from tokenizers.processors import TemplateProcessing
+
+    beginning = deepcopy(tokenizer)
+    start = "<|endoftext|>"
+    beginning.bos_token = start
+    special = [(start, tokenizer.convert_tokens_to_ids(start))]
+    beginning.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A", pair=f"{start} $A {start} $B", special_tokens=special
+    )
+    return beginning
+
+
+def test_a_text_begins_with_the_start_token_where_the_tokenizer_puts_one(tiny_tokenizer: Any) -> None:
+    tokenizer = beginning_with_its_start_token(tiny_tokenizer)
+    renderer = Renderer(tokenizer, 4096)
+    ids, trained = renderer.render_text(" four", "Two and two is")
+    assert list(ids[:-1]) == [*tokenizer.encode("Two and two is"), *tokenizer.encode(" four", add_special_tokens=False)]
+    assert trained == tuple(at >= len(tokenizer.encode("Two and two is")) for at in range(len(ids)))
+    ids, trained = renderer.render_text("hello")
+    assert renderer.decode(ids) == "<|endoftext|>hello<|im_end|>"
+    assert trained == (False,) + (True,) * (len(ids) - 1)
+    # What is continued begins as what was trained; a text that spells the token has it once; a chat is its template's affair.
+    assert renderer.encode_prompt("Two and two is") == tuple(tokenizer.encode("Two and two is"))
+    assert renderer.decode(renderer.render_text("<|endoftext|>hello")[0]) == "<|endoftext|>hello<|im_end|>"
+    assert renderer.render([USER], []) == Renderer(tiny_tokenizer, 4096).render([USER], [])
+
+
+def test_a_text_begins_with_no_start_token_where_the_tokenizer_puts_none(tiny_tokenizer: Any) -> None:
+    assert tiny_tokenizer.bos_token_id is not None
+    renderer = Renderer(tiny_tokenizer, 4096)
+    assert renderer.decode(renderer.render_text("hello")[0]) == "hello<|im_end|>"
+    assert renderer.encode_prompt("hello") == renderer.encode("hello")

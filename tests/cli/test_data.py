@@ -92,7 +92,7 @@ def test_what_would_be_refused_is_counted_and_named(tiny_model: Path, tmp_path: 
     assert "2 bad rows left out" in out
     assert "rows.jsonl, line 1: the column text is missing or empty; there are messages, id" in out
     assert "rows.jsonl, line 9: no JSON" in out
-    assert "would be refused: example 1: 9001 tokens, and the model's context is" in out
+    assert "rows.jsonl, line 2: 9001 tokens, and the model's context is" in out
     assert "and 2 more would be refused" in out
 
 

@@ -12,10 +12,12 @@ from tests.recipes.backend import FakeModel
 from journeyman.cli.app import run
 from journeyman.cli.train import Request, read_settings
 from journeyman.errors import NotFoundError, SettingError
-from journeyman.recipes import open_run
+from journeyman.recipes import example_data, open_run
 from journeyman.recipes import train as door
+from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.methods import McpFile, load_recipe
+from journeyman.recipes.sft_settings import SftTrain
 from journeyman.store import Store
 
 FILE = """
@@ -48,6 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel(tiny_tokenizer)
     monkeypatch.setattr(open_run, "open_backend", fake.open)
+    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
     return fake
 
 
@@ -144,3 +147,76 @@ def test_a_resumed_run_keeps_its_settings_and_says_what_would_change(folder: Pat
         read_settings(request(home, resume="other"))
     with pytest.raises(NotFoundError, match="there is no run 'none'"):
         read_settings(request(home, resume="none"))
+
+
+class TestExamples:
+    """Options that say where the examples of `sft` and `dpo` come from."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        rows = [{"question": f"Double {number}.", "answer": str(2 * number)} for number in range(6)]
+        Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{no JSON\n")
+        data = "{source: rows.jsonl, format: alpaca, columns: {instruction: question}, num_heldout: 2}"
+        Path("sft.yaml").write_text(f"method: sft\nbase: fake-model\ndata: {data}\n")
+        Path("dpo.yaml").write_text("method: dpo\ndata: {source: a.jsonl, heldout_source: b.jsonl, num_heldout: 1}\n")
+        return tmp_path / "home"
+
+    def test_a_run_named_on_the_command_line_replaces_the_data_of_the_file(self, home: Path) -> None:
+        data = {"from_run": "tried", "min_reward": 0.5}
+        found = read_settings(request(home, file=Path("sft.yaml"), given={"data": data}))
+        assert isinstance(found, SftTrain)
+        assert (found.data.from_run, found.data.min_reward, found.data.source, found.data.columns) == ("tried", 0.5, None, {})
+        assert found.data.num_heldout == 2
+        pairs = read_settings(request(home, file=Path("dpo.yaml"), given={"data": {"from_run": "tried", "margin": 0.2}}))
+        assert isinstance(pairs, DpoTrain)
+        assert (pairs.data.from_run, pairs.data.margin, pairs.data.source, pairs.data.heldout_source) == ("tried", 0.2, None, None)
+
+    def test_set_replaces_the_data_of_the_file_too_in_both_directions(self, home: Path) -> None:
+        found = read_settings(request(home, file=Path("sft.yaml"), overrides=("data.from_run=tried", "data.max_per_task=1")))
+        assert isinstance(found, SftTrain)
+        assert (found.data.from_run, found.data.source) == ("tried", None)
+        Path("again.yaml").write_text("method: sft\ndata: {from_run: tried, max_per_task: 1}\n")
+        back = read_settings(request(home, file=Path("again.yaml"), overrides=("data.source=rows.jsonl",)))
+        assert isinstance(back, SftTrain)
+        assert (back.data.from_run, back.data.source) == (None, "rows.jsonl")
+        with pytest.raises(SettingError, match="give one of `source`"):
+            read_settings(request(home, file=Path("sft.yaml"), overrides=("data.from_run=tried", "data.source=rows.jsonl")))
+
+    def test_a_run_that_learned_from_another_is_gone_on_with(self, home: Path) -> None:
+        chosen = request(home, file=Path("sft.yaml"), given={"data": {"from_run": "tried"}})
+        with Store.open(home) as store:
+            store.runs.create("one", kind="sft", base="fake-model", settings=read_settings(chosen).model_dump(mode="json"))
+        found = read_settings(request(home, resume="one", given={"data": {"from_run": "tried"}}))
+        assert isinstance(found, SftTrain)
+        assert found.data.from_run == "tried"
+        with pytest.raises(SettingError, match=r"data.from_run: tried -> None"):
+            read_settings(request(home, resume="one", overrides=("data.source=rows.jsonl",)))
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["sft.yaml", "--margin", "0.1"], "--margin is for `method: dpo`, not for sft"),
+            (["dpo.yaml", "--from-run", "a", "--min-reward", "1"], "--min-reward is for `method: sft`, not for dpo"),
+            (["sft.yaml", "--min-reward", "1"], "the examples come from rows.jsonl"),
+            (["yes_no_maybe.yaml", "--from-run", "a"], "--from-run is for `method: sft` and `dpo`, not for grpo"),
+            (["sft.yaml", "--from-run", "a", "--skip-bad"], "skip_bad belong to `source`"),
+            (["sft.yaml", "--column", "output"], "write OURS=THEIRS"),
+            (["sft.yaml", "--column", "output=answer"], "rows.jsonl, line 7: no JSON"),
+            (["sft.yaml", "--from-run", "a"], "there is no home folder"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, home: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["train", *words, "--validate", "--home", "home"]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+    def test_rows_left_out_are_counted_and_the_first_told_with_their_line(
+        self, home: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["train", "sft.yaml", "--column", "output=answer", "--skip-bad", "--home", "home"]
+        assert run([*words, "--validate"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "1 bad row left out" in shown
+        assert "left out: rows.jsonl, line 7: no JSON" in shown
+        assert run([*words, "--run", "one"]) == 0
+        assert "left out: rows.jsonl, line 7: no JSON" in " ".join(capsys.readouterr().out.split())

@@ -38,6 +38,10 @@ def test_attempts_that_failed_or_have_no_reward_are_never_imitated() -> None:
     assert best(group("s1", *odd, attempt("e", 0.5))) == ["e"]
 
 
+def test_attempts_that_were_cut_off_are_never_imitated() -> None:
+    assert best(group("s1", attempt("a", 1.0, finish_reason="length"), attempt("b", 0.6))) == ["b"]
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(SettingError, match="min_reward is nan"):
         best(min_reward=math.nan)

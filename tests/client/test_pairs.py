@@ -9,7 +9,7 @@ import pytest
 from journeyman.client.pairs import pairs_from_groups
 from journeyman.errors import SettingError
 from journeyman.types.messages import Message
-from journeyman.types.sampling import SamplingParameters
+from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
 from journeyman.types.training import StoredPair
 from journeyman.types.trajectory import Failure, Group, Trajectory, Turn
@@ -17,7 +17,14 @@ from journeyman.types.trajectory import Failure, Group, Trajectory, Turn
 FAILURE = Failure(type="ValueError", message="no")
 
 
-def attempt(name: str, reward: float | None, *, tokens: tuple[int, ...] | None = None, error: Failure | None = None) -> Trajectory:
+def attempt(
+    name: str,
+    reward: float | None,
+    *,
+    tokens: tuple[int, ...] | None = None,
+    error: Failure | None = None,
+    finish_reason: FinishReason = "stop",
+) -> Trajectory:
     """One turn; its tokens are its own unless given."""
     sampled = tuple(name.encode()) if tokens is None else tokens
     turn = Turn(
@@ -28,7 +35,7 @@ def attempt(name: str, reward: float | None, *, tokens: tuple[int, ...] | None =
         prompt_ids=(1, 2, 3),
         sampled_ids=sampled,
         sampled_logprobs=(-1.0,) * len(sampled),
-        finish_reason="stop",
+        finish_reason=finish_reason,
         parameters=SamplingParameters(),
         started_at=0.0,
         seconds=0.0,

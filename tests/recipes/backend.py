@@ -91,6 +91,10 @@ class FakeModel:
         self._engines.append(engine)
         return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), self._trainer, retention=retention)
 
+    def renderer(self, base: str) -> Renderer:
+        """Stands in for `journeyman.local.open_renderer`."""
+        return Renderer(self._tokenizer, CONTEXT_LENGTH)
+
     def forget(self) -> None:
         """Begin anew, as in another process."""
         self._engines.clear()

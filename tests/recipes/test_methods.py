@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, SettingError
+from journeyman.recipes import example_data
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.methods import METHODS, SCHEMA_FILE, find_file, keys_of, load_recipe, name_of, schema, schema_text
 from journeyman.recipes.shipped import CONFIGS
@@ -21,8 +24,11 @@ MOST_KEYS = 60
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_every_shipped_file_is_valid_with_its_functions_and_data(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_file_is_valid_with_its_functions_and_data(
+    path: Path, tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # nothing of the checkout is needed
+    monkeypatch.setattr(example_data, "open_renderer", lambda base: Renderer(tiny_tokenizer, 8192))
     settings = load_recipe(find_file(Path(path.name)))
     assert settings.method in METHODS
     assert check(settings, tmp_path)
@@ -115,6 +121,9 @@ def test_a_file_is_found_by_its_path_or_as_a_shipped_one(tmp_path: Path, monkeyp
         ("method: [grpo]", "there is no method"),
         ("method: grpo\nstepz: 3", "unknown setting 'stepz'; did you mean 'steps'"),
         ("method: grpo\ngrpo: {adam: {beta_1: 0.9}}", "unknown setting 'grpo.adam.beta_1'; did you mean 'beta1'"),
+        ("method: dpo\ndata: {source: a}\ndpo: {gama: 1}", "unknown setting 'dpo.gama'; did you mean 'gamma'"),
+        ("method: dpo\ndata: {source: a}\ndpo: {bta: 1}", "unknown setting 'dpo.bta'; did you mean 'beta'"),
+        ("method: grpo\ngrpo: {clip_hi: 1}", "unknown setting 'grpo.clip_hi'; did you mean 'clip_high'"),
         ("method: grpo\ngrpo: {loss: {kind: gspo, clip_hihg: 1}}", "unknown setting 'grpo.loss.clip_hihg'; did you mean 'clip_high'"),
         ("method: grpo\ngrpo: {loss: {clip_high: 1}}", "grpo.loss: `kind` is missing"),
         ("method: grpo\nsteps: many", r"steps: .*\(given: 'many'\)"),

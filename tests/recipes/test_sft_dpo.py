@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,28 @@ import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
 from tests.recipes.test_grpo import FUNCTIONS, only_run, result_of
+from tests.service.test_examples import turn as made_turn
 
+from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, grpo, imitate, open_run, prefer, sft
+from journeyman.recipes import dpo, example_data, grpo, imitate, open_run, prefer, sft
 from journeyman.recipes.dpo_settings import DpoData, DpoTrain
 from journeyman.recipes.example_data import dpo_data, sft_data
 from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.sft_settings import SftData, SftTrain
 from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.train import check
 from journeyman.store import Store
 from journeyman.types.settings import Dpo, Sft
-from journeyman.types.training import StoredExample, StoredPair
+from journeyman.types.training import FinishRollout, SftExample, StoredExample, StoredPair
 
 
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel(tiny_tokenizer)
     monkeypatch.setattr(open_run, "open_backend", fake.open)
+    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
     return fake
 
 
@@ -52,11 +57,14 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SftTrain:
     return SftTrain(name="doubler", base="fake-model", data=data, sft=training, updates_per_step=2, evaluate_every=2, reply_tokens=400)
 
 
+def good_pairs() -> list[dict[str, Any]]:
+    return [{"prompt": f"Double {at}.", "chosen": f"{2 * at}", "rejected": "no idea"} for at in range(1, 13)]
+
+
 @pytest.fixture
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DpoTrain:
     monkeypatch.chdir(tmp_path)
-    lines: list[dict[str, Any]] = [{"prompt": f"Double {at}.", "chosen": f"{2 * at}", "rejected": "no idea"} for at in range(1, 13)]
-    write_rows("pairs.jsonl", lines)
+    write_rows("pairs.jsonl", good_pairs())
     data = DpoData(source="pairs.jsonl", num_heldout=4)
     return DpoTrain(name="doubler", base="fake-model", data=data, dpo=Dpo(batch_size=2), updates_per_step=2, evaluate_every=1)
 
@@ -127,7 +135,7 @@ class TestSft:
         with pytest.raises(SettingError, match="not those that this run began with"):
             await sft.train(few, SilentProgress(), home=tmp_path / "home", run="one", is_resumed=True)
 
-    async def test_held_out_examples_may_stand_apart(self, settings: SftTrain, tmp_path: Path) -> None:
+    async def test_held_out_examples_may_stand_apart(self, model: FakeModel, settings: SftTrain, tmp_path: Path) -> None:
         write_rows("apart.jsonl", rows(20)[14:])
         data = sft_data(
             settings.model_copy(update={"data": SftData(source="rows.jsonl", heldout_source="apart.jsonl", num_heldout=3)}), tmp_path
@@ -153,6 +161,18 @@ class TestDpo:
         await dpo.train(pairs.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")
         report = await dpo.train(pairs, SilentProgress(), home=tmp_path, run="one", is_resumed=True)
         assert [step.step for step in report.steps if step.phase == "train"] == [1, 2]
+
+
+def keep_attempts(home: Path, *attempts: tuple[str, float, str]) -> None:
+    """A run `kept` of attempts at tasks that their keys name: key, reward, finish reason."""
+    with Store.open(home) as store:
+        store.runs.create("kept", kind="grpo", base="fake-model")
+        for number, (key, reward, reason) in enumerate(attempts):
+            name = f"r{number}"
+            scenario = key.split("/")[-2]
+            store.rollouts.open(name, name, model="m@0", scenario_id=scenario, max_turns=1, run="kept", key=key)
+            store.rollouts.append_turn(name, made_turn(0, (1, 2), (3 + number,), finish_reason=reason))
+            store.rollouts.seal(name, FinishRollout(reward=reward))
 
 
 class TestFromRun:
@@ -192,6 +212,34 @@ class TestFromRun:
         assert report.steps[-1].metrics
         assert report.evaluations == ()
 
+    async def test_attempts_at_one_task_are_trained_or_held_out_together(self, home: Path, model: FakeModel) -> None:
+        found = sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=3)), home)
+        with Store.open(home) as store:
+            train, heldout = (
+                [store.rollouts.trajectory(one.trajectory_id).scenario_id for one in part if isinstance(one, StoredExample)]
+                for part in (found.train, found.heldout)
+            )
+        assert len(train) + len(heldout) == 12
+        assert not set(train) & set(heldout)
+        assert len(heldout) == 4  # two tasks of two attempts: three are asked for, and no task is divided
+        with pytest.raises(SettingError, match=r"12 examples of 6 rows or tasks, which stay whole.* none is left"):
+            sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=11)), home)
+
+    async def test_attempts_that_were_cut_off_are_left_out_counted_and_told(self, home: Path, model: FakeModel, tmp_path: Path) -> None:
+        keep_attempts(tmp_path / "cut", ("train-0/0/0", 1.0, "length"), ("train-0/0/1", 1.0, "stop"), ("train-0/1/0", 1.0, "stop"))
+        data = SftData(from_run="kept", num_heldout=0)
+        found = sft_data(SftTrain(base="fake-model", data=data), tmp_path / "cut")
+        assert len(found.train) == 2
+        assert "1 more were cut off at the token limit and are left out" in found.note
+
+    async def test_scores_of_different_gatherings_are_not_compared(self, tmp_path: Path) -> None:
+        # One version tried one task in a probe and in a step; a judge compared within each.
+        probe = [("warmup-0/ab/0/0", 0.9, "stop"), ("warmup-0/ab/0/1", 0.8, "stop")]
+        step = [("train-0/ab/0/0", 0.3, "stop"), ("train-0/ab/0/1", 0.1, "stop")]
+        keep_attempts(tmp_path / "home", *probe, *step)
+        found = dpo_data(DpoTrain(base="fake-model", data=DpoData(from_run="kept", margin=0.0, num_heldout=0)), tmp_path / "home")
+        assert [(one.chosen, one.rejected) for one in found.train if isinstance(one, StoredPair)] == [("r0", "r1"), ("r2", "r3")]
+
     async def test_groups_give_pairs(self, home: Path, model: FakeModel) -> None:
         settings = DpoTrain(base="fake-model", data=DpoData(from_run="tried", num_heldout=1), updates_per_step=1)
         found = dpo_data(settings, home)
@@ -228,13 +276,88 @@ def test_data_settings_that_would_be_ignored_are_refused(given: dict[str, Any], 
         SftData(**given)
 
 
-async def test_bad_rows_stop_a_run_before_anything_is_made_or_are_left_out_and_counted(settings: SftTrain, tmp_path: Path) -> None:
+async def test_bad_rows_stop_a_run_before_anything_is_made_or_are_left_out_and_counted(
+    model: FakeModel, settings: SftTrain, tmp_path: Path
+) -> None:
     write_rows("rows.jsonl", [*rows(12), {"messages": []}])
     with pytest.raises(InputError, match=r"rows.jsonl, line 13"):
         await sft.train(settings, SilentProgress(), home=tmp_path / "home", run="one")
     assert not (tmp_path / "home").exists()
     skipped = settings.model_copy(update={"data": SftData(source="rows.jsonl", num_heldout=4, skip_bad=True)})
     assert "1 bad row left out" in sft_data(skipped, tmp_path).note
+
+
+LONG = {"messages": [{"role": "user", "content": "x" * 9000}, {"role": "assistant", "content": "no"}]}
+
+
+def test_parts_of_one_conversation_are_trained_or_held_out_together(model: FakeModel, settings: SftTrain, tmp_path: Path) -> None:
+    def conversation(at: int) -> dict[str, Any]:
+        """Of its three replies the second is not trained: two examples."""
+        turns: list[dict[str, Any]] = []
+        for reply in range(3):
+            turns += [{"role": "user", "content": f"{at}"}, {"role": "assistant", "content": "yes", "weight": int(reply != 1)}]
+        return {"messages": turns}
+
+    write_rows("rows.jsonl", [conversation(at) for at in range(6)])
+    found = sft_data(settings.model_copy(update={"data": SftData(source="rows.jsonl", num_heldout=3)}), tmp_path)
+    rows_of = [{one.messages[0].content for one in part if isinstance(one, SftExample)} for part in (found.train, found.heldout)]
+    assert (len(found.train), len(found.heldout)) == (8, 4)
+    assert not rows_of[0] & rows_of[1]
+
+
+async def test_rows_that_only_their_tokens_give_away_stop_a_run_before_it_is_made(
+    model: FakeModel, settings: SftTrain, tmp_path: Path
+) -> None:
+    write_rows("rows.jsonl", [*rows(3), LONG, *rows(12)])
+    with pytest.raises(InputError, match=r"1 row of 16 .*\n.*rows.jsonl, line 4 has 9\d+ tokens and the model's context is 8192") as raised:
+        await sft.train(settings, SilentProgress(), home=tmp_path / "home", run="one")
+    assert 'when_too_long="drop"' in str(raised.value.hint)
+    assert not (tmp_path / "home").exists()
+    with pytest.raises(InputError, match=r"rows.jsonl, line 4 has"):
+        check(settings, tmp_path)
+    # Mended, the same id is free; left out, the rest is trained.
+    data = SftData(source="rows.jsonl", num_heldout=4, skip_bad=True)
+    found = sft_data(settings.model_copy(update={"data": data}), tmp_path)
+    assert "1 bad row left out" in found.note
+    assert [fault.partition(" has ")[0] for fault in found.faults] == ["rows.jsonl, line 4"]
+    assert len(found.train) + len(found.heldout) == 15
+    # Left to the trainer, which drops and counts it, it is no fault.
+    dropped = settings.model_copy(update={"sft": settings.sft.model_copy(update={"when_too_long": "drop"})})
+    assert len(sft_data(dropped, tmp_path).train) == 12
+
+
+async def test_a_conversation_that_the_template_refuses_is_told_by_its_line(
+    model: FakeModel, settings: SftTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(base: str) -> Renderer:
+        renderer = model.renderer(base)
+        strict = "{% for one in messages %}{% if 'seven' in one.content %}{{ raise_exception('no sevens') }}{% endif %}"
+        text = strict + "<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+        renderer.template = replace(renderer.template, text=text)
+        return renderer
+
+    monkeypatch.setattr(example_data, "open_renderer", refusing)
+    seven = {"messages": [{"role": "user", "content": "seven"}, {"role": "assistant", "content": "7"}]}
+    write_rows("rows.jsonl", [*rows(5), seven])
+    with pytest.raises(InputError, match=r"rows.jsonl, line 6: the model's chat template refuses .*no sevens"):
+        sft_data(settings, tmp_path)
+
+
+async def test_pairs_of_equal_tokens_and_too_long_ones_stop_a_run_before_it_is_made(
+    model: FakeModel, pairs: DpoTrain, tmp_path: Path
+) -> None:
+    same = {"prompt": "Say", "chosen": " yes", "rejected": " yes<|im_end|>"}
+    long = {"prompt": "Say", "chosen": " yes", "rejected": "x" * 9000}
+    write_rows("pairs.jsonl", [*good_pairs(), same, long])
+    said = r"(?s)2 rows of 14 .*the chosen tokens of pairs.jsonl, line 13 equal .*pairs.jsonl, line 14 has 9\d+ tokens"
+    with pytest.raises(InputError, match=said):
+        await dpo.train(pairs, SilentProgress(), home=tmp_path / "home", run="one")
+    assert not (tmp_path / "home").exists()
+    kept = dpo_data(pairs.model_copy(update={"data": DpoData(source="pairs.jsonl", num_heldout=4, skip_bad=True)}), tmp_path)
+    assert "2 bad rows left out" in kept.note
+    assert len(kept.train) == 8
+    dropping = pairs.model_copy(update={"dpo": Dpo(batch_size=2, when_equal="drop", when_too_long="drop")})
+    assert len(dpo_data(dropping, tmp_path).train) == 10
 
 
 def test_the_shipped_data_is_what_the_programs_write() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from journeyman.chat.renderer import Renderer
-from journeyman.errors import ContextLengthError, InputError, NotFoundError
+from journeyman.errors import ContextLengthError, InputError, NotFoundError, SettingError
 from journeyman.service.examples import Example, supervised_samples
 from journeyman.types.messages import Message
 from journeyman.types.samples import TrainSample
@@ -15,6 +16,7 @@ from journeyman.types.sampling import SamplingParameters
 from journeyman.types.training import SftExample, SftJob, StoredExample, TextExample
 from journeyman.types.trajectory import Trajectory, Turn
 
+END = 2  # <|im_end|> of the tiny tokenizer
 HI, HELLO = Message(role="user", content="hi"), Message(role="assistant", content="hello")
 
 
@@ -27,11 +29,18 @@ def stored(trajectory_id: str) -> Trajectory:
     """Two turns; the second does not go on from the first, so there are two segments."""
     if trajectory_id == "gone":
         raise NotFoundError("there is no trajectory 'gone'")
-    turns = [turn(0, (11, 12), (13, 14)), turn(1, (21, 22), (23,))] if trajectory_id != "silent" else []
-    return Trajectory(id=trajectory_id, scenario_id="s", model="m", turns=tuple(turns))
+    turns = [turn(0, (11, 12), (13, END)), turn(1, (21, 22), (END,))]
+    odd = {
+        "silent": [],
+        "cut": [turns[0], turn(1, (21, 22), (23,), finish_reason="length")],
+        "endless": [turn(0, (21, 22), (23,))],
+        "cancelled": [turn(0, (21, 22), (23,), finish_reason="cancelled")],
+        "by string": [turn(0, (21, 22), (23,), parameters=SamplingParameters(stop=("x",)))],
+    }
+    return Trajectory(id=trajectory_id, scenario_id="s", model="m", turns=tuple(odd.get(trajectory_id, turns)))
 
 
-def turn(index: int, prompt_ids: tuple[int, ...], sampled_ids: tuple[int, ...]) -> Turn:
+def turn(index: int, prompt_ids: tuple[int, ...], sampled_ids: tuple[int, ...], **others: Any) -> Turn:
     return Turn(
         index=index,
         adapter="m@0",
@@ -40,10 +49,7 @@ def turn(index: int, prompt_ids: tuple[int, ...], sampled_ids: tuple[int, ...]) 
         prompt_ids=prompt_ids,
         sampled_ids=sampled_ids,
         sampled_logprobs=(-1.0,) * len(sampled_ids),
-        finish_reason="stop",
-        parameters=SamplingParameters(),
-        started_at=0.0,
-        seconds=0.0,
+        **{"finish_reason": "stop", "parameters": SamplingParameters(), "started_at": 0.0, "seconds": 0.0, **others},
     )
 
 
@@ -81,9 +87,15 @@ def test_a_text_that_spells_its_end_token_gets_no_second_one(renderer: Renderer)
 
 def test_a_stored_trajectory_gives_its_exact_tokens_in_all_segments(renderer: Renderer) -> None:
     first, second = samples(renderer, StoredExample(trajectory_id="t1"))
-    assert (first.token_ids, first.is_sampled) == ((11, 12, 13, 14), (False, False, True, True))
-    assert (second.token_ids, second.is_sampled) == ((21, 22, 23), (False, False, True))
+    assert (first.token_ids, first.is_sampled) == ((11, 12, 13, END), (False, False, True, True))
+    assert (second.token_ids, second.is_sampled) == ((21, 22, END), (False, False, True))
     assert {first.trajectory_id, second.trajectory_id} == {"t1"}
+    assert END in renderer.stop_token_ids
+
+
+def test_a_stored_reply_that_a_stop_string_ended_is_imitated_as_it_is(renderer: Renderer) -> None:
+    (sample,) = samples(renderer, StoredExample(trajectory_id="by string"))
+    assert sample.token_ids == (21, 22, 23)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +105,21 @@ def test_a_stored_trajectory_gives_its_exact_tokens_in_all_segments(renderer: Re
         (SftExample(messages=(HI, HELLO, HI), num_given=2), "example 1 has no assistant message after its 2 given ones"),
         (TextExample(text="", prompt="hi"), "example 1 has no text"),
         (StoredExample(trajectory_id="silent"), "example 1, trajectory silent, has no sampled token"),
+        (StoredExample(trajectory_id="cut"), r"example 1, trajectory cut: its reply 1 .* was cut off at the token limit"),
+        (StoredExample(trajectory_id="endless"), r"trajectory endless: its reply 0 .* does not end with a stop token"),
+        (StoredExample(trajectory_id="cancelled"), "does not end with a stop token"),
     ],
 )
 def test_an_example_with_nothing_to_learn_is_named(renderer: Renderer, example: Example, message: str) -> None:
     with pytest.raises(InputError, match=message):
         samples(renderer, TextExample(text="fine"), example)
+
+
+def test_what_the_template_refuses_is_named(tiny_tokenizer: Any) -> None:
+    strict = Renderer(tiny_tokenizer, 512)
+    strict.template = replace(strict.template, text="{{ raise_exception('never') }}")
+    with pytest.raises(SettingError, match="example 1: the model's chat template refuses this conversation: never"):
+        samples(strict, TextExample(text="fine"), SftExample(messages=(HI, HELLO)))
 
 
 def test_no_examples_are_refused(renderer: Renderer) -> None:

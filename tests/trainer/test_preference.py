@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from tests.trainer.conftest import MakeTrainer
 from tests.trainer.gradients import BARE_ADAM, assert_same_gradients, plain_gradients, taken_gradients
 from tests.trainer.pairs import LOSSES, plain_reference, plain_sides, random_pairs, two_samples
 from tests.trainer.test_trainer import assert_equal_states, state_of
+from torch import nn
 
 from journeyman.errors import ContextLengthError, TrainingError
 from journeyman.trainer.losses.preference import Side, preference_loss
-from journeyman.trainer.packing import pack
+from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.pairs import pack_pairs
+from journeyman.trainer.reference_sums import ReferenceSums
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Dpo, needs_reference
@@ -117,6 +120,62 @@ def test_a_reference_computed_before_or_on_the_fly_gives_the_same_weights(make_t
         after.append(trainer.logprobs([sample for pair in pairs for sample in pair.samples]))
     before, on_the_fly = (torch.tensor([value for sample in one for value in sample]) for one in after)
     torch.testing.assert_close(before, on_the_fly, rtol=1e-4, atol=1e-4)
+
+
+def count_references(trainer: LoraTrainer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sides each pass through the reference scores, from now on."""
+    score, found = trainer._score, []
+
+    def counted(trees: Sequence[PackedTree], decoder: nn.Module | None = None) -> list[torch.Tensor]:
+        if decoder is trainer._reference:
+            found.append(sum(len(tree.samples) for tree in trees))
+        return score(trees, decoder)
+
+    monkeypatch.setattr(trainer, "_score", counted)
+    return found
+
+
+STEP = Dpo(learning_rate=1e-3, batch_size=2)
+
+
+def test_the_reference_of_a_pair_is_computed_once_for_the_whole_run(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe makes its epochs of steps that see each pair once."""
+    trainer, forgetful, pairs = make_trainer(), make_trainer(), random_pairs()
+    counts, all_counts = count_references(trainer, monkeypatch), count_references(forgetful, monkeypatch)
+    for _epoch in range(2):
+        for part in (pairs[:4], pairs[4:]):
+            forgetful._known = ReferenceSums()
+            # The same losses, to the bit, as with a reference that is computed before every step.
+            kept, anew = (one.preference_step(part, STEP, quiet) for one in (trainer, forgetful))
+            assert {name: value for name, value in kept.items() if name != "compute_seconds"} == {
+                name: value for name, value in anew.items() if name != "compute_seconds"
+            }
+    assert sum(counts) == 2 * len(pairs)
+    assert sum(all_counts) == 2 * sum(counts)
+    # Shuffled, repeated or measured, none is scored again; held-out ones are scored when they are first measured.
+    trainer.preference_step([*pairs[::-1], pairs[0]], STEP, quiet)
+    for _time in range(2):
+        trainer.measure_pairs(random_pairs(2, seed=9), STEP, quiet)
+    assert sum(counts) == 2 * len(pairs) + 4
+    trainer.preference_step(pairs, STEP.model_copy(update={"reference": "on_the_fly"}), quiet)
+    assert sum(counts) > 2 * len(pairs) + 4
+
+
+def test_references_are_kept_with_the_state(make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    through, first, second, pairs = make_trainer(), make_trainer(), make_trainer(is_new=True), random_pairs()
+    for trainer in (through, first):
+        trainer.preference_step(pairs, STEP, quiet)
+    first.save_state(tmp_path / "half")
+    second.load_state(tmp_path / "half")
+    counts = count_references(second, monkeypatch)
+    for trainer in (through, second):
+        trainer.preference_step(pairs[::-1], STEP, quiet)
+    assert counts == []
+    assert_equal_states(state_of(through, tmp_path / "through"), state_of(second, tmp_path / "second"))
+    # A state from before the first pair has none.
+    second.load_state(tmp_path / "start-1")
+    second.preference_step(pairs, STEP, quiet)
+    assert sum(counts) == 2 * len(pairs)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

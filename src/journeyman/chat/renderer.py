@@ -47,6 +47,7 @@ class Renderer:
         self.template: ChatTemplate = select_template(tokenizer)
         self._allow_bare_call = self.template.is_own and OPEN not in self.template.text
         self.stop_token_ids: tuple[int, ...] = _stop_token_ids(tokenizer)
+        self._start: tuple[int, ...] = _start_token(tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -112,13 +113,22 @@ class Renderer:
     def render_text(self, text: str, prompt: str = "") -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """(ids, trained mask) of a raw text to imitate: `prompt` is given, `text` and the model's end token are trained.
 
-        As in `encode`, markers are meant and nothing is added; a text that spells its end token gets no second one. An
-        empty text trains nothing.
+        As in `encode`, markers are meant; the model's start token stands in front, given, where its tokenizer would put
+        one. A text that spells its start or end token gets no second one. An empty text trains nothing.
         """
         given, taught = self.encode(prompt), self.encode(text)
         if taught and taught[-1] not in self.stop_token_ids:
             taught += self.end_token_ids
+        if taught:
+            given = self._begun(given + taught)[: -len(taught)]
         return given + taught, (False,) * len(given) + (True,) * len(taught)
+
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """Ids of a raw text to be continued: as `encode`, with the start token where `render_text` has it."""
+        return self._begun(self.encode(text))
+
+    def _begun(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids if ids[:1] == self._start else self._start + ids
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of a raw text; markers such as `<|im_end|>` become their tokens, nothing is added."""
@@ -322,6 +332,12 @@ def _common_prefix(left: str, right: str) -> int:
         if first != second:
             return index
     return min(len(left), len(right))
+
+
+def _start_token(tokenizer: Any) -> tuple[int, ...]:
+    """The token that the tokenizer itself puts in front of a text (Llama's and Gemma's do); empty when it puts none there."""
+    start = tokenizer.bos_token_id
+    return (int(start),) if start is not None and list(tokenizer.encode("a"))[:1] == [start] else ()
 
 
 def _stop_token_ids(tokenizer: Any) -> tuple[int, ...]:

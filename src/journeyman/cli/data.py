@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from journeyman.cli.options import BaseOption, JsonOption
-
-if TYPE_CHECKING:
-    from journeyman.chat.renderer import Renderer
+from journeyman.cli.options import BaseOption, ColumnOption, JsonOption, SkipBadOption, columns_of
 
 data = typer.Typer(help="Training data: look at it before anything is trained.", no_args_is_help=True)
 
@@ -26,10 +23,6 @@ FormatOption = Annotated[
         "alpaca_preference.",
     ),
 ]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="Which column is which, e.g. prompt=question; repeatable.", metavar="OURS=THEIRS", show_default=False),
-]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Split of a folder or data set [default: the only one, or train].", show_default=False)
 ]
@@ -42,7 +35,7 @@ def preview(
     format: FormatOption = "auto",
     column: ColumnOption = None,
     split: SplitOption = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out and count them.")] = False,
+    skip_bad: SkipBadOption = False,
     rows: Annotated[int, typer.Option("--rows", min=0, help="How many examples to show.")] = 3,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Rows to read; 0 reads all.")] = 2000,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show where each token ends.")] = False,
@@ -50,41 +43,21 @@ def preview(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a data file is read as, how long its examples are, and which tokens are trained. Trains nothing, loads no weights."""
-    from journeyman.cli.console import output
+    from rich.markup import escape
+
+    from journeyman.cli.console import failures, output
     from journeyman.cli.data_preview import render_all
     from journeyman.cli.data_view import as_record, show
     from journeyman.data import examples_or_pairs, read_rows
+    from journeyman.local import DEFAULT_BASE, open_renderer
 
     found = read_rows(source, split)
-    loaded = examples_or_pairs(islice(found, limit) if limit else found, format, _columns(column), skip_bad)
-    renderer, name = _renderer(base)
+    loaded = examples_or_pairs(islice(found, limit) if limit else found, format, columns_of(column), skip_bad)
+    name = base or DEFAULT_BASE
+    renderer = open_renderer(name, note=lambda text: failures().print(escape(text), highlight=False))
     preview = render_all(loaded, renderer, name)
     if as_json:
         print(json.dumps(as_record(preview, rows), indent=2, ensure_ascii=False))
         return
     is_cut = bool(limit) and loaded.num_rows == limit
     show(output(), preview, source, num_shown=rows, is_cut=is_cut, by_token=tokens, is_full=full)
-
-
-def _columns(given: list[str] | None) -> dict[str, str]:
-    from journeyman.errors import SettingError
-
-    columns = {}
-    for text in given or ():
-        ours, equals, theirs = text.partition("=")
-        if not (ours and equals and theirs):
-            raise SettingError(f"--column {text!r} does not say which column is which", hint="write OURS=THEIRS, e.g. prompt=question")
-        columns[ours] = theirs
-    return columns
-
-
-def _renderer(base: str | None) -> tuple[Renderer, str]:
-    from rich.markup import escape
-
-    from journeyman.chat.renderer import Renderer
-    from journeyman.cli.console import failures
-    from journeyman.local import DEFAULT_BASE
-    from journeyman.modeling.base_models import load_tokenizer, read_context_length, resolve_base
-
-    model = resolve_base(base or DEFAULT_BASE, note=lambda text: failures().print(escape(text), highlight=False))
-    return Renderer(load_tokenizer(model.folder), read_context_length(model.folder)), model.name

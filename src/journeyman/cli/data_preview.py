@@ -69,16 +69,16 @@ def render_all(loaded: Loaded[Any], renderer: Renderer, base: str) -> Preview:
     """Every example as tokens; an example that cannot be rendered or does not fit the context is a fault, not an error."""
     rendered: list[Rendered] = []
     faults: list[str] = []
-    for number, example in enumerate(loaded.examples, start=1):
+    for number, (example, place) in enumerate(zip(loaded.examples, loaded.places, strict=True), start=1):
         try:
             sides = list(_sides(example, number, renderer))
         except InputError as error:
-            faults.append(f"example {number}: {error.message}")
+            faults.append(f"{place}: {error.message}")
             continue
         rendered += sides
         longest = max(len(side.token_ids) for side in sides)
         if longest > renderer.context_length:
-            faults.append(f"example {number}: {longest} tokens, and the model's context is {renderer.context_length}")
+            faults.append(f"{place}: {longest} tokens, and the model's context is {renderer.context_length}")
     return Preview(loaded, renderer, base, tuple(rendered), tuple(faults))
 
 

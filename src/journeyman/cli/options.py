@@ -40,6 +40,11 @@ WriterOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling [default: 0].", show_default=False)
 ]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Which column is which, e.g. prompt=question; repeatable.", metavar="OURS=THEIRS", show_default=False),
+]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out, count them and tell the first.")]
 CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
 
 
@@ -48,3 +53,16 @@ def home_folder(given: Path | None) -> Path:
     from journeyman import config
 
     return config.home_folder(given)
+
+
+def columns_of(given: list[str] | None) -> dict[str, str]:
+    """Our name of a column -> its name in the file, from `--column`. Raises SettingError."""
+    from journeyman.errors import SettingError
+
+    columns = {}
+    for text in given or ():
+        ours, equals, theirs = text.partition("=")
+        if not (ours and equals and theirs):
+            raise SettingError(f"--column {text!r} does not say which column is which", hint="write OURS=THEIRS, e.g. prompt=question")
+        columns[ours] = theirs
+    return columns

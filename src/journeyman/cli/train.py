@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from journeyman.cli.options import HomeOption, SeedOption, home_folder
+from journeyman.cli.options import ColumnOption, HomeOption, SeedOption, SkipBadOption, columns_of, home_folder
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
@@ -36,6 +36,25 @@ AllowChangedOption = Annotated[
 SchemaOption = Annotated[
     bool, typer.Option("--schema", help="Print the JSON schema of settings files, for editors; a method's own: --schema grpo.")
 ]
+FromRunOption = Annotated[
+    str | None,
+    typer.Option("--from-run", help="Learn from this run's own scored attempts, not from the file's data (sft, dpo).", metavar="RUN"),
+]
+MinRewardOption = Annotated[
+    float | None, typer.Option("--min-reward", help="With --from-run, sft: only attempts of at least this reward.", metavar="R")
+]
+MarginOption = Annotated[
+    float | None,
+    typer.Option("--margin", help="With --from-run, dpo: best against worst where they differ by more than this.", metavar="D"),
+]
+#: The methods that have each of the options about examples.
+_METHODS_OF = {
+    "from_run": ("sft", "dpo"),
+    "min_reward": ("sft",),
+    "margin": ("dpo",),
+    "columns": ("sft", "dpo"),
+    "skip_bad": ("sft", "dpo"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,11 @@ def train(
     resume: ResumeOption = None,
     allow_changed_settings: AllowChangedOption = False,
     seed: SeedOption = None,
+    from_run: FromRunOption = None,
+    min_reward: MinRewardOption = None,
+    margin: MarginOption = None,
+    column: ColumnOption = None,
+    skip_bad: SkipBadOption = False,
     schema: SchemaOption = False,
 ) -> None:
     """Train as a settings file says: `method: grpo`, `sft`, `dpo` or `mcp`.
@@ -69,10 +93,18 @@ def train(
     if schema:
         print_schema(None if file is None else str(file))
         return
+    examples = {
+        "from_run": from_run,
+        "min_reward": min_reward,
+        "margin": margin,
+        "columns": columns_of(column) or None,
+        "skip_bad": skip_bad or None,
+    }
+    data = {name: value for name, value in examples.items() if value is not None}
     request = Request(
         file=file,
         overrides=tuple(settings or ()),
-        given={} if seed is None else {"seed": seed},
+        given=({} if seed is None else {"seed": seed}) | ({"data": data} if data else {}),
         home=home_folder(home),
         run=run,
         resume=resume,
@@ -96,7 +128,7 @@ def print_schema(method: str | None) -> None:
 
 def read_settings(request: Request) -> Settings:
     """The settings to train with, for a new run or one that goes on. Raises SettingError, InputError, NotFoundError."""
-    from journeyman.recipes.methods import find_file, load_recipe
+    from journeyman.recipes.methods import find_file, load_recipe, method_of
 
     if request.resume is not None:
         if request.run is not None:
@@ -104,7 +136,11 @@ def read_settings(request: Request) -> Settings:
         return _resumed(request, request.resume)
     if request.file is None:
         raise SettingError("no settings file was given", hint="journeyman train FILE.yaml, or go on with a run: --resume RUN")
-    return load_recipe(find_file(request.file), request.overrides, request.given)
+    path = find_file(request.file)
+    _check_data_options(request, method_of(path, request.overrides))
+    settings = load_recipe(path, request.overrides, request.given)
+    _check_chosen_attempts(request, settings)
+    return settings
 
 
 def show_valid(settings: Settings, request: Request) -> None:
@@ -143,8 +179,8 @@ def run_recipe(settings: Settings, request: Request) -> None:
 def _resumed(request: Request, run: str) -> Settings:
     """The run's own settings, changed by the file, --set and options; a change is refused unless it is allowed."""
     from journeyman.cli.runs import open_store
-    from journeyman.config import merged, overridden
-    from journeyman.recipes.methods import METHODS, file_settings, find_file, recipe_settings
+    from journeyman.config import overridden
+    from journeyman.recipes.methods import METHODS, file_settings, find_file, layered, recipe_settings
     from journeyman.recipes.resume import changed_settings
 
     with open_store(request.home) as store:
@@ -152,7 +188,28 @@ def _resumed(request: Request, run: str) -> Settings:
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
         file = {} if request.file is None else file_settings(find_file(request.file))
-        data = merged(overridden(merged(info.settings, file), request.overrides), request.given)
+        _check_data_options(request, info.kind)
+        data = layered(info.settings, file, overridden({}, request.overrides), request.given)
         settings = recipe_settings(info.kind, {"method": info.kind, **data})
+        _check_chosen_attempts(request, settings)
         changed_settings(store, run, settings, are_allowed=request.allow_changed)
     return settings
+
+
+def _check_data_options(request: Request, method: str) -> None:
+    """Refuse options about examples that the method has no use for. Raises SettingError."""
+    for name in request.given.get("data", {}):
+        if method not in _METHODS_OF[name]:
+            option = "--column" if name == "columns" else f"--{name.replace('_', '-')}"
+            raise SettingError(f"{option} is for `method: {'` and `'.join(_METHODS_OF[name])}`, not for {method}", hint="leave it out")
+
+
+def _check_chosen_attempts(request: Request, settings: Settings) -> None:
+    """Refuse an option that chooses among a run's attempts where examples come from elsewhere. Raises SettingError."""
+    data = getattr(settings, "data", None)
+    for name in ("min_reward", "margin"):
+        if name in request.given.get("data", {}) and data is not None and data.from_run is None:
+            raise SettingError(
+                f"--{name.replace('_', '-')} chooses among the attempts of a run, and the examples come from {data.source}",
+                hint="name the run too: --from-run RUN",
+            )

@@ -13,8 +13,9 @@ from journeyman.types.trajectory import Group
 def best_trajectories(groups: Iterable[Group], *, min_reward: float, at_most: int = 1) -> list[StoredExample]:
     """The best attempts at each scenario, of those whose reward is `min_reward` or more: what to imitate (rejection sampling).
 
-    Only ids travel: training uses the tokens that were sampled. Attempts without a reward that counts, with an error or without a turn
-    are left out; groups of one scenario are taken together; among equals the first is taken.
+    Only ids travel: training uses the tokens that were sampled. Attempts without a reward that counts, with an error, without a turn
+    or cut off at the token limit (`Trajectory.is_truncated`: they would teach not to stop) are left out; groups of one scenario are
+    taken together; among equals the first is taken.
 
     Args:
         at_most: attempts of one scenario; few, so that easy scenarios do not outweigh the others.
@@ -32,7 +33,8 @@ def best_trajectories(groups: Iterable[Group], *, min_reward: float, at_most: in
     found: dict[str, list[tuple[float, str]]] = {}
     for group in groups:
         for one in group:
-            if one.reward is not None and one.reward >= min_reward and one.error is None and one.num_sampled_tokens:
+            is_whole = one.error is None and one.num_sampled_tokens and not one.is_truncated
+            if is_whole and one.reward is not None and one.reward >= min_reward:
                 found.setdefault(group.scenario.id, []).append((one.reward, one.id))
     ranked = (sorted(attempts, key=lambda attempt: -attempt[0]) for attempts in found.values())
     return [StoredExample(trajectory_id=name) for attempts in ranked for _, name in attempts[:at_most]]

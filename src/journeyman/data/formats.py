@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
-from journeyman.data.rows import Loaded, Row, as_rows, convert
+from journeyman.data.rows import NUM_FAULTS_TOLD, Loaded, Row, as_rows, convert
 from journeyman.errors import InputError, SettingError
 
 _T = TypeVar("_T")
@@ -79,7 +79,9 @@ def load(
     examples, num_rows, faults = convert(chain(head, given), read, skip_bad=skip_bad)
     used = tuple(name for name in chosen.columns if name in seen)
     unused = tuple(name for name in seen if name not in used)
-    return Loaded(tuple(examples), chosen.name, num_rows, used, unused, len(faults), tuple(faults[:5]))
+    places = tuple(place for _, place in examples)
+    told = tuple(faults[:NUM_FAULTS_TOLD])
+    return Loaded(tuple(example for example, _ in examples), chosen.name, num_rows, used, unused, len(faults), told, places)
 
 
 def _choose(

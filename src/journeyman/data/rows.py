@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from journeyman.errors import InputError
 
 _T = TypeVar("_T")
-_NUM_FAULTS_TOLD = 5
+_T_co = TypeVar("_T_co", covariant=True)
+NUM_FAULTS_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Generic[_T]):
+class Loaded(Generic[_T_co]):
     """What rows became.
 
     Attributes:
@@ -52,15 +53,17 @@ class Loaded(Generic[_T]):
         format: what the rows were read as.
         used, unused: the columns that were read, and those that were there besides.
         num_bad: rows left out because they were faulty (`skip_bad`); `faults` says why, of the first of them.
+        places: of each example the row that it is from, for messages: `train.jsonl, line 7`.
     """
 
-    examples: tuple[_T, ...]
+    examples: tuple[_T_co, ...]
     format: str
     num_rows: int
     used: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     num_bad: int = 0
     faults: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -77,6 +80,32 @@ class Loaded(Generic[_T]):
             text += f"; {_count(self.num_bad, 'bad row')} left out"
         return text
 
+    def checked(self, look: Callable[[_T_co, str], object], *, skip_bad: bool) -> Loaded[_T_co]:
+        """These without the rows that have an example at fault, which are counted and told; without `skip_bad` they are an InputError.
+
+        Args:
+            look: takes an example and its place; raises InputError with both when the example cannot be used.
+        """
+        found: dict[str, InputError] = {}
+        for example, place in zip(self.examples, self.places, strict=True):
+            try:
+                look(example, place)
+            except InputError as error:
+                found.setdefault(place, error)
+        faults = [error.message for error in found.values()]
+        if faults:
+            refuse(faults, self.num_rows, skip_bad=skip_bad, advice=next(iter(found.values())).hint)
+        kept = [(example, place) for example, place in zip(self.examples, self.places, strict=True) if place not in found]
+        if not kept:
+            raise InputError(f"none of the {_count(self.num_rows, 'row')} can be used:\n{told(faults)}")
+        return replace(
+            self,
+            examples=tuple(example for example, _ in kept),
+            num_bad=self.num_bad + len(faults),
+            faults=(*self.faults, *faults)[:NUM_FAULTS_TOLD],
+            places=tuple(place for _, place in kept),
+        )
+
 
 def as_rows(rows: Iterable[Row | Mapping[str, Any]]) -> Iterator[Row]:
     """The rows, and plain mappings as rows."""
@@ -84,14 +113,16 @@ def as_rows(rows: Iterable[Row | Mapping[str, Any]]) -> Iterator[Row]:
         yield row if isinstance(row, Row) else Row(number, row)
 
 
-def convert(rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Sequence[_T]], *, skip_bad: bool) -> tuple[list[_T], int, list[str]]:
-    """What `read` makes of each row, the number of rows, and why rows were left out, a line each.
+def convert(
+    rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Sequence[_T]], *, skip_bad: bool
+) -> tuple[list[tuple[_T, str]], int, list[str]]:
+    """What `read` makes of each row with the row's place, the number of rows, and why rows were left out, a line each.
 
     Args:
         read: one row's examples; raises InputError with the reason when it has none.
         skip_bad: leave faulty rows out; otherwise they are an InputError that names the first of them.
     """
-    examples: list[_T] = []
+    examples: list[tuple[_T, str]] = []
     faults: list[str] = []
     num_rows = 0
     for num_rows, row in enumerate(rows, start=1):  # noqa: B007  (the last number is how many there were)
@@ -99,26 +130,34 @@ def convert(rows: Iterable[Row], read: Callable[[Mapping[str, Any]], Sequence[_T
             faults.append(f"{row.place}: {row.fault}")
             continue
         try:
-            examples += read(row.data)
+            examples += [(example, row.place) for example in read(row.data)]
         except InputError as error:
             faults.append(f"{row.place}: {error.message}")
     if num_rows == 0:
         raise InputError("there are no rows", hint="give at least one example")
-    if faults and not skip_bad:
-        raise InputError(
-            f"{_count(len(faults), 'row')} of {num_rows} cannot be used:\n{told(faults)}",
-            hint="repair them, or leave them out: --skip-bad (data.skip_bad in a settings file, skip_bad=True in Python)",
-        )
+    if faults:
+        refuse(faults, num_rows, skip_bad=skip_bad)
     if not examples:
         raise InputError(f"none of the {_count(num_rows, 'row')} can be used:\n{told(faults)}")
     return examples, num_rows, faults
 
 
+def refuse(faults: Sequence[str], num_rows: int, *, skip_bad: bool, advice: str | None = None) -> None:
+    """Raise InputError for faulty rows, unless they are to be left out. `advice`: what else to do about the first of them."""
+    if skip_bad:
+        return
+    way = "--skip-bad (data.skip_bad in a settings file, skip_bad=True in Python)"
+    raise InputError(
+        f"{_count(len(faults), 'row')} of {num_rows} cannot be used:\n{told(faults)}",
+        hint=f"repair them, or leave them out: {way}" if advice is None else f"{advice}; or leave such rows out: {way}",
+    )
+
+
 def told(faults: Sequence[str]) -> str:
     """The first few faults, a line each, and how many there are besides."""
-    lines = [f"  {fault}" for fault in faults[:_NUM_FAULTS_TOLD]]
-    if len(faults) > _NUM_FAULTS_TOLD:
-        lines.append(f"  and {len(faults) - _NUM_FAULTS_TOLD} more")
+    lines = [f"  {fault}" for fault in faults[:NUM_FAULTS_TOLD]]
+    if len(faults) > NUM_FAULTS_TOLD:
+        lines.append(f"  and {len(faults) - NUM_FAULTS_TOLD} more")
     return "\n".join(lines)
 
 

@@ -242,7 +242,7 @@ def _costs(groups: Sequence[Group]) -> dict[str, float]:
         "seconds_p50": seconds[(len(seconds) - 1) // 2],
         "seconds_p95": seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))],
         "invalid_calls": _mean([not (event.is_known and event.is_valid) for event in events]) if events else 0.0,
-        "truncated": _mean([any(turn.finish_reason == "length" for turn in one.turns) for one in attempts]),
+        "truncated": _mean([one.is_truncated for one in attempts]),
         "failed": _mean([one.error is not None for one in attempts]),
         "distinct": _mean([len({_text(one) for one in group}) / len(group) for group in groups]),
     }

@@ -32,12 +32,15 @@ async def train(
 
     Raises SettingError and InputError for settings and data that cannot be used, TrainingError and its kin.
     """
+    progress.phase("data", note="every example is read as tokens once")
     data = dpo_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:
         changed = allow_changed_settings
         begin(opened, settings, kind="dpo", base=settings.base, is_resumed=is_resumed, allow_changed_settings=changed)
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
+        for fault in data.faults:
+            progress.warn(f"left out: {fault}")
         know_again(lessons, opened.folder.path)
         async with kept_state(opened):
             model = await opened.connection.model(settings.name, run=run, lora=settings.lora)

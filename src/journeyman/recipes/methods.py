@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel
 
-from journeyman.config import load_settings, merged, overridden, read_yaml
+from journeyman.config import checked, merged, overridden, read_yaml
 from journeyman.errors import InputError, SettingError
+from journeyman.recipes.data_settings import OF_RUN, OF_SOURCE
 from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.mcp_settings import McpTrain
@@ -59,11 +60,34 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), given: Mapping[str, A
     A file without a `name` names the model after itself. A file of tasks or data that is not in the current folder but beside the settings
     file is that one. Raises SettingError as `config.load_settings`, and for a method there is none of.
     """
-    data = merged(overridden(read_yaml(path), overrides), given or {})
+    data = layered(read_yaml(path), overridden({}, overrides), given or {})
     kind = METHODS[_method(data.get("method"), str(path))]
     names = {} if "name" in data or "name" not in kind.model_fields else {"name": name_of(path)}
-    beside = _beside(data, path.parent.absolute())
-    return load_settings(kind, path, overrides, merged(merged(names, given or {}), beside))
+    return checked(kind, merged(merged(names, data), _beside(data, path.parent.absolute())), str(path))
+
+
+def layered(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of several sources, a later one over those before it. One that says where examples come from (`data.source`,
+    `data.from_run`) replaces what the earlier ones say of the other place.
+
+    Example:
+        >>> layered({"data": {"source": "a.jsonl", "format": "text", "num_heldout": 4}}, {"data": {"from_run": "first"}})
+        {'data': {'num_heldout': 4, 'from_run': 'first'}}
+    """
+    found: dict[str, Any] = {}
+    for source in sources:
+        data, above = found.get("data"), source.get("data")
+        if isinstance(data, Mapping) and isinstance(above, Mapping):
+            has_source, has_run = (above.get(name) is not None for name in ("source", "from_run"))
+            replaced = () if has_source == has_run else OF_RUN if has_source else OF_SOURCE
+            found = found | {"data": {name: value for name, value in data.items() if name not in replaced}}
+        found = merged(found, source)
+    return found
+
+
+def method_of(path: Path, overrides: Sequence[str] = ()) -> str:
+    """The method that a file is for. Raises SettingError."""
+    return _method(overridden(read_yaml(path), overrides).get("method"), str(path))
 
 
 def file_settings(path: Path) -> dict[str, Any]:
@@ -74,7 +98,7 @@ def file_settings(path: Path) -> dict[str, Any]:
 
 def recipe_settings(method: str, data: Mapping[str, Any]) -> Settings:
     """The settings of a method from a run's own record of them. Raises SettingError."""
-    return load_settings(METHODS[_method(method, "the run")], given=data)
+    return checked(METHODS[_method(method, "the run")], data)
 
 
 def name_of(path: Path) -> str:

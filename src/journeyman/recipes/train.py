@@ -33,7 +33,7 @@ def new_run_id(settings: Settings) -> str:
 
 
 def check(settings: Settings, home: Path) -> str:
-    """What a run would work on, in a few words. Loads no model; raises SettingError and InputError for what would stop it at the start."""
+    """What a run would work on, in a few words. Loads no weights; raises SettingError and InputError for what would stop it."""
     if isinstance(settings, McpFile):
         return f"server {settings.target.label} (not started)"
     if isinstance(settings, SftTrain | DpoTrain):
@@ -93,7 +93,8 @@ def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:
 
 
 def _told(data: Examples[Any], lessons: Lessons[Any]) -> str:
-    return f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
+    found = f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
+    return "\n  left out: ".join((found, *data.faults))
 
 
 async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, is_resumed: bool, changed: bool) -> Report:

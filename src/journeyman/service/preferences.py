@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError
 from journeyman.observe.health import findings
+from journeyman.service.examples import naming, no_store, too_long
 from journeyman.service.segments import sampled_segments
 from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Dpo
 from journeyman.types.training import DpoJob, PairLossJob, PreferencePair, StoredPair, TextPair
 from journeyman.types.trajectory import Trajectory
 
@@ -39,13 +41,10 @@ def preference_batch(job: DpoJob | PairLossJob, renderer: Renderer, load: Load) 
     """
     if not job.pairs:
         raise InputError("there are no pairs to train on")
-    pairs = [_pair(pair, number, renderer, load) for number, pair in enumerate(job.pairs)]
-    equal = [pair.name for pair in pairs if _tokens(pair.chosen) == _tokens(pair.rejected)]
+    pairs = [pair_of_samples(pair, f"pair {number}", renderer, load) for number, pair in enumerate(job.pairs)]
+    equal = [pair.name for pair in pairs if has_equal_sides(pair)]
     if equal and job.settings.when_equal == "refuse":
-        raise InputError(
-            f"the chosen tokens of {equal[0]} equal its rejected ones" + (f" ({len(equal)} such pairs)" if len(equal) > 1 else ""),
-            hint='leave it out, or set when_equal="drop"',
-        )
+        raise _equal(equal[0], f" ({len(equal)} such pairs)" if len(equal) > 1 else "")
     kept = tuple(pair for pair in pairs if pair.name not in equal)
     if not kept:
         raise InputError(f"no pair to train on: in all {len(pairs)} the chosen tokens equal the rejected ones")
@@ -58,8 +57,23 @@ def preference_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(str(finding) for finding in findings([dict(metrics)]) if finding.name == "chosen_falling")
 
 
-def _pair(pair: PreferencePair | TextPair | StoredPair, number: int, renderer: Renderer, load: Load) -> SamplePair:
-    name = f"pair {number}"
+def check_pair(pair: PreferencePair | TextPair, name: str, renderer: Renderer, settings: Dpo) -> None:
+    """Raise InputError for a pair that a job with these settings would refuse; `name` says in messages which it is."""
+    found = pair_of_samples(pair, name, renderer)
+    longest = max(len(sample.token_ids) for sample in found.samples)
+    if longest > renderer.context_length and settings.when_too_long == "refuse":
+        raise too_long(name, longest, renderer.context_length)
+    if has_equal_sides(found) and settings.when_equal == "refuse":
+        raise _equal(name)
+
+
+def has_equal_sides(pair: SamplePair) -> bool:
+    """Whether the chosen tokens are the rejected ones."""
+    return _tokens(pair.chosen) == _tokens(pair.rejected)
+
+
+def pair_of_samples(pair: PreferencePair | TextPair | StoredPair, name: str, renderer: Renderer, load: Load = no_store) -> SamplePair:
+    """One pair; `name` says in messages which it is. Arguments and errors as `preference_batch`."""
     if isinstance(pair, StoredPair):
         chosen, rejected = load(pair.chosen), load(pair.rejected)
         if chosen.scenario_id != rejected.scenario_id:
@@ -80,15 +94,21 @@ def _stored(trajectory: Trajectory, name: str, side: str) -> tuple[TrainSample, 
 
 
 def _rendered(pair: PreferencePair | TextPair, side: str, name: str, renderer: Renderer) -> tuple[TrainSample, ...]:
-    if isinstance(pair, TextPair):
-        token_ids, is_trained = renderer.render_text(getattr(pair, side), pair.prompt)
-        missing = "text"
-    else:
-        token_ids, is_trained = renderer.render_example((*pair.prompt, *getattr(pair, side)), pair.tools, len(pair.prompt))
-        missing = "assistant message"
+    with naming(f"{name}, {side}"):
+        if isinstance(pair, TextPair):
+            token_ids, is_trained = renderer.render_text(getattr(pair, side), pair.prompt)
+            missing = "text"
+        else:
+            token_ids, is_trained = renderer.render_example((*pair.prompt, *getattr(pair, side)), pair.tools, len(pair.prompt))
+            missing = "assistant message"
     if not any(is_trained):
         raise InputError(f"{name} has no {missing} in its {side} side, so there is nothing to compare")
     return (TrainSample(token_ids, is_trained, (0.0,) * len(token_ids), 1.0, f"{name}, {side}"),)
+
+
+def _equal(name: str, more: str = "") -> InputError:
+    hint = 'leave it out, or set when_equal="drop"'
+    return InputError(f"the chosen tokens of {name} equal its rejected ones{more}", hint=hint)
 
 
 def _tokens(samples: tuple[TrainSample, ...]) -> list[tuple[int, ...]]:

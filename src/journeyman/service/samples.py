@@ -124,7 +124,7 @@ def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], s
 
 def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo, counts: _Counts) -> list[TrainSample]:
     counts.num_segments += len(segments(trajectory))
-    if settings.mask_truncated and _is_truncated(trajectory):
+    if settings.mask_truncated and trajectory.is_truncated:
         counts.num_masked += 1
         return []
     return sampled_segments(trajectory, advantage)
@@ -141,12 +141,7 @@ def _inspect(trajectory: Trajectory, counts: _Counts, *, model: str, step: int) 
         counts.staleness.append(step - int(version))
         counts.num_altered_turns += _is_altered(turn)
     counts.lengths.append(trajectory.num_sampled_tokens)
-    counts.num_truncated += _is_truncated(trajectory)
-
-
-def _is_truncated(trajectory: Trajectory) -> bool:
-    """Whether a reply was cut off: told by the finish reason, not by the last token."""
-    return any(turn.finish_reason == "length" for turn in trajectory.turns)
+    counts.num_truncated += trajectory.is_truncated
 
 
 def _is_altered(turn: Turn) -> bool:

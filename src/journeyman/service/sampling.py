@@ -236,7 +236,7 @@ class SamplingService:
         return self._prompt_of_text(given) if isinstance(given, str) else self._checked_ids(given)
 
     def _prompt_of_text(self, text: str) -> tuple[int, ...]:
-        ids = self._renderer.encode(text)
+        ids = self._renderer.encode_prompt(text)
         if ids:
             return ids
         start = self._renderer.tokenizer.bos_token_id

@@ -19,7 +19,8 @@ from journeyman.types.trajectory import Failure, Trajectory, Turn, Verdict
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model."""
+    """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model; `key` what it
+    was opened under, if anything."""
 
     id: str
     run: str | None
@@ -28,6 +29,12 @@ class RolloutRow:
     max_turns: int
     started_at: float
     is_sealed: bool
+    key: str | None = None
+
+    @property
+    def gathering(self) -> str | None:
+        """What the attempts at one scenario that were gathered together have in common: their key without the number of the attempt."""
+        return None if self.key is None else self.key.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Rollouts:
         key: str | None = None,
     ) -> RolloutRow:
         """Record that a rollout begins now. The token itself is not stored, only its hash."""
-        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False)
+        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False, key=key)
         with self._database.write() as connection:
             connection.execute(
                 insert(ROLLOUTS).values(
@@ -186,7 +193,8 @@ def _find(connection: Connection, rollout_id: str) -> Row[Any]:
 
 
 def _row(row: Row[Any]) -> RolloutRow:
-    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed=row.outcome is not None)
+    is_sealed = row.outcome is not None
+    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed=is_sealed, key=row.key)
 
 
 def _turns(connection: Connection, rollout_id: str) -> tuple[Turn, ...]:

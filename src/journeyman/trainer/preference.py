@@ -1,6 +1,7 @@
 """One preference step: the reference's log-probabilities, batch after batch with its objective, and what is logged.
 
-The reference is the base model, the same weights without the adapter: its log-probabilities are needed once a side, as a sum. Where a
+The reference is the base model, the same weights without the adapter: its log-probabilities are needed once a side, as a sum, which is
+kept for later steps (`reference_sums.py`). Where a
 pair lies in several trees, these are scored once more without gradient before the update; the sums are known then, and each tree gives
 its own part of the gradient.
 
@@ -20,6 +21,7 @@ from journeyman.trainer.batches import each_batch, shuffled_batches
 from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
+from journeyman.trainer.reference_sums import ReferenceSums, name_of
 from journeyman.types.samples import SamplePair
 from journeyman.types.settings import Dpo, needs_reference
 
@@ -32,11 +34,13 @@ MAX_PAIRS_COMPARED = 32
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """What scoring pairs needs of the trainer: log-probabilities under the policy as it is now, and under the reference."""
+    """What scoring pairs needs of the trainer: log-probabilities under the policy as it is now, and under the reference; and the
+    reference's sums that are known from earlier steps."""
 
     score: Score
     score_reference: Score
     num_workers: int
+    known: ReferenceSums
 
 
 def preference_updates(
@@ -47,8 +51,8 @@ def preference_updates(
     Raises NotFiniteError and TrainingError as `each_batch`; whoever calls takes back what was updated until then.
     """
     references = References(pairs, settings, computing)
-    # A forward pass beside the forward and backward passes of each epoch.
-    share = 1.0 / (1.0 + 3.0 * settings.epochs) if references.is_precomputed else 0.0
+    # A forward pass, of what is not known yet, beside the forward and backward passes of each epoch.
+    share = references.share_unknown / (references.share_unknown + 3.0 * settings.epochs)
     if references.is_precomputed:
         references.precompute(lambda done: on_progress(share * done))
 
@@ -67,27 +71,44 @@ def preference_updates(
 
 
 class References:
-    """The reference's log-probability of both sides of each pair, computed for all pairs at once or when they are asked for."""
+    """The reference's log-probability of both sides of each pair: computed once for the whole run, or each time they are asked for."""
 
     def __init__(self, pairs: Sequence[SamplePair], settings: Dpo, computing: Computing) -> None:
         self._pairs = pairs
         self._settings = settings
         self._computing = computing
+        self._names = [name_of(pair) for pair in pairs] if self.is_precomputed else []
         self._known: Tensor | None = None  # [pairs of the step, 2]
 
     @property
     def is_precomputed(self) -> bool:
         return self._settings.reference == "precomputed" and needs_reference(self._settings.loss)
 
+    @property
+    def share_unknown(self) -> float:
+        """How many of the pairs are still to be precomputed, as a share."""
+        return len(self._unknown()) / len(self._pairs)
+
     def precompute(self, on_progress: OnProgress) -> None:
-        """Score all pairs, a batch at a time."""
-        known = torch.zeros(len(self._pairs), 2)
-        for start in range(0, len(self._pairs), self._settings.batch_size):
-            end = min(start + self._settings.batch_size, len(self._pairs))
-            packed = pack_pairs(self._pairs[start:end], self._settings.tokens_per_micro_batch, self._computing.num_workers)
-            known[start:end] = packed.side_sums(self._computing.score_reference(packed.packed)).view(-1, 2)
-            on_progress(end / len(self._pairs))
-        self._known = known
+        """Score the pairs that were never scored before, a batch at a time."""
+        unknown = self._unknown()
+        for start in range(0, len(unknown), self._settings.batch_size):
+            numbers = unknown[start : start + self._settings.batch_size]
+            packed = self._packed(numbers)
+            sums = packed.side_sums(self._computing.score_reference(packed.packed)).view(-1, 2).tolist()
+            for number, (chosen, rejected) in zip(numbers, sums, strict=True):
+                self._computing.known.keep(self._names[number], chosen, rejected)
+            on_progress((start + len(numbers)) / len(unknown))
+        self._known = self._computing.known.of(self._names)
+
+    def _unknown(self) -> list[int]:
+        """Numbers of the pairs to score: each of its name the first."""
+        first = {name: number for number, name in reversed(list(enumerate(self._names))) if name not in self._computing.known}
+        return sorted(first.values())
+
+    def _packed(self, numbers: Sequence[int]) -> PackedPairs:
+        pairs = [self._pairs[number] for number in numbers]
+        return pack_pairs(pairs, self._settings.tokens_per_micro_batch, self._computing.num_workers)
 
     def of(self, numbers: Sequence[int], packed: PackedPairs) -> Tensor:
         """Sums of the sides of the pairs `numbers`, which `packed` holds in this order, [S]."""
@@ -161,7 +182,10 @@ def measured_pairs(
     Args:
         references: of these very pairs, where some are known already.
     """
-    references = references or References(pairs, settings, computing)
+    if references is None:
+        references = References(pairs, settings, computing)
+        if references.is_precomputed:
+            references.precompute(lambda _: None)
     sums, reference_sums, counts = [], [], []
     for start in range(0, len(pairs), settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, len(pairs)))

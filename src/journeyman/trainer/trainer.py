@@ -35,6 +35,7 @@ from journeyman.trainer.packing import PackedTree, micro_batches, pack
 from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
 from journeyman.trainer.preference import Computing, measured_pairs, preference_updates
+from journeyman.trainer.reference_sums import ReferenceSums
 from journeyman.trainer.skipping import Skips
 from journeyman.trainer.supervised import (
     is_trainable,
@@ -83,6 +84,7 @@ class LoraTrainer:
         self._checkpoints = LayerCheckpoints(self._model, self._workers.count)
         self._context_length = context_length(module)
         self._skips = Skips()
+        self._known = ReferenceSums()
         self._step = 0
 
     @property
@@ -204,7 +206,7 @@ class LoraTrainer:
         return metrics | {"num_pairs_too_long": float(num_too_long)}
 
     def _computing(self) -> Computing:
-        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count)
+        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, self._known)
 
     def _update(
         self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
@@ -231,6 +233,7 @@ class LoraTrainer:
         save_adapter(self._model, folder / "adapter")
         counts = {"step": torch.tensor(self._step), "skipped_in_a_row": torch.tensor(self._skips.in_a_row)}
         save_file(counts | self._optimizer.tensors(), str(folder / "optimizer.safetensors"))
+        self._known.save(folder)
 
     def load_state(self, folder: Path) -> None:
         load_adapter(self._model, folder / "adapter")
@@ -239,6 +242,7 @@ class LoraTrainer:
         # States written before steps could be skipped do not have the count.
         self._skips = Skips(int(tensors.pop("skipped_in_a_row", torch.tensor(0))))
         self._optimizer.load(tensors)
+        self._known.load(folder)
 
     def fingerprint(self) -> str:
         return fingerprint(adapter_tensors(self._model))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,6 +15,10 @@ WhenTooLong = Literal["refuse", "drop"]
 Checkpointing = bool | Literal["auto"]
 WhenEqual = Literal["refuse", "drop"]
 Reference = Literal["precomputed", "on_the_fly"]
+
+# Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
+_POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
+_PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
 class LoraSettings(Record):
@@ -62,6 +66,7 @@ class Grpo(Record):
             second forward pass, far less memory. `auto`: for micro-batches that would not fit otherwise.
     """
 
+    short_forms: ClassVar = _POLICY_LOSS_PARAMETERS
     method: Literal["grpo"] = "grpo"
     learning_rate: float = Field(default=1e-4, gt=0)
     loss: Loss = DapoLoss()
@@ -127,13 +132,15 @@ class Dpo(Record):
         sft_weight: this times the negative log-likelihood of the chosen (token mean) is added (RPO 2404.19733): holds up what DPO
             alone tends to push down; 0 = off. ORPO has that term already.
         epochs, batch_size, seed: passes over the pairs, pairs an optimiser update, and what their order is drawn from.
-        reference: the base model's log-probabilities (adapter off) are computed for all pairs before the first update, or for each
-            batch when it comes: the same numbers; the second saves the first wait and costs more from the second epoch on.
+        reference: the base model's log-probabilities (adapter off) are computed once a pair, before the first update with it, and kept
+            with the model for later epochs and calls; or for each batch when it comes: the same numbers, at more cost from the second
+            epoch on.
         when_too_long: a pair with a side longer than the model's context is refused by its number, or dropped and counted.
         when_equal: the same for a pair whose chosen and rejected tokens are equal.
         tokens_per_micro_batch: pairs are computed together up to this many tokens, a shared beginning counted once.
     """
 
+    short_forms: ClassVar = _PREFERENCE_LOSS_PARAMETERS
     method: Literal["dpo"] = "dpo"
     learning_rate: float = Field(default=1e-5, gt=0)
     loss: PreferenceLoss = SigmoidLoss()
@@ -193,11 +200,6 @@ def changed_settings(settings: Record) -> dict[str, Any]:
             changed[name] = getattr(value, "kind", type(value).__name__)
         changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value).items()}
     return changed
-
-
-# Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
-_POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
-_PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
 def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default: Record) -> dict[str, Any]:

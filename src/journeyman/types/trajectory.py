@@ -132,6 +132,11 @@ class Trajectory(Record):
         return last.reply.content or ""
 
     @property
+    def is_truncated(self) -> bool:
+        """Whether a reply was cut off at the token limit: it has no stop token, so imitating it would teach not to stop."""
+        return any(turn.finish_reason == "length" for turn in self.turns)
+
+    @property
     def num_sampled_tokens(self) -> int:
         return sum(len(turn.sampled_ids) for turn in self.turns)
 
