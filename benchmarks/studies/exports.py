@@ -23,10 +23,8 @@ from pydantic import Field
 
 from benchmarks.studies.lines import LineFile
 from journeyman.errors import JourneymanError, SettingError, WaitTimeoutError
-from journeyman.export.export import IN_LLAMA_CPP, export_run
-from journeyman.export.llama_cpp_check import HOW_TO_GET, is_available
+from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
 from journeyman.export.settings import ExportSettings
-from journeyman.export.version import find_adapter
 from journeyman.recipes.methods import find_file, load_recipe
 from journeyman.store.store import Store
 from journeyman.types.record import Record
@@ -109,6 +107,8 @@ class Exporter:
 
     def run(self, subject: Subject, names: Sequence[str]) -> bool:
         """Whether every export was made and agreed. Raises SettingError without llama.cpp, NotFoundError for what is not there."""
+        from journeyman.export.version import find_adapter  # torch is behind it: looking at a table needs none
+
         if not is_available() and any(FORMATS[name].format == "gguf" for name in names):
             raise SettingError("the study checks GGUF files in llama.cpp, which is not installed here", hint=HOW_TO_GET)
         with self._rows.alone(), Store.open(subject.home) as store:
@@ -126,6 +126,9 @@ class Exporter:
         return "failed" not in states
 
     def _make(self, store: Store, run: str, name: str) -> ExportRow:
+        from journeyman.export.export import export_run
+        from journeyman.export.version import find_adapter
+
         adapter = find_adapter(store, run)
         started, stamp = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         row = ExportRow(

@@ -16,8 +16,8 @@ from tests.export.runs import MODEL, RUN, make_run
 from tests.tiny import write_adapter
 
 from journeyman.errors import AdapterError
-from journeyman.export.export import IN_LLAMA_CPP
-from journeyman.export.llama_cpp_check import HOW_TO_GET, is_available
+from journeyman.export import export
+from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
 from journeyman.store.store import Store
 
 FAKE = [sys.executable, "-c", "import sys; sys.exit(3)"]
@@ -77,7 +77,7 @@ def test_a_refused_export_is_a_row_with_its_error_and_is_tried_again(
         raise AdapterError("the exported adapter does not answer as the served version does")
 
     with monkeypatch.context() as patch:
-        patch.setattr(exports, "export_run", refuse)
+        patch.setattr(export, "export_run", refuse)
         assert main([*words, "--only", "peft"]) == 1
     (row,) = rows_of(tmp_path)
     assert (row.state, row.error) == ("failed", "the exported adapter does not answer as the served version does")

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.export.runs import RUN, make_run
 
 from journeyman.errors import SettingError, StoreError
+from journeyman.export.export import export_run
 from journeyman.export.hub import HubRepository
+from journeyman.export.settings import ExportSettings
+from journeyman.store.store import Store
 
 TOKEN = "hf_test"
 
@@ -144,3 +148,24 @@ def test_an_upload_that_fails_says_where_the_export_is(hub: Hub, folder: Path) -
 def test_a_name_that_is_no_repository_is_refused(name: str) -> None:
     with pytest.raises(SettingError, match="no name of a repository"):
         HubRepository.reach(name)
+
+
+def test_nothing_that_is_uploaded_names_a_folder_of_this_machine(hub: Hub, sharp_model: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "home", sharp_model)
+    with Store.open(tmp_path / "home") as store:
+        export_run(store, RUN, ExportSettings(format="merged"), push_to=HubRepository.reach("me/time"))
+    uploaded = hub.repositories["me/time"]
+    assert {"README.md", "config.json", "journeyman.json", "tokenizer_config.json", "model.safetensors"} <= uploaded.keys()
+    named = [name for name, content in uploaded.items() if str(tmp_path).encode() in content or str(sharp_model.parent).encode() in content]
+    assert named == []
+    assert f"`{sharp_model.name}` (a folder on the machine that trained it)" in uploaded["README.md"].decode()
+
+
+def test_an_adapter_of_a_base_without_a_public_name_is_not_uploaded(hub: Hub, sharp_model: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "home", sharp_model)
+    with Store.open(tmp_path / "home") as store, pytest.raises(SettingError, match="has no Hugging Face id") as caught:
+        export_run(store, RUN, ExportSettings(), out=tmp_path / "out", push_to=HubRepository.reach("me/time"))
+    assert "--format merged" in str(caught.value)
+    assert str(sharp_model) not in str(caught.value)
+    assert hub.repositories == {}
+    assert not (tmp_path / "out").exists()

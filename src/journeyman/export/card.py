@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from journeyman.export.model_folder import base_reference
+from journeyman.export.model_folder import base_reference, base_title
 from journeyman.export.probes import Agreement
 from journeyman.export.version import Version
+from journeyman.modeling.base_models import known_names
 from journeyman.version import __version__
 
 # Texts among a run's settings that are names of choices; every other text could be a command, an address or a key.
@@ -40,7 +41,7 @@ def write_card(
     ]
     lines += [f"{what} of the version `{version.adapter.name}`, trained with Journeyman {__version__}.", ""]
     checked = {f"checked {how}": one.text() for how, one in checks.items()}
-    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (_facts(version, name, revision) | checked).items()), ""]
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in (_facts(version, revision) | checked).items()), ""]
     lines += [*(f"{note}\n" for note in notes)]
     lines += ["## Held-out result", "", *held_out_lines(version.report), ""]
     lines += ["## Use", "", *(f"```\n{command}\n```\n" for command in commands)]
@@ -49,11 +50,11 @@ def write_card(
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _facts(version: Version, name: str, revision: str | None) -> dict[str, str]:
+def _facts(version: Version, revision: str | None) -> dict[str, str]:
     return {
         "run": f"`{version.run.id}`",
         "step": str(version.adapter.step),
-        "base model": f"`{name}`" + (f" at revision `{revision}`" if revision else "") + _honest_base(version),
+        "base model": f"`{base_title(version)}`" + (f" at revision `{revision}`" if revision else _honest_base(version)),
         "adapter fingerprint": f"`{version.adapter.fingerprint}`",
         "chat template": "the base model's own" if version.renderer.template.is_own else "Journeyman's: ChatML with Hermes tool calls",
         "tokens that end a turn": ", ".join(f"`{text}`" for text in stop_texts(version)),
@@ -61,10 +62,10 @@ def _facts(version: Version, name: str, revision: str | None) -> dict[str, str]:
 
 
 def _honest_base(version: Version) -> str:
-    """A folder is not something that a reader elsewhere has: say what it was."""
-    if base_reference(version)[1] is not None:
-        return ""
-    return f" (the base that Journeyman calls `{version.run.base}`; `journeyman models fetch` makes the known ones again)"
+    """A folder is not something that a reader elsewhere has: say what it is."""
+    if version.run.base in known_names():
+        return f" (a conversion of Journeyman's own: `journeyman models fetch {version.run.base}` makes it)"
+    return " (a folder on the machine that trained it)"
 
 
 def stop_texts(version: Version) -> list[str]:

@@ -12,10 +12,11 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 
+from journeyman.errors import SettingError
 from journeyman.export import check, commands, gguf_check, llama_cpp_check, model_folder
 from journeyman.export.card import write_card
 from journeyman.export.gguf_file import require_writable, write_gguf
@@ -32,9 +33,6 @@ from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.store.store import Store
 from journeyman.types.messages import Tool
 from journeyman.version import __version__
-
-IN_LLAMA_CPP: Final = "in llama.cpp"
-"""The name of the comparison with llama.cpp itself in `Exported.measured`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,8 @@ def export_run(
 
     Raises:
         NotFoundError: unknown run or step, or a run that trained nothing.
-        SettingError: `out` is taken, or the format cannot be written for this model.
+        SettingError: `out` is taken, the format cannot be written for this model, or an adapter to upload is of a base without a Hugging
+            Face id.
         AdapterError: the export does not answer as the served version does; nothing of it stays.
         StoreError: no room, or a folder that cannot be written; nothing of it stays. An upload that failed: the export stays.
     """
@@ -98,6 +97,8 @@ def export_run(
     with open_version(store, row, told.note) as version:
         if settings.format == "gguf":
             require_writable(version)
+        if settings.format == "peft" and push_to is not None:
+            _require_public_base(version)
         card_place = target if push_to is None else push_to.name
         writer = _Writer(version, settings, target, card_place, tools_of_run(store, run), told, reached)
         exported = writer.write(probe_prompts(version.renderer, store, run))
@@ -105,6 +106,16 @@ def export_run(
         return exported
     told.phase("upload", note=push_to.name)
     return replace(exported, url=push_to.upload(target, f"{exported.version} of run {run}"))
+
+
+def _require_public_base(version: Version) -> None:
+    """An adapter works with the base that it names: uploaded, that name must be one that others can load."""
+    if model_folder.base_reference(version)[1] is None:
+        raise SettingError(
+            f"an adapter of {model_folder.base_title(version)} is of no use on the hub: that base has no Hugging Face id, so nobody else "
+            "could load it",
+            hint="upload the whole model: --format merged, or --format gguf",
+        )
 
 
 class _Writer:
@@ -172,7 +183,7 @@ class _Writer:
         if self._settings.format == "gguf" and llama_cpp_check.is_available():
             file = folder / commands.gguf_name(self._version, self._settings)
             found = llama_cpp_check.check_in_llama_cpp(self._version.renderer, file, probes)
-            measured[IN_LLAMA_CPP] = check.require_same_model(found, self._settings.quant, IN_LLAMA_CPP)
+            measured[llama_cpp_check.IN_LLAMA_CPP] = check.require_same_model(found, self._settings.quant, llama_cpp_check.IN_LLAMA_CPP)
         if choose_precision() == "bfloat16":
             # Machines whose processor multiplies bfloat16 serve in it, and differ from float32 themselves.
             module = model_folder.served_module(self._version, "bfloat16")
@@ -194,7 +205,7 @@ class _Writer:
             "run": version.run.id,
             "version": version.adapter.name,
             "fingerprint": version.adapter.fingerprint,
-            "base": version.run.base,
+            "base": model_folder.base_title(version),
             **self._settings.model_dump(mode="json"),
             "agreement": agreement.record(),
             "measured": {name: one.record() for name, one in measured.items()},

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from journeyman.chat.renderer import Renderer
 
 HOW_TO_GET = "pip install 'journeyman[llamacpp]'"
+IN_LLAMA_CPP = "in llama.cpp"
+"""The name of this comparison in `Exported.measured`."""
 _REQUEST_SECONDS = 300
 
 

@@ -59,6 +59,12 @@ def base_reference(version: Version) -> tuple[str, str | None]:
     return str(folder), None
 
 
+def base_title(version: Version) -> str:
+    """The base model in words that may be published: its Hugging Face id, a name that Journeyman knows, or a folder's own name; no path."""
+    name, revision = base_reference(version)
+    return name if revision is not None else Path(version.run.base).name
+
+
 def _write_tokenizer(version: Version, folder: Path) -> None:
     tokenizer = version.tokenizer
     tokenizer.chat_template = version.renderer.template.text

@@ -6,6 +6,10 @@ The model is shown the form twice, `<think>...</think><answer>...</answer>`, and
 tries: is the answer right (checked by computing it), and was the form kept. `journeyman train r1_zero.yaml` is the same with settings, a
 held-out evaluation and a report.
 
+What differs from DeepSeek's R1-Zero: the form is shown by two demonstrations in the prompt (there it is described in words only), since a
+135M model does not follow a description; the sums are of two numbers up to 15, and countdown has two numbers and + or -, where its usual
+form has three to six and all four operations. What is the same: no solution is imitated, and rules alone score answer and form.
+
 What to expect: a 135M model keeps the form in one of four attempts at first, and knows most one-digit sums; it learns the form within
 ten steps and some of the arithmetic later. It does not discover long reasoning: that takes larger models, harder tasks and more steps.
 """
