@@ -56,9 +56,11 @@ def make_runs(study: Study, given: argparse.Namespace, command: Sequence[str]) -
     """Make the runs of one study, or show it; the exit code. Raises SettingError for an option that is of exports."""
     if given.run is not None:
         raise SettingError("--run is of the study of exports; the other studies make their runs themselves", hint="leave --run out")
-    only, is_known = _chosen(study, given)
+    only, is_known, note = _chosen(study, given)
     wanted = cells(study, given.seeds, only, given.set or ())
     rows = _rows_of(study, given)
+    if note and (is_known or not given.show):
+        print(note)
     if given.show:
         shown = cells(study, given.seeds, given.only or (), given.set or ())
         show(study, shown, wanted, rows, given.docs / "pictures" / f"study_{study.name}.png")
@@ -68,24 +70,23 @@ def make_runs(study: Study, given: argparse.Namespace, command: Sequence[str]) -
     return 0 if is_done and is_known else 1
 
 
-def _chosen(study: Study, given: argparse.Namespace) -> tuple[tuple[str, ...], bool]:
-    """The variants to run, and whether all of them are known: the best challenger is not before it was looked for."""
+def _chosen(study: Study, given: argparse.Namespace) -> tuple[tuple[str, ...], bool, str]:
+    """The variants to run, whether all of them are known (the best challenger is not before it was looked for), and a line on that."""
     if given.only:
-        return tuple(name for name in given.only if name in {variant.name for variant in study.variants}), True
+        return tuple(name for name in given.only if name in {variant.name for variant in study.variants}), True, ""
     if not study.challenger_of:
-        return tuple(variant.name for variant in study.variants), True
+        return tuple(variant.name for variant in study.variants), True, ""
     if given.challenger:
-        return (DEFAULT, given.challenger), True
+        return (DEFAULT, given.challenger), True, ""
     other = STUDIES[study.challenger_of]
     best = best_challenger(other, _rows_of(other, given).read())
     if best is None:
-        print(
+        note = (
             f"{study.name}: the challenger of the default is not known yet: {other.name} has no seed for which every variant is finished. "
             f"Only the default is run. Run that study first (python -m benchmarks.study {other.name}), or name it: --challenger cispo"
         )
-        return (DEFAULT,), False
-    print(f"{study.name}: the challenger is the best of {other.name}: {best}; --challenger names another")
-    return (DEFAULT, best.name), True
+        return (DEFAULT,), False, note
+    return (DEFAULT, best.name), True, f"{study.name}: the challenger is the best of {other.name}: {best}; --challenger names another"
 
 
 def _rows_of(study: Study, given: argparse.Namespace) -> RowFile:
