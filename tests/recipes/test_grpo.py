@@ -195,8 +195,11 @@ class TestRewards:
             await train(settings.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
         assert "solves these tasks already" in str(caught.value.hint)
         model.forget()
-        report = await train(settings.model_copy(update={"steps": 4, "stop_without_spread": None}), SilentProgress(), home=tmp_path / "on")
+        progress = RecordingProgress()
+        report = await train(settings.model_copy(update={"steps": 4, "stop_without_spread": None}), progress, home=tmp_path / "on")
         assert len(report.steps) == 4
+        # The training call notes it too, but it is said once.
+        assert [text.partition(":")[0] for text in progress.notes + progress.warnings if "no_spread" in text] == ["no_spread"]
 
 
 class TestResume:
