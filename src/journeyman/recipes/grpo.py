@@ -176,7 +176,7 @@ def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], kep
     if excluded := excluded_text(groups):
         opened.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
-    return reward_metrics(groups, min_spread=settings.grpo.min_spread) | {
+    return reward_metrics(groups, settings.grpo) | {
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
         "rollout/seconds": seconds,

@@ -39,6 +39,7 @@ from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
+from journeyman.types.shaping import has_spread
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
 _ENOUGH_WITH_SPREAD = 0.5
@@ -223,7 +224,7 @@ async def _attempt(
             key=f"{key}/{first}",
             seed=session.settings.seed,
         )
-        with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
+        with_spread = sum(has_spread(group, session.settings.grpo) for group in groups)
         if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
             break
         wanted = settings.groups_per_step - with_spread
@@ -232,7 +233,7 @@ async def _attempt(
         session.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
     drawn_now = sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept)
-    metrics = reward_metrics(groups, min_spread=session.settings.grpo.min_spread) | {
+    metrics = reward_metrics(groups, session.settings.grpo) | {
         "rollout/executed": executed_share(groups),
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
@@ -242,11 +243,6 @@ async def _attempt(
     if kept:
         metrics["rollout/num_kept"] = float(sum(one.id in kept for group in groups for one in group))
     return groups, metrics
-
-
-def _has_spread(group: Group, min_spread: float) -> bool:
-    rewards = [reward for reward in group.rewards if reward is not None]
-    return len(rewards) > 1 and max(rewards) - min(rewards) > min_spread
 
 
 def _why_nothing(empty: int, metrics: dict[str, float], excluded: str) -> str:
