@@ -27,6 +27,7 @@ from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import begin, kept_state
 from journeyman.recipes.resume import attempts_key
+from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
@@ -38,8 +39,8 @@ from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
-from journeyman.types.trajectory import Group
 from journeyman.types.shaping import has_spread
+from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
 _ENOUGH_WITH_SPREAD = 0.5
@@ -65,8 +66,16 @@ async def train(
     """
     run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        changed = allow_changed_settings
-        begin(session, settings, kind="mcp", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed, untold="target")
+        begin(
+            session,
+            settings,
+            kind="mcp",
+            base=settings.base,
+            is_resumed=bool(resume),
+            allow_changed_settings=allow_changed_settings,
+            untold="target",
+            rate_of=lambda one, number: step_settings(one, number, one.rollouts.groups_per_step).learning_rate,
+        )
         async with kept_state(session):
             scenarios = await prepare_scenarios(session)
             model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
@@ -188,10 +197,9 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
 
 def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
     """The settings of GRPO step `number` (from 0), in which so many groups have spread: see `McpTrain.grpo`."""
-    done = number / max(settings.steps - 1, 1)
     enough = _ENOUGH_WITH_SPREAD * settings.rollouts.groups_per_step
     share = min(1.0, max(num_with_spread, 1.0) / enough)
-    factor = (1.0 - done * (1.0 - settings.decay_to)) * share
+    factor = rate_factor(number, settings.steps, decay_to=settings.decay_to) * share
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 
