@@ -119,6 +119,48 @@ def test_a_small_loss_of_learning_from_pairs_is_no_finding() -> None:
     assert findings([{"train/loss": 0.001, "train/reward_margin": 7.0, "train/chosen_logprob_change": -0.05}]) == []
 
 
+# What a training call returns, where no recipe has measured the rewards.
+TRAINED = {
+    "train/reward_mean": 0.6, "train/reward_spread": 0.2, "train/groups_without_spread_fraction": 0.1, "train/num_groups": 36.0,
+    "train/num_trajectories": 144.0, "train/num_trajectories_excluded": 0.0, "train/entropy": 0.2, "train/loss": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "values", "number"),
+    [
+        ("no_spread", "train/groups_without_spread_fraction", [0.5, 1.0], "0%"),
+        ("reward_falling", "train/reward_mean", [0.5, 0.7, 0.8, 0.8, 0.4, 0.3, 0.2], "from 0.77 to 0.30"),
+        ("reward_flat", "train/reward_mean", [0.3, 0.31] * 5, "in 10 steps"),
+        ("judge_abstaining", "train/num_trajectories_excluded", [48.0], "48 of 144 attempts have no reward (33%)"),
+    ],
+)
+def test_what_a_training_call_returns_is_enough(name: str, metric: str, values: list[float], number: str) -> None:
+    (finding,) = findings([TRAINED | {metric: value} for value in values])
+    assert finding.name == name
+    assert number in finding.text
+
+
+def test_what_a_recipe_has_measured_goes_before_what_the_training_call_saw() -> None:
+    assert names([step() | TRAINED | {"train/groups_without_spread_fraction": 1.0, "train/reward_mean": 0.0}]) == []
+
+
+def test_a_fall_within_the_noise_of_few_groups_is_no_finding() -> None:
+    rewards = [0.5, 0.7, 0.8, 0.8, 0.6, 0.5, 0.5]
+    assert names([TRAINED | {"train/reward_mean": reward} for reward in rewards]) == ["reward_falling"]
+    few = {"train/num_groups": 2.0, "train/reward_spread": 0.4}
+    assert names([TRAINED | few | {"train/reward_mean": reward} for reward in rewards]) == []
+
+
+def test_a_first_step_without_a_call_that_ran_is_no_finding() -> None:
+    assert names(run("rollout/executed", [0.1])) == []
+    assert names(run("rollout/executed", [0.4, 0.1])) == []
+
+
+def test_a_small_loss_of_imitation_is_no_finding() -> None:
+    assert findings([{"train/loss": 0.001, "train/num_examples": 8.0}]) == []
+
+
 def test_one_outlier_of_the_distance_to_the_base_is_no_finding() -> None:
     assert names(run("train/kl_to_base", [0.5, 0.4, 0.6, 0.5, 0.7, 7.5])) == []
 

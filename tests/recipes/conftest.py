@@ -40,14 +40,18 @@ def settings() -> McpTrain:
 
 
 class RecordingProgress(SilentProgress):
-    """Remembers notes and steps."""
+    """Remembers notes, warnings and steps."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.steps: list[int] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         self.steps.append(step)

@@ -195,8 +195,11 @@ class TestRewards:
             await train(settings.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
         assert "solves these tasks already" in str(caught.value.hint)
         model.forget()
-        report = await train(settings.model_copy(update={"steps": 4, "stop_without_spread": None}), SilentProgress(), home=tmp_path / "on")
+        progress = RecordingProgress()
+        report = await train(settings.model_copy(update={"steps": 4, "stop_without_spread": None}), progress, home=tmp_path / "on")
         assert len(report.steps) == 4
+        # The training call notes it too, but it is said once.
+        assert [text.partition(":")[0] for text in progress.notes + progress.warnings if "no_spread" in text] == ["no_spread"]
 
 
 class TestResume:
@@ -320,6 +323,24 @@ def test_the_learning_rate_rises_and_falls() -> None:
     settings = GrpoTrain(scenarios="x.y", rewards={"x.y": 1.0}, steps=5, warmup_steps=1, decay_to=0.5, grpo=Grpo(learning_rate=1e-3))
     rates = [step_settings(settings, number).learning_rate for number in range(5)]
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3 * 5 / 6, 1e-3 * 4 / 6, 5e-4])
+
+
+async def test_what_more_steps_do_to_the_learning_rate_is_said(model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+    falling = settings.model_copy(update={"decay_to": 0.5, "grpo": Grpo(learning_rate=1e-3)})
+    await train(falling, SilentProgress(), home=tmp_path, run="one")
+    progress = RecordingProgress()
+    report = await train(falling.model_copy(update={"steps": 5}), progress, home=tmp_path, resume="one")
+    assert "goes on with steps: 2 -> 5" in progress.notes
+    assert any("the learning rate was 5.00e-04 in step 2 and will be 7.50e-04 in step 3" in note for note in progress.notes)
+    assert [step.metrics["train/learning_rate"] for step in report.steps] == pytest.approx([1e-3, 5e-4, 7.5e-4, 6.25e-4, 5e-4])
+
+
+async def test_where_the_learning_rate_stays_nothing_is_said_of_it(model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+    await train(settings, SilentProgress(), home=tmp_path, run="one")
+    progress = RecordingProgress()
+    await train(settings.model_copy(update={"steps": 3}), progress, home=tmp_path, resume="one")
+    assert "goes on with steps: 2 -> 3" in progress.notes
+    assert not [note for note in progress.notes if "learning rate was" in note]
 
 
 def test_settings_that_would_be_ignored_or_leave_nobody_to_score_are_refused() -> None:

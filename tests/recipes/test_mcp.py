@@ -164,10 +164,14 @@ class TestResume:
             assert len(store.rollouts.list_keyed(run, "number-py@0", "train-0")) == 4
 
     async def test_a_finished_run_can_be_given_more_steps(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
+        settings = settings.model_copy(update={"grpo": Grpo(learning_rate=1e-3)})
         first = await train(settings, SilentProgress(), home=tmp_path)
-        more = await train(settings.model_copy(update={"steps": 3}), SilentProgress(), home=tmp_path, resume=first.run)
-        assert [step.step for step in more.steps] == [1, 2, 3]
-        assert more.adapter == f"{str(first.adapter).removesuffix('@2')}@3"
+        progress = RecordingProgress()
+        more = await train(settings.model_copy(update={"steps": 4}), progress, home=tmp_path, resume=first.run)
+        assert [step.step for step in more.steps] == [1, 2, 3, 4]
+        assert more.adapter == f"{str(first.adapter).removesuffix('@2')}@4"
+        assert "goes on with steps: 2 -> 4" in progress.notes
+        assert any("the learning rate was 5.00e-04 in step 2 and will be 6.67e-04 in step 3" in note for note in progress.notes)
 
 
 def test_the_learning_rate_falls_over_the_steps_and_with_fewer_groups_that_have_spread() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
 from tests.recipes.test_grpo import FUNCTIONS, only_run, result_of
+from tests.service.fakes import FakeTrainer
 from tests.service.test_examples import turn as made_turn
 
 from journeyman.chat.renderer import Renderer
@@ -156,6 +157,18 @@ class TestDpo:
         assert result.final["train/chosen_logprob_change"] == 0.0
         assert all({"heldout/ranked_right", "heldout/loss", "train/loss"} <= step.keys() for step in result.steps)
         assert result.steps[-1]["heldout/ranked_right"] == result.final["heldout/ranked_right"]
+
+    async def test_a_finding_is_told_once_while_it_lasts(
+        self, model: FakeModel, pairs: DpoTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learned = FakeTrainer.preference_step
+        falling = {"chosen_logprob_change": -0.4, "rejected_logprob_change": -0.9}
+        monkeypatch.setattr(FakeTrainer, "preference_step", lambda *given: learned(*given) | falling)
+        progress = RecordingProgress()
+        await dpo.train(pairs, progress, home=tmp_path, run="one")
+        assert progress.steps == [1, 2]
+        (told,) = [text for text in progress.notes + progress.warnings if "chosen_falling" in text]
+        assert "0.40 nats a token less likely" in told
 
     async def test_it_goes_on_from_a_stop(self, model: FakeModel, pairs: DpoTrain, tmp_path: Path) -> None:
         await dpo.train(pairs.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")

@@ -61,6 +61,16 @@ class TestTraining:
         assert status.result.metrics["train/num_groups_without_spread"] == 1
         assert len(house.trainer.seen[0]) == 1
 
+    async def test_findings_are_noted_with_the_step_that_first_shows_them(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        noted = []
+        for rewards in ((1.0, 0.0), (0.5, 0.5), (0.5, 0.5)):
+            status = await train_once(backend, *rewards)
+            assert status.result is not None
+            noted.append([note.partition(":")[0] for note in status.result.notes])
+        assert noted == [[], ["no_spread"], []]
+
     async def test_a_step_without_any_spread_changes_no_weight(self, house: House) -> None:
         backend = house.start()
         await backend.create_model(CREATE)

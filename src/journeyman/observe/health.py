@@ -36,7 +36,10 @@ _KL_TIMES: Final = 4.0
 _KL_FLOOR: Final = 1.0  # nats a token: below it a rise is no reason to worry
 _EXECUTED: Final = 0.3
 _EXCLUDED: Final = 0.25
+_Z: Final = 1.96  # half width of a 95 % interval in standard errors
+_AS_TRAINED: Final = {"reward/mean": "train/reward_mean", "reward/std": "train/reward_spread"}
 _SMALL_LOSS: Final = 0.02
+_WITHOUT_ADVANTAGES: Final = frozenset({"train/num_pairs", "train/reward_margin", "train/num_examples"})
 _CHOSEN_FALL: Final = 0.1  # nats a token: a reply of 100 tokens has become 20,000 times less likely
 
 
@@ -66,7 +69,8 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
     """What the steps so far show, problems first. Readings that a step does not have are passed over.
 
     Args:
-        history: the metrics of each training step (`reward/...`, `rollout/...`, `train/...`), the oldest first.
+        history: the metrics of each training step (`reward/...`, `rollout/...`, `train/...`), the oldest first. Where a program has only
+            what a training call returns, its `train/...` stand in for the rewards.
 
     Example:
         >>> [finding.name for finding in findings([{"reward/mean": 0.5, "reward/with_spread": 0.0}])]
@@ -74,6 +78,7 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
     """
     if not history:
         return []
+    history = [_with_rewards(step) for step in history]
     found = [Finding(name, *seen) for name, check in _CHECKS.items() if (seen := check(history)) is not None]
     if any(finding.name == "reward_falling" for finding in found):
         found = [finding for finding in found if finding.name != "reward_flat"]
@@ -89,6 +94,25 @@ def news(history: Sequence[Metrics]) -> list[Finding]:
     if any(_loss_near_zero([one]) for one in history[:-1]):
         before.add(("loss_near_zero", "normal"))
     return [finding for finding in findings(history) if (finding.name, finding.level) not in before]
+
+
+def is_finding(note: str) -> bool:
+    """Whether a note of a training step is a finding: who makes findings of fuller metrics says those, and passes over these."""
+    return note.partition(":")[0] in NAMES
+
+
+def _with_rewards(step: Metrics) -> Metrics:
+    """The step with `reward/...` as the training call saw the rewards, where no recipe has measured them."""
+    if "train/reward_mean" not in step or any(name.startswith("reward/") for name in step):
+        return step
+    seen = {ours: step[trained] for ours, trained in _AS_TRAINED.items() if trained in step}
+    if (alike := step.get("train/groups_without_spread_fraction")) is not None:
+        seen["reward/with_spread"] = 1.0 - alike
+    if "train/reward_spread" in step and (num_groups := step.get("train/num_groups")):
+        # Attempts at one task are not independent: as many readings as there are groups.
+        half = _Z * step["train/reward_spread"] / math.sqrt(num_groups)
+        seen |= {"reward/low": step["train/reward_mean"] - half, "reward/high": step["train/reward_mean"] + half}
+    return step | seen
 
 
 def _no_spread(history: Sequence[Metrics]) -> Seen | None:
@@ -176,7 +200,7 @@ def _kl_running_off(history: Sequence[Metrics]) -> Seen | None:
 
 def _tools_failing(history: Sequence[Metrics]) -> Seen | None:
     shares = _series(history, "rollout/executed")
-    if not shares or max(shares[-2:]) >= _EXECUTED:
+    if len(shares) < 2 or max(shares[-2:]) >= _EXECUTED:
         return None
     return (
         "problem",
@@ -188,7 +212,8 @@ def _tools_failing(history: Sequence[Metrics]) -> Seen | None:
 
 def _judge_abstaining(history: Sequence[Metrics]) -> Seen | None:
     last = history[-1]
-    excluded, total = last.get("reward/num_excluded"), last.get("train/num_trajectories")
+    total = last.get("train/num_trajectories")
+    excluded = last.get("reward/num_excluded", last.get("train/num_trajectories_excluded"))
     if not excluded or not total or excluded / total < _EXCLUDED:
         return None
     return (
@@ -227,8 +252,8 @@ def _chosen_falling(history: Sequence[Metrics]) -> Seen | None:
 
 def _loss_near_zero(history: Sequence[Metrics]) -> Seen | None:
     loss = history[-1].get("train/loss")
-    # Learning from pairs has no advantages: there a loss near zero says that the pairs are told apart.
-    if loss is None or abs(loss) >= _SMALL_LOSS or "train/reward_margin" in history[-1]:
+    # Learning from pairs or examples has no advantages: there a loss near zero says that they are told apart, or known by heart.
+    if loss is None or abs(loss) >= _SMALL_LOSS or not _WITHOUT_ADVANTAGES.isdisjoint(history[-1]):
         return None
     return (
         "normal",

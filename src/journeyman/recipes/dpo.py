@@ -20,6 +20,7 @@ from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, tea
 from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
 from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
+from journeyman.types.settings import Dpo
 from journeyman.types.training import TrainResult
 
 _MEASURES = ("loss", "ranked_right", "reward_accuracy", "reward_margin", "chosen_logprob_change", "rejected_logprob_change")
@@ -36,8 +37,15 @@ async def train(
     data = dpo_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:
-        changed = allow_changed_settings
-        begin(opened, settings, kind="dpo", base=settings.base, is_resumed=is_resumed, allow_changed_settings=changed)
+        begin(
+            opened,
+            settings,
+            kind="dpo",
+            base=settings.base,
+            is_resumed=is_resumed,
+            allow_changed_settings=allow_changed_settings,
+            rate_of=lambda one, number: step_settings(one, make_lessons(one, data).num_steps, number).learning_rate,
+        )
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
         for fault in data.faults:
             progress.warn(f"left out: {fault}")
@@ -61,11 +69,16 @@ def make_lessons(settings: DpoTrain, data: Examples[Any]) -> Lessons[Any]:
     return Lessons(data.train, data.heldout, settings.dpo.epochs, size, seed, settings.steps)
 
 
+def step_settings(settings: DpoTrain, num_steps: int, number: int) -> Dpo:
+    """The settings of step `number` (from 0) of so many: see `DpoTrain.dpo`."""
+    factor = rate_factor(number, num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+    # The passes over the data are made of steps; a step sees each of its pairs once.
+    return settings.dpo.model_copy(update={"learning_rate": settings.dpo.learning_rate * factor, "epochs": 1})
+
+
 def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, pairs: list[Any]) -> TrainResult:
-        factor = rate_factor(number, lessons.num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
-        # The passes over the data are made of steps; a step sees each of its pairs once.
-        step = settings.dpo.model_copy(update={"learning_rate": settings.dpo.learning_rate * factor, "epochs": 1})
+        step = step_settings(settings, lessons.num_steps, number)
         result = await model.train_dpo(pairs, step, key=f"{model.run}-train-{number}")
         return result.model_copy(update={"metrics": result.metrics | {"train/learning_rate": step.learning_rate}})
 

@@ -68,8 +68,15 @@ async def train(
             stack.push_async_callback(ruler.close)
             await ruler.check()
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
-        changed = allow_changed_settings
-        begin(opened, settings, kind="grpo", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed)
+        begin(
+            opened,
+            settings,
+            kind="grpo",
+            base=settings.base,
+            is_resumed=bool(resume),
+            allow_changed_settings=allow_changed_settings,
+            rate_of=lambda one, number: step_settings(one, number).learning_rate,
+        )
         progress.note(f"judge {judge.name}: {judge.description}")
         # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
         opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
@@ -176,7 +183,7 @@ def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], kep
     if excluded := excluded_text(groups):
         opened.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
-    return reward_metrics(groups, min_spread=settings.grpo.min_spread) | {
+    return reward_metrics(groups, settings.grpo) | {
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
         "rollout/seconds": seconds,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from journeyman.client.models import TrainableModel
 from journeyman.errors import NothingToLearnError, TrainingError
-from journeyman.observe.health import news
 from journeyman.recipes.open_run import OpenRun
 from journeyman.recipes.resume import step_key
+from journeyman.recipes.told import tell
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo
 from journeyman.types.training import TrainResult
@@ -63,10 +63,7 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         progress.step(number + 1, metrics)
         progress.advance(1)
         history.append(metrics)
-        for finding in news(history):
-            (progress.note if finding.level == "normal" else progress.warn)(str(finding))
-        for note in result.notes:
-            progress.note(note)
+        tell(progress, history, result.notes)
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
         if plan.stop_without_spread is not None and empty >= plan.stop_without_spread:
             raise plan.give_up(empty, metrics, groups)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from journeyman.errors import SettingError
 from journeyman.recipes.open_run import OpenRun
+from journeyman.recipes.told import tell
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import TrainResult
@@ -94,7 +95,8 @@ async def teach(
         measure: the held-out metrics of the model as it is; kept as phase `eval` under the number of steps made.
     """
     runs, progress = opened.store.runs, opened.progress
-    made = len(runs.steps(opened.run, "train"))
+    history = [row.metrics for row in runs.steps(opened.run, "train")]
+    made = len(history)
     measured = {row.step for row in runs.steps(opened.run, "eval")}
     runs.update(opened.run, phase="train")
     progress.phase("train", total=lessons.num_steps, note=f"{lessons.step_size} examples a step")
@@ -116,6 +118,6 @@ async def teach(
         runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
         progress.step(number + 1, metrics)
         progress.advance(1, loss=metrics.get("train/loss", math.nan))
-        for note in result.notes:
-            progress.note(note)
+        history.append(metrics)
+        tell(progress, history, result.notes)
     await look(lessons.num_steps)

@@ -27,6 +27,7 @@ from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import begin, kept_state
 from journeyman.recipes.resume import attempts_key
+from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
@@ -38,6 +39,7 @@ from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
+from journeyman.types.shaping import has_spread
 from journeyman.types.trajectory import Group
 
 # A step in which fewer of the wanted groups have spread attempts more scenarios.
@@ -64,8 +66,16 @@ async def train(
     """
     run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        changed = allow_changed_settings
-        begin(session, settings, kind="mcp", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed, untold="target")
+        begin(
+            session,
+            settings,
+            kind="mcp",
+            base=settings.base,
+            is_resumed=bool(resume),
+            allow_changed_settings=allow_changed_settings,
+            untold="target",
+            rate_of=lambda one, number: step_settings(one, number, one.rollouts.groups_per_step).learning_rate,
+        )
         async with kept_state(session):
             scenarios = await prepare_scenarios(session)
             model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
@@ -187,10 +197,9 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
 
 def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
     """The settings of GRPO step `number` (from 0), in which so many groups have spread: see `McpTrain.grpo`."""
-    done = number / max(settings.steps - 1, 1)
     enough = _ENOUGH_WITH_SPREAD * settings.rollouts.groups_per_step
     share = min(1.0, max(num_with_spread, 1.0) / enough)
-    factor = (1.0 - done * (1.0 - settings.decay_to)) * share
+    factor = rate_factor(number, settings.steps, decay_to=settings.decay_to) * share
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 
@@ -223,7 +232,7 @@ async def _attempt(
             key=f"{key}/{first}",
             seed=session.settings.seed,
         )
-        with_spread = sum(_has_spread(group, session.settings.grpo.min_spread) for group in groups)
+        with_spread = sum(has_spread(group, session.settings.grpo) for group in groups)
         if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
             break
         wanted = settings.groups_per_step - with_spread
@@ -232,7 +241,7 @@ async def _attempt(
         session.progress.warn(excluded)
     sampled = sum(one.num_sampled_tokens for group in groups for one in group)
     drawn_now = sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept)
-    metrics = reward_metrics(groups, min_spread=session.settings.grpo.min_spread) | {
+    metrics = reward_metrics(groups, session.settings.grpo) | {
         "rollout/executed": executed_share(groups),
         "rollout/num_groups": float(len(groups)),
         "rollout/num_sampled_tokens": float(sampled),
@@ -242,11 +251,6 @@ async def _attempt(
     if kept:
         metrics["rollout/num_kept"] = float(sum(one.id in kept for group in groups for one in group))
     return groups, metrics
-
-
-def _has_spread(group: Group, min_spread: float) -> bool:
-    rewards = [reward for reward in group.rewards if reward is not None]
-    return len(rewards) > 1 and max(rewards) - min(rewards) > min_spread
 
 
 def _why_nothing(empty: int, metrics: dict[str, float], excluded: str) -> str:

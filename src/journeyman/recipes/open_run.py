@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from journeyman.client.backend import Connection
 from journeyman.errors import JourneymanError, JudgeError, SettingError
@@ -18,6 +20,7 @@ from journeyman.evaluation.report import PhaseCost
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.resume import accept_settings
+from journeyman.recipes.schedule import rate_change
 from journeyman.rewards.judge import Judge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
@@ -82,8 +85,11 @@ def begin(
     is_resumed: bool,
     allow_changed_settings: bool = False,
     untold: str | None = None,
+    rate_of: Callable[[Any, int], float] | None = None,
 ) -> None:
     """Create the run, or go on with it under `settings`; says which of them are not the defaults (but for `untold`), and which changed.
+
+    `rate_of`: the learning rate that settings give a step (from 0), to say what a change does to it.
 
     Raises SettingError for a new run under an id that is taken, or settings that a resumed run cannot take.
     """
@@ -95,8 +101,12 @@ def begin(
     if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not _is_part(name, untold)]:
         progress.note("not the defaults: " + ", ".join(changed))
     if is_resumed:
+        before = type(settings).model_validate(info.settings)
         for change in accept_settings(store, run, settings, are_allowed=allow_changed_settings):
             progress.note(f"goes on with {change}")
+        made = len(store.runs.steps(run, "train"))
+        if rate_of is not None and (text := rate_change(made, partial(rate_of, before), partial(rate_of, settings))):
+            progress.note(text)
 
 
 def _is_part(name: str, of: str | None) -> bool:

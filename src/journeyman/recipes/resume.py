@@ -86,7 +86,7 @@ def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bo
     When the judge changed, what it said of the step in flight is forgotten.
     """
     found = changed_settings(store, run, settings, are_allowed=are_allowed)
-    if any(_is_one_of(change, _JUDGING) for change in found):
+    if any(_is_one_of(change, _JUDGING) and not _is_one_of(change, _FREE) for change in found):
         for phase in ("warmup", "train"):
             store.rollouts.forget_verdicts(run, step_key(phase, len(store.runs.steps(run, phase))))
     store.runs.update(run, settings=settings.model_dump(mode="json"))
@@ -94,15 +94,15 @@ def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bo
 
 
 def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
-    """What differs between `settings` and those of `run`; nothing is written.
+    """What differs between `settings` and those of `run`, what may always change with it; nothing is written.
 
     Settings that the run was started without, because its version did not have them, count as their defaults. Raises SettingError for a
     change that is not allowed, or that cannot be honoured any more, and NotFoundError.
     """
     given = type(settings).model_validate(store.runs.get(run).settings).model_dump(mode="json")
     fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
-    found = tuple(change for change in changes(given, settings.model_dump(mode="json")) if not _is_one_of(change, _FREE))
-    check_changes(run, found, fixed=fixed, are_allowed=are_allowed)
+    found = changes(given, settings.model_dump(mode="json"))
+    check_changes(run, [change for change in found if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def rate_factor(number: int, steps: int, *, warmup_steps: int = 0, decay_to: float = 1.0) -> float:
     """What the learning rate of step `number` (from 0) of `steps` is multiplied by.
@@ -16,3 +18,17 @@ def rate_factor(number: int, steps: int, *, warmup_steps: int = 0, decay_to: flo
         return (number + 1) / (warmup_steps + 1)
     done = (number - warmup_steps) / max(steps - 1 - warmup_steps, 1)
     return 1.0 - min(done, 1.0) * (1.0 - decay_to)
+
+
+def rate_change(made: int, before: Callable[[int], float], after: Callable[[int], float]) -> str:
+    """What a resume behind step `made` under other settings does to the learning rate; empty when it goes on as it would have.
+
+    Args:
+        before, after: the learning rate of a step (from 0) under the old settings and under the new ones.
+    """
+    if made == 0 or after(made) == before(made):
+        return ""
+    return (
+        f"the learning rate was {before(made - 1):.2e} in step {made} and will be {after(made):.2e} in step {made + 1}: there the "
+        "schedule of the settings as they are now has it"
+    )

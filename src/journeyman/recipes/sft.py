@@ -26,6 +26,7 @@ from journeyman.recipes.sft_settings import SftTrain
 from journeyman.rewards import Rubric
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
+from journeyman.types.settings import Sft
 from journeyman.types.training import SftExample, TrainResult
 from journeyman.types.trajectory import Trajectory
 
@@ -41,8 +42,15 @@ async def train(
     data = sft_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:
-        changed = allow_changed_settings
-        begin(opened, settings, kind="sft", base=settings.base, is_resumed=is_resumed, allow_changed_settings=changed)
+        begin(
+            opened,
+            settings,
+            kind="sft",
+            base=settings.base,
+            is_resumed=is_resumed,
+            allow_changed_settings=allow_changed_settings,
+            rate_of=lambda one, number: step_settings(one, make_lessons(one, data).num_steps, number).learning_rate,
+        )
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
         for fault in data.faults:
             progress.warn(f"left out: {fault}")
@@ -66,11 +74,16 @@ def make_lessons(settings: SftTrain, data: Examples[Any]) -> Lessons[Any]:
     return Lessons(data.train, data.heldout, settings.sft.epochs, size, seed, settings.steps)
 
 
+def step_settings(settings: SftTrain, num_steps: int, number: int) -> Sft:
+    """The settings of step `number` (from 0) of so many: see `SftTrain.sft`."""
+    factor = rate_factor(number, num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+    # The passes over the data are made of steps; a step sees each of its examples once.
+    return settings.sft.model_copy(update={"learning_rate": settings.sft.learning_rate * factor, "epochs": 1})
+
+
 def _updating(settings: SftTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, examples: list[Any]) -> TrainResult:
-        factor = rate_factor(number, lessons.num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
-        # The passes over the data are made of steps; a step sees each of its examples once.
-        step = settings.sft.model_copy(update={"learning_rate": settings.sft.learning_rate * factor, "epochs": 1})
+        step = step_settings(settings, lessons.num_steps, number)
         result = await model.train_sft(examples, step, key=f"{model.run}-train-{number}")
         return result.model_copy(update={"metrics": result.metrics | {"train/learning_rate": step.learning_rate}})
 

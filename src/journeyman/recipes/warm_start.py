@@ -79,7 +79,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
     judged = await session.judge.score(groups)
     if text := excluded_text(judged):
         session.progress.warn(text)
-    metrics = reward_metrics(judged, min_spread=settings.grpo.min_spread) | {"rollout/executed": executed_share(judged)}
+    metrics = reward_metrics(judged, settings.grpo) | {"rollout/executed": executed_share(judged)}
     return metrics | tools_with_success(judged)
 
 

@@ -6,28 +6,32 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from journeyman.types.settings import Grpo
+from journeyman.types.shaping import has_spread
 from journeyman.types.trajectory import Group, Trajectory
 
 # Half width of a 95 % interval in standard errors.
 _Z = 1.96
 
 
-def reward_metrics(groups: Sequence[Group], *, min_spread: float = 1e-3) -> dict[str, float]:
-    """Metrics of one step's scored groups.
+def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dict[str, float]:
+    """Metrics of one step's scored groups, to be trained on with `settings` (the defaults when None).
 
     `reward/mean`, `reward/low`, `reward/high`: mean of the groups' mean rewards and its 95 % interval (normal, over groups: attempts at
     one scenario are not independent); `reward/std` within groups; `reward/success`, `reward/success_low`, `reward/success_high` where the
-    judge tells success; `reward/num_excluded` attempts without reward; `reward/with_spread` the share of groups that can teach; and
+    judge tells success; `reward/num_excluded` attempts without reward; `reward/with_spread` the share of groups that can teach, the
+    overlong penalty and ties of the settings applied as the trainer does (all others are of the rewards as given);
     `reward/check/<name>`, the mean of each check of the verdicts; and the metrics of a judging model (`judge_metrics`).
     """
-    rewarded = [rewards for group in groups if (rewards := [one.reward for one in group if one.reward is not None])]
+    scored = [group for group in groups if any(one.reward is not None for one in group)]
+    rewarded = [[one.reward for one in group if one.reward is not None] for group in scored]
     num_excluded = sum(one.reward is None for group in groups for one in group)
     metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))} | judge_metrics(groups)
     if not rewarded:
         return metrics
     metrics |= _interval("reward", [_mean(rewards) for rewards in rewarded], "mean", "low", "high")
     metrics["reward/std"] = _mean([_std(rewards) for rewards in rewarded])
-    metrics["reward/with_spread"] = _mean([float(max(rewards) - min(rewards) > min_spread) for rewards in rewarded])
+    metrics["reward/with_spread"] = _mean([float(has_spread(group, settings or Grpo())) for group in scored])
     successes = [flags for group in groups if (flags := _successes(group.trajectories))]
     if successes:
         rates = [_mean(flags) for flags in successes]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError
-from journeyman.observe.health import findings
 from journeyman.service.examples import naming, no_store, too_long
 from journeyman.service.segments import sampled_segments
 from journeyman.types.samples import SamplePair, TrainSample
@@ -50,11 +49,6 @@ def preference_batch(job: DpoJob | PairLossJob, renderer: Renderer, load: Load) 
         raise InputError(f"no pair to train on: in all {len(pairs)} the chosen tokens equal the rejected ones")
     notes = (f"{len(equal)} pairs were dropped: their chosen tokens equal the rejected ones",) if equal else ()
     return PreferenceBatch(kept, {"num_pairs": float(len(kept)), "num_pairs_equal": float(len(equal))}, notes)
-
-
-def preference_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """What a step's own numbers warn of; `metrics` with the `train/` prefix."""
-    return tuple(str(finding) for finding in findings([dict(metrics)]) if finding.name == "chosen_falling")
 
 
 def check_pair(pair: PreferencePair | TextPair, name: str, renderer: Renderer, settings: Dpo) -> None:

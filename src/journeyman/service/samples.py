@@ -9,9 +9,10 @@ from statistics import fmean, pstdev
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
-from journeyman.trainer.advantages import BatchAdvantages, batch_advantages, overlong_penalty
+from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
+from journeyman.types.shaping import overlong_penalties, penalised
 from journeyman.types.training import GrpoJob
 from journeyman.types.trajectory import Trajectory, Turn
 
@@ -108,18 +109,15 @@ def _refuse_twice(job: GrpoJob) -> None:
 
 def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], settings: Grpo, counts: _Counts) -> list[float | None]:
     """The rewards of a group with the overlong penalty; None where there is none that counts."""
-    known = [reward if reward is not None and math.isfinite(reward) else None for reward in given]
-    valid = [reward for reward in known if reward is not None]
-    counts.num_trajectories += len(known)
-    counts.num_excluded += len(known) - len(valid)
+    valid = [reward for reward in given if reward is not None and math.isfinite(reward)]
+    counts.num_trajectories += len(given)
+    counts.num_excluded += len(given) - len(valid)
     counts.rewards += valid
     if len(valid) > 1:
         counts.spreads.append(pstdev(valid))
-    if settings.overlong is None:
-        return known
-    penalties = [overlong_penalty(trajectory.num_sampled_tokens, settings.overlong) for trajectory in trajectories]
+    penalties = overlong_penalties(trajectories, settings.overlong)
     counts.penalties += penalties
-    return [None if reward is None else reward + penalty for reward, penalty in zip(known, penalties, strict=True)]
+    return penalised(given, penalties)
 
 
 def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo, counts: _Counts) -> list[TrainSample]:

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
+from journeyman.observe.health import news
 from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
-from journeyman.service.preferences import preference_batch, preference_notes
+from journeyman.service.preferences import preference_batch
 from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, step_notes
 from journeyman.service.weights import Published, Weights
@@ -153,7 +154,7 @@ class TrainingService:
             late = await self._conclude(model, plan.phase, metrics)
             self._reached("concluded")
             row = published.adapter
-            notes = (*plan.notes, *step_notes(metrics), *preference_notes(metrics), *published.notes, *late)
+            notes = (*plan.notes, *step_notes(metrics), *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
@@ -247,12 +248,15 @@ class TrainingService:
         except StoreError as error:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
+        # Rows of later steps may be left of a checkpoint that was damaged.
+        found = news([row.metrics for row in rows if row.phase == phase and row.step <= step])
+        notes = tuple(map(str, found))
         try:
             await self._clear(model, rows)
         except (StoreError, OSError) as error:
             _log.warning("after step %d of %s: %s", step, model.name, error)
-            return (f"step {step} is done, but older ones could not be deleted: {error}",)
-        return ()
+            return (*notes, f"step {step} is done, but older ones could not be deleted: {error}")
+        return notes
 
     async def clear(self, model: TrainableModel) -> None:
         """Delete what a kill right after a step left standing; for a model that was just opened."""

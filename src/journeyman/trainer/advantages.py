@@ -1,4 +1,4 @@
-"""Rewards to advantages: ties, the spread gate, the estimators, and the overlong penalty. Plain numbers; no tensors.
+"""Rewards to advantages: the estimators, behind the tie rule and the spread gate of `types/shaping.py`. Plain numbers; no tensors.
 
 Estimators: `zscore` is (r - mean) / (population std + 1e-6) (DeepSeekMath 2402.03300, ddof 0 as in OpenPipe ART; TRL has ddof 1 and
 1e-4); `mean` is r - mean (Dr. GRPO 2503.20783); `rank` is the average rank, centred and scaled to [-1, 1], ties sharing one rank; `rloo`
@@ -12,11 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from journeyman.types.losses import Advantage, OverlongPenalty
+from journeyman.types.losses import Advantage
+from journeyman.types.shaping import Rewards, differ, tied
 
 EPSILON = 1e-6
-
-Rewards = Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,12 @@ def batch_advantages(
         >>> batch_advantages([[1.0, 0.0, None], [0.5, 0.5]], "mean").groups
         ([0.5, -0.5, 0.0], None)
     """
-    tied = [_tied(group, tie_width) for group in groups]
-    valid = [[reward for reward in group if reward is not None] for group in tied]
+    shaped = [tied(group, tie_width) for group in groups]
+    valid = [[reward for reward in group if reward is not None] for group in shaped]
     scale = 1.0 / (_deviation([reward for group in valid for reward in group]) + EPSILON) if kind == "batch_std" else 1.0
     out: list[list[float] | None] = []
-    for group, rewards in zip(tied, valid, strict=True):
-        if len(rewards) < 2 or max(rewards) - min(rewards) <= min_spread:
+    for group, rewards in zip(shaped, valid, strict=True):
+        if not differ(group, min_spread):
             out.append(None)
             continue
         by_value = _by_value(rewards, kind, scale)
@@ -68,38 +67,6 @@ def compute_advantages(
         [0.8333333333333333, -0.5, -0.5, 0.16666666666666666]
     """
     return batch_advantages([rewards], kind, min_spread, tie_width).groups[0]
-
-
-def overlong_penalty(num_tokens: int, penalty: OverlongPenalty) -> float:
-    """DAPO eq. 13 times the coefficient: what is added to the reward of a trajectory of `num_tokens` sampled tokens.
-
-    Example:
-        >>> [overlong_penalty(length, OverlongPenalty(max_tokens=100, cache_tokens=20)) for length in (80, 90, 100, 101)]
-        [0.0, -0.5, -1.0, -1.0]
-    """
-    free = penalty.max_tokens - penalty.cache_tokens
-    if num_tokens <= free:
-        return 0.0
-    return penalty.coefficient * max((free - num_tokens) / penalty.cache_tokens, -1.0)
-
-
-def _tied(rewards: Rewards, width: float) -> list[float | None]:
-    """The rewards with those that lie within `width` of the lowest of them replaced by their mean; what is no number is None."""
-    valid = sorted({reward for reward in rewards if reward is not None and math.isfinite(reward)})
-    if width == 0.0:
-        return [reward if reward is not None and math.isfinite(reward) else None for reward in rewards]
-    lowest_of: dict[float, float] = {}
-    lowest = -math.inf
-    for value in valid:
-        if value - lowest > width:
-            lowest = value
-        lowest_of[value] = lowest
-    members: dict[float, list[float]] = {}
-    for reward in rewards:
-        if reward is not None and reward in lowest_of:
-            members.setdefault(lowest_of[reward], []).append(reward)
-    means = {lowest: math.fsum(values) / len(values) for lowest, values in members.items()}
-    return [means[lowest_of[reward]] if reward is not None and reward in lowest_of else None for reward in rewards]
 
 
 def _by_value(valid: Sequence[float], kind: Advantage, scale: float) -> dict[float, float]:

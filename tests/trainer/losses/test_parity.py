@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from tests.trainer.losses.trl import Rows, TrlLoss, trl_loss
 from torch import Tensor
 
-from journeyman.trainer.advantages import compute_advantages, overlong_penalty
+from journeyman.trainer.advantages import compute_advantages
 from journeyman.trainer.losses.policy import Known, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Grpo
+from journeyman.types.shaping import overlong_penalty
 
 TOLERANCE = 1e-5
 LOSSES = ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo")
