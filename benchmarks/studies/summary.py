@@ -104,7 +104,7 @@ def draw(study: Study, rows: Rows, path: Path) -> Path | None:
         _draw_panel(axes, panel, rows)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{study.title} (mean over seeds; band: its 95 % interval, Student's t)", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(f"{study.title}\nmean over seeds; band: its 95 % interval (Student's t)", fontsize=11, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
     return path
