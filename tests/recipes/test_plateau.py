@@ -21,6 +21,7 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.errors import InputError, LlmError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import plateau as recipe
+from journeyman.recipes import plateau_bench
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.plateau import PlateauSettings, measure_plateau
 from journeyman.scenarios.scenario_set import ScenarioSet
@@ -59,7 +60,7 @@ class Model:
         self.engines: list[FakeEngine] = []
         self.num_opened = 0
         monkeypatch.setattr(sys.modules["journeyman.local"], "open_backend", self.open)
-        monkeypatch.setattr(recipe, "open_backend", self.open)
+        monkeypatch.setattr(plateau_bench, "open_backend", self.open)
 
     def open(self, base: str, *, home: Path, **_: Any) -> Backend:
         self.num_opened += 1
@@ -253,8 +254,8 @@ class TestCommand:
 
     def test_a_run_that_is_unknown_or_of_another_kind_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with Store.open(tmp_path) as store:
-            store.runs.create("plain", kind="grpo", base="b")
-        for name, message in (("nobody", "nobody"), ("plain", "has no MCP server")):
+            store.runs.create("plain", kind="sft", base="b")
+        for name, message in (("nobody", "nobody"), ("plain", "has no tasks to prompt a model on")):
             assert run(["eval", name, "--prompt-only", "m", "--home", str(tmp_path)]) == 2
             assert message in capsys.readouterr().err
 
@@ -269,7 +270,7 @@ def test_prompts_are_named_by_their_files(tmp_path: Path) -> None:
     (tmp_path / "mine.md").write_text(" Be brief. \n")
     (tmp_path / "terse.txt").write_text("x")
     (tmp_path / "empty.txt").write_text(" ")
-    assert read_prompts([tmp_path / "mine.md"]) == {"mine": "Be brief."}
+    assert read_prompts([tmp_path / "mine.md"], taken=recipe.PROMPTS) == {"mine": "Be brief."}
     for name in ("terse.txt", "empty.txt"):
         with pytest.raises(InputError):
-            read_prompts([tmp_path / name])
+            read_prompts([tmp_path / name], taken=recipe.PROMPTS)

@@ -108,7 +108,10 @@ def evaluate(
         return
     from journeyman.cli.plateau import PlateauRequest, run_plateau
 
-    _refuse({"--attempts": attempts, "--judge": judge}, "is not for --prompt-only: attempts are greedy and judged by evidence")
+    _refuse(
+        {"--attempts": attempts, "--judge": judge},
+        "is not for --prompt-only: attempts are greedy, judged by evidence or the run's own rewards",
+    )
     run_plateau(
         PlateauRequest(
             model=prompt_only,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from journeyman.errors import InputError, SettingError
 
 if TYPE_CHECKING:
     from journeyman.recipes.plateau import PlateauSettings
+    from journeyman.recipes.prompted_grpo import PromptedGrpo
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +43,82 @@ def run_plateau(request: PlateauRequest) -> None:
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
     from journeyman.evaluation.plateau_view import show_plateau
-    from journeyman.recipes.plateau import measure_plateau
+    from journeyman.recipes.plateau import PlateauSettings, measure_plateau
+    from journeyman.recipes.prompted_grpo import measure_prompted
 
     settings = settings_of(request)
     folder, scenarios = folders_of(request, settings)
     console = output()
     with ProgressView(console) as view:
-        work = measure_plateau(settings, view, home=request.home, folder=folder, scenarios_folder=scenarios)
+        if isinstance(settings, PlateauSettings):
+            work = measure_plateau(settings, view, home=request.home, folder=folder, scenarios_folder=scenarios)
+        else:
+            work = measure_prompted(settings, view, home=request.home, folder=folder)
         plateau = run_interruptible(work, lambda: f"finished cells are kept in {folder}: the same command measures the rest")
     show_plateau(plateau, console, folder)
 
 
-def settings_of(request: PlateauRequest) -> PlateauSettings:
+def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
     """Raises SettingError, InputError, NotFoundError."""
     from journeyman.cli.mcp_target import target_from_options
     from journeyman.cli.runs import open_store
     from journeyman.config import load_settings
-    from journeyman.recipes.plateau import PROMPTS, PlateauSettings, settings_of_run
+    from journeyman.recipes.plateau import PlateauSettings, settings_of_run
 
-    given: dict[str, Any] = {"model": request.model, "limit": request.limit, "goal": request.goal, "tools": request.tools}
-    given |= {"seed": request.seed, "allow_writes": request.allow_writes or None}
-    given["shots"] = None if request.shots is None else read_counts(request.shots)
-    given["prompts"] = {**PROMPTS, **read_prompts(request.prompts)}
-    given = {name: value for name, value in given.items() if value is not None}
     if request.run is None:
         target = target_from_options(request.server, request.url, request.headers, request.env)
-        return load_settings(PlateauSettings, given=given | {"target": target.model_dump()})
+        return load_settings(PlateauSettings, given=_given(request) | {"target": target.model_dump()})
     if request.server or request.url or request.headers or request.env or request.tools or request.allow_writes or request.seed is not None:
-        raise SettingError("a run has its MCP server, its tools and its scenarios already", hint="give RUN, or --server and its options")
+        raise SettingError(
+            "a run has its MCP server, its tools and its scenarios already, or its tasks and rewards",
+            hint="give RUN, or --server and its options",
+        )
     with open_store(request.home) as store:
-        store.runs.get(request.run)
+        kind = store.runs.get(request.run).kind
+    if kind != "mcp":
+        return _of_grpo(request, request.run)
     known = settings_of_run(request.run, request.home, request.model)
-    return load_settings(PlateauSettings, given=known.model_dump() | given)
+    return load_settings(PlateauSettings, given=known.model_dump() | _given(request))
 
 
-def folders_of(request: PlateauRequest, settings: PlateauSettings) -> tuple[Path, Path]:
+def _given(request: PlateauRequest) -> dict[str, Any]:
+    """What was given for a server's scenarios."""
+    from journeyman.recipes.plateau import PROMPTS
+
+    given: dict[str, Any] = {"tools": request.tools, "seed": request.seed, "allow_writes": request.allow_writes or None}
+    return _without_none(given) | _given_for_any(request, PROMPTS)
+
+
+def _of_grpo(request: PlateauRequest, run: str) -> PromptedGrpo:
+    from journeyman.config import load_settings
+    from journeyman.recipes import prompted_grpo
+
+    prompted_grpo.settings_of(run, request.home)  # a run that cannot be prompted is refused before anything is shown
+    taken = {prompted_grpo.OWN: "", **prompted_grpo.PROMPTS}
+    given = _given_for_any(request, taken)
+    del given["prompts"][prompted_grpo.OWN]
+    return load_settings(prompted_grpo.PromptedGrpo, given=given | {"run": run})
+
+
+def _given_for_any(request: PlateauRequest, prompts: Mapping[str, str]) -> dict[str, Any]:
+    given: dict[str, Any] = {"model": request.model, "limit": request.limit, "goal": request.goal}
+    given["shots"] = None if request.shots is None else read_counts(request.shots)
+    given["prompts"] = {**prompts, **read_prompts(request.prompts, taken=prompts)}
+    return _without_none(given)
+
+
+def _without_none(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def folders_of(request: PlateauRequest, settings: PlateauSettings | PromptedGrpo) -> tuple[Path, Path]:
     """Where the results go, and where the scenarios of a server are kept: the same for every model that is tried on it."""
+    from journeyman.recipes.prompted_grpo import PromptedGrpo
     from journeyman.store.layout import HomeFolder
 
     name = "plateau-" + _slug(settings.model)
-    if request.run is not None:
-        report = HomeFolder(request.home).run(request.run).report
+    if isinstance(settings, PromptedGrpo) or settings.run is not None:
+        report = HomeFolder(request.home).run(settings.run or "").report
         return (request.out or report / name).absolute(), report
     what = repr((settings.target.label, settings.tools, settings.allow_writes, settings.seed))
     server = request.home / "plateau" / f"{_slug(settings.target.label)[-40:]}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
@@ -100,10 +136,8 @@ def read_counts(text: str) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def read_prompts(paths: Sequence[Path]) -> dict[str, str]:
+def read_prompts(paths: Sequence[Path], *, taken: Collection[str]) -> dict[str, str]:
     """System messages by the names of their files. Raises InputError for one that cannot be read, is empty, or has a taken name."""
-    from journeyman.recipes.plateau import PROMPTS
-
     found: dict[str, str] = {}
     for path in paths:
         try:
@@ -112,7 +146,7 @@ def read_prompts(paths: Sequence[Path]) -> dict[str, str]:
             raise InputError(f"the prompt {path} cannot be read: {error}", hint="give a text file with a system message") from error
         if not text:
             raise InputError(f"the prompt {path} is empty", hint="write a system message into it")
-        if path.stem in found or path.stem in PROMPTS:
+        if path.stem in found or path.stem in taken:
             raise InputError(f"there is a prompt named {path.stem!r} already", hint="rename the file")
         found[path.stem] = text
     return found

@@ -129,6 +129,7 @@ def assess(
     goal: float,
     trained: VariantResult | None = None,
     can_be_trained: bool = True,
+    uses_tools: bool = True,
     training_cost: TrainingCost | None = None,
     notes: Sequence[str] = (),
 ) -> Plateau:
@@ -138,6 +139,7 @@ def assess(
         goal: the success that is wanted.
         trained: a trained variant on the same scenarios.
         can_be_trained: whether the prompted model is one that could be trained here.
+        uses_tools: whether attempts call tools and succeed or not; False where rewards score a reply from 0 to 1.
 
     Raises SettingError for cells that cannot be compared.
     """
@@ -146,9 +148,10 @@ def assess(
     gain = None if trained is None else paired_gain(cells[0].result, plateau, trained)
     verdict = decide(plateau.interval, goal)
     reasons = [
-        _plateau_line(cells, best, plateau),
+        _plateau_line(cells, best, plateau, "" if uses_tools else "the reward on "),
         _goal_line(verdict, plateau.interval, goal),
-        *_ability_lines(cells, verdict, can_be_trained),
+        _tools_line(cells) if uses_tools else _rewards_line(best),
+        *([] if verdict == "prompting is enough" or not can_be_trained else [_beginning_line(cells, uses_tools)]),
         *([] if trained is None or gain is None else [_trained_line(trained, gain)]),
         *_cost_lines(cells, best, verdict, training_cost),
     ]
@@ -200,10 +203,10 @@ def num_scenarios_for(share: float, half_width: float = _WANTED_HALF_WIDTH) -> i
     return math.ceil(1.96**2 * share * (1 - share) / half_width**2)
 
 
-def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit) -> str:
+def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit, share_of: str) -> str:
     text = (
-        f"prompting reaches {plateau.interval.text()} of {len(plateau.successes)} held-out scenarios: the best of {len(cells)} cells, "
-        "chosen on one half of the scenarios and measured on the other, both ways"
+        f"prompting reaches {plateau.interval.text()} of {share_of}{len(plateau.successes)} held-out scenarios: "
+        f"the best of {len(cells)} cells, chosen on one half of the scenarios and measured on the other, both ways"
     )
     optimism = best.result.success.mean - plateau.interval.mean
     chosen = " and ".join(dict.fromkeys(plateau.chosen))
@@ -223,8 +226,8 @@ def _goal_line(verdict: VerdictKind, plateau: Interval, goal: float) -> str:
     return f"the goal of {wanted} lies inside the interval: these scenarios do not decide; about {needed} would tell it to within 5 points"
 
 
-def _ability_lines(cells: Sequence[PlateauCell], verdict: VerdictKind, can_be_trained: bool) -> list[str]:
-    """What the model can do with tools at its best, and what that means for how to train."""
+def _tools_line(cells: Sequence[PlateauCell]) -> str:
+    """What the model can do with tools at its best."""
     called, executed, right = (max(cell.result.checks.get(name, 0.0) for cell in cells) for name in ("called", "executed", "calls_right"))
     facts = f"at its best {_share(called)} of attempts call a tool, {_share(executed)} of calls run, {_share(right)} are the right ones"
     if called < _CANNOT_CALL:
@@ -233,17 +236,24 @@ def _ability_lines(cells: Sequence[PlateauCell], verdict: VerdictKind, can_be_tr
         ability = "it calls tools, but the calls mostly do not run"
     else:
         ability = "it can call tools"
-    lines = [f"{ability} ({facts})"]
-    if verdict == "prompting is enough" or not can_be_trained:
-        return lines
+    return f"{ability} ({facts})"
+
+
+def _rewards_line(best: PlateauCell) -> str:
+    """What each reward says of the best cell."""
+    parts = [f"{name} {value:.2f}" for name, value in best.result.checks.items()]
+    return (
+        f"mean rewards of the best cell: {', '.join(parts) or 'none, no reward applies'}; {_share(best.result.costs['truncated'])} cut off"
+    )
+
+
+def _beginning_line(cells: Sequence[PlateauCell], uses_tools: bool) -> str:
+    """How training would have to begin."""
     if max(cell.result.success.mean for cell in cells) >= _SOME_SUCCESS:
-        lines.append("some attempts succeed already: reinforcement learning has something to compare from the start")
-    else:
-        lines.append(
-            "hardly an attempt succeeds, so comparing attempts teaches nothing yet: begin with examples (SFT, or the drills with which "
-            "`journeyman mcp train` begins by itself), then reinforcement learning"
-        )
-    return lines
+        return "some attempts succeed already: reinforcement learning has something to compare from the start"
+    drills = ", or the drills with which `journeyman mcp train` begins by itself" if uses_tools else ""
+    beginning = f"begin with examples (SFT{drills}), then reinforcement learning"
+    return f"hardly an attempt succeeds, so comparing attempts teaches nothing yet: {beginning}"
 
 
 def _trained_line(trained: VariantResult, gain: PairedComparison) -> str:
