@@ -70,6 +70,8 @@ async def train(
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
         changed = allow_changed_settings
         begin(opened, settings, kind="grpo", base=settings.base, is_resumed=bool(resume), allow_changed_settings=changed)
+        if ruler is not None:
+            opened.costs.watch(ruler)
         progress.note(f"judge {judge.name}: {judge.description}")
         # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
         opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
@@ -98,6 +100,8 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         if ruler is not None:
             stack.push_async_callback(ruler.close)
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
+        if ruler is not None:
+            opened.costs.watch(ruler)
         opened.backend.serve_run(run)
         variants = _variants(opened, settings.name, step)
         sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]

@@ -165,8 +165,7 @@ async def _warm_start_once(session: Session, model: TrainableModel, scenarios: S
     if session.store.runs.steps(session.run, "train"):
         return _warm_step(session.store, session.run)
     session.store.runs.update(session.run, phase="warmup")
-    with session.costs.phase("warm start"):
-        return await warm_start(session, model, scenarios)
+    return await warm_start(session, model, scenarios)
 
 
 async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> None:

@@ -29,6 +29,7 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
         phases=(*session.costs.phases, *step_costs(steps)),
+        judge_cost=session.costs.judge(is_whole=True),
         examples=examples,
         adapter=str(session.folder.adapters / f"{model}@{adapter_step}"),
         serve_command=f"journeyman serve --run {shlex.quote(session.run)} --home {shlex.quote(str(session.home))}",

@@ -69,7 +69,8 @@ def make_report(
         machine=machine(opened.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
-        phases=(*_summed(opened.costs.phases), *step_costs(steps)),
+        phases=(*opened.costs.phases, *step_costs(steps)),
+        judge_cost=opened.costs.judge(is_whole=True),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
         adapter=None if adapter is None else str(opened.folder.adapters / adapter),
         serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
@@ -149,19 +150,27 @@ def training_numbers(report: Report, names: Sequence[str]) -> dict[str, float]:
 
 
 def step_costs(steps: Sequence[StepMetrics]) -> tuple[PhaseCost, ...]:
-    """What the training steps cost, over every session that the run took."""
-    rows = [row.metrics for row in steps if row.phase == "train"]
-    if not rows:
-        return ()
-
-    def total(name: str) -> float:
-        return sum(row.get(name, 0.0) for row in rows)
-
+    """What drills and training steps cost, over every session that the run took."""
     costs = []
-    if sampled := int(total("rollout/num_sampled_tokens")):
-        costs.append(PhaseCost(name=f"attempts, {len(rows)} steps", seconds=total("rollout/seconds"), sampled_tokens=sampled))
-    trained = int(total("train/num_tokens"))
-    return (*costs, PhaseCost(name=f"updates, {len(rows)} steps", seconds=total("train/seconds"), trained_tokens=trained))
+    drills, train = ([row.metrics for row in steps if row.phase == phase] for phase in ("warmup", "train"))
+    if drills:
+        costs.append(_row_cost(f"drills, {_counted(drills)}", drills, "train/seconds", trained="train/num_tokens"))
+    if any(row.get("rollout/num_sampled_tokens") for row in train):
+        costs.append(_row_cost(f"attempts, {_counted(train)}", train, "rollout/seconds", sampled="rollout/num_sampled_tokens"))
+    if train:
+        costs.append(_row_cost(f"updates, {_counted(train)}", train, "train/seconds", trained="train/num_tokens"))
+    return tuple(costs)
+
+
+def _row_cost(name: str, rows: Sequence[Mapping[str, float]], seconds: str, *, sampled: str = "", trained: str = "") -> PhaseCost:
+    def total(metric: str) -> float:
+        return sum(row.get(metric, 0.0) for row in rows)
+
+    return PhaseCost(name=name, seconds=total(seconds), sampled_tokens=int(total(sampled)), trained_tokens=int(total(trained)))
+
+
+def _counted(rows: Sequence[object]) -> str:
+    return f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
 
 
 def machine(backend: Backend) -> dict[str, str]:
@@ -179,14 +188,6 @@ def curl_line(body: Mapping[str, Any]) -> str:
     """A request that works against `journeyman serve` with its defaults."""
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl -s http://127.0.0.1:8100/v1/chat/completions -H 'Content-Type: application/json' -d {data}"
-
-
-def _summed(phases: Sequence[PhaseCost]) -> list[PhaseCost]:
-    """Phases of one name as one."""
-    seconds: dict[str, float] = {}
-    for phase in phases:
-        seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.seconds
-    return [PhaseCost(name=name, seconds=total) for name, total in seconds.items()]
 
 
 def _plain(value: Any) -> Any:
