@@ -16,6 +16,7 @@ from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.iterate import iterate
 from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
+from journeyman.evaluation import read_report
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.mcp_settings import McpTrain
@@ -87,10 +88,19 @@ class TestReport:
 
     async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
         run = (await train(settings, SilentProgress(), home=tmp_path)).run
-        report = await evaluate(run, home=tmp_path, progress=SilentProgress(), attempts=2, limit=3)
+        folder, progress = tmp_path / "runs" / run, RecordingProgress()
+        kept = {path: path.read_bytes() for path in [*(folder / "report").iterdir(), folder / "costs.json"]}
+        report = await evaluate(run, home=tmp_path, progress=progress, attempts=2, limit=3)
         shown = [(one.sampling, one.group_size, one.num_scenarios, len(one.variants)) for one in report.evaluations]
         assert shown == [("greedy", 1, 3, 2), ("sampled", 2, 3, 2)]
         assert len(model.trainers) == 1
+        assert [phase.name for phase in report.phases] == ["start", "evaluate, greedy", "evaluate, sampled"]
+        (again,) = (folder / "evaluations").iterdir()
+        assert read_report(again) == report
+        assert f"report: {again / 'report.html'}" in progress.notes
+        await evaluate(run, home=tmp_path, progress=SilentProgress(), attempts=1, limit=1)
+        assert len(list((folder / "evaluations").iterdir())) == 2
+        assert {path: path.read_bytes() for path in kept} == kept
         with Store.open(tmp_path) as store:
             store.runs.create("empty", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
         with pytest.raises(NotFoundError, match="no trained model yet"):

@@ -78,6 +78,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         steps = store.runs.steps(run)
         adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
         report = store.home.run(run).report
+        again = sorted(path for path in store.home.run(run).evaluations.glob("*") if path.is_dir())
     history = [step.metrics for step in steps if step.phase == "train"]
     found, saving = findings(history), packing_saving(history)
     if as_json:
@@ -85,6 +86,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
             "steps": [step.model_dump() for step in steps],
             "adapters": [{"name": one.name, "folder": str(one.folder), "fingerprint": one.fingerprint} for one in adapters],
             "report": str(report) if report.is_dir() else None,
+            "evaluations": [str(path) for path in again],
             "findings": [asdict(finding) for finding in found],
             "packing_saving": saving,
         }
@@ -102,6 +104,8 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         console.print(f"newest adapter  {escape(adapter.name)}  {escape(str(adapter.folder))}", highlight=False, soft_wrap=True)
     if report.is_dir():
         console.print(f"report          {escape(str(report))}", highlight=False, soft_wrap=True)
+    for path in again:
+        console.print(f"evaluation      {escape(str(path))}", highlight=False, soft_wrap=True)
     for line in _next_commands(info, where, bool(adapters)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

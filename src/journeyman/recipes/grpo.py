@@ -86,7 +86,8 @@ async def train(
 
 async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None) -> Report:
     """Evaluate a finished or stopped run again on its held-out tasks: greedy (a rollout function samples as it likes, so not with one),
-    and `attempts` sampled attempts each. Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
+    and `attempts` sampled attempts each. The report has a folder of its own under `evaluations/`.
+    Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
     with Store.open(home) as store:
         settings = GrpoTrain.model_validate(store.runs.get(run).settings)
         step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
@@ -106,7 +107,7 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         variants = _variants(opened, settings.name, step)
         sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]
         evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
-        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}")
+        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}", is_again=True)
 
 
 def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
@@ -216,7 +217,14 @@ async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, j
 
 
 def _written(
-    opened: OpenRun, settings: GrpoTrain, judge: Judge, scenarios: Sequence[Scenario], evaluations: Sequence[Evaluation], *, adapter: str
+    opened: OpenRun,
+    settings: GrpoTrain,
+    judge: Judge,
+    scenarios: Sequence[Scenario],
+    evaluations: Sequence[Evaluation],
+    *,
+    adapter: str,
+    is_again: bool = False,
 ) -> Report:
     body = {"model": settings.name, "temperature": 0, "messages": _messages(settings, scenarios[0].task)}
     return make_report(
@@ -228,6 +236,7 @@ def _written(
         evaluations=evaluations,
         adapter=adapter,
         curl=None if settings.rollout.function else curl_line(body),
+        is_again=is_again,
     )
 
 

@@ -78,7 +78,8 @@ async def train(
 async def evaluate(
     run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
 ) -> Report:
-    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each.
+    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each. The report has a
+    folder of its own under the run's `evaluations/`.
 
     With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
     """
@@ -98,7 +99,7 @@ async def evaluate(
             with session.costs.phase(f"evaluate, {word}"):
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
         notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
-        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes)
+        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
 
 
 def slug(settings: McpTrain) -> str:

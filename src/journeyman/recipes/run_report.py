@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -53,8 +54,10 @@ def make_report(
     adapter: str | None = None,
     curl: str | None = None,
     notes: Sequence[str] = (),
+    is_again: bool = False,
 ) -> Report:
-    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained."""
+    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained; `is_again`: as
+    `kept_report`."""
     # What the service notes of a supervised step by itself is in the recipe's own row too.
     steps = tuple(step for step in opened.store.runs.steps(opened.run) if step.phase in ("train", "eval"))
     groups = list(evaluations[0].groups.values()) if evaluations else []
@@ -69,17 +72,40 @@ def make_report(
         machine=machine(opened.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
-        phases=(*opened.costs.phases, *step_costs(steps)),
-        judge_cost=opened.costs.judge(is_whole=True),
+        phases=opened.costs.phases if is_again else (*opened.costs.phases, *step_costs(steps)),
+        judge_cost=opened.costs.judge(is_whole=not is_again),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
         adapter=None if adapter is None else str(opened.folder.adapters / adapter),
         serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
         curl=curl,
         notes=tuple(notes),
     )
-    write_report(report, opened.folder.report)
-    opened.progress.note(f"report: {opened.folder.report / 'report.html'}")
+    return kept_report(report, opened, is_again=is_again)
+
+
+def kept_report(report: Report, opened: OpenRun, *, is_again: bool) -> Report:
+    """Write the report of a run's training into its place, that of an evaluation made again (`is_again`, which has its own costs only)
+    into a folder of its own; says where. Raises StoreError."""
+    folder = _new_folder(opened.folder.evaluations) if is_again else opened.folder.report
+    page = write_report(report, folder)
+    opened.progress.note(f"report: {page}")
     return report
+
+
+def _new_folder(parent: Path) -> Path:
+    """A folder named after the time, with a number where there is one already."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            hint = "check that the folder is writable and the disk not full"
+            raise StoreError(f"the evaluation's folder {folder} cannot be made: {error}", hint=hint) from error
+        return folder
+    raise AssertionError("counting does not end")
 
 
 def write_result(
