@@ -15,6 +15,7 @@ from tests.recipes.conftest import RecordingProgress
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.iterate import iterate
+from journeyman.config import program
 from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import read_report
 from journeyman.observe.progress import SilentProgress
@@ -59,7 +60,7 @@ class TestReport:
         assert {name for name, phase in costs.items() if phase.sampled_tokens} == drawn_in
         assert report.judge_cost is None
         assert report.adapter == str(tmp_path / "runs" / report.run / "adapters" / "number-py@2")
-        assert shlex.split(report.serve_command or "") == ["journeyman", "serve", "--run", report.run, "--home", str(tmp_path)]
+        assert shlex.split(report.serve_command or "") == [*shlex.split(program()), "serve", "--run", report.run, "--home", str(tmp_path)]
         words = shlex.split(report.curl or "")
         body = json.loads(words[-1])
         assert words[2] == "http://127.0.0.1:8100/v1/chat/completions"

@@ -39,6 +39,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from rich.table import Table
 
     from journeyman.cli.console import output
+    from journeyman.config import program
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
@@ -47,7 +48,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
         print(json.dumps([info.model_dump() for info in infos], indent=2))
         return
     if not infos:
-        console.print(f'no runs in {where} yet; start one with: journeyman mcp train --server "CMD"', highlight=False)
+        console.print(f'no runs in {where} yet; start one with: {program()} mcp train --server "CMD"', highlight=False, markup=False)
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("run", "state", "phase", "step", "base", "started"):
@@ -143,12 +144,26 @@ def compare_runs(
 
 def open_store(home: Path) -> Store:
     """The store of a home folder that is there already; looking at runs never makes one."""
+    from journeyman.config import program
     from journeyman.errors import StoreError
     from journeyman.store.store import Store
 
     if not home.is_dir():
-        raise StoreError(f"there is no home folder {home}", hint='give --home, or start a run: journeyman mcp train --server "CMD"')
+        raise StoreError(f"there is no home folder {home}", hint=f'give --home, or start a run: {program()} mcp train --server "CMD"')
     return Store.open(home)
+
+
+def how_to_resume(home: Path, run: str, *command: str) -> str:
+    """The command that goes on with a run; empty for one that was never registered in the home folder: there is nothing to go on with."""
+    from journeyman.config import command_line
+    from journeyman.errors import JourneymanError
+
+    try:
+        with open_store(home) as store:
+            store.runs.get(run)
+    except JourneymanError:
+        return ""
+    return f"go on with: {command_line(*command, '--resume', run, '--home', home)}"
 
 
 def show_findings(console: Console, found: Sequence[Finding]) -> None:
@@ -182,16 +197,17 @@ def _step_table(steps: Sequence[StepMetrics]) -> object:
 
 
 def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
+    from journeyman.config import command_line
     from journeyman.recipes.methods import METHODS
 
     lines = []
     if info.state != "done" and info.kind in METHODS:
-        command = "mcp train" if info.kind == "mcp" else "train"
-        lines.append(f"resume          journeyman {command} --resume {info.id} --home {home}")
+        command = ("mcp", "train") if info.kind == "mcp" else ("train",)
+        lines.append(f"resume          {command_line(*command, '--resume', info.id, '--home', home)}")
     if has_adapters:
-        lines.append(f"serve           journeyman serve --run {info.id} --home {home}")
+        lines.append(f"serve           {command_line('serve', '--run', info.id, '--home', home)}")
         if info.kind in ("mcp", "grpo"):
-            lines.append(f"evaluate        journeyman eval {info.id} --home {home}")
+            lines.append(f"evaluate        {command_line('eval', info.id, '--home', home)}")
     return lines
 
 

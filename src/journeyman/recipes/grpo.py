@@ -18,6 +18,7 @@ from journeyman.client.gather import RolloutFunction, gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
 from journeyman.client.rollout import Rollout
+from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
@@ -95,7 +96,8 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
     heldout = [one for one in scenarios if one.split == "heldout"][:limit]
     if not heldout:
         what = "holds no tasks out" if step else "has no trained model yet"
-        raise NotFoundError(f"run {run!r} {what}", hint=f"go on with it: journeyman train --resume {run}" if not step else None)
+        hint = None if step else "go on with it: " + command_line("train", "--resume", run, "--home", home)
+        raise NotFoundError(f"run {run!r} {what}", hint=hint)
     judge, ruler = make_judge(settings, run=f"{run}:eval", home=home, progress=progress)
     async with AsyncExitStack() as stack:
         if ruler is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
+from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
@@ -87,7 +88,9 @@ async def evaluate(
         settings = McpTrain.model_validate(store.runs.get(run).settings)
         rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
     if not rows:
-        raise NotFoundError(f"run {run!r} has no trained model yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+        raise NotFoundError(
+            f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
+        )
     async with open_session(run, settings, home, progress) as session:
         (name,) = session.backend.serve_run(run)
         scenarios = ScenarioSet.load(session.scenarios_folder)

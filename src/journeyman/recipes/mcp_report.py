@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 
+from journeyman.config import command_line
 from journeyman.evaluation import Evaluation, Report, pick_examples
 from journeyman.recipes.run_report import curl_line as request_line
 from journeyman.recipes.run_report import kept_report, machine, step_costs
@@ -34,7 +34,7 @@ def make_report(
         judge_cost=session.costs.judge(is_whole=not is_again),
         examples=examples,
         adapter=str(session.folder.adapters / f"{model}@{adapter_step}"),
-        serve_command=f"journeyman serve --run {shlex.quote(session.run)} --home {shlex.quote(str(session.home))}",
+        serve_command=command_line("serve", "--run", session.run, "--home", session.home),
         curl=curl_line(session, model, evaluations[0].groups[names[0]][0].scenario.task),
         notes=tuple(notes),
     )

@@ -24,6 +24,7 @@ from journeyman.agents.shots import make_shots
 from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
 from journeyman.client.backend import Connection
 from journeyman.client.models import Model
+from journeyman.config import command_line
 from journeyman.errors import LlmError, SettingError, StoreError
 from journeyman.evaluation.heldout import VariantResult, evaluate, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, PlateauCell, TrainingCost, assess, cell_name
@@ -99,7 +100,9 @@ def settings_of_run(run: str, home: Path, model: str, **changed: object) -> Plat
     if info.kind != "mcp":
         raise SettingError(f"run {run!r} has no MCP server, and so no scenarios to prompt a model on", hint='give one: --server "CMD"')
     if not (folder / "scenarios").exists():
-        raise SettingError(f"run {run!r} has no scenarios yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+        raise SettingError(
+            f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
+        )
     known = McpTrain.model_validate(info.settings)
     given = {"target": known.target, "tools": known.tools, "allow_writes": known.allow_writes, "seed": known.seed}
     return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})

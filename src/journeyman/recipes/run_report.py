@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from journeyman.config import command_line
 from journeyman.errors import StoreError
 from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
 from journeyman.recipes.open_run import OpenRun
@@ -76,7 +77,7 @@ def make_report(
         judge_cost=opened.costs.judge(is_whole=not is_again),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
         adapter=None if adapter is None else str(opened.folder.adapters / adapter),
-        serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
+        serve_command=command_line("serve", "--run", opened.run, "--home", opened.home),
         curl=curl,
         notes=tuple(notes),
     )
