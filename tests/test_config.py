@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from journeyman import config
-from journeyman.config import cache_folder, home_folder, load_settings, parse_override, read_yaml
+from journeyman.config import cache_folder, command_line, home_folder, load_settings, parse_override, read_yaml
 from journeyman.errors import SettingError
 from journeyman.types.record import Record
 from journeyman.types.settings import Grpo, LoraSettings, Sft
@@ -99,3 +101,37 @@ def test_engine_processes_are_those_given_then_those_of_the_environment(monkeypa
     assert (config.engine_processes(), config.engine_processes(0)) == (3, 0)
     monkeypatch.delenv(config.PROCESSES_VARIABLE)
     assert config.engine_processes() is None
+
+
+class TestCommands:
+    @pytest.fixture
+    def script(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The program that was started, in a folder with a blank in its name, which is on the search path."""
+        script = tmp_path / "my project" / ".venv" / "bin" / "journeyman"
+        script.parent.mkdir(parents=True)
+        script.write_text("#!/bin/sh\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "argv", [str(script), "mcp", "train"])
+        monkeypatch.setenv("PATH", str(script.parent))
+        return script
+
+    def test_a_program_below_the_working_folder_is_named_by_its_relative_path(self, script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(script.parents[2])
+        assert command_line("serve", "--run", "a b", "--home", Path("/x")) == ".venv/bin/journeyman serve --run 'a b' --home /x"
+
+    def test_elsewhere_it_is_its_name_where_the_search_path_leads_to_it_and_its_whole_path_where_not(
+        self, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert command_line("doctor") == "journeyman doctor"
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert command_line("doctor") == f"{shlex.quote(str(script))} doctor"
+
+    def test_without_a_started_script_the_one_beside_this_python_is_named(self, script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["-c"])
+        monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+        monkeypatch.chdir(script.parents[2])
+        assert command_line("doctor") == ".venv/bin/journeyman doctor"
+        script.unlink()
+        assert command_line("doctor") == "journeyman doctor"

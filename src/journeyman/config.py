@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -48,6 +51,32 @@ def engine_processes(given: int | None = None) -> int | None:
 def environment(name: str) -> str | None:
     """An environment variable, None when it is unset or empty."""
     return os.environ.get(name) or None
+
+
+def program() -> str:
+    """How the user's shell starts this `journeyman`, as one word: by its name where the search path leads to it, unless it lies below the
+    working folder; there by its relative path, since a Makefile may have put that folder on the search path for itself alone."""
+    found = _executable()
+    if found is None:
+        return "journeyman"
+    here = Path.cwd()
+    if found.is_relative_to(here):
+        return shlex.quote(str(found.relative_to(here)))
+    on_path = shutil.which("journeyman")
+    return "journeyman" if on_path is not None and Path(on_path).absolute() == found else shlex.quote(str(found))
+
+
+def command_line(*words: str | Path) -> str:
+    """A `journeyman` command that works when it is copied into the user's shell: every command that is printed comes from here."""
+    return " ".join((program(), *(shlex.quote(str(word)) for word in words)))
+
+
+def _executable() -> Path | None:
+    """The script that was started, else the one beside this Python; None when there is none. Links are left as they are."""
+    started = Path(sys.argv[0]).absolute()
+    beside = Path(sys.executable).absolute().parent / "journeyman"
+    candidates = [started] if started.stem == "journeyman" else []
+    return next((path for path in (*candidates, beside) if path.is_file()), None)
 
 
 def load_settings(

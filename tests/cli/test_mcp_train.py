@@ -7,8 +7,10 @@ import pytest
 
 from journeyman.cli import mcp_train
 from journeyman.cli.app import run
-from journeyman.cli.mcp_train import Request, how_to_resume, new_settings, resumed_settings
-from journeyman.errors import SettingError
+from journeyman.cli.mcp_train import Request, new_settings, resumed_settings
+from journeyman.config import command_line
+from journeyman.errors import McpError, SettingError
+from journeyman.recipes import mcp as recipe
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.resume import accept_settings
 from journeyman.scenarios.target import McpTarget
@@ -102,12 +104,28 @@ def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:
         resumed_settings(request(home), "other")
 
 
-def test_the_way_on_is_the_newest_unfinished_run(home: Path, tmp_path: Path) -> None:
-    assert how_to_resume(home) == f"go on with: journeyman mcp train --resume one --home {home}"
-    with Store.open(home) as store:
-        store.runs.update("one", state="done")
-    assert how_to_resume(home) == ""
-    assert how_to_resume(tmp_path / "none") == ""
+@pytest.mark.parametrize("is_registered", [True, False])
+@pytest.mark.parametrize(("ending", "code"), [(KeyboardInterrupt(), 130), (McpError("died", "the server died"), 1)])
+def test_the_way_on_is_the_run_that_was_stopped_and_nothing_when_there_is_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_registered: bool, ending: BaseException, code: int
+) -> None:
+    begun = []
+
+    async def stopped(settings: McpTrain, view: object, *, home: Path, run: str, **given: object) -> None:
+        begun.append(run)
+        with Store.open(home) as store:
+            if is_registered:
+                store.runs.create(run, kind="mcp", base=settings.base)
+            # Another run that is newer and unfinished is not what was stopped.
+            store.runs.create("newest", kind="mcp", base=settings.base)
+        raise ending
+
+    monkeypatch.setattr(recipe, "train", stopped)
+    assert run(["mcp", "train", "--server", "some-server", "--home", str(home)]) == code
+    shown = capsys.readouterr().err
+    assert begun[0].startswith("some-")
+    assert ("--resume" in shown) is is_registered
+    assert (command_line("mcp", "train", "--resume", begun[0], "--home", home) in shown) is is_registered
 
 
 def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,18 @@ def test_show_as_json_has_steps_and_adapters(home: Path, capsys: pytest.CaptureF
     assert [one["name"] for one in shown["adapters"]] == ["agent@2"]
 
 
+def test_show_names_the_report_and_every_evaluation_made_since(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "runs" / "first"
+    again = [folder / "evaluations" / name for name in ("20260101-120000", "20260102-120000")]
+    for one in (folder / "report", *again):
+        one.mkdir(parents=True)
+    assert run(["runs", "show", "first", "--home", str(home)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith(("report ", "evaluation "))] == list(map(str, (folder / "report", *again)))
+    assert run(["runs", "show", "first", "--home", str(home), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluations"] == list(map(str, again))
+
+
 def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"train/truncated_fraction": 0.75, "train/num_unpacked_tokens": 300.0, "train/num_computed_tokens": 100.0}
     with Store.open(home) as store:

@@ -11,6 +11,7 @@ from tests.recipes.backend import FakeModel
 
 from journeyman.cli.app import run
 from journeyman.cli.train import Request, read_settings
+from journeyman.config import command_line
 from journeyman.errors import NotFoundError, SettingError
 from journeyman.recipes import example_data, open_run
 from journeyman.recipes import train as door
@@ -81,12 +82,14 @@ def test_a_stopped_run_is_shown_with_the_command_that_goes_on(folder: Path, caps
 
 
 def test_interrupting_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    async def interrupted(*_arguments: object, **_given: object) -> None:
+    async def interrupted(_settings: object, _view: object, *, home: Path, run: str, **_given: object) -> None:
+        with Store.open(home) as store:
+            store.runs.create(run, kind="grpo", base="fake-model")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(door, "train", interrupted)
     assert run(["train", "doubling.yaml", "--home", "home", "--run", "one"]) == 130
-    assert f"go on with: journeyman train --resume one --home {folder / 'home'}" in capsys.readouterr().err
+    assert f"go on with: {command_line('train', '--resume', 'one', '--home', folder / 'home')}" in capsys.readouterr().err
 
 
 def test_validating_says_what_a_run_would_do_and_makes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

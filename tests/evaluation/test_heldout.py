@@ -15,7 +15,7 @@ from tests.llm_server import Answer, serve
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
 from journeyman.errors import SettingError, StoreError
-from journeyman.evaluation import Evaluation, PhaseCost, Report, evaluate, pick_examples, read_report, show_report, write_report
+from journeyman.evaluation import Evaluation, JudgeCost, PhaseCost, Report, evaluate, pick_examples, read_report, show_report, write_report
 from journeyman.evaluation.chart import chart_lines
 from journeyman.evaluation.report import REWARD, Point, duration_text, headline, series
 from journeyman.evaluation.transcripts import read_transcript, transcript_text
@@ -176,6 +176,7 @@ def make_report(evaluation: Evaluation) -> Report:
         evaluations=(evaluation.summary, evaluation.summary.model_copy(update={"sampling": "sampled"})),
         steps=steps,
         phases=(PhaseCost(name="warm start", seconds=65, trained_tokens=1200), PhaseCost(name="train", seconds=3700, sampled_tokens=52000)),
+        judge_cost=JudgeCost(judge="ruler:m", calls=9, prompt_tokens=12345, completion_tokens=678),
         examples=pick_examples(evaluation.groups["base"], evaluation.groups["trained"], 3),
         adapter="/home/r1/adapters/m@11",
         serve_command="journeyman serve --run r1",
@@ -196,6 +197,8 @@ def test_a_written_report_reads_back_and_its_page_stands_alone(evaluation: Evalu
     text = (tmp_path / "report" / "report.md").read_text()
     assert "base → trained: +66.7 points [" in text
     assert "journeyman serve --run r1\ncurl" in text
+    for shown in (html, text):
+        assert "judge ruler:m: 9 calls, 12,345 prompt and 678 completion tokens, its price is not set" in shown
     for name in ("steps.png", "heldout.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -222,7 +225,8 @@ def test_the_terminal_shows_result_curve_examples_cost_and_commands_unbroken(eva
     out = io.StringIO()
     show_report(report, Console(file=out, width=100, color_system=None))
     text = out.getvalue()
-    for part in ("held-out success of trained: 66.7 %", "3 won, 1 lost, 1 both, 1 neither", "step 1 to 11", "1 h 02 min", "gained"):
+    counts = "3 won, 1 lost, 1 both, 1 neither"
+    for part in ("held-out success of trained: 66.7 %", counts, "step 1 to 11", "1 h 02 min", "gained", "12,345 prompt"):
         assert part in " ".join(text.split())
     assert report.serve_command in text
 

@@ -139,7 +139,11 @@ class TestReport:
 
     async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
         await train(settings.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")
+        folder = tmp_path / "runs" / "one"
+        page = (folder / "report" / "report.html").read_bytes()
         report = await evaluate("one", home=tmp_path, progress=SilentProgress(), attempts=2, limit=3)
+        assert (folder / "report" / "report.html").read_bytes() == page
+        assert [path.name for path in (folder / "evaluations").glob("*/report.html")] == ["report.html"]
         assert [(one.sampling, one.group_size, one.num_scenarios) for one in report.evaluations] == [("greedy", 1, 3), ("sampled", 2, 3)]
         assert [one.model for one in report.evaluations[0].variants] == ["base", "doubler@1"]
         assert len(model.trainers) == 1

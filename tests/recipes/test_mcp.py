@@ -15,7 +15,9 @@ from tests.recipes.conftest import RecordingProgress
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.iterate import iterate
+from journeyman.config import program
 from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
+from journeyman.evaluation import read_report
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.mcp_settings import McpTrain
@@ -54,8 +56,11 @@ class TestReport:
         costs = {phase.name: phase for phase in report.phases}
         assert costs["attempts, 2 steps"].sampled_tokens > 0
         assert costs["updates, 2 steps"].trained_tokens > 0
+        drawn_in = {"warm start, probes", "evaluate, greedy", "attempts, 2 steps"}
+        assert {name for name, phase in costs.items() if phase.sampled_tokens} == drawn_in
+        assert report.judge_cost is None
         assert report.adapter == str(tmp_path / "runs" / report.run / "adapters" / "number-py@2")
-        assert shlex.split(report.serve_command or "") == ["journeyman", "serve", "--run", report.run, "--home", str(tmp_path)]
+        assert shlex.split(report.serve_command or "") == [*shlex.split(program()), "serve", "--run", report.run, "--home", str(tmp_path)]
         words = shlex.split(report.curl or "")
         body = json.loads(words[-1])
         assert words[2] == "http://127.0.0.1:8100/v1/chat/completions"
@@ -79,13 +84,24 @@ class TestReport:
         assert [one.model for one in report.evaluations[0].variants] == ["base", "number-py@2", "number-py@4"]
         assert [one.name for one in report.evaluations[0].variants] == ["base", "warm", "trained"]
         assert len(model.trainers[-1].seen[0][0]) == 2 * warm.sft.batch_size
+        (drills,) = [phase for phase in report.phases if phase.name == "drills, 2 steps"]
+        assert drills.trained_tokens == sum(one.num_sampled for seen in model.trainers[-1].seen[:2] for one in seen[0])
 
     async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
         run = (await train(settings, SilentProgress(), home=tmp_path)).run
-        report = await evaluate(run, home=tmp_path, progress=SilentProgress(), attempts=2, limit=3)
+        folder, progress = tmp_path / "runs" / run, RecordingProgress()
+        kept = {path: path.read_bytes() for path in [*(folder / "report").iterdir(), folder / "costs.json"]}
+        report = await evaluate(run, home=tmp_path, progress=progress, attempts=2, limit=3)
         shown = [(one.sampling, one.group_size, one.num_scenarios, len(one.variants)) for one in report.evaluations]
         assert shown == [("greedy", 1, 3, 2), ("sampled", 2, 3, 2)]
         assert len(model.trainers) == 1
+        assert [phase.name for phase in report.phases] == ["start", "evaluate, greedy", "evaluate, sampled"]
+        (again,) = (folder / "evaluations").iterdir()
+        assert read_report(again) == report
+        assert f"report: {again / 'report.html'}" in progress.notes
+        await evaluate(run, home=tmp_path, progress=SilentProgress(), attempts=1, limit=1)
+        assert len(list((folder / "evaluations").iterdir())) == 2
+        assert {path: path.read_bytes() for path in kept} == kept
         with Store.open(tmp_path) as store:
             store.runs.create("empty", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
         with pytest.raises(NotFoundError, match="no trained model yet"):
@@ -172,6 +188,11 @@ class TestResume:
         assert more.adapter == f"{str(first.adapter).removesuffix('@2')}@4"
         assert "goes on with steps: 2 -> 4" in progress.notes
         assert any("the learning rate was 5.00e-04 in step 2 and will be 6.67e-04 in step 3" in note for note in progress.notes)
+        before, after = ({phase.name: phase for phase in one.phases} for one in (first, more))
+        # The second session makes no scenarios: what they cost comes from the first. What both did adds up.
+        assert after["scenarios"] == before["scenarios"]
+        evaluated = [costs["evaluate, greedy"].sampled_tokens for costs in (before, after)]
+        assert evaluated[1] > evaluated[0] > 0
 
 
 def test_the_learning_rate_falls_over_the_steps_and_with_fewer_groups_that_have_spread() -> None:
@@ -218,8 +239,14 @@ async def test_a_run_whose_judge_has_spent_its_budget_is_stopped_and_goes_on_wit
         run = only_run(tmp_path)
         assert (run.state, run.step) == ("stopped", 0)
         assert "budget is spent" in (run.error or "")
-        await train(judged("900k"), SilentProgress(), home=tmp_path, resume=run.id)
+        report = await train(judged("900k"), SilentProgress(), home=tmp_path, resume=run.id)
     assert [step.step for step in steps_of(tmp_path, run.id)] == [1]
+    judged_by = report.judge_cost
+    assert judged_by is not None
+    assert (judged_by.judge, judged_by.cost_usd) == ("ruler:openai/big-model", None)
+    # The request that asks whether anybody is there is not counted.
+    assert judged_by.calls == len([one for one in server.requests if len(one["messages"]) > 1])
+    assert min(judged_by.prompt_tokens, judged_by.completion_tokens) > 0
     assert only_run(tmp_path).state == "done"
 
 
@@ -236,4 +263,6 @@ async def test_a_model_compares_what_base_and_trained_did_on_held_out_tasks(
         assert server.requests
     (line,) = [note for note in report.notes if "prefers trained to base" in note]
     assert "of 4 scenarios" in line
+    assert report.judge_cost is not None
+    assert report.judge_cost.calls == sum(len(one["messages"]) > 1 for one in server.requests)
     assert "both orders agree" in line

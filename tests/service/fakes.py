@@ -42,7 +42,7 @@ class FakeTrainer:
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
         self.seen.append([samples])
         self._compute(1.0, on_progress)
-        return {"loss": 0.25}
+        return {"loss": 0.25, "num_tokens": float(sum(sample.num_sampled for sample in samples))}
 
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         self.seen.append([pair.samples for pair in pairs])

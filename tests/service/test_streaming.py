@@ -74,6 +74,16 @@ def joined(deltas: Sequence[ReplyDelta]) -> tuple[str, str, list[tuple[str, str]
     )
 
 
+async def test_every_token_that_is_drawn_is_counted_streamed_or_not(world: World) -> None:
+    world.reply = "hello there"
+    before = world.service.num_sampled_tokens
+    reply = await world.service.chat(chat(n=2))
+    deltas = await collect(world.service.stream_chat(chat()))
+    text = await world.service.complete(CompletionRequest(model="base", prompt="x", max_tokens=3))
+    drawn = reply.num_sampled_tokens + sum(len(delta.token_ids) for delta in deltas) + len(text.completions[0].sample.token_ids)
+    assert world.service.num_sampled_tokens - before == drawn > 0
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reply=REPLIES, sizes=SIZES, tools=st.booleans(), stop=st.sampled_from([None, "STOP", "l"]), max_tokens=st.integers(1, 60))
 def test_the_joined_stream_is_the_unstreamed_reply(

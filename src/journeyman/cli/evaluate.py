@@ -144,6 +144,7 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
+    from journeyman.config import command_line
     from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.train import evaluate as evaluate_run
 
@@ -154,5 +155,5 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
     console = output()
     with ProgressView(console) as view:
         work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge)
-        report = run_interruptible(work, lambda: f"again: journeyman eval {run} --home {home}")
+        report = run_interruptible(work, lambda: f"again: {command_line('eval', run, '--home', home)}")
     show_report(report, console)

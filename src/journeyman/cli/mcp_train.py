@@ -30,18 +30,20 @@ class Request:
 
 
 def run_training(request: Request) -> None:
-    """Train, show the report, and on Ctrl-C say how to go on."""
+    """Train, show the report; after Ctrl-C or an error say how to go on with this very run."""
     from journeyman.cli.console import output
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.runs import how_to_resume
     from journeyman.evaluation.terminal import show_report
-    from journeyman.recipes.mcp import train
+    from journeyman.recipes.mcp import new_run_id, train
 
     settings = resumed_settings(request, request.resume) if request.resume else new_settings(request)
+    run = request.resume or new_run_id(settings)
     console = output()
     with ProgressView(console) as view:
-        work = train(settings, view, home=request.home, resume=request.resume, allow_changed_settings=request.allow_changed)
-        report = run_interruptible(work, lambda: how_to_resume(request.home))
+        work = train(settings, view, home=request.home, run=run, resume=request.resume, allow_changed_settings=request.allow_changed)
+        report = run_interruptible(work, lambda: how_to_resume(request.home, run, "mcp", "train"), is_told_after_errors=True)
     show_report(report, console)
 
 
@@ -88,14 +90,3 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
         settings = load_settings(McpTrain, given=merged(data, request.given))
         changed_settings(store, run, settings, are_allowed=request.allow_changed)
     return settings
-
-
-def how_to_resume(home: Path) -> str:
-    """The command that goes on with the newest unfinished run of a home folder; empty when there is none."""
-    from journeyman.cli.runs import open_store
-
-    if not home.is_dir():
-        return ""
-    with open_store(home) as store:
-        unfinished = [info.id for info in store.runs.list() if info.kind == "mcp" and info.state != "done"]
-    return f"go on with: journeyman mcp train --resume {unfinished[0]} --home {home}" if unfinished else ""

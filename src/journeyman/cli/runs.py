@@ -39,6 +39,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from rich.table import Table
 
     from journeyman.cli.console import output
+    from journeyman.config import program
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
@@ -47,7 +48,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
         print(json.dumps([info.model_dump() for info in infos], indent=2))
         return
     if not infos:
-        console.print(f'no runs in {where} yet; start one with: journeyman mcp train --server "CMD"', highlight=False)
+        console.print(f'no runs in {where} yet; start one with: {program()} mcp train --server "CMD"', highlight=False, markup=False)
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("run", "state", "phase", "step", "base", "started"):
@@ -78,6 +79,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         steps = store.runs.steps(run)
         adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
         report = store.home.run(run).report
+        again = sorted(path for path in store.home.run(run).evaluations.glob("*") if path.is_dir())
     history = [step.metrics for step in steps if step.phase == "train"]
     found, saving = findings(history), packing_saving(history)
     if as_json:
@@ -85,6 +87,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
             "steps": [step.model_dump() for step in steps],
             "adapters": [{"name": one.name, "folder": str(one.folder), "fingerprint": one.fingerprint} for one in adapters],
             "report": str(report) if report.is_dir() else None,
+            "evaluations": [str(path) for path in again],
             "findings": [asdict(finding) for finding in found],
             "packing_saving": saving,
         }
@@ -102,6 +105,8 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         console.print(f"newest adapter  {escape(adapter.name)}  {escape(str(adapter.folder))}", highlight=False, soft_wrap=True)
     if report.is_dir():
         console.print(f"report          {escape(str(report))}", highlight=False, soft_wrap=True)
+    for path in again:
+        console.print(f"evaluation      {escape(str(path))}", highlight=False, soft_wrap=True)
     for line in _next_commands(info, where, bool(adapters)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -139,12 +144,26 @@ def compare_runs(
 
 def open_store(home: Path) -> Store:
     """The store of a home folder that is there already; looking at runs never makes one."""
+    from journeyman.config import program
     from journeyman.errors import StoreError
     from journeyman.store.store import Store
 
     if not home.is_dir():
-        raise StoreError(f"there is no home folder {home}", hint='give --home, or start a run: journeyman mcp train --server "CMD"')
+        raise StoreError(f"there is no home folder {home}", hint=f'give --home, or start a run: {program()} mcp train --server "CMD"')
     return Store.open(home)
+
+
+def how_to_resume(home: Path, run: str, *command: str) -> str:
+    """The command that goes on with a run; empty for one that was never registered in the home folder: there is nothing to go on with."""
+    from journeyman.config import command_line
+    from journeyman.errors import JourneymanError
+
+    try:
+        with open_store(home) as store:
+            store.runs.get(run)
+    except JourneymanError:
+        return ""
+    return f"go on with: {command_line(*command, '--resume', run, '--home', home)}"
 
 
 def show_findings(console: Console, found: Sequence[Finding]) -> None:
@@ -178,16 +197,17 @@ def _step_table(steps: Sequence[StepMetrics]) -> object:
 
 
 def _next_commands(info: RunInfo, home: Path, has_adapters: bool) -> list[str]:
+    from journeyman.config import command_line
     from journeyman.recipes.methods import METHODS
 
     lines = []
     if info.state != "done" and info.kind in METHODS:
-        command = "mcp train" if info.kind == "mcp" else "train"
-        lines.append(f"resume          journeyman {command} --resume {info.id} --home {home}")
+        command = ("mcp", "train") if info.kind == "mcp" else ("train",)
+        lines.append(f"resume          {command_line(*command, '--resume', info.id, '--home', home)}")
     if has_adapters:
-        lines.append(f"serve           journeyman serve --run {info.id} --home {home}")
+        lines.append(f"serve           {command_line('serve', '--run', info.id, '--home', home)}")
         if info.kind in ("mcp", "grpo"):
-            lines.append(f"evaluate        journeyman eval {info.id} --home {home}")
+            lines.append(f"evaluate        {command_line('eval', info.id, '--home', home)}")
     return lines
 
 

@@ -79,6 +79,7 @@ def base_of(run: str | None, base: str | None, home: Path) -> str:
     """The base model to load: the run's, or the one given. Raises SettingError when they differ, when neither is given, or when the run
     has trained nothing."""
     from journeyman.cli.runs import open_store
+    from journeyman.config import command_line
 
     if run is None:
         if base is None:
@@ -88,7 +89,9 @@ def base_of(run: str | None, base: str | None, home: Path) -> str:
         info = store.runs.get(run)
         has_model = bool(store.models.list(run))
     if not has_model:
-        raise SettingError(f"run {run!r} has no trained model yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+        raise SettingError(
+            f"run {run!r} has no trained model yet", hint="see how to go on with it: " + command_line("runs", "show", run, "--home", home)
+        )
     if base is not None and base != info.base:
         raise SettingError(f"run {run!r} was trained from {info.base!r}, not from {base!r}", hint="leave --base out")
     return info.base

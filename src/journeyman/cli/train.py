@@ -159,10 +159,11 @@ def show_valid(settings: Settings, request: Request) -> None:
 
 
 def run_recipe(settings: Settings, request: Request) -> None:
-    """Train, show the report, and on Ctrl-C say how to go on."""
+    """Train, show the report; after Ctrl-C or an error say how to go on."""
     from journeyman.cli.console import output
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.runs import how_to_resume
     from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.train import new_run_id, train
 
@@ -172,7 +173,7 @@ def run_recipe(settings: Settings, request: Request) -> None:
         work = train(
             settings, view, home=request.home, run=run, is_resumed=request.resume is not None, allow_changed_settings=request.allow_changed
         )
-        report = run_interruptible(work, lambda: f"go on with: journeyman train --resume {run} --home {request.home}")
+        report = run_interruptible(work, lambda: how_to_resume(request.home, run, "train"), is_told_after_errors=True)
     show_report(report, console)
 
 

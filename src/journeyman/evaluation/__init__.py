@@ -1,7 +1,7 @@
 """Held-out evaluation, paired statistics and reports (terminal, PNG, Markdown, HTML, JSON)."""
 
 from journeyman.evaluation.heldout import Evaluation, EvaluationSummary, evaluate
-from journeyman.evaluation.report import PhaseCost, Report
+from journeyman.evaluation.report import JudgeCost, PhaseCost, Report
 from journeyman.evaluation.statistics import PairedComparison, paired_comparison
 from journeyman.evaluation.terminal import show_report
 from journeyman.evaluation.transcripts import pick_examples
@@ -10,6 +10,7 @@ from journeyman.evaluation.write import read_report, write_report
 __all__ = [
     "Evaluation",
     "EvaluationSummary",
+    "JudgeCost",
     "PairedComparison",
     "PhaseCost",
     "Report",

@@ -23,6 +23,8 @@ def report_markdown(report: Report, pictures: Mapping[str, str]) -> str:
         parts += ["## Examples", *[_example(one) for one in report.examples]]
     if report.phases:
         parts += ["## Cost", _table(cost_rows(report))]
+    if report.judge_cost:
+        parts.append(_escape(report.judge_cost.text()))
     parts += _use(report)
     if report.settings:
         parts += ["## Settings", _fenced(json.dumps(report.settings, indent=2, ensure_ascii=False, default=str), "json")]

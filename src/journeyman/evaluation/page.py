@@ -46,6 +46,8 @@ def report_page(report: Report, pictures: Mapping[str, Path]) -> str:
         parts += ["<h2>Examples</h2>", *[_example(one, index == 0) for index, one in enumerate(report.examples)]]
     if report.phases:
         parts += ["<h2>Cost</h2>", _table(cost_rows(report))]
+    if report.judge_cost:
+        parts.append(f"<p>{escape(report.judge_cost.text())}</p>")
     parts += _use(report)
     if report.settings:
         parts += ["<h2>Settings</h2>", f"<pre>{escape(json.dumps(report.settings, indent=2, ensure_ascii=False, default=str))}</pre>"]

@@ -21,6 +21,46 @@ class PhaseCost(Record):
     sampled_tokens: int = 0
     trained_tokens: int = 0
 
+    def plus(self, other: PhaseCost) -> PhaseCost:
+        """Both together, under this name."""
+        return PhaseCost(
+            name=self.name,
+            seconds=self.seconds + other.seconds,
+            sampled_tokens=self.sampled_tokens + other.sampled_tokens,
+            trained_tokens=self.trained_tokens + other.trained_tokens,
+        )
+
+
+class JudgeCost(Record):
+    """What a judging model was asked. `cost_usd` is None where its price is not set."""
+
+    judge: str
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+
+    def minus(self, earlier: JudgeCost) -> JudgeCost:
+        """What was used since then."""
+        return JudgeCost(
+            judge=self.judge,
+            calls=self.calls - earlier.calls,
+            prompt_tokens=self.prompt_tokens - earlier.prompt_tokens,
+            completion_tokens=self.completion_tokens - earlier.completion_tokens,
+            cost_usd=None if self.cost_usd is None else self.cost_usd - (earlier.cost_usd or 0.0),
+        )
+
+    def text(self) -> str:
+        """One line.
+
+        Example:
+            >>> JudgeCost(judge="ruler:m", calls=8, prompt_tokens=12000, completion_tokens=900, cost_usd=0.05).text()
+            'judge ruler:m: 8 calls, 12,000 prompt and 900 completion tokens, $0.0500'
+        """
+        price = "its price is not set (judge_options.price)" if self.cost_usd is None else f"${self.cost_usd:.4f}"
+        tokens = f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
+        return f"judge {self.judge}: {self.calls:,} calls, {tokens}, {price}"
+
 
 class Report(Record):
     """All that a run's report shows.
@@ -30,7 +70,8 @@ class Report(Record):
         judge: its name and what its scores mean.
         evaluations: held-out evaluations, the main one first (greedy, then sampled); variants are named base, warm, trained.
         steps: metrics per step, all phases (`warmup`, `train`), names as in the run's store.
-        phases: costs, in order.
+        phases: costs, in order, over all sessions of the run.
+        judge_cost: what a judging model was asked, where one was used.
         adapter: folder of the trained adapter.
         serve_command, curl: exact commands that serve the trained model and ask it something.
         machine: what it ran on (processor, cores, memory, versions).
@@ -48,6 +89,7 @@ class Report(Record):
     evaluations: tuple[EvaluationSummary, ...] = ()
     steps: tuple[StepMetrics, ...] = ()
     phases: tuple[PhaseCost, ...] = ()
+    judge_cost: JudgeCost | None = None
     examples: tuple[Example, ...] = ()
     adapter: str | None = None
     serve_command: str | None = None

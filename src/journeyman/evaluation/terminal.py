@@ -56,6 +56,8 @@ def render_report(report: Report) -> Iterator[RenderableType]:
     if report.phases:
         yield Rule("cost", align="left", style="dim")
         yield _table(cost_rows(report))
+    if report.judge_cost:
+        yield Text(report.judge_cost.text())
 
 
 def _charts(report: Report) -> Iterator[RenderableType]:

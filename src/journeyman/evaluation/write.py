@@ -42,4 +42,5 @@ def read_report(folder: Path) -> Report:
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"there is no readable report in {folder}: {error}", hint="make one with `journeyman eval RUN`") from error
+        hint = "a run writes it when it ends: go on with it; or evaluate it as it is: journeyman eval RUN"
+        raise StoreError(f"there is no readable report in {folder}: {error}", hint=hint) from error

@@ -18,6 +18,7 @@ from journeyman.client.gather import RolloutFunction, gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
 from journeyman.client.rollout import Rollout
+from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
@@ -77,6 +78,8 @@ async def train(
             allow_changed_settings=allow_changed_settings,
             rate_of=lambda one, number: step_settings(one, number).learning_rate,
         )
+        if ruler is not None:
+            opened.costs.watch(ruler)
         progress.note(f"judge {judge.name}: {judge.description}")
         # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
         opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
@@ -91,7 +94,8 @@ async def train(
 
 async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None) -> Report:
     """Evaluate a finished or stopped run again on its held-out tasks: greedy (a rollout function samples as it likes, so not with one),
-    and `attempts` sampled attempts each. Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
+    and `attempts` sampled attempts each. The report has a folder of its own under `evaluations/`.
+    Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
     with Store.open(home) as store:
         settings = GrpoTrain.model_validate(store.runs.get(run).settings)
         step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
@@ -99,17 +103,20 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
     heldout = [one for one in scenarios if one.split == "heldout"][:limit]
     if not heldout:
         what = "holds no tasks out" if step else "has no trained model yet"
-        raise NotFoundError(f"run {run!r} {what}", hint=f"go on with it: journeyman train --resume {run}" if not step else None)
+        hint = None if step else "go on with it: " + command_line("train", "--resume", run, "--home", home)
+        raise NotFoundError(f"run {run!r} {what}", hint=hint)
     judge, ruler = make_judge(settings, run=f"{run}:eval", home=home, progress=progress)
     async with AsyncExitStack() as stack:
         if ruler is not None:
             stack.push_async_callback(ruler.close)
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
+        if ruler is not None:
+            opened.costs.watch(ruler)
         opened.backend.serve_run(run)
         variants = _variants(opened, settings.name, step)
         sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]
         evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
-        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}")
+        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}", is_again=True)
 
 
 def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
@@ -219,7 +226,14 @@ async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, j
 
 
 def _written(
-    opened: OpenRun, settings: GrpoTrain, judge: Judge, scenarios: Sequence[Scenario], evaluations: Sequence[Evaluation], *, adapter: str
+    opened: OpenRun,
+    settings: GrpoTrain,
+    judge: Judge,
+    scenarios: Sequence[Scenario],
+    evaluations: Sequence[Evaluation],
+    *,
+    adapter: str,
+    is_again: bool = False,
 ) -> Report:
     body = {"model": settings.name, "temperature": 0, "messages": _messages(settings, scenarios[0].task)}
     return make_report(
@@ -231,6 +245,7 @@ def _written(
         evaluations=evaluations,
         adapter=adapter,
         curl=None if settings.rollout.function else curl_line(body),
+        is_again=is_again,
     )
 
 

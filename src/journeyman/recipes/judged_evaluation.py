@@ -16,6 +16,7 @@ async def compare_by_judge(session: Session, evaluation: Evaluation, judge: str,
     options = session.settings.judge_options
     ruler = Ruler(judge, options.base_url, options=options, home=session.home, run=f"{session.run}:eval", warn=session.progress.warn)
     is_partial = judge == session.settings.judge or judge.rpartition("/")[2].partition("@")[0] == model
+    session.costs.watch(ruler)
     session.progress.phase("judge", total=None, note=ruler.name)
     try:
         await ruler.check()

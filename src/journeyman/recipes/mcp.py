@@ -16,6 +16,7 @@ from pathlib import Path
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
+from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
@@ -88,7 +89,8 @@ async def train(
 async def evaluate(
     run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
 ) -> Report:
-    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each.
+    """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each. The report has a
+    folder of its own under the run's `evaluations/`.
 
     With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
     """
@@ -96,7 +98,9 @@ async def evaluate(
         settings = McpTrain.model_validate(store.runs.get(run).settings)
         rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
     if not rows:
-        raise NotFoundError(f"run {run!r} has no trained model yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+        raise NotFoundError(
+            f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
+        )
     async with open_session(run, settings, home, progress) as session:
         (name,) = session.backend.serve_run(run)
         scenarios = ScenarioSet.load(session.scenarios_folder)
@@ -108,7 +112,7 @@ async def evaluate(
             with session.costs.phase(f"evaluate, {word}"):
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
         notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
-        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes)
+        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
 
 
 def slug(settings: McpTrain) -> str:
@@ -175,8 +179,7 @@ async def _warm_start_once(session: Session, model: TrainableModel, scenarios: S
     if session.store.runs.steps(session.run, "train"):
         return _warm_step(session.store, session.run)
     session.store.runs.update(session.run, phase="warmup")
-    with session.costs.phase("warm start"):
-        return await warm_start(session, model, scenarios)
+    return await warm_start(session, model, scenarios)
 
 
 async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> None:

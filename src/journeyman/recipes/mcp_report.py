@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 
-from journeyman.evaluation import Evaluation, Report, pick_examples, write_report
+from journeyman.config import command_line
+from journeyman.evaluation import Evaluation, Report, pick_examples
 from journeyman.recipes.run_report import curl_line as request_line
-from journeyman.recipes.run_report import machine, step_costs
+from journeyman.recipes.run_report import kept_report, machine, step_costs
 from journeyman.recipes.session import Session
 
 
-def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, model: str, notes: Sequence[str]) -> Report:
-    """Put the report together and write it into the run's folder."""
+def make_report(
+    session: Session, *evaluations: Evaluation, adapter_step: int, model: str, notes: Sequence[str], is_again: bool = False
+) -> Report:
+    """Put the report together and write it into the run's folder. `is_again`: as `run_report.kept_report`."""
     steps = session.store.runs.steps(session.run)
     names = list(evaluations[0].groups)
     examples = pick_examples(evaluations[0].groups[names[0]], evaluations[0].groups[names[-1]]) if len(names) > 1 else ()
@@ -28,16 +30,15 @@ def make_report(session: Session, *evaluations: Evaluation, adapter_step: int, m
         machine=machine(session.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
-        phases=(*session.costs.phases, *step_costs(steps)),
+        phases=session.costs.phases if is_again else (*session.costs.phases, *step_costs(steps)),
+        judge_cost=session.costs.judge(is_whole=not is_again),
         examples=examples,
         adapter=str(session.folder.adapters / f"{model}@{adapter_step}"),
-        serve_command=f"journeyman serve --run {shlex.quote(session.run)} --home {shlex.quote(str(session.home))}",
+        serve_command=command_line("serve", "--run", session.run, "--home", session.home),
         curl=curl_line(session, model, evaluations[0].groups[names[0]][0].scenario.task),
         notes=tuple(notes),
     )
-    write_report(report, session.folder.report)
-    session.progress.note(f"report: {session.folder.report / 'report.html'}")
-    return report
+    return kept_report(report, session, is_again=is_again)
 
 
 def curl_line(session: Session, model: str, task: str) -> str:

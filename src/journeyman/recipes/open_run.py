@@ -6,19 +6,18 @@ What every recipe needs. Not for what one recipe adds (`session.py`: the MCP ser
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from journeyman.client.backend import Connection
 from journeyman.errors import JourneymanError, JudgeError, SettingError
-from journeyman.evaluation.report import PhaseCost
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
+from journeyman.recipes.costs import Costs
 from journeyman.recipes.resume import accept_settings
 from journeyman.recipes.schedule import rate_change
 from journeyman.rewards.judge import Judge
@@ -28,19 +27,6 @@ from journeyman.store.layout import RunFolder
 from journeyman.types.record import Record
 from journeyman.types.settings import changed_settings
 from journeyman.types.trajectory import Group
-
-
-@dataclass(slots=True)
-class Costs:
-    """Time spent in phases that leave no steps behind."""
-
-    phases: list[PhaseCost] = field(default_factory=list)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.phases.append(PhaseCost(name=name, seconds=time.perf_counter() - started))
 
 
 @dataclass(slots=True)
@@ -70,6 +56,7 @@ async def open_run(run: str, base: str, home: Path, progress: Progress, *, worke
     with costs.phase("start"):
         progress.phase("load", note=base)
         backend = open_backend(base, home=home, num_workers=workers, note=progress.note)
+    costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
     async with serving(backend) as connection:
         info = backend.engine.info
         progress.note(f"base {info.base} on {info.device}, {info.dtype}, {info.num_workers} workers")
@@ -97,6 +84,7 @@ def begin(
     if not is_resumed and any(info.id == run for info in store.runs.list()):
         raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=f"go on with it: --resume {run}; or give another --run")
     info = store.runs.create(run, kind=kind, base=base, settings=settings.model_dump(mode="json"))
+    opened.costs.keep_in(opened.folder.costs)
     progress.note(f"run {info.id} in {opened.folder.path}" + (f", resumed at step {info.step}" if is_resumed else ""))
     if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not _is_part(name, untold)]:
         progress.note("not the defaults: " + ", ".join(changed))

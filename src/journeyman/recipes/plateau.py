@@ -19,6 +19,7 @@ from pydantic import Field
 from journeyman.agents.server_pool import Isolation, ServerPool
 from journeyman.agents.shots import make_shots
 from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
+from journeyman.config import command_line
 from journeyman.errors import SettingError
 from journeyman.evaluation.heldout import VariantResult, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, PlateauCell, TrainingCost, assess
@@ -89,7 +90,9 @@ def settings_of_run(run: str, home: Path, model: str, **changed: object) -> Plat
     if info.kind != "mcp":
         raise SettingError(f"run {run!r} ({info.kind}) has no MCP server to prompt a model on", hint='give one: --server "CMD"')
     if not (folder / "scenarios").exists():
-        raise SettingError(f"run {run!r} has no scenarios yet", hint=f"go on with it: journeyman mcp train --resume {run}")
+        raise SettingError(
+            f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
+        )
     known = McpTrain.model_validate(info.settings)
     given = {"target": known.target, "tools": known.tools, "allow_writes": known.allow_writes, "seed": known.seed}
     return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})

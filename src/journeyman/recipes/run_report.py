@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from journeyman.config import command_line
 from journeyman.errors import StoreError
 from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
 from journeyman.recipes.open_run import OpenRun
@@ -53,8 +55,10 @@ def make_report(
     adapter: str | None = None,
     curl: str | None = None,
     notes: Sequence[str] = (),
+    is_again: bool = False,
 ) -> Report:
-    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained."""
+    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained; `is_again`: as
+    `kept_report`."""
     # What the service notes of a supervised step by itself is in the recipe's own row too.
     steps = tuple(step for step in opened.store.runs.steps(opened.run) if step.phase in ("train", "eval"))
     groups = list(evaluations[0].groups.values()) if evaluations else []
@@ -69,16 +73,40 @@ def make_report(
         machine=machine(opened.backend),
         evaluations=tuple(evaluation.summary for evaluation in evaluations),
         steps=steps,
-        phases=(*_summed(opened.costs.phases), *step_costs(steps)),
+        phases=opened.costs.phases if is_again else (*opened.costs.phases, *step_costs(steps)),
+        judge_cost=opened.costs.judge(is_whole=not is_again),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
         adapter=None if adapter is None else str(opened.folder.adapters / adapter),
-        serve_command=f"journeyman serve --run {shlex.quote(opened.run)} --home {shlex.quote(str(opened.home))}",
+        serve_command=command_line("serve", "--run", opened.run, "--home", opened.home),
         curl=curl,
         notes=tuple(notes),
     )
-    write_report(report, opened.folder.report)
-    opened.progress.note(f"report: {opened.folder.report / 'report.html'}")
+    return kept_report(report, opened, is_again=is_again)
+
+
+def kept_report(report: Report, opened: OpenRun, *, is_again: bool) -> Report:
+    """Write the report of a run's training into its place, that of an evaluation made again (`is_again`, which has its own costs only)
+    into a folder of its own; says where. Raises StoreError."""
+    folder = _new_folder(opened.folder.evaluations) if is_again else opened.folder.report
+    page = write_report(report, folder)
+    opened.progress.note(f"report: {page}")
     return report
+
+
+def _new_folder(parent: Path) -> Path:
+    """A folder named after the time, with a number where there is one already."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            hint = "check that the folder is writable and the disk not full"
+            raise StoreError(f"the evaluation's folder {folder} cannot be made: {error}", hint=hint) from error
+        return folder
+    raise AssertionError("counting does not end")
 
 
 def write_result(
@@ -152,19 +180,27 @@ def training_numbers(report: Report, names: Sequence[str]) -> dict[str, float]:
 
 
 def step_costs(steps: Sequence[StepMetrics]) -> tuple[PhaseCost, ...]:
-    """What the training steps cost, over every session that the run took."""
-    rows = [row.metrics for row in steps if row.phase == "train"]
-    if not rows:
-        return ()
-
-    def total(name: str) -> float:
-        return sum(row.get(name, 0.0) for row in rows)
-
+    """What drills and training steps cost, over every session that the run took."""
     costs = []
-    if sampled := int(total("rollout/num_sampled_tokens")):
-        costs.append(PhaseCost(name=f"attempts, {len(rows)} steps", seconds=total("rollout/seconds"), sampled_tokens=sampled))
-    trained = int(total("train/num_tokens"))
-    return (*costs, PhaseCost(name=f"updates, {len(rows)} steps", seconds=total("train/seconds"), trained_tokens=trained))
+    drills, train = ([row.metrics for row in steps if row.phase == phase] for phase in ("warmup", "train"))
+    if drills:
+        costs.append(_row_cost(f"drills, {_counted(drills)}", drills, "train/seconds", trained="train/num_tokens"))
+    if any(row.get("rollout/num_sampled_tokens") for row in train):
+        costs.append(_row_cost(f"attempts, {_counted(train)}", train, "rollout/seconds", sampled="rollout/num_sampled_tokens"))
+    if train:
+        costs.append(_row_cost(f"updates, {_counted(train)}", train, "train/seconds", trained="train/num_tokens"))
+    return tuple(costs)
+
+
+def _row_cost(name: str, rows: Sequence[Mapping[str, float]], seconds: str, *, sampled: str = "", trained: str = "") -> PhaseCost:
+    def total(metric: str) -> float:
+        return sum(row.get(metric, 0.0) for row in rows)
+
+    return PhaseCost(name=name, seconds=total(seconds), sampled_tokens=int(total(sampled)), trained_tokens=int(total(trained)))
+
+
+def _counted(rows: Sequence[object]) -> str:
+    return f"{len(rows)} step{'s' if len(rows) > 1 else ''}"
 
 
 def machine(backend: Backend) -> dict[str, str]:
@@ -189,14 +225,6 @@ def _with_heldout(steps: Sequence[StepMetrics]) -> tuple[dict[str, float], ...]:
     measured = {row.step: row.metrics for row in steps if row.phase == "eval"}
     trained = [row.metrics for row in steps if row.phase == "train"]
     return tuple(metrics | measured.get(number, {}) for number, metrics in enumerate(trained, start=1))
-
-
-def _summed(phases: Sequence[PhaseCost]) -> list[PhaseCost]:
-    """Phases of one name as one."""
-    seconds: dict[str, float] = {}
-    for phase in phases:
-        seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.seconds
-    return [PhaseCost(name=name, seconds=total) for name, total in seconds.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -12,8 +12,9 @@ from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.errors import SettingError
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
+from journeyman.recipes.costs import Costs
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.open_run import Costs, KeepingJudge, OpenRun
+from journeyman.recipes.open_run import KeepingJudge, OpenRun
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
@@ -48,6 +49,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             judge = make_judge(settings, run=run, home=home, progress=progress)
             if isinstance(judge, Ruler):
                 stack.push_async_callback(judge.close)
+                costs.watch(judge)
                 await judge.check()
             async with open_server(settings.target) as server:
                 found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
@@ -56,6 +58,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             progress.phase("load", note=settings.base)
             backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention)
             connection = await stack.enter_async_context(serving(backend))
+        costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
         info = backend.engine.info
         progress.note(
             f"base {info.base} on {info.device}, {info.dtype}, {info.num_workers} workers; tools: {', '.join(t.name for t in tools)}"

@@ -33,7 +33,8 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         session.progress.phase(
             "warm start", total=settings.probe_scenarios * settings.probe_attempts, note=f"probe after {updates} updates"
         )
-        metrics = await _probe(session, model, scenarios, done)
+        with session.costs.phase("warm start, probes"):
+            metrics = await _probe(session, model, scenarios, done)
         if model.step:
             session.store.runs.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
         session.progress.note(

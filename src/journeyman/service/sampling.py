@@ -21,7 +21,7 @@ from journeyman.service.constraints import grammar_of
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.streaming import ReplyDelta, live_reply, merged, reply_message, whole_replies
 from journeyman.types.messages import Tool
-from journeyman.types.sampling import Grammar, Sample, SampleRequest, SamplingParameters
+from journeyman.types.sampling import Grammar, Sample, SampleDelta, SampleRequest, SamplingParameters
 from journeyman.types.trajectory import Turn
 
 _Result = TypeVar("_Result")
@@ -90,6 +90,8 @@ class SamplingService:
         self._renderer = renderer
         self._recorder = recorder
         self._versions = versions
+        #: Tokens drawn for replies so far; those of a reply that was given up before it was whole are not among them.
+        self.num_sampled_tokens = 0
 
     @property
     def renderer(self) -> Renderer:
@@ -179,7 +181,9 @@ class SamplingService:
     ) -> list[Sample]:
         async with self._versions.using(_named(model)) as adapter:
             wanted = self._wanted(request, prompt_ids, grammar, adapter)
-            return await _all_or_none([self._engine.sample(sample) for sample in wanted])
+            samples = await _all_or_none([self._engine.sample(sample) for sample in wanted])
+        self.num_sampled_tokens += sum(len(sample.token_ids) for sample in samples)
+        return samples
 
     async def _stream(
         self,
@@ -190,12 +194,18 @@ class SamplingService:
     ) -> AsyncGenerator[ReplyDelta]:
         async with self._versions.using(_named(request.model)) as adapter:
             replies = [
-                live_reply(index, len(prompt_ids), self._engine.stream(wanted), self._renderer, reply_format)
+                live_reply(index, len(prompt_ids), self._counted(self._engine.stream(wanted)), self._renderer, reply_format)
                 for index, wanted in enumerate(self._wanted(request, prompt_ids, grammar, adapter))
             ]
             async with aclosing(merged(replies)) as deltas:
                 async for delta in deltas:
                     yield delta
+
+    async def _counted(self, drawn: AsyncGenerator[SampleDelta]) -> AsyncGenerator[SampleDelta]:
+        async with aclosing(drawn):
+            async for delta in drawn:
+                self.num_sampled_tokens += len(delta.token_ids)
+                yield delta
 
     def _wanted(
         self,

@@ -1,7 +1,7 @@
 """Where things lie under a home folder. Names only: nothing here creates or reads a file.
 
 journeyman.db
-runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, exports/
+runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, evaluations/, costs.json, exports/
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
+    def costs(self) -> Path:
+        return self.path / "costs.json"
 
     @property
     def exports(self) -> Path:
