@@ -24,6 +24,7 @@ from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch, preference_notes
 from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, step_notes
+from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
@@ -97,6 +98,7 @@ class TrainingService:
         self._jobs = jobs
         self._retention = retention or Retention()
         self._reached = reached
+        self._load = readable_trajectories(store, engine.info.base, renderer.fingerprint)
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
 
@@ -124,7 +126,7 @@ class TrainingService:
         return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
 
     def _measurement(self, model: TrainableModel, job: MeasureJob) -> Callable[[OnProgress], dict[str, float]]:
-        load = self._store.rollouts.trajectory
+        load = self._load
         if isinstance(job, PairLossJob):
             compared = preference_batch(job, self._renderer, load)
             return lambda on_progress: compared.metrics | model.trainer.measure_pairs(compared.pairs, job.settings, on_progress)
@@ -158,7 +160,7 @@ class TrainingService:
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
-            samples = supervised_samples(job.examples, self._renderer, self._store.rollouts.trajectory, job.settings.when_too_long)
+            samples = supervised_samples(job.examples, self._renderer, self._load, job.settings.when_too_long)
             return _Plan(
                 lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
                 {"num_examples": float(len(samples))},
@@ -166,14 +168,14 @@ class TrainingService:
                 "warmup",
             )
         if isinstance(job, DpoJob):
-            compared = preference_batch(job, self._renderer, self._store.rollouts.trajectory)
+            compared = preference_batch(job, self._renderer, self._load)
             return _Plan(
                 lambda on_progress: model.trainer.preference_step(compared.pairs, job.settings, on_progress),
                 compared.metrics,
                 compared.notes,
                 "train",
             )
-        batch = policy_batch(job, self._store.rollouts.trajectory, model=model.name, step=model.trainer.step)
+        batch = policy_batch(job, self._load, model=model.name, step=model.trainer.step)
         rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}
         self._store.rollouts.set_rewards(rewards)
         return _Plan(
@@ -221,6 +223,7 @@ class TrainingService:
         place = {
             "model": model.name,
             "base": model.row.base,
+            "tokenizer": self._renderer.fingerprint,
             "settings": self._store.runs.get(model.row.run).settings,
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
             "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),

@@ -19,7 +19,10 @@ from journeyman.types.trajectory import Failure, Trajectory, Turn, Verdict
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model."""
+    """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model.
+
+    `tokenizer` is the fingerprint of the vocabulary that its token ids are of; None when an earlier version recorded it.
+    """
 
     id: str
     run: str | None
@@ -28,6 +31,7 @@ class RolloutRow:
     max_turns: int
     started_at: float
     is_sealed: bool
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,10 @@ class Rollouts:
         max_turns: int,
         run: str | None = None,
         key: str | None = None,
+        tokenizer: str | None = None,
     ) -> RolloutRow:
         """Record that a rollout begins now. The token itself is not stored, only its hash."""
-        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False)
+        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False, tokenizer=tokenizer)
         with self._database.write() as connection:
             connection.execute(
                 insert(ROLLOUTS).values(
@@ -71,6 +76,7 @@ class Rollouts:
                     max_turns=max_turns,
                     started_at=row.started_at,
                     key=key,
+                    tokenizer=tokenizer,
                 )
             )
         return row
@@ -186,7 +192,8 @@ def _find(connection: Connection, rollout_id: str) -> Row[Any]:
 
 
 def _row(row: Row[Any]) -> RolloutRow:
-    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed=row.outcome is not None)
+    is_sealed = row.outcome is not None
+    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed, row.tokenizer)
 
 
 def _turns(connection: Connection, rollout_id: str) -> tuple[Turn, ...]:
