@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -32,6 +33,7 @@ from journeyman.store.retention import kept_steps, version_scores
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.types.metrics import finite_metrics
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
@@ -123,6 +125,11 @@ class TrainingService:
             async with self._resting(needed=True):
                 metrics = await self._in_thread(lambda: measure(report))
             step = model.trainer.step
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(
+                f"the loss of these examples is not finite ({metrics['loss']}) for {model.name}@{step}",
+                hint="its weights have gone astray: go back to an earlier version; or the base model is damaged",
+            )
         return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
 
     def _measurement(self, model: TrainableModel, job: MeasureJob) -> Callable[[OnProgress], dict[str, float]]:
@@ -190,7 +197,7 @@ class TrainingService:
         report = self._reporter(on_progress)
 
         def compute() -> dict[str, float]:
-            metrics = plan.metrics | plan.update(report)
+            metrics = finite_metrics(plan.metrics | plan.update(report))
             return {f"train/{name}": value for name, value in metrics.items()}
 
         async with self._resting(needed=not plan.is_idle):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 
 RunState = Literal["created", "running", "stopped", "done", "failed"]
@@ -45,4 +46,4 @@ class StepMetrics(Record):
     phase: str
     step: int
     time: float
-    metrics: dict[str, float]
+    metrics: Metrics
