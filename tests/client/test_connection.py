@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -95,6 +96,30 @@ async def test_pairs_are_trained_from_scored_groups_and_from_conversations(backe
     assert await model.measure_pairs(given) == {"loss": 2.375, "ranked_right": 0.5, "num_pairs": 3.0, "num_pairs_equal": 0.0}
     with pytest.raises(InputError, match="pair 1 has no text in its chosen side"):
         await model.train_dpo([given[2], jm.TextPair(prompt="a", chosen="", rejected="c")])
+
+
+async def test_numbers_that_are_not_finite_are_left_out_and_counted_on_the_way(backend: Connection, house: House) -> None:
+    model = await backend.model("m")
+
+    async def odd(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        await say_hello(scenario, run)
+        run.metrics["odd"] = math.inf
+
+    (group,) = await jm.gather(odd, [TASK], model=model, group_size=2)
+    assert [one.metrics for one in group] == [{"length": 5.0, "num_metrics_not_finite": 1.0}] * 2
+    scored = [one.model_copy(update={"reward": reward}) for one, reward in zip(group.trajectories, (0.2, 0.9), strict=True)]
+    house.trainer.logged = {"kl_to_base": math.nan, "num_updates_skipped": 1.0, "num_skipped_in_a_row": 1.0}
+    result = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())
+    assert "train/kl_to_base" not in result.metrics
+    assert (result.metrics["train/num_metrics_not_finite"], result.metrics["train/loss"]) == (1.0, 0.5)
+    assert ["the step was skipped" in note for note in result.notes] == [True]
+    assert (await backend.steps("m"))[0].metrics == result.metrics
+    house.trainer.logged = {"entropy": -math.inf}
+    again = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())
+    assert again.notes == ("1 metrics of this step were not finite and are left out",)
+    house.trainer.weight = math.nan
+    with pytest.raises(TrainingError, match=r"the loss of these examples is not finite \(nan\) for m@2"):
+        await model.loss([jm.TextExample(text="yo")])
 
 
 async def test_the_loss_of_examples_is_measured_without_training(backend: Connection) -> None:

@@ -16,7 +16,8 @@ from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 class FakeTrainer:
     """Follows the protocol, with exact save and load.
 
-    `fail_with` makes the next step raise half-way; `gate` (when set) is waited for inside a step.
+    `fail_with` makes the next step raise half-way; `gate` (when set) is waited for inside a step; `logged` are further metrics of
+    policy steps.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class FakeTrainer:
         self.weight = 0.0
         self.seen: list[Sequence[Sequence[TrainSample]]] = []
         self.chosen_change = 0.0
+        self.logged: dict[str, float] = {}
         self.fail_with: Exception | None = None
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
@@ -37,7 +39,7 @@ class FakeTrainer:
         self.seen.append(groups)
         samples = [sample for group in groups for sample in group]
         self._compute(sum(sample.advantage * sample.num_sampled for sample in samples), on_progress)
-        return {"loss": 0.5, "num_tokens": float(sum(sample.num_sampled for sample in samples))}
+        return {"loss": 0.5, "num_tokens": float(sum(sample.num_sampled for sample in samples))} | self.logged
 
     def supervised_step(self, samples: Sequence[TrainSample], settings: Sft, on_progress: OnProgress) -> dict[str, float]:
         self.seen.append([samples])

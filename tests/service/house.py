@@ -32,11 +32,12 @@ class House:
     def __init__(self, home: Path, tokenizer: Any) -> None:
         self.home = home
         self.tokenizer = tokenizer
+        self.reply = "hello"
         self.trainers: list[FakeTrainer] = []
         self.open: list[Backend] = []
 
     def start(self, *, base: str = "fake-model", retention: Retention | None = None) -> Backend:
-        engine = FakeEngine(lambda prompt: "hello", self.tokenizer, base=base)
+        engine = FakeEngine(lambda prompt: self.reply, self.tokenizer, base=base)
         backend = Backend(engine, Renderer(self.tokenizer, 2048), Store.open(self.home), self._trainer, retention=retention)
         self.open.append(backend)
         return backend

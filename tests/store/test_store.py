@@ -241,6 +241,8 @@ class TestKeys:
         with sqlite3.connect(tmp_path / "journeyman.db") as connection:
             connection.execute("DROP INDEX rollouts_by_key")
             connection.execute("ALTER TABLE rollouts DROP COLUMN key")
+            for table in ("rollouts", "runs"):
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN tokenizer")
             connection.execute("UPDATE schema SET version = 1")
         connection.close()
         for _ in range(2):

@@ -17,6 +17,7 @@ from journeyman.modeling.lora import fingerprint, read_adapter
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo, Sft
+from journeyman.types.training import TrainResult
 
 SETTINGS = Grpo(learning_rate=1e-3)
 
@@ -97,6 +98,16 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_named_and_counted(
     assert (int(before.pop("step")), int(after.pop("step"))) == (1, 2)
     assert (int(before.pop("skipped_in_a_row")), int(after.pop("skipped_in_a_row"))) == (0, 1)
     assert_equal_states(before, after)
+
+
+def test_a_step_whose_forward_pass_is_not_finite_is_skipped_and_its_result_can_be_read(trainer: LoraTrainer) -> None:
+    with torch.no_grad():
+        trainer._parameters[0].fill_(math.nan)
+    metrics = trainer.policy_step([group()], SETTINGS, quiet)
+    result = TrainResult(step=trainer.step, adapter="m@1", metrics=metrics)
+    assert TrainResult.model_validate_json(result.model_dump_json()) == result
+    assert (result.metrics["num_skipped_in_a_row"], result.metrics["num_metrics_not_finite"]) == (1, 1)
+    assert "kl_to_base" not in result.metrics
 
 
 def test_the_third_skipped_step_in_a_row_stops_training(trainer: LoraTrainer, make_trainer: MakeTrainer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ Not for deciding which stored reply a message is: see `service/capture.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -20,6 +21,7 @@ from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
 from journeyman.chat.special_tokens import SpecialTokens
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
 from journeyman.chat.tool_calls import OPEN, parse_arguments
+from journeyman.chat.vocabulary import vocabulary_fingerprint
 from journeyman.errors import SettingError
 from journeyman.types.messages import Message, Tool
 
@@ -52,6 +54,11 @@ class Renderer:
     @property
     def tokenizer(self) -> Any:
         return self._tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the vocabulary: equal for models that read token ids alike."""
+        return vocabulary_fingerprint(self._tokenizer)
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ class Backend:
         self.engine = engine
         self.renderer = renderer
         self.store = store
-        self.recorder = Recorder(store, expiry_seconds=rollout_expiry_seconds)
+        self.recorder = Recorder(store, expiry_seconds=rollout_expiry_seconds, tokenizer=renderer.fingerprint)
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
         self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned, reached=reached)
         self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)
@@ -95,14 +95,15 @@ class Backend:
     # Runs ---------------------------------------------------------------------------------------------------------
 
     def create_run(self, request: CreateRun) -> RunInfo:
-        """Create a run, or find the one of that id. Raises SettingError when that one has another base model."""
-        run = self.store.runs.create(request.id, kind=request.kind, base=self.base, settings=request.settings)
-        self._check_base(run.base, f"run {run.id!r}")
+        """Create a run, or find the one of that id. Raises SettingError when that one has another base model or tokenizer."""
+        fingerprint = self.renderer.fingerprint
+        run = self.store.runs.create(request.id, kind=request.kind, base=self.base, settings=request.settings, tokenizer=fingerprint)
+        self._check_run(run)
         return run
 
     def serve_run(self, run: str) -> tuple[str, ...]:
-        """Serve the models of an earlier run, without training them. Returns their names; raises NotFoundError."""
-        self._check_base(self.store.runs.get(run).base, f"run {run!r}")
+        """Serve the models of an earlier run, without training them. Returns their names; raises NotFoundError, SettingError."""
+        self._check_run(self.store.runs.get(run))
         names = tuple(model.name for model in self.store.models.list(run))
         if not names:
             raise NotFoundError(f"run {run!r} has no trained model", hint="train it first, or resume it")
@@ -260,7 +261,7 @@ class Backend:
         newest = checkpoints.newest()
         if newest is None:
             return None
-        self._check_base(str(newest.memo.get("base", self.base)), f"checkpoint {newest.folder}")
+        self._check_base(str(newest.memo.get("base", self.base)), newest.memo.get("tokenizer"), f"checkpoint {newest.folder}")
         if newest.version != __version__:
             _log.warning("checkpoint %s was written by Journeyman %s; this is %s", newest.folder, newest.version, __version__)
         trainer.load_state(newest.folder)
@@ -301,11 +302,22 @@ class Backend:
                 status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)
             self.store.jobs.set_status(status)
 
-    def _check_base(self, base: str, whose: str) -> None:
+    def _check_run(self, run: RunInfo) -> None:
+        self._check_base(run.base, run.tokenizer, f"run {run.id!r}")
+        if run.tokenizer is None:  # made by a version, or by a recipe, that did not say
+            self.store.runs.update(run.id, tokenizer=self.renderer.fingerprint)
+
+    def _check_base(self, base: str, tokenizer: str | None, whose: str) -> None:
+        """Raises SettingError when something was made with another base model, or with another tokenizer under the same name."""
         if base != self.base:
             raise SettingError(
                 f"{whose} has the base model {base!r}, this server has {self.base!r}",
                 hint=f"start with --base {base}, or use another run",
+            )
+        if tokenizer not in (None, self.renderer.fingerprint):
+            raise SettingError(
+                f"{whose} was made with another tokenizer than {base!r} has now: its token ids stand for other text here",
+                hint="put the base model back as it was, or use another run",
             )
 
 

@@ -85,6 +85,7 @@ class Recorder:
         store: keeps them.
         expiry_seconds: a rollout without a call for so long is sealed, with an error.
         clock: seconds that only grow.
+        tokenizer: fingerprint of the vocabulary that all tokens here are of; kept with each rollout.
 
     Raises SettingError when the expiry is no positive time.
 
@@ -94,13 +95,21 @@ class Recorder:
         >>> trajectory = await recorder.finish(ticket.id, FinishRollout())                            # doctest: +SKIP
     """
 
-    def __init__(self, store: Store, *, expiry_seconds: float = EXPIRY_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        expiry_seconds: float = EXPIRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        tokenizer: str | None = None,
+    ) -> None:
         if not expiry_seconds > 0:
             raise SettingError(f"rollouts must be given some time before they expire, got {expiry_seconds} s", hint="two hours are 7200")
         self._rollouts = store.rollouts
         self._sessions: dict[str, Session] = {}
         self._expiry_seconds = expiry_seconds
         self._clock = clock
+        self._tokenizer = tokenizer
 
     async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
         """Open a rollout whose calls are all served by `model` (`name@step`, or "base")."""
@@ -118,6 +127,7 @@ class Recorder:
                 max_turns=create.max_turns,
                 run=run,
                 key=create.key,
+                tokenizer=self._tokenizer,
             )
         except BaseException:
             self._sessions.pop(rollout_id, None)

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
+from journeyman.types.metrics import NOT_FINITE
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import overlong_penalties, penalised
@@ -91,6 +92,8 @@ def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
         )
     elif skipped:
         notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")
+    if (num_not_finite := metrics.get(f"train/{NOT_FINITE}", 0.0)) and not in_a_row:
+        notes.append(f"{num_not_finite:.0f} metrics of this step were not finite and are left out")
     dropped = {name: metrics.get(f"train/num_{name}_too_long", 0.0) for name in ("trajectories", "examples", "pairs")}
     notes += [f"{count:.0f} {name} were longer than the model's context and were dropped" for name, count in dropped.items() if count]
     return tuple(notes)

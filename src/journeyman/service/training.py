@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,6 +26,7 @@ from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch
 from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, step_notes
+from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
@@ -32,6 +34,7 @@ from journeyman.store.retention import kept_steps, version_scores
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.types.metrics import finite_metrics
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
@@ -98,6 +101,7 @@ class TrainingService:
         self._jobs = jobs
         self._retention = retention or Retention()
         self._reached = reached
+        self._load = readable_trajectories(store, engine.info.base, renderer.fingerprint)
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
 
@@ -122,10 +126,15 @@ class TrainingService:
             async with self._resting(needed=True):
                 metrics = await self._in_thread(lambda: measure(report))
             step = model.trainer.step
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(
+                f"the loss of these examples is not finite ({metrics['loss']}) for {model.name}@{step}",
+                hint="its weights have gone astray: go back to an earlier version; or the base model is damaged",
+            )
         return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
 
     def _measurement(self, model: TrainableModel, job: MeasureJob) -> Callable[[OnProgress], dict[str, float]]:
-        load = self._store.rollouts.trajectory
+        load = self._load
         if isinstance(job, PairLossJob):
             compared = preference_batch(job, self._renderer, load)
             return lambda on_progress: compared.metrics | model.trainer.measure_pairs(compared.pairs, job.settings, on_progress)
@@ -159,7 +168,7 @@ class TrainingService:
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
-            samples = supervised_samples(job.examples, self._renderer, self._store.rollouts.trajectory, job.settings.when_too_long)
+            samples = supervised_samples(job.examples, self._renderer, self._load, job.settings.when_too_long)
             return _Plan(
                 lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
                 {"num_examples": float(len(samples))},
@@ -167,14 +176,14 @@ class TrainingService:
                 "warmup",
             )
         if isinstance(job, DpoJob):
-            compared = preference_batch(job, self._renderer, self._store.rollouts.trajectory)
+            compared = preference_batch(job, self._renderer, self._load)
             return _Plan(
                 lambda on_progress: model.trainer.preference_step(compared.pairs, job.settings, on_progress),
                 compared.metrics,
                 compared.notes,
                 "train",
             )
-        batch = policy_batch(job, self._store.rollouts.trajectory, model=model.name, step=model.trainer.step)
+        batch = policy_batch(job, self._load, model=model.name, step=model.trainer.step)
         rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}
         self._store.rollouts.set_rewards(rewards)
         return _Plan(
@@ -189,7 +198,7 @@ class TrainingService:
         report = self._reporter(on_progress)
 
         def compute() -> dict[str, float]:
-            metrics = plan.metrics | plan.update(report)
+            metrics = finite_metrics(plan.metrics | plan.update(report))
             return {f"train/{name}": value for name, value in metrics.items()}
 
         async with self._resting(needed=not plan.is_idle):
@@ -222,6 +231,7 @@ class TrainingService:
         place = {
             "model": model.name,
             "base": model.row.base,
+            "tokenizer": self._renderer.fingerprint,
             "settings": self._store.runs.get(model.row.run).settings,
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
             "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),

@@ -20,7 +20,10 @@ from journeyman.types.trajectory import Failure, Trajectory, Turn, Verdict
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
     """A rollout without its turns. `model` is the pinned version (`model@step`, or "base"); `run` is the run of that model; `key` what it
-    was opened under, if anything."""
+    was opened under, if anything.
+
+    `tokenizer` is the fingerprint of the vocabulary that its token ids are of; None when an earlier version recorded it.
+    """
 
     id: str
     run: str | None
@@ -30,6 +33,7 @@ class RolloutRow:
     started_at: float
     is_sealed: bool
     key: str | None = None
+    tokenizer: str | None = None
 
     @property
     def gathering(self) -> str | None:
@@ -64,9 +68,10 @@ class Rollouts:
         max_turns: int,
         run: str | None = None,
         key: str | None = None,
+        tokenizer: str | None = None,
     ) -> RolloutRow:
         """Record that a rollout begins now. The token itself is not stored, only its hash."""
-        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False, key=key)
+        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False, key=key, tokenizer=tokenizer)
         with self._database.write() as connection:
             connection.execute(
                 insert(ROLLOUTS).values(
@@ -78,6 +83,7 @@ class Rollouts:
                     max_turns=max_turns,
                     started_at=row.started_at,
                     key=key,
+                    tokenizer=tokenizer,
                 )
             )
         return row
@@ -194,7 +200,9 @@ def _find(connection: Connection, rollout_id: str) -> Row[Any]:
 
 def _row(row: Row[Any]) -> RolloutRow:
     is_sealed = row.outcome is not None
-    return RolloutRow(row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed=is_sealed, key=row.key)
+    return RolloutRow(
+        row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed, key=row.key, tokenizer=row.tokenizer
+    )
 
 
 def _turns(connection: Connection, rollout_id: str) -> tuple[Turn, ...]:

@@ -22,7 +22,7 @@ class Runs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, run: str, *, kind: str, base: str, settings: Mapping[str, Any] | None = None) -> RunInfo:
+    def create(self, run: str, *, kind: str, base: str, settings: Mapping[str, Any] | None = None, tokenizer: str | None = None) -> RunInfo:
         """Create a run, or find the one of that id: it stays as it is."""
         now = time.time()
         with self._database.write() as connection:
@@ -38,6 +38,7 @@ class Runs:
                     settings=json.dumps(dict(settings or {})),
                     created_at=now,
                     updated_at=now,
+                    tokenizer=tokenizer,
                 )
                 .on_conflict_do_nothing()
             )
@@ -67,10 +68,11 @@ class Runs:
         step: int | None = None,
         error: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        tokenizer: str | None = None,
     ) -> RunInfo:
         """Change what is given. A run that goes on (state "running") loses its error."""
         values: dict[str, Any] = {"updated_at": time.time()}
-        given = {"state": state, "phase": phase, "step": step, "error": error}
+        given = {"state": state, "phase": phase, "step": step, "error": error, "tokenizer": tokenizer}
         values.update({name: value for name, value in given.items() if value is not None})
         if state == "running":
             values["error"] = None
@@ -127,4 +129,5 @@ def _info(row: Row[Any]) -> RunInfo:
         phase=row.phase,
         step=row.step,
         error=row.error,
+        tokenizer=row.tokenizer,
     )

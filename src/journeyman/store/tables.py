@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 #: Raised by one whenever a table changes, with the way there in `UPGRADES`; `database.py` refuses a store with a higher number.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 METADATA = MetaData()
 
@@ -31,6 +31,7 @@ RUNS = Table(
     Column("settings", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("tokenizer", String),  # fingerprint of the base's vocabulary; NULL before layout 3
 )
 
 # (run, phase, step) is the key: a step repeated after a resume replaces its numbers.
@@ -81,6 +82,7 @@ ROLLOUTS = Table(
     Column("reward", Float),
     Column("verdict", Text),
     Column("key", String),  # under which an attempt that was made before is found again (layout 2)
+    Column("tokenizer", String),  # fingerprint of the vocabulary its ids are of; NULL before layout 3
     Index("rollouts_by_run", "run", "started_at"),
     Index("rollouts_by_key", "run", "key"),
 )
@@ -118,4 +120,5 @@ JOBS = Table(
 #: What makes a store of one layout a store of the next.
 UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     1: ("ALTER TABLE rollouts ADD COLUMN key VARCHAR", "CREATE INDEX rollouts_by_key ON rollouts (run, key)"),
+    2: ("ALTER TABLE runs ADD COLUMN tokenizer VARCHAR", "ALTER TABLE rollouts ADD COLUMN tokenizer VARCHAR"),
 }

@@ -6,13 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 
 RunState = Literal["created", "running", "stopped", "done", "failed"]
 
 
 class RunInfo(Record):
-    """A run as it is listed and shown. `settings` are those given at the start; `phase` is where a resume goes on."""
+    """A run as it is listed and shown. `settings` are those given at the start; `phase` is where a resume goes on.
+
+    `tokenizer` is the fingerprint of the base's vocabulary; None until a version that records it has opened the run.
+    """
 
     id: str
     kind: str
@@ -24,6 +28,7 @@ class RunInfo(Record):
     phase: str = ""
     step: int = 0
     error: str | None = None
+    tokenizer: str | None = None
 
 
 class CreateRun(Record):
@@ -41,4 +46,4 @@ class StepMetrics(Record):
     phase: str
     step: int
     time: float
-    metrics: dict[str, float]
+    metrics: Metrics

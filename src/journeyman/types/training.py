@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
+from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.trajectory import Failure, ToolEvent
@@ -144,11 +145,12 @@ class TrainResult(Record):
     `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
     `train/num_groups_without_spread`, `train/num_trajectories_excluded`, `train/truncated_fraction`, `train/seconds`, ...
     (docs/training.md lists what a policy update logs, docs/dpo.md what learning from pairs does).
+    Where some were not finite, they are left out and counted under `train/num_metrics_not_finite`.
     """
 
     step: int
     adapter: str
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: Metrics = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -218,7 +220,7 @@ class FinishRollout(Record):
     """
 
     reward: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: Metrics = Field(default_factory=dict)
     error: Failure | None = None
     tool_events: tuple[ToolEvent, ...] = ()
     seconds: float = Field(default=0.0, ge=0.0)

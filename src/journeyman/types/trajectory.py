@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from journeyman.types.messages import Message, Tool
+from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
@@ -115,7 +116,7 @@ class Trajectory(Record):
     turns: tuple[Turn, ...] = ()
     tool_events: tuple[ToolEvent, ...] = ()
     reward: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: Metrics = Field(default_factory=dict)
     error: Failure | None = None
     verdict: Verdict | None = None
     started_at: float = 0.0

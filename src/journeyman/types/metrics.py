@@ -1,0 +1,32 @@
+"""Numbers by name, as they travel and are kept: a number that is not finite has no JSON, so it is left out, and counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator
+
+#: How many metrics were left out because they were NaN or infinite; there only when some were.
+NOT_FINITE: Final = "num_metrics_not_finite"
+
+
+def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that are finite, and how many are not.
+
+    Example:
+        >>> finite_metrics({"loss": 0.5, "entropy": float("nan")})
+        {'loss': 0.5, 'num_metrics_not_finite': 1.0}
+    """
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    num_left_out = len(metrics) - len(finite)
+    return finite | {NOT_FINITE: finite.get(NOT_FINITE, 0.0) + num_left_out} if num_left_out else finite
+
+
+def _null_as_nan(data: object) -> object:
+    """JSON written elsewhere has null where a number was not finite."""
+    return {name: math.nan if value is None else value for name, value in data.items()} if isinstance(data, Mapping) else data
+
+
+Metrics = Annotated[dict[str, float], BeforeValidator(_null_as_nan), AfterValidator(finite_metrics)]
