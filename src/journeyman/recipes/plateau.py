@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from journeyman.agents.server_pool import Isolation, ServerPool
+from journeyman.agents.server_pool import Isolation, ServerPool, num_shared_servers
 from journeyman.agents.shots import make_shots
 from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
 from journeyman.client.backend import Connection
@@ -173,7 +173,7 @@ class _Bench:
 async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
     async with open_server(settings.target) as server:
         tools = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-    async with ServerPool(settings.target, tools, isolation) as pool:
+    async with ServerPool(settings.target, tools, isolation, num_shared=num_shared_servers()) as pool:
         yield pool
 
 
@@ -266,6 +266,7 @@ async def _attempt(
         max_concurrent=8 if names_provider(settings.model) else settings.max_concurrent,
         timeout_seconds=settings.timeout_seconds,
         progress=progress,
+        seed=settings.seed,
     )
     groups = evaluation.groups[name]
     failures = [one.error for group in groups for one in group if one.error is not None and not is_model_failure(one.error)]
