@@ -19,6 +19,7 @@ from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
 from journeyman.errors import EngineError, ModelNotFoundError, SettingError
 from journeyman.local import open_backend, serving
+from journeyman.modeling import devices
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.sampling import SampleRequest, SamplingParameters
@@ -111,3 +112,25 @@ def test_a_number_of_engine_processes_that_cannot_be_is_refused(tiny_model: Path
     monkeypatch.setenv(config.PROCESSES_VARIABLE, "two")
     with pytest.raises(SettingError, match="'two'"):
         open_backend(str(tiny_model), home=tmp_path)
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_where_models_are_trained_tokens_are_drawn_on_the_trainers_device_and_a_gpu_is_left_alone(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_trained: bool
+) -> None:
+    asked: list[str] = []
+
+    class NoEngineError(Exception):
+        pass
+
+    def create(base: object, *, device: str) -> LocalEngine:
+        asked.append(device)
+        raise NoEngineError
+
+    monkeypatch.setattr(devices, "choose_device", lambda wanted="auto": "cuda" if wanted == "auto" else wanted)
+    monkeypatch.setattr(LocalEngine, "create", create)
+    notes: list[str] = []
+    with pytest.raises(NoEngineError):
+        open_backend(str(tiny_model), home=tmp_path, engine_processes=0, note=notes.append, is_trained=is_trained)
+    assert asked == ["cpu" if is_trained else "cuda"]
+    assert any("this machine has cuda, but models are trained on the cpu" in note for note in notes) is is_trained

@@ -92,8 +92,12 @@ def open_backend(
     note: Callable[[str], None] | None = None,
     rollout_expiry_seconds: float | None = None,
     retention: Retention | None = None,
+    is_trained: bool = True,
 ) -> Backend:
     """Load the base model and open the home folder. Blocks for seconds; arguments and errors as `local`.
+
+    `is_trained`: models can be trained here; then everything computes on the CPU, where the trainer does, and a GPU is left alone. False:
+    tokens are drawn on the fastest device, and training is refused.
 
     `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None. `retention`: which
     checkpoints and adapters stay on disk; docs/resume.md says what None means.
@@ -117,11 +121,13 @@ def open_backend(
     store = Store.open(config.home_folder(home))
     try:
         tokenizer = load_tokenizer(found.folder)
-        engine = _open_engine(found, num_processes, note)
+        engine = _open_engine(found, num_processes, note, is_trained=is_trained)
         try:
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-            return Backend(engine, renderer, store, make_trainer, retention=retention, rollout_expiry_seconds=expiry)
+            return Backend(
+                engine, renderer, store, make_trainer if is_trained else None, retention=retention, rollout_expiry_seconds=expiry
+            )
         except BaseException:
             engine.end()
             raise
@@ -142,15 +148,21 @@ def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | Non
     return Renderer(load_tokenizer(found.folder), read_context_length(found.folder))
 
 
-def _open_engine(base: BaseModel, num_processes: int | None, note: Callable[[str], None] | None) -> LocalEngine | ReplicatedEngine:
-    """The engine in this process, or in as many as were asked for or chosen."""
+def _open_engine(
+    base: BaseModel, num_processes: int | None, note: Callable[[str], None] | None, *, is_trained: bool
+) -> LocalEngine | ReplicatedEngine:
+    """The engine in this process, or in as many as were asked for or chosen; where the trainer computes, if there may be one."""
     from journeyman.engine.local.engine import LocalEngine
     from journeyman.engine.local.replicas import ReplicatedEngine
-    from journeyman.modeling.devices import choose_num_processes
+    from journeyman.modeling.devices import choose_device, choose_num_processes, training_device
 
-    count = choose_num_processes(num_processes, base_folder=base.folder)
+    fastest = choose_device()
+    device = training_device() if is_trained else fastest
+    if note is not None and device != fastest:
+        note(f"this machine has {fastest}, but models are trained on the {device}: tokens are drawn there too, from the same numbers")
+    count = choose_num_processes(num_processes, device, base_folder=base.folder)
     if not count:
-        return LocalEngine.create(base)
+        return LocalEngine.create(base, device=device)
     if note is not None:
         note(f"starting {count} engine process{'es' if count > 1 else ''}")
-    return ReplicatedEngine.create(base, count)
+    return ReplicatedEngine.create(base, count, device=device)

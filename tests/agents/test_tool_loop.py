@@ -14,9 +14,10 @@ import pytest
 
 from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
+from journeyman.rewards.evidence import is_model_failure
 from journeyman.scenarios import McpTarget, open_server
 from journeyman.types.scenarios import Scenario
-from journeyman.types.trajectory import ToolEvent
+from journeyman.types.trajectory import Failure, ToolEvent
 
 SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
 SCENARIO = Scenario(id="s", task="What is the capital of Peru?")
@@ -149,12 +150,36 @@ async def test_a_server_that_dies_fails_that_rollout_and_is_replaced() -> None:
         assert pool.num_restarts == 1
 
 
-async def test_a_call_that_hangs_is_told_to_the_model() -> None:
+async def test_a_call_that_hangs_ends_its_rollout_with_a_failure_that_no_judge_scores_and_leaves_the_server_to_others() -> None:
     async with await _pool("ends", ("hang", "number")) as pool:
-        run = ScriptedRun([("hang", "")], "gave up")
-        await ToolLoop(pool, ToolLoopSettings(call_timeout_seconds=0.3))(SCENARIO, run)
-        assert run.events[0].is_error
-        assert "no result within 0.3 s" in run.events[0].result
+        loop = ToolLoop(pool, ToolLoopSettings(call_timeout_seconds=0.3))
+        run = ScriptedRun([("hang", "")], "never said")
+        with pytest.raises(McpError, match=r"tool 'hang' .* gave no result within 0\.3 s") as caught:
+            await loop(SCENARIO, run)
+        assert caught.value.reason == "call_timeout"
+        assert run.events == []
+        assert not is_model_failure(Failure(type=type(caught.value).__name__, message=str(caught.value)))
+        other = ScriptedRun([("number", "{}")], "done")
+        await loop(SCENARIO, other)
+        assert not other.events[0].is_error
+        assert pool.num_restarts == 0
+
+
+async def test_a_death_in_a_pool_fails_only_the_attempts_on_that_server() -> None:
+    async with await _pool("ends", ("die", "number", "hang"), num_shared=2) as pool:
+        first, second = await _process(pool), await _process(pool)
+        assert first != second
+        async with pool.lease() as dying, pool.lease() as other:
+            mine = (await other.call("number", {})).text
+            with pytest.raises(McpError) as caught:
+                await dying.call("die", {"code": 1})
+            await pool.replace(dying)
+            assert caught.value.reason == "died"
+            assert (await other.call("number", {})).text == mine
+        after = {await _process(pool), await _process(pool)}
+        assert mine in after
+        assert len(after - {first, second}) == 1
+        assert pool.num_restarts == 1
 
 
 async def _process(pool: ServerPool, together: asyncio.Barrier | None = None) -> str:
@@ -173,6 +198,10 @@ async def test_servers_that_only_read_are_shared_and_others_are_not() -> None:
         assert len(set(await asyncio.gather(_process(separate, together), _process(separate, together)))) == 2
     assert not (await _pool("writes", ("create_note",))).is_shared
     assert (await _pool("writes", ("create_note",), isolation="shared")).is_shared
+    # Where tools may write and one world is asked for, it is one.
+    opened = await _pool("writes", ("create_note",), isolation="shared", num_shared=2)
+    async with opened as pool, pool.lease() as one, pool.lease() as other:
+        assert one is other
 
 
 async def test_waiting_for_a_free_place_ends() -> None:

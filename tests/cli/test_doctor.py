@@ -8,6 +8,7 @@ import pytest
 
 from journeyman.cli import doctor_checks as checks
 from journeyman.cli.app import run
+from journeyman.modeling import devices
 
 
 def test_doctor_reports_everything_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,3 +72,11 @@ def test_keys_are_named_and_never_shown() -> None:
 def test_the_quota_of_a_container_is_read(tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
     assert checks._core_quota(tmp_path / "cpu.max") == cores
+
+
+@pytest.mark.parametrize(("fastest", "state"), [("cpu", "fine"), ("cuda", "note")])
+def test_a_gpu_that_training_leaves_alone_is_told(monkeypatch: pytest.MonkeyPatch, fastest: str, state: str) -> None:
+    monkeypatch.setattr(devices, "choose_device", lambda: fastest)
+    check = checks.check_torch()
+    assert (check.state, "trains and serves on cpu" in check.found) == (state, True)
+    assert ("cuda" in check.found) is ("cuda" in check.advice) is (fastest == "cuda")

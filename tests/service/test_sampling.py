@@ -15,6 +15,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import ContextLengthError, EngineError, NotFoundError, ServiceError
 from journeyman.service.capture import Recorder, Session, segments
+from journeyman.service.constraints import grammar_of
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import CallContext, SamplingService
 from journeyman.store import Store
@@ -254,11 +255,26 @@ async def test_a_raw_text_is_continued(world: World) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"frequency_penalty": 0.5}, {"top_logprobs": 3}, {"logit_bias": {"1": 2}}, {"tool_choice": "required"}, {"n": 0}],
+    [
+        {"frequency_penalty": 0.5},
+        {"top_logprobs": 3},
+        {"logit_bias": {"1": 2}},
+        {"tool_choice": "required"},
+        {"n": 0},
+        {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "f"}}]},
+    ],
 )
 def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         chat(**fields)
+
+
+@pytest.mark.parametrize("choice", ["required", "none", {"type": "function", "function": {"name": "f"}}])
+def test_one_call_at_most_is_promised_where_the_grammar_holds_the_reply_to_it(choice: object) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    grammar = grammar_of(chat(parallel_tool_calls=False, tools=tools, tool_choice=choice))
+    assert grammar is None if choice == "none" else str(grammar).count("start: call") == 1
+    assert grammar_of(chat(parallel_tool_calls=False)) is None
 
 
 def test_null_is_absent_and_unknown_fields_are_ignored() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,13 @@ from journeyman.scenarios.tools import McpTool
 Isolation = Literal["auto", "shared", "per_rollout"]
 
 _START_TRIES = 3
+_SHARED_BOUNDS = (2, 4)
+
+
+def num_shared_servers() -> int:
+    """Servers for the rollouts of a run that can share them: one a core, 2 to 4. With two, one that dies or is slow is not all there is."""
+    least, most = _SHARED_BOUNDS
+    return min(most, max(least, os.cpu_count() or 1))
 
 
 class ServerPool:
@@ -30,7 +38,7 @@ class ServerPool:
         target: the server.
         tools: those offered to the model; decide what "auto" means.
         isolation: `auto` is `shared` when every offered tool only reads, `per_rollout` otherwise.
-        num_shared: servers that share the calls of all rollouts.
+        num_shared: servers that share the calls of all rollouts; one where an offered tool may write, so that all see one world.
         max_servers: servers at any time with `per_rollout`; further rollouts wait.
         log_folder: where the servers' stderr goes.
         wait_timeout_seconds: for a free place.
@@ -72,7 +80,7 @@ class ServerPool:
         self._log_folder = log_folder
         self._start_timeout_seconds = start_timeout_seconds
         self._wait_timeout_seconds = wait_timeout_seconds
-        self._shared: list[_Seat] = [_Seat() for _ in range(num_shared)]
+        self._shared: list[_Seat] = [_Seat() for _ in range(num_shared if only_reads else 1)]
         self._next = 0
         self._places = asyncio.Semaphore(max_servers)
         self._is_open = False

@@ -1,7 +1,8 @@
 """Runs the tool calls that a model asked for on an MCP server, and says what became of each. Not for asking the model.
 
 Whatever the model does wrong (JSON that does not parse, a tool that does not exist, arguments that do not fit) becomes a result that
-tells it so. Only what is not the model's doing raises.
+tells it so. Only what is not the model's doing raises: a server that dies, a call without a result in time. Nobody knows then what the
+tool would have said, so the attempt says nothing about the model.
 """
 
 from __future__ import annotations
@@ -86,8 +87,6 @@ class ToolRunner:
         except McpError as error:
             if error.reason == "died":
                 await self.pool.replace(server)
-            elif error.reason == "call_timeout":
-                return True, f"Error: no result within {self._call_timeout_seconds:g} s"
             raise
         return result.is_error, compact(result.text) or "(empty result)"
 

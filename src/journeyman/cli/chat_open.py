@@ -224,7 +224,7 @@ async def _open_here(
 
     base = base_of(request.run, request.base, request.home)
     note(f"loading {base}")
-    backend = await asyncio.to_thread(open_backend, base, home=request.home, engine_processes=0, note=note)
+    backend = await asyncio.to_thread(open_backend, base, home=request.home, engine_processes=0, note=note, is_trained=False)
     connection = await stack.enter_async_context(serving(backend))
     names = backend.serve_run(request.run) if request.run else ("base",)
 

@@ -65,14 +65,14 @@ def check_torch() -> Check:
         import torch
     except ImportError as error:
         return Check("torch", "broken", f"cannot be imported: {error}", _INSTALL)
-    from journeyman.modeling.devices import choose_device
+    from journeyman.modeling.devices import choose_device, training_device
     from journeyman.modeling.precision import choose_precision
 
-    device = choose_device()
-    found = f"{torch.__version__}, device {device}, linear layers in {choose_precision(device=device)}"
-    if device.startswith("cuda"):
-        return Check("torch", "fine", f"{found} ({torch.cuda.get_device_name()})")
-    return Check("torch", "fine", found)
+    device, fastest = training_device(), choose_device()
+    found = f"{torch.__version__}, trains and serves on {device}, linear layers in {choose_precision(device=device)}"
+    if fastest == device:
+        return Check("torch", "fine", found)
+    return Check("torch", "note", f"{found}; there is {fastest} too", f"only `journeyman chat` uses {fastest}: training is for {device}")
 
 
 def check_threads(environment: Mapping[str, str]) -> Check:

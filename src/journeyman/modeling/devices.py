@@ -37,6 +37,12 @@ def choose_device(wanted: str = "auto") -> str:
     return wanted
 
 
+def training_device() -> str:
+    """Where a model that may be trained computes, its sampler and its trainer alike: the CPU, on every machine. The trainer computes
+    nowhere else, and a sampler elsewhere would draw from other numbers than those that are trained."""
+    return "cpu"
+
+
 def usable_cores() -> int:
     """Processor cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

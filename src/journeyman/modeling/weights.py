@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -37,7 +38,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
     `precision` "bfloat16" rounds the linear layers' weights and inputs only (see `journeyman.modeling.precision`).
 
     Raises:
-        ModelNotFoundError: the folder holds no model that transformers can load.
+        ModelNotFoundError: the folder holds no model that transformers can load, or a file of weights is damaged.
     """
     register_attention()
     try:
@@ -50,11 +51,27 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
             f"the model in {folder} cannot be loaded: {error}",
             hint="give a folder with config.json, safetensors weights and tokenizer files of a causal language model",
         ) from error
+    except SafetensorError as error:
+        raise ModelNotFoundError(
+            f"the weights in {_damaged_file(folder)} are damaged or incomplete: {error}",
+            hint=f"copy or download the file again; a base model that Journeyman fetched: delete {folder}, then `journeyman models fetch`",
+        ) from error
     module.requires_grad_(False)
     module.eval()
     if precision == "bfloat16":
         round_linear_layers(module)
     return module.to(device)  # type: ignore[no-any-return]
+
+
+def _damaged_file(folder: Path) -> Path:
+    """The file of weights that cannot be opened; the folder where each can."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError):
+            return path
+    return folder
 
 
 def share_weights(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from journeyman.agents.server_pool import Isolation, ServerPool
+from journeyman.agents.server_pool import Isolation, ServerPool, num_shared_servers
 from journeyman.agents.shots import make_shots
 from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
 from journeyman.config import command_line
@@ -141,7 +141,7 @@ async def measure_plateau(
 async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
     async with open_server(settings.target) as server:
         tools = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-    async with ServerPool(settings.target, tools, isolation) as pool:
+    async with ServerPool(settings.target, tools, isolation, num_shared=num_shared_servers()) as pool:
         yield pool
 
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from journeyman.agents.server_pool import ServerPool
+from journeyman.agents.server_pool import ServerPool, num_shared_servers
 from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.errors import SettingError
 from journeyman.local import open_backend, serving
@@ -54,7 +54,10 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
             async with open_server(settings.target) as server:
                 found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
             tools = tuple(found)
-            pool = await stack.enter_async_context(ServerPool(settings.target, tools, isolation=settings.rollouts.isolation))
+            shared = ServerPool(settings.target, tools, isolation=settings.rollouts.isolation, num_shared=num_shared_servers())
+            if shared.warning is not None:
+                progress.warn(shared.warning)
+            pool = await stack.enter_async_context(shared)
             progress.phase("load", note=settings.base)
             backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention)
             connection = await stack.enter_async_context(serving(backend))

@@ -91,7 +91,7 @@ class McpServer:
         return McpError(
             "call_timeout",
             f"tool {name!r} of the MCP server {self.target.label} gave no result within {seconds:g} s",
-            hint="raise the call timeout",
+            hint="the tool is slow or hangs: leave it out (--tools), or raise the timeout of a call (call_timeout_seconds)",
         )
 
     def _died(self, what: str) -> McpError:

@@ -81,6 +81,7 @@ class ChatRequest(_Request):
     tool_choice: str = "auto"
     response_format: ResponseFormat = ResponseFormat()
     logprobs: bool = False
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +106,9 @@ class ChatRequest(_Request):
             raise ValueError(f"tool_choice names {self.tool_choice[1:]!r}, which is not among the tools")
         if self.tool_choice == "required" and not self.tools:
             raise ValueError("tool_choice is required, but there are no tools")
+        # A required call is held to one by its grammar; a free reply may hold several, and what was drawn cannot be cut afterwards.
+        if not self.parallel_tool_calls and self.tools and self.tool_choice == "auto":
+            raise ValueError('parallel_tool_calls=false is supported with tool_choice "required" or a named tool, not with "auto"')
         return self
 
 
