@@ -116,7 +116,7 @@ async def measure_plateau(
         model = PromptedModel(settings.model, home, progress, stack)
         scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
         heldout = scenarios.heldout[: settings.limit]
-        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, settings.max_concurrent)
+        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, settings.max_concurrent, seed=settings.seed)
         # All agents first: a prompt that cannot be made is found out before the first attempt.
         ways = [_way(settings, pool, scenarios, prompt, count) for prompt in settings.prompts for count in settings.shots]
         cells = [await bench.cell(model, way) for way in ways]

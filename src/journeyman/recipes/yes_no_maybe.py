@@ -1,4 +1,4 @@
-"""The smallest task there is: asked to reply with yes, no or maybe, learn to say maybe. A run takes a minute on a CPU.
+"""The smallest task there is: asked to reply with yes, no or maybe, learn to say maybe. A run takes three minutes on a CPU.
 
     python -m journeyman.recipes.yes_no_maybe
 
