@@ -292,15 +292,32 @@ def test_a_batch_whose_gradient_is_not_finite_is_skipped_and_counted(trainer: Lo
     assert all(map(math.isfinite, metrics.values()))
 
 
-@pytest.mark.parametrize("updates", [{5}, {0, 1, 2}])
-def test_a_step_that_fails_takes_all_its_updates_back(
-    trainer: LoraTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: set[int]
+def test_three_batches_in_a_row_stop_training_and_take_all_updates_back(
+    trainer: LoraTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = state_of(trainer, tmp_path / "before")
-    spoil(trainer, monkeypatch, updates)
-    with pytest.raises(TrainingError, match="not finite"):
+    spoil(trainer, monkeypatch, {1, 2, 3})
+    with pytest.raises(TrainingError, match=r"batch 4 of 6: .*not finite.*3 in a row"):
         trainer.preference_step(random_pairs(), Dpo(batch_size=2, epochs=2), quiet)
     assert_equal_states(before, state_of(trainer, tmp_path / "after"))
+
+
+def test_a_step_whose_last_batch_is_not_finite_is_skipped_as_a_whole_and_the_third_stops_training(
+    trainer: LoraTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = state_of(trainer, tmp_path / "before")
+    spoil(trainer, monkeypatch, {5, 6, 7})
+    metrics = trainer.preference_step(random_pairs(), Dpo(batch_size=2, epochs=2), quiet)
+    assert (metrics["num_updates_skipped"], metrics["num_skipped_in_a_row"]) == (6, 1)
+    assert "step 1 was skipped (1 in a row)" in caplog.text
+    assert trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)["num_skipped_in_a_row"] == 2
+    after = state_of(trainer, tmp_path / "after")
+    assert (int(before.pop("step")), int(after.pop("step"))) == (0, 2)
+    assert (int(before.pop("skipped_in_a_row")), int(after.pop("skipped_in_a_row"))) == (0, 2)
+    assert_equal_states(before, after)
+    with pytest.raises(TrainingError, match=r"step 3: .*3 in a row"):
+        trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)
+    assert trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)["num_skipped_in_a_row"] == 0
 
 
 def test_a_pair_longer_than_the_context_is_refused_by_name_or_dropped_and_counted(trainer: LoraTrainer) -> None:

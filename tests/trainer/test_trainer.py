@@ -20,6 +20,7 @@ from journeyman.types.settings import Grpo, Sft
 from journeyman.types.training import TrainResult
 
 SETTINGS = Grpo(learning_rate=1e-3)
+WILD = Sft(learning_rate=1e30)  # after one update nothing can be computed any more
 
 
 def quiet(_: float) -> None:
@@ -101,8 +102,7 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_named_and_counted(
 
 
 def test_a_step_whose_forward_pass_is_not_finite_is_skipped_and_its_result_can_be_read(trainer: LoraTrainer) -> None:
-    with torch.no_grad():
-        trainer._parameters[0].fill_(math.nan)
+    poison(trainer)
     metrics = trainer.policy_step([group()], SETTINGS, quiet)
     result = TrainResult(step=trainer.step, adapter="m@1", metrics=metrics)
     assert TrainResult.model_validate_json(result.model_dump_json()) == result
@@ -129,24 +129,51 @@ def test_the_third_skipped_step_in_a_row_stops_training(trainer: LoraTrainer, ma
 def test_a_later_update_that_fails_takes_the_earlier_ones_back(trainer: LoraTrainer, tmp_path: Path) -> None:
     trainer.policy_step([group()], SETTINGS, quiet)
     before = state_of(trainer, tmp_path / "before")
-    with pytest.raises(TrainingError, match="not finite"):
-        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=2), quiet)
-    assert_equal_states(before, state_of(trainer, tmp_path / "again"))
     metrics = trainer.policy_step([group()], SETTINGS.model_copy(update={"updates": 3, "learning_rate": 1e30}), quiet)
     assert metrics["num_updates_skipped"] == 3
+    metrics = trainer.supervised_step(group(), WILD.model_copy(update={"batch_size": 4}), quiet)
+    assert (metrics["num_updates_skipped"], metrics["num_skipped_in_a_row"]) == (2, 2)
     after = state_of(trainer, tmp_path / "after")
-    for state in (before, after):
-        del state["step"], state["skipped_in_a_row"]
+    assert (int(before.pop("step")), int(after.pop("step"))) == (1, 3)
+    assert (int(before.pop("skipped_in_a_row")), int(after.pop("skipped_in_a_row"))) == (0, 2)
     assert_equal_states(before, after)
 
 
-def test_a_supervised_batch_that_cannot_be_computed_is_skipped_but_not_the_last(trainer: LoraTrainer) -> None:
-    with pytest.raises(TrainingError, match="not finite"):
-        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=4), quiet)
-    assert trainer.step == 0
-    with pytest.raises(TrainingError, match="3 in a row"):
-        trainer.supervised_step(group(), Sft(learning_rate=1e30, batch_size=1), quiet)
-    assert trainer.step == 0
+def poison(trainer: LoraTrainer) -> None:
+    """From now on every forward pass is not finite."""
+    with torch.no_grad():
+        trainer._parameters[0].fill_(math.nan)
+
+
+def test_supervised_steps_of_one_batch_are_skipped_named_and_counted_over_jobs_and_a_resume(
+    trainer: LoraTrainer, make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer.save_state(tmp_path / "sound")
+    poison(trainer)
+    samples = [TrainSample(one.token_ids, one.is_sampled, one.logprobs, 1.0, "example 0") for one in group()[:1]]
+    heard: list[float] = []
+    metrics = trainer.supervised_step(samples, Sft(), heard.append)
+    assert (metrics["num_updates_skipped"], metrics["num_skipped_in_a_row"], trainer.step, heard[-1]) == (1, 1, 1, 1.0)
+    assert "loss" not in metrics
+    assert "step 1 was skipped (1 in a row)" in caplog.text
+    assert "example 0" in caplog.text
+    assert trainer.policy_step([group()], SETTINGS, quiet)["num_skipped_in_a_row"] == 2
+    trainer.save_state(tmp_path / "before")
+    resumed = make_trainer(is_new=True)
+    resumed.load_state(tmp_path / "before")
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"step 3: the gradient is not finite.*example 0.*3 in a row"):
+            resumed.supervised_step(samples, Sft(), quiet)
+        assert resumed.step == 2
+    trainer.load_state(tmp_path / "sound")
+    assert trainer.supervised_step(samples, Sft(), quiet)["num_skipped_in_a_row"] == 0
+
+
+def test_three_batches_of_one_job_that_are_not_finite_stop_training_and_are_forgotten_with_it(trainer: LoraTrainer) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"batch 4 of 7: .*3 in a row"):
+            trainer.supervised_step(group(), WILD.model_copy(update={"batch_size": 1}), quiet)
+        assert trainer.step == 0
 
 
 @pytest.mark.parametrize("is_named", [True, False])

@@ -232,7 +232,7 @@ def _updates_skipped(history: Sequence[Metrics]) -> Seen | None:
     return (
         "problem",
         f"the gradient was not finite, so {skipped:.0f} updates of the last step were not made ({total:.0f} in the run)",
-        "the log names the trajectories; a lower learning rate, or shorter ones",
+        "the log names what it was computed from; a lower learning rate, or shorter attempts",
         skipped,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import random
 import sys
 from typing import Any
@@ -55,7 +56,7 @@ async def main(steps: int = 8) -> None:
         for step in range(model.step, steps):
             first = 32 * step % len(examples)
             result = await model.train_sft(examples[first : first + 32], jm.Sft(learning_rate=3e-4, batch_size=8))
-            print(f"step {result.step}  loss {result.metrics['train/loss']:.3f}")
+            print(f"step {result.step}  loss {result.metrics.get('train/loss', math.nan):.3f}")
 
         client, num_right = model.openai(), 0
         for one in heldout:

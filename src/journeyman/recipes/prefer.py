@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sys
 from typing import Any
@@ -76,7 +77,7 @@ async def main(steps: int = 6) -> None:
         for step in range(model.step, steps):
             first = 32 * step % len(compared)
             result = await model.train_dpo(compared[first : first + 32], jm.Dpo(learning_rate=1e-4, batch_size=8))
-            accuracy, margin = (result.metrics[f"train/reward_{name}"] for name in ("accuracy", "margin"))
+            accuracy, margin = (result.metrics.get(f"train/reward_{name}", math.nan) for name in ("accuracy", "margin"))
             print(f"step {result.step}  pairs ranked right {accuracy:.0%}  margin {margin:.2f}")
 
         question = unseen["prompt"]

@@ -122,4 +122,6 @@ async def _drill(session: Session, model: TrainableModel, scenarios: ScenarioSet
         session.progress.advance(percent - reported)
         reported = percent
 
-    await model.train_sft(examples, settings.sft, on_progress=on_progress, key=f"{session.run}-warmup-{number}")
+    result = await model.train_sft(examples, settings.sft, on_progress=on_progress, key=f"{session.run}-warmup-{number}")
+    for note in result.notes:
+        session.progress.note(note)

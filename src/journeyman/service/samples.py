@@ -87,8 +87,8 @@ def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
     skipped, in_a_row = metrics.get("train/num_updates_skipped", 0.0), metrics.get("train/num_skipped_in_a_row", 0.0)
     if in_a_row:
         notes.append(
-            f"the gradient was not finite: the step was skipped ({in_a_row:.0f} in a row; training stops at 3); the log names the "
-            "trajectories; lower the learning rate"
+            f"the gradient was not finite: the step was skipped ({in_a_row:.0f} in a row; training stops at 3); the log names "
+            "what it was computed from; lower the learning rate"
         )
     elif skipped:
         notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")

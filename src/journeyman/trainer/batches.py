@@ -30,13 +30,18 @@ def shuffled_batches(count: int, batch_size: int, epochs: int, seed: int) -> lis
     return batches
 
 
-def each_batch(batches: Sequence[Batch], update: Callable[[Batch], Result], on_progress: OnProgress) -> list[Result]:
+def num_batches(count: int, batch_size: int, epochs: int) -> int:
+    """How many `shuffled_batches` makes."""
+    return epochs * -(-count // batch_size)
+
+
+def each_batch(batches: Sequence[Batch], update: Callable[[Batch], Result], on_progress: OnProgress, skips: Skips) -> list[Result]:
     """What `update` gives of each batch; one whose gradient is not finite is skipped, and is missing here.
 
-    Raises NotFiniteError when it is the last (nothing would show that the weights are sound), TrainingError at the third in a row.
+    Raises NotFiniteError when it is the last (no later one would show that the weights are sound, so the step as a whole is to be
+    skipped), TrainingError at the third in a row, those that `skips` has counted before included.
     """
     results: list[Result] = []
-    skips = Skips()
     for index, batch in enumerate(batches):
         try:
             results.append(update(batch))

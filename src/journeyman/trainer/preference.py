@@ -22,6 +22,7 @@ from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
 from journeyman.trainer.reference_sums import ReferenceSums, name_of
+from journeyman.trainer.skipping import Skips
 from journeyman.types.samples import SamplePair
 from journeyman.types.settings import Dpo, needs_reference
 
@@ -44,7 +45,7 @@ class Computing:
 
 
 def preference_updates(
-    pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, make_update: Update, on_progress: OnProgress
+    pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, make_update: Update, on_progress: OnProgress, skips: Skips
 ) -> dict[str, float]:
     """All updates of a step on usable pairs; returns metrics: means a pair over all batches, each measured before its update.
 
@@ -65,7 +66,7 @@ def preference_updates(
         return sums | _counts(packed) | {"gradient_norm": norm}
 
     batches = shuffled_batches(len(pairs), settings.batch_size, settings.epochs, settings.seed)
-    updates = each_batch(batches, update, lambda done: on_progress(share + (1.0 - share) * done))
+    updates = each_batch(batches, update, lambda done: on_progress(share + (1.0 - share) * done), skips)
     num_updates = {"num_updates": float(len(updates)), "num_updates_skipped": float(len(batches) - len(updates))}
     return _means(updates) | num_updates | _changes(pairs, references, settings, computing)
 

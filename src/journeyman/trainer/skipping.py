@@ -26,7 +26,7 @@ class Skips:
         if self.in_a_row + 1 >= MAX_IN_A_ROW:
             raise TrainingError(
                 f"{what}: {error.message}; {MAX_IN_A_ROW} in a row, so training stops",
-                hint="lower the learning rate, or look at the trajectories and rewards named here",
+                hint="lower the learning rate, or look at what is named here",
             ) from error
         self.in_a_row += 1
         _log.warning("%s was skipped (%d in a row): %s", what, self.in_a_row, error.message)

@@ -26,7 +26,7 @@ from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, loa
 from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module, share_weights
 from journeyman.trainer.base import OnProgress
-from journeyman.trainer.batches import each_batch
+from journeyman.trainer.batches import each_batch, num_batches
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.context import fitting
 from journeyman.trainer.losses.kl import kl_terms
@@ -120,16 +120,25 @@ class LoraTrainer:
         return [pack(part) for part in fill_bins(samples, self._workers.count, most)]
 
     def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
-        """All updates of a step, or none of them when a gradient is not finite."""
+        return self._whole_step(settings.updates, lambda: self._make_policy_updates(trees, settings, on_progress), on_progress)
+
+    def _whole_step(self, num_updates: int, make_updates: Callable[[], dict[str, float]], on_progress: OnProgress) -> dict[str, float]:
+        """All that `make_updates` does, or nothing of it when the gradient it ends with is not finite."""
+        in_a_row = self._skips.in_a_row
         try:
             with self._optimizer.whole_or_nothing():
-                metrics = self._make_policy_updates(trees, settings, on_progress)
+                metrics = make_updates()
         except NotFiniteError as error:
+            # Sound updates that are taken back with it do not count: else jobs that all end like this would never stop.
+            self._skips.in_a_row = max(in_a_row, self._skips.in_a_row)
             self._skips.skip(f"step {self._step + 1}", error)
             on_progress(1.0)
-            return {"num_updates_skipped": float(settings.updates), "num_skipped_in_a_row": float(self._skips.in_a_row)}
+            return {"num_updates_skipped": float(num_updates), "num_skipped_in_a_row": float(self._skips.in_a_row)}
+        except BaseException:
+            self._skips.in_a_row = in_a_row
+            raise
         self._skips.forget()
-        return metrics | {"num_updates_skipped": 0.0, "num_skipped_in_a_row": 0.0}
+        return {"num_updates_skipped": 0.0} | metrics | {"num_skipped_in_a_row": 0.0}
 
     def _make_policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -156,12 +165,15 @@ class LoraTrainer:
         fitted, num_too_long = self._learnable(samples, settings.when_too_long)
         started = time.perf_counter()
         batches = supervised_batches(fitted, settings)
-        with self._optimizer.whole_or_nothing():
-            updates = each_batch(batches, lambda batch: self._supervised_update(batch, settings), on_progress)
+
+        def make_updates() -> dict[str, float]:
+            updates = each_batch(batches, lambda batch: self._supervised_update(batch, settings), on_progress, self._skips)
+            return supervised_metrics(updates) | {"num_updates_skipped": float(len(batches) - len(updates))}
+
+        metrics = self._whole_step(len(batches), make_updates, on_progress)
         self._step += 1
         return_freed_memory()
-        return supervised_metrics(updates) | {
-            "num_updates_skipped": float(len(batches) - len(updates)),
+        return metrics | {
             "num_examples_too_long": float(num_too_long),
             "compute_seconds": time.perf_counter() - started,
         }
@@ -193,8 +205,11 @@ class LoraTrainer:
         def update(trees: Sequence[PackedTree], objective: Objective, divisor: float) -> tuple[float, dict[str, float]]:
             return self._update(trees, objective, divisor, settings)
 
-        with self._optimizer.whole_or_nothing():
-            metrics = preference_updates(usable, settings, self._computing(), update, on_progress)
+        metrics = self._whole_step(
+            num_batches(len(usable), settings.batch_size, settings.epochs),
+            lambda: preference_updates(usable, settings, self._computing(), update, on_progress, self._skips),
+            on_progress,
+        )
         self._step += 1
         return_freed_memory()
         return metrics | {"num_pairs_too_long": float(num_too_long), "compute_seconds": time.perf_counter() - started}
