@@ -17,6 +17,22 @@ def test_an_optional_value_is_its_own_schema() -> None:
     assert clean_schema(given)["properties"]["a"] == {"type": "integer"}
 
 
+def test_a_type_that_may_be_null_is_the_other_type() -> None:
+    given = {
+        "type": "object",
+        "properties": {
+            "a": {"type": ["string", "null"], "enum": ["x", None], "default": None},
+            "b": {"type": ["null", "integer", "string"]},
+            "c": {"type": "null"},
+        },
+    }
+    assert clean_schema(given)["properties"] == {
+        "a": {"type": "string", "enum": ["x"]},
+        "b": {"type": ["integer", "string"]},
+        "c": {"type": "null"},
+    }
+
+
 def test_a_schema_that_contains_itself_ends() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
     cleaned = clean_schema({"type": "object", "properties": {"first": {"$ref": "#/$defs/Node"}}, "$defs": {"Node": node}})

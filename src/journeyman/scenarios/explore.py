@@ -24,6 +24,7 @@ from journeyman.scenarios.words import split_identifier
 
 _AT_ONCE = 8
 _MAX_TRIES = 3
+_FIRST_MADE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Explorer:
         self.pools = make_pools(self.tools, self.rng)
 
     async def find_values(self, proposer: Proposer | None) -> None:
-        """Fill the pools' good values: from the schemas, from earlier results, and from what the proposer offers."""
+        """Fill the pools' good values: from the schemas, from earlier results, from what the proposer offers, and last by form alone."""
         for tool in self.tools:
             if not tool.required:
                 await self.execute(tool.name, {})
@@ -86,7 +87,18 @@ class Explorer:
         for pool in ordered:
             if proposer is not None and pool.needs_proposals and any(slot.is_required for slot in pool.slots):
                 await self._propose(pool, proposer)
+        await self._make_up([pool for pool in ordered if len(pool.good) < self._wanted(pool)])
         await self._probe_again()
+
+    async def _make_up(self, pools: Sequence[Pool]) -> None:
+        """Texts that only have the right form: a few, and more where the server knows some of those."""
+        # All of them first, so that a call with several such arguments has a value for each.
+        made = [pool for pool in pools if pool.make_up(self.rng, _FIRST_MADE)]
+        for pool in made:
+            num_good = len(pool.good)
+            await self._probe(pool)
+            if len(pool.good) > num_good and pool.make_up(self.rng, 2 * self._wanted(pool)):
+                await self._probe(pool)
 
     async def _probe_again(self) -> None:
         """What failed for want of good values beside it gets another chance."""

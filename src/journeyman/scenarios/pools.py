@@ -1,8 +1,8 @@
 """Candidate values for the arguments of tools, and which parameters draw from the same pool. Executes nothing (see `explore`).
 
-Values come from the schema alone: enumerations, constants, examples, defaults, numeric ranges, formats (by `format`, or by a pattern such
-as HH:MM in the description) and values quoted in the description. What the schema cannot give is proposed by a model (`proposals`) or
-seen in results (`explore`).
+Values come from the schema alone: enumerations, constants, examples, defaults, numeric ranges, dates and times (by `format`, or by a form
+such as HH:MM in the description) and values quoted in the description. What the schema cannot give is proposed by a model (`proposals`)
+or seen in results (`explore`); where only a pattern or another format is known, texts of that form are the last resort (`made_texts`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from journeyman.scenarios.made_texts import made_texts
+from journeyman.scenarios.schemas import argument_faults
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import split_identifier
 
@@ -23,6 +25,7 @@ Draw = Callable[[random.Random], Any]
 _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`])([^'\"`\n]{1,60})\1(?![A-Za-z0-9])")
 _WIDE = 100
 _DRAWS = 240
+_MADE_FOR_LISTS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,6 @@ class Pool:
 
     def offer(self, values: Sequence[Any]) -> int:
         """Add untried values that the schema allows; returns how many were new."""
-        from journeyman.scenarios.schemas import argument_faults
-
         added = 0
         for value in values:
             key = canonical(value)
@@ -68,6 +69,15 @@ class Pool:
                 self.candidates.append(value)
                 added += 1
         return added
+
+    def make_up(self, rng: random.Random, count: int) -> int:
+        """Offer about `count` texts of the form that the schema asks for; returns how many were new.
+
+        None where the schema names values: those say more of what is meant than a form does.
+        """
+        if not self.is_text or (self.draw is not None and self.seen) or any(schema_values(slot.schema) for slot in self.slots):
+            return 0
+        return self.offer([text for slot in self.slots for text in made_texts(slot.schema, rng, count)])
 
     @property
     def is_text(self) -> bool:
@@ -208,11 +218,16 @@ def _day(rng: random.Random) -> str:
     return (dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(365 * 8))).isoformat()
 
 
+def _forms(schema: dict[str, Any]) -> list[Any]:
+    """Texts of a pattern or format inside a list or an object, where nothing is proposed. The same ones each time."""
+    return list(made_texts(schema, random.Random(0), _MADE_FOR_LISTS))
+
+
 def _lists(schema: dict[str, Any]) -> Draw | None:
     items = schema.get("items")
     item = value_maker(items) if isinstance(items, dict) else None
     if item is None:
-        named = schema_values(items) if isinstance(items, dict) else []
+        named = (schema_values(items) or _forms(items)) if isinstance(items, dict) else []
         if not named:
             return None
         return lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))
@@ -223,7 +238,13 @@ def _lists(schema: dict[str, Any]) -> Draw | None:
 
 def _objects(schema: dict[str, Any]) -> Draw | None:
     properties = schema.get("properties") or {}
-    makers = {name: value_maker(properties[name]) for name in schema.get("required") or [] if name in properties}
+    makers = {name: _member(properties[name]) for name in schema.get("required") or [] if name in properties}
     if not makers or any(maker is None for maker in makers.values()):
         return None
     return lambda rng: {name: maker(rng) for name, maker in makers.items() if maker is not None}
+
+
+def _member(schema: dict[str, Any]) -> Draw | None:
+    """How to make a member of an object: as a value of its own, else one that the schema names or whose form it states."""
+    named = schema_values(schema) or _forms(schema)
+    return value_maker(schema) or ((lambda rng: rng.choice(named)) if named else None)

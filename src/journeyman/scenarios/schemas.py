@@ -20,7 +20,7 @@ def clean_schema(schema: Any) -> dict[str, Any]:
     """The schema of a tool's arguments with every local `$ref` replaced by what it names.
 
     A recursive reference becomes a schema that takes anything below the second level. `oneOf` is kept as `anyOf` (a call needs one that
-    fits), and an optional value (`anyOf` with null) becomes the value's own schema.
+    fits), and an optional value (`anyOf` or `type` with null) becomes the value's own schema.
 
     Raises:
         SchemaFaultError: not an object schema, a reference that leads nowhere, or not valid as a JSON schema.
@@ -107,6 +107,7 @@ def _look_up(reference: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
     """`oneOf` -> `anyOf`, one-branch unions and `value or null` -> the branch itself."""
+    schema = _without_null(schema)
     branches = schema.pop("oneOf", None) or schema.get("anyOf")
     if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
         return {**schema.pop("allOf")[0], **schema}
@@ -118,3 +119,15 @@ def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
         inner = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
         return {**kept[0], **inner}
     return {**schema, "anyOf": kept}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """`["string", "null"]` -> `"string"`: a call that means nothing leaves the argument out, or gives a value."""
+    kinds = schema.get("type")
+    kept = [kind for kind in kinds if kind != "null"] if isinstance(kinds, list) else []
+    if not kept:
+        return schema
+    out = schema | {"type": kept[0] if len(kept) == 1 else kept}
+    if isinstance(out.get("enum"), list):
+        out["enum"] = [value for value in out["enum"] if value is not None]
+    return {key: value for key, value in out.items() if not (key == "default" and value is None)}
