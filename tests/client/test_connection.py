@@ -112,7 +112,7 @@ async def test_numbers_that_are_not_finite_are_left_out_and_counted_on_the_way(b
     result = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())
     assert "train/kl_to_base" not in result.metrics
     assert (result.metrics["train/num_metrics_not_finite"], result.metrics["train/loss"]) == (1.0, 0.5)
-    assert ["the step was skipped" in note for note in result.notes] == [True]
+    assert sum("the step was skipped" in note for note in result.notes) == 1
     assert (await backend.steps("m"))[0].metrics == result.metrics
     house.trainer.logged = {"entropy": -math.inf}
     again = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())

@@ -78,7 +78,7 @@ class LayerCheckpoints:
         self._num_layers = _prepare(model)
         self._num_workers = num_workers
         self.bytes_per_token = kept_bytes_per_token(model)
-        self.num_free_tokens = max(1, MAX_KEPT_BYTES // self.bytes_per_token)
+        self.num_free_tokens = max(1, MAX_KEPT_BYTES // max(1, self.bytes_per_token))
 
     def keywords(self, num_tokens: int, choice: Checkpointing) -> dict[str, LayerInputs]:
         """What to pass to the forward of `num_tokens` tokens: nothing, or the request to keep the inputs of layers only.
