@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.llm_server import Answer, scripted, serve
 
 from journeyman.cli.mcp_look import show_scenarios, show_tools
-from journeyman.errors import McpError
+from journeyman.errors import LlmError, McpError
 from journeyman.scenarios import McpTarget
 
 SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
@@ -43,3 +44,10 @@ async def test_scenarios_need_no_model_when_the_schema_gives_the_values(capsys: 
     printed = capsys.readouterr().out
     assert "64 held-out scenarios, 2 of them:" in printed
     assert "96 training scenarios" in printed
+
+
+async def test_a_writer_that_does_not_answer_is_named_before_any_tool_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(scripted(Answer.error(404, "no such model"))) as served:
+        monkeypatch.setenv("OPENAI_BASE_URL", served.base_url)
+        with pytest.raises(LlmError, match=r"the writer does not answer: .*no such model"):
+            await show_scenarios(McpTarget(command=("no-such-server",)), writer="big-model")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from journeyman.scenarios import McpTarget, McpTool, Proposer, ScenarioSet
+    from journeyman.scenarios import ChatWriter, McpTarget, McpTool, Proposer, ScenarioSet
     from journeyman.types.scenarios import Scenario
 
 _CHARS_PER_TOKEN = 4
@@ -46,16 +46,18 @@ async def show_scenarios(
 ) -> None:
     """Build scenarios and print `count` of each split. The base model is loaded only when values must be proposed."""
     from journeyman.cli.console import output
-    from journeyman.scenarios import ScenarioSettings, build_scenarios, open_server
+    from journeyman.scenarios import InTurn, ScenarioSettings, build_scenarios, open_server
 
     console = output()
     chosen = tuple(tools) if tools else None
     settings = ScenarioSettings(tools=chosen, allow_writes=allow_writes)
     async with contextlib.AsyncExitStack() as stack:
+        opened = await _open_writer(writer, stack)
         server = await stack.enter_async_context(open_server(target))
         proposer = await _open_proposer(server.tools, settings, target.label, base, stack)
-        reworder = await _open_writer(writer, stack)
-        made = await build_scenarios(server, settings, proposer=proposer, writer=reworder, seed=seed)
+        if opened is not None and proposer is not None:
+            proposer = InTurn(opened.proposer(), proposer)
+        made = await build_scenarios(server, settings, proposer=proposer, writer=opened, seed=seed)
     if as_json:
         rows = [scenario.model_dump(mode="json") for scenario in (*made.heldout[:count], *made.train[:count])]
         console.print_json(json.dumps(rows, ensure_ascii=False))
@@ -83,11 +85,15 @@ async def _open_proposer(
     return proposer
 
 
-async def _open_writer(name: str | None, stack: contextlib.AsyncExitStack) -> Any:
+async def _open_writer(name: str | None, stack: contextlib.AsyncExitStack) -> ChatWriter | None:
     from journeyman.llm import Llm, LlmEndpoint
     from journeyman.scenarios import ChatWriter
 
-    return None if name is None else ChatWriter(await stack.enter_async_context(Llm(LlmEndpoint.parse(name))))
+    if name is None:
+        return None
+    writer = ChatWriter(await stack.enter_async_context(Llm(LlmEndpoint.parse(name))))
+    await writer.check()
+    return writer
 
 
 def _tool_row(tool: McpTool, allow_writes: bool) -> dict[str, Any]:

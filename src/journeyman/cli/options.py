@@ -35,7 +35,9 @@ AllowWritesOption = Annotated[
 ]
 WriterOption = Annotated[
     str | None,
-    typer.Option("--writer", help="Model that words the tasks, e.g. openai/gpt-5-mini [default: templates, no model].", metavar="MODEL"),
+    typer.Option(
+        "--writer", help="Model that words tasks and proposes values, e.g. openai/gpt-5-mini [default: templates].", metavar="MODEL"
+    ),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling [default: 0].", show_default=False)

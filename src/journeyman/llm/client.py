@@ -15,7 +15,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError
@@ -92,6 +92,11 @@ class Llm:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+    async def check(self) -> None:
+        """Ask for one word, trying twice at most; no meter sees it. Raises LlmError when the model does not answer."""
+        async with Llm(self.endpoint, api_key=self._api_key, settings=replace(self.settings, max_retries=1)) as other:
+            await other.complete([{"role": "user", "content": "Reply with the word: ready"}])
 
     async def complete(self, messages: Messages) -> TextReply:
         """One reply as text. Raises LlmError."""

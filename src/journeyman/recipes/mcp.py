@@ -20,7 +20,6 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
-from journeyman.llm import Llm, LlmEndpoint
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.learning import Plan, learn
@@ -34,9 +33,8 @@ from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.mcp_client import open_server
-from journeyman.scenarios.proposals import CompletionProposer
+from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.scenarios.writer import ChatWriter, Writer
 from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
@@ -138,19 +136,19 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
     settings = session.settings
     session.store.runs.update(session.run, phase="scenarios")
     with session.costs.phase("scenarios"):
-        proposer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base")
+        base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base"), session.writer
         try:
             async with open_server(settings.target) as server:
                 scenarios = await build_scenarios(
                     server,
                     scenario_settings(settings),
-                    proposer=proposer,
-                    writer=make_writer(settings.writer),
+                    proposer=base if writer is None else InTurn(writer.proposer(), base),
+                    writer=writer,
                     seed=settings.seed,
                     progress=session.progress,
                 )
         finally:
-            await proposer.close()
+            await base.close()
     # Written aside and renamed: a kill never leaves half a set behind.
     aside = path.with_name("scenarios.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -158,10 +156,6 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
     aside.rename(path)
     session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
     return scenarios
-
-
-def make_writer(name: str | None) -> Writer | None:
-    return None if name is None else ChatWriter(Llm(LlmEndpoint.parse(name)))
 
 
 def scenario_settings(settings: McpTrain) -> ScenarioSettings:

@@ -61,7 +61,7 @@ class McpTrain(Record):
         base: base model: a known name, a folder, or a Hugging Face id.
         judge: "evidence", or an OpenAI-compatible model such as openai/gpt-5-mini (RULER).
         judge_options: how a model judges: rubric, budget, price, ties and the rest (RULER only).
-        writer: an OpenAI-compatible model that words the tasks; templates when None.
+        writer: an OpenAI-compatible model that words the tasks and proposes values; templates and the base model when None.
         steps: GRPO steps after the warm start.
         grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer than half of
             `rollouts.groups_per_step` groups have spread is smaller in proportion: one group must not turn the whole model.

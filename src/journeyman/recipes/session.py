@@ -10,6 +10,7 @@ from pathlib import Path
 from journeyman.agents.server_pool import ServerPool, num_shared_servers
 from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.errors import SettingError
+from journeyman.llm import Llm, LlmEndpoint
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.costs import Costs
@@ -19,20 +20,25 @@ from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.tools import McpTool, usable_tools
+from journeyman.scenarios.writer import ChatWriter
+from journeyman.store.layout import HomeFolder
+
+_SCENARIOS = "scenarios"
 
 
 @dataclass(slots=True)
 class Session(OpenRun):
-    """Everything open while a run trains or is evaluated."""
+    """Everything open while a run trains or is evaluated. `writer`: only while the run has no scenarios yet."""
 
     settings: McpTrain
     tools: tuple[McpTool, ...]
     pool: ServerPool
     judge: Judge
+    writer: ChatWriter | None = None
 
     @property
     def scenarios_folder(self) -> Path:
-        return self.folder.path / "scenarios"
+        return self.folder.path / _SCENARIOS
 
     def agent(self, temperature: float = 1.0) -> ToolLoop:
         rollouts = self.settings.rollouts
@@ -51,6 +57,10 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
                 stack.push_async_callback(judge.close)
                 costs.watch(judge)
                 await judge.check()
+            writer = make_writer(settings.writer, HomeFolder(home).run(run).path / _SCENARIOS)
+            if writer is not None:
+                stack.push_async_callback(writer.close)
+                await writer.check()
             async with open_server(settings.target) as server:
                 found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
             tools = tuple(found)
@@ -68,7 +78,12 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
         )
         progress.note(f"judge {judge.name}: {judge.description}")
         keeping = KeepingJudge(judge, backend.store)
-        yield Session(run, home, backend, connection, progress, costs, settings, tools, pool, keeping)
+        yield Session(run, home, backend, connection, progress, costs, settings, tools, pool, keeping, writer)
+
+
+def make_writer(name: str | None, scenarios: Path) -> ChatWriter | None:
+    """The writer that the settings name; none for a run whose scenarios are made. Raises LlmError when its key is not set."""
+    return None if name is None or scenarios.exists() else ChatWriter(Llm(LlmEndpoint.parse(name)))
 
 
 def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) -> Judge:

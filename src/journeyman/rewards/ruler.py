@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -76,7 +75,6 @@ class Ruler:
         self.spending = Spending(price=self.options.price, budget=budget, store=self._store, run=run)
         endpoint = LlmEndpoint.parse(model, base_url, api_key_env=self.options.api_key_env)
         self.llm = Llm(endpoint, api_key=api_key, settings=settings, meter=self.spending, sleep=sleep)
-        self._api_key = api_key
         self._model = JudgeModel(
             self.llm,
             store=self._store if self.options.cache else None,
@@ -102,9 +100,7 @@ class Ruler:
 
     async def check(self) -> None:
         """Ask for one word. Raises LlmError when the model does not answer: better now than after attempts nobody can score."""
-        patience = replace(self.llm.settings, max_retries=1)
-        async with Llm(self.llm.endpoint, api_key=self._api_key, settings=patience) as llm:
-            await llm.complete([{"role": "user", "content": "Reply with the word: ready"}])
+        await self.llm.check()
 
     async def close(self) -> None:
         await self.llm.close()

@@ -16,11 +16,12 @@ from journeyman.scenarios.generate import Author, askable_leaves, comparable_lea
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.pools import canonical
 from journeyman.scenarios.proposals import Proposer
+from journeyman.scenarios.rewording import reword_all
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
 from journeyman.scenarios.split import ValueSplit, is_shared, split_values
 from journeyman.scenarios.tools import McpTool, usable_tools
 from journeyman.scenarios.wording import make_wording
-from journeyman.scenarios.writer import Writer, reword_all
+from journeyman.scenarios.writer import Writer
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario, Split
 
@@ -34,6 +35,7 @@ class ScenarioSettings(Record):
     Attributes:
         num_train, num_heldout: scenarios aimed at; fewer are built, with a note, when the server gives no more.
         two_call_share: share of scenarios that need two calls, some of them a comparison of the results.
+        joined_share: share of scenarios that need two different tools. Only a writer can word those: without one there are none.
         heldout_share: share of each parameter's values kept for held-out scenarios.
         tools: names of the tools to use, None for all.
         allow_writes: also call tools that may change something.
@@ -43,6 +45,7 @@ class ScenarioSettings(Record):
     num_train: int = Field(default=96, ge=1)
     num_heldout: int = Field(default=64, ge=1)
     two_call_share: float = Field(default=0.15, ge=0, le=1)
+    joined_share: float = Field(default=0.15, ge=0, le=1)
     heldout_share: float = Field(default=0.4, gt=0, lt=1)
     tools: tuple[str, ...] | None = None
     allow_writes: bool = False
@@ -63,7 +66,7 @@ async def build_scenarios(
 
     Args:
         proposer: offers values for free-text parameters; without it only what schemas and results show is used.
-        writer: rewords the tasks; without it they come from templates.
+        writer: rewords the tasks and joins some; without it they come from templates.
 
     Raises McpError: no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, died, call_timeout; LlmError of the proposer
     or writer.
@@ -83,32 +86,46 @@ async def build_scenarios(
     calls = {side: await _gather_calls(explorer, split, side, settings, seed) for side in _SIDES}
     used = [tool for tool in tools if any(calls[side].get(tool.name) for side in _SIDES)]
     if not used:
-        raise _nothing_feasible(server, explorer)
+        raise _nothing_feasible(server, explorer, writer)
     everything = {tool.name: [call for side in _SIDES for call in calls[side].get(tool.name, [])] for tool in used}
     leaves = {name: askable_leaves(found) for name, found in everything.items()}
     comparable = {name: () if await _is_changing(server, found) else comparable_leaves(found) for name, found in everything.items()}
     wording = make_wording(used, leaves)
     made: dict[Split, list[Scenario]] = {}
     seen: set[str] = set()
+    authors: dict[Split, Author] = {}
     for side in _SIDES:
         rng = random.Random(f"{seed} {side}")
         by_name = {tool.name: tool for tool in used}
-        author = Author(by_name, calls[side], leaves, comparable, wording, rng, settings.two_call_share, seen)
-        drafts = author.write(settings.num_heldout if side == "heldout" else settings.num_train)
+        authors[side] = Author(by_name, calls[side], leaves, comparable, wording, rng, settings.two_call_share, seen)
+        drafts = authors[side].write(settings.num_heldout if side == "heldout" else settings.num_train)
         made[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
     if not made["train"] or not made["heldout"]:
-        raise _nothing_feasible(server, explorer)
+        raise _nothing_feasible(server, explorer, writer)
     notes = _notes(explorer, settings, made, tools, used)
     if writer is not None:
-        for side in _SIDES:
-            made[side], more = await reword_all(writer, made[side], used)
-            notes += more
+        progress.phase("reword tasks")
+        notes += await _reword(writer, made, authors, used, settings.joined_share)
     for note in notes:
         progress.note(note)
     # Drills may know the names of what training tasks ask for; what only held-out calls returned stays unseen.
     known = {tool.name: askable_leaves(calls["train"].get(tool.name, [])) for tool in used}
     materials = tuple(_material(explorer, split, tool, known[tool.name]) for tool in used)
     return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
+
+
+async def _reword(
+    writer: Writer, made: dict[Split, list[Scenario]], authors: dict[Split, Author], tools: Sequence[McpTool], joined_share: float
+) -> list[str]:
+    """Put the scenarios of both sides into the writer's words, some of them made to need two tools. Returns notes."""
+    notes: list[str] = []
+    taken: set[str] = set()
+    for side in _SIDES:
+        drafts = authors[side].join(round(joined_share * len(made[side])))
+        joined = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
+        made[side], more = await reword_all(writer, made[side], joined, tools, authors[side].rng, taken)
+        notes += more
+    return notes
 
 
 async def _gather_calls(
@@ -196,11 +213,12 @@ def _because(explorer: Explorer) -> str:
     return f" (last failure: {explorer.last_error})" if explorer.last_error else ""
 
 
-def _nothing_feasible(server: McpServer, explorer: Explorer) -> McpError:
+def _nothing_feasible(server: McpServer, explorer: Explorer, writer: Writer | None) -> McpError:
     lacking = sorted({slot.parameter for pool in explorer.pools for slot in pool.slots if slot.is_required and not pool.good})
     named = f"; no valid value was found for {', '.join(lacking)}" if lacking else "; too few different calls succeeded"
+    model = "use a --writer or a larger base" if writer is None else "use another --writer"
     return McpError(
         "no_feasible_scenarios",
         f"no scenarios can be built for the MCP server {server.target.label} from {explorer.num_calls} calls{named}{_because(explorer)}",
-        hint="give the parameters examples or enumerations in their schema, use a --writer or a larger base, or write scenarios yourself",
+        hint=f"give the parameters examples or enumerations in their schema, {model}, or write scenarios yourself",
     )

@@ -5,9 +5,11 @@ The question asks for one leaf of the result that cannot be guessed: no echo of 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from journeyman.scenarios.explore import ExecutedCall
@@ -22,6 +24,8 @@ _MAX_COMMON = 0.5
 _UNIFORM = 0.5
 _DRAWS = 12
 _WORDINGS_PER_CALL = 3
+
+ONE_CALL, TWO_CALLS, COMPARISON, TWO_TOOLS = "one call", "two calls", "comparison", "two tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,12 @@ class Draft:
     def scenario(self, split: Split, number: int) -> Scenario:
         calls = tuple(WitnessCall(tool=call.tool, arguments=call.arguments, result=call.result) for call in self.calls)
         num_values = max(len(call.arguments) for call in self.calls)
+        more_calls = 2 * (len(calls) > 1) + (self.kind == TWO_TOOLS)
         return Scenario(
             id=f"{split}-{number:03d}",
             task=self.task,
             split=split,
-            difficulty=min(5, 1 + (num_values > 1) + (num_values > 3) + 2 * (len(calls) > 1)),
+            difficulty=min(5, 1 + (num_values > 1) + (num_values > 3) + more_calls),
             witness=Witness(calls=calls, answers=self.answers),
             data={"kind": self.kind, "tool": self.calls[0].tool},
         )
@@ -131,6 +136,33 @@ class Author:
         self.rng.shuffle(drafts)
         return drafts
 
+    def join(self, count: int) -> list[Draft]:
+        """At most `count` drafts that ask something of two different tools. Their words are two requests, for a writer to make one of."""
+        names = [name for name, calls in self.calls.items() if calls and self.leaves.get(name)]
+        queues = {name: self._shuffled(name) for name in names}
+        pairs = list(itertools.permutations(names, 2))
+        self.rng.shuffle(pairs)
+        drafts: list[Draft] = []
+        while pairs and len(drafts) < count:
+            first, second = pairs.pop(0)
+            if queues[first] and queues[second]:
+                pairs.append((first, second))
+                draft = self._joined((first, *queues[first].pop()), (second, *queues[second].pop()))
+                if draft is not None and self._is_new(draft):
+                    drafts.append(draft)
+        return drafts
+
+    def _joined(self, *parts: tuple[str, ExecutedCall, Path | None]) -> Draft | None:
+        answers, tasks = [], []
+        for number, (name, call, path) in enumerate(parts):
+            value = None if path is None else leaf_at(call, path)
+            task = self._worded(partial(self.wording.task, self.tools[name], call.arguments, path, self.rng), call.arguments)
+            if path is None or value is None or task is None:
+                return None
+            answers.append(ExpectedAnswer(call=number, path=path, value=value))
+            tasks.append(task)
+        return Draft(TWO_TOOLS, tuple(call for _, call, _ in parts), tuple(answers), " ".join(tasks))
+
     def _round_robin(self, make: object, count: int) -> list[Draft]:
         assert callable(make)
         drafts: list[Draft] = []
@@ -166,7 +198,7 @@ class Author:
                 return None
             answers = (ExpectedAnswer(call=0, path=path, value=value),)
         task = self._worded(lambda: self.wording.task(tool, call.arguments, path, self.rng), call.arguments)
-        return None if task is None else Draft("one call", (call,), answers, task)
+        return None if task is None else Draft(ONE_CALL, (call,), answers, task)
 
     def _worded(self, draw: Callable[[], str], *arguments: Mapping[str, Any]) -> str | None:
         """A wording that names no tool and no parameter; None when none of some draws is one."""
@@ -189,7 +221,7 @@ class Author:
         if task is None:
             return None
         answers = (ExpectedAnswer(call=0, path=path, value=one), ExpectedAnswer(call=1, path=path, value=other))
-        return Draft("two calls", (first, second), answers, task)
+        return Draft(TWO_CALLS, (first, second), answers, task)
 
     def _worded_two(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path, *, compare: bool = False) -> str | None:
         given = (first.arguments, second.arguments)
@@ -203,4 +235,4 @@ class Author:
         if task is None:
             return None
         answer = ExpectedAnswer(call=0, path=path, value="same" if one == other else "different")
-        return Draft("comparison", (first, second), (answer,), task)
+        return Draft(COMPARISON, (first, second), (answer,), task)

@@ -39,6 +39,23 @@ class Proposer(Protocol):
         ...
 
 
+class InTurn:
+    """Asks the first proposer until it has no more for a parameter, then the next."""
+
+    def __init__(self, *proposers: Proposer) -> None:
+        self._proposers = proposers
+        self._places: Counter[tuple[str, str]] = Counter()
+
+    async def propose(self, tool: McpTool, parameter: str, schema: dict[str, Any], known: Sequence[str], count: int) -> list[str]:
+        place = (tool.name, parameter)
+        while self._places[place] < len(self._proposers):
+            values = await self._proposers[self._places[place]].propose(tool, parameter, schema, known, count)
+            if values:
+                return values
+            self._places[place] += 1
+        return []
+
+
 @dataclass(slots=True)
 class _Memory:
     """What was tried for one parameter: per head the valid values found and the tokens spent."""
