@@ -77,7 +77,7 @@ class McpTrain(Record):
     judge: str = "evidence"
     judge_options: RulerOptions = RulerOptions()
     writer: str | None = None
-    steps: int = Field(default=12, ge=0)
+    steps: int = Field(default=20, ge=0)
     seed: int = 0
     tools: tuple[str, ...] | None = None
     allow_writes: bool = False
