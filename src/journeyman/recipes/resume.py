@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from journeyman.errors import SettingError
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.store import Store
+from journeyman.types.differences import Change, differences
 from journeyman.types.record import Record
 
 #: May change without a question: a run may go on longer, be given more money, or keep more on disk.
@@ -27,18 +27,6 @@ _JUDGING: Final = ("judge", "judge_options")
 _AROUND_ATTEMPTS: Final = frozenset({"groups_per_step", "group_size", "max_refills", "max_concurrent"})
 #: Over once reinforcement learning has begun.
 _FIXED_IN_TRAINING: Final = ("warm_start",)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One setting, by its dotted name, before and after."""
-
-    name: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.before or 'not set'} -> {self.after or 'not set'}"
 
 
 def step_key(phase: str, number: int) -> str:
@@ -56,28 +44,6 @@ def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
 def shaped_key(phase: str, number: int, *shape: object) -> str:
     """As `step_key`, for attempts of a certain shape, given as what JSON can hold."""
     return f"{step_key(phase, number)}/{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]}"
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What differs between two settings, by dotted name.
-
-    Example:
-        >>> [str(change) for change in changes({"grpo": {"updates": 1}, "seed": 0}, {"grpo": {"updates": 2}, "seed": 0})]
-        ['grpo.updates: 1 -> 2']
-    """
-    old, new = flat(before), flat(after)
-    names = sorted(old.keys() | new.keys())
-    return tuple(Change(name, old.get(name, ""), new.get(name, "")) for name in names if old.get(name) != new.get(name))
-
-
-def flat(settings: object, prefix: str = "") -> dict[str, str]:
-    """Nested settings as text by dotted name."""
-    if not isinstance(settings, Mapping):
-        return {prefix: str(settings)}
-    out: dict[str, str] = {}
-    for name, value in settings.items():
-        out |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return out
 
 
 def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
@@ -101,7 +67,7 @@ def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: b
     """
     given = type(settings).model_validate(store.runs.get(run).settings).model_dump(mode="json")
     fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
-    found = changes(given, settings.model_dump(mode="json"))
+    found = differences(given, settings.model_dump(mode="json"))
     check_changes(run, [change for change in found if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
     return found
 
