@@ -30,7 +30,7 @@ from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
-from journeyman.store.retention import kept_steps, version_scores
+from journeyman.store.retention import kept_steps, missing_metric, version_scores
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
@@ -45,6 +45,7 @@ _T = TypeVar("_T")
 
 _QUIET_SECONDS = 600.0
 _DROP_SECONDS = 120.0
+_RETENTION_METRIC = "retention.metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class TrainingService:
         self._load = readable_trajectories(store, engine.info.base, renderer.fingerprint)
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
-        self._told: dict[str, set[str]] = {}  # settings of each model whose change was told
+        self._told: dict[str, set[str]] = {}  # settings of each model that were told of once
 
     def submit(self, model: TrainableModel, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job. The same `key` again gives the same job."""
@@ -285,7 +286,12 @@ class TrainingService:
         except (StoreError, OSError) as error:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (*notes, f"step {step} is done, but older ones could not be deleted: {error}")
-        return notes
+        note = missing_metric(rows, self._retention)
+        told = self._told.setdefault(model.name, set())
+        if note is None or _RETENTION_METRIC in told:
+            return notes
+        told.add(_RETENTION_METRIC)
+        return (*notes, note)
 
     async def clear(self, model: TrainableModel) -> None:
         """Delete what a kill right after a step left standing; for a model that was just opened."""
