@@ -89,6 +89,11 @@ class TestTraining:
         status = await finish(backend, backend.train("m", GrpoJob(groups=(old,))))
         assert status.result is not None
         assert status.result.metrics["train/staleness"] == 1.0
+        counts = [status.result.metrics[f"train/staleness_{steps}"] for steps in ("0", "1", "2_or_more")]
+        assert counts == [0.0, 2.0, 0.0]
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(old, await scored_group(backend, 1.0, 0.5, 0.0)))))
+        assert status.result is not None
+        assert [status.result.metrics[f"train/staleness_{steps}"] for steps in ("0", "1", "2_or_more")] == [3.0, 0.0, 2.0]
 
     async def test_trajectories_of_another_model_are_refused(self, house: House) -> None:
         backend = house.start()
