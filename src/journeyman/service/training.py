@@ -279,7 +279,7 @@ class TrainingService:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
         # Rows of later steps may be left of a checkpoint that was damaged.
-        found = news([row.metrics for row in rows if row.phase == phase and row.step <= step])
+        found = news([row.metrics for row in rows if row.phase == plan.phase and row.step <= step])
         notes = tuple(map(str, found))
         try:
             await self._clear(model, rows)
