@@ -54,8 +54,9 @@ def main(words: Sequence[str] | None = None, *, command: Sequence[str] = (str(Pa
 
 def make_runs(study: Study, given: argparse.Namespace, command: Sequence[str]) -> int:
     """Make the runs of one study, or show it; the exit code. Raises SettingError for an option that is of exports."""
-    if given.run is not None:
-        raise SettingError("--run is of the study of exports; the other studies make their runs themselves", hint="leave --run out")
+    for option, value in (("--run", given.run), ("--vllm", given.vllm)):
+        if value is not None and given.studies and exports.NAME not in given.studies:
+            raise SettingError(f"{option} is of the study of exports; {study.name} has no use for it", hint=f"leave {option} out")
     only, is_known, note = _chosen(study, given)
     wanted = cells(study, given.seeds, only, given.set or ())
     rows = _rows_of(study, given)
@@ -108,7 +109,7 @@ def export_formats(given: argparse.Namespace, command: Sequence[str]) -> int:
         subject = exports.trained_subject(folder, given.set or (), given.seeds[0], command, 60 * given.minutes)
     else:
         subject = exports.Subject(given.home, given.run)
-    exporter = exports.Exporter(rows, folder / "files", code_version(_REPOSITORY), keeps_weights=given.keep_weights)
+    exporter = exports.Exporter(rows, folder / "files", code_version(_REPOSITORY), keeps_weights=given.keep_weights, vllm=given.vllm)
     return 0 if exporter.run(subject, given.only or list(exports.FORMATS)) else 1
 
 
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [variant.name for study in STUDIES.values() if study.challenger_of for variant in study.variants if variant.name != DEFAULT]
     parser.add_argument("--challenger", choices=names, help="what mcp runs beside its default [the best of yes_no_maybe]")
     parser.add_argument("--run", help="export: this run of the home folder, instead of one that is trained for it")
+    parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="export: a Python that has vLLM, to load the exports there too")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="a setting for all runs; repeatable")
     parser.add_argument("--home", type=Path, default=Path(".journeyman/studies"), help="where the runs are kept [%(default)s]")
     parser.add_argument("--docs", type=Path, default=_REPOSITORY / "docs", help="where rows and pictures go [docs]")

@@ -2,9 +2,11 @@
 
     python -m benchmarks.study export                               a run of sft.yaml is trained first, once
     python -m benchmarks.study export --run RUN --home HOME         another run that is there
+    python -m benchmarks.study export --vllm VLLM/bin/python        adapters and merged models in a real vLLM too (in_vllm.py)
     python -m benchmarks.study export --show                        the table
 
-A format that has a row of the same version is not made again. Not for what an export consists of: see `journeyman.export`.
+A format that has a row of the same version is not made again, unless it is not yet checked in the vLLM that is named.
+Not for what an export consists of: see `journeyman.export`.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
+from benchmarks.studies.in_vllm import IN_VLLM, compare_in_vllm, require_vllm
 from benchmarks.studies.lines import LineFile
 from journeyman.errors import JourneymanError, SettingError, WaitTimeoutError
 from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
@@ -28,6 +31,10 @@ from journeyman.export.settings import ExportSettings
 from journeyman.recipes.methods import find_file, load_recipe
 from journeyman.store.store import Store
 from journeyman.types.record import Record
+
+if TYPE_CHECKING:
+    from journeyman.export.export import Exported
+    from journeyman.store.models import AdapterRow
 
 NAME: Final = "export"
 FORMATS: Final = {
@@ -51,7 +58,7 @@ class ExportRow(Record):
         format: a name of `FORMATS`.
         agreement: the share of the reference's greedy tokens that the export, loaded again, prefers too, of `num_tokens` on `num_probes`.
         num_ties: differences within rounding.
-        measured: further shares by name; `IN_LLAMA_CPP` is one of a GGUF file.
+        measured: further shares by name; `IN_LLAMA_CPP` is one of a GGUF file, `IN_VLLM` of the others.
         megabytes: of all files of the export.
         seconds: of writing and checking.
         commit: of the code that ran, with a + when files differed from it.
@@ -87,7 +94,7 @@ class Subject:
 class Exporter:
     """Makes the exports of one run that have no row yet, one after another.
 
-    `folder`: where they are written; each is removed when its row is kept, unless `keeps_weights`.
+    `folder`: where they are written; each is removed when its row is kept, unless `keeps_weights`. `vllm`: a Python that has vLLM.
     """
 
     def __init__(
@@ -97,12 +104,14 @@ class Exporter:
         commit: str,
         *,
         keeps_weights: bool = False,
+        vllm: Path | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self._rows = rows
         self._folder = folder
         self._commit = commit
         self._keeps_weights = keeps_weights
+        self._vllm = vllm
         self._say = say
 
     def run(self, subject: Subject, names: Sequence[str]) -> bool:
@@ -111,9 +120,11 @@ class Exporter:
 
         if not is_available() and any(FORMATS[name].format == "gguf" for name in names):
             raise SettingError("the study checks GGUF files in llama.cpp, which is not installed here", hint=HOW_TO_GET)
+        if self._vllm is not None:
+            require_vllm(self._vllm)
         with self._rows.alone(), Store.open(subject.home) as store:
             fingerprint = find_adapter(store, subject.run).fingerprint
-            made = {row.format for row in self._rows.read() if row.fingerprint == fingerprint and row.state == "done"}
+            made = {row.format for row in self._rows.read() if row.fingerprint == fingerprint and self._is_made(row)}
             missing = [name for name in names if name not in made]
             self._say(f"{NAME}: {len(names)} formats of run {subject.run}, {len(names) - len(missing)} of them made before")
             states = []
@@ -121,9 +132,14 @@ class Exporter:
                 row = self._make(store, subject.run, name)
                 self._rows.append(row)
                 states.append(row.state)
-                told = row.error or f"{row.agreement:.1%} of {row.num_tokens} greedy tokens, {row.megabytes:.0f} MB"
+                measured = "".join(f", {how} {share:.1%}" for how, share in row.measured.items())
+                told = row.error or f"{row.agreement:.1%} of {row.num_tokens} greedy tokens{measured}, {row.megabytes:.0f} MB"
                 self._say(f"[{len(states)}/{len(missing)}] {name}: {row.state} in {row.seconds:.0f} s  {told}")
         return "failed" not in states
+
+    def _is_made(self, row: ExportRow) -> bool:
+        is_checked = self._vllm is None or FORMATS[row.format].format == "gguf" or IN_VLLM in row.measured
+        return row.state == "done" and is_checked
 
     def _make(self, store: Store, run: str, name: str) -> ExportRow:
         from journeyman.export.export import export_run
@@ -144,6 +160,7 @@ class Exporter:
         )
         try:
             exported = export_run(store, run, FORMATS[name], out=self._folder / name, may_replace=True)
+            measured = {how: one.share for how, one in exported.measured.items()} | self._in_vllm(store, adapter, name, exported)
         except JourneymanError as error:
             return row.model_copy(update={"seconds": round(time.monotonic() - started, 1), "error": error.message})
         megabytes = sum(path.stat().st_size for path in exported.folder.rglob("*") if path.is_file()) / 1e6
@@ -158,10 +175,27 @@ class Exporter:
                 "num_tokens": found.num_tokens,
                 "num_probes": found.num_probes,
                 "num_ties": found.num_ties,
-                "measured": {how: one.share for how, one in exported.measured.items()},
+                "measured": measured,
                 "megabytes": round(megabytes, 1),
             }
         )
+
+    def _in_vllm(self, store: Store, adapter: AdapterRow, name: str, exported: Exported) -> dict[str, float]:
+        """Of what vLLM can load, computed there in the type that it was written in."""
+        settings = FORMATS[name]
+        if self._vllm is None or settings.format == "gguf":
+            return {}
+        from journeyman.export.greedy import answer
+        from journeyman.export.model_folder import served_module
+        from journeyman.export.probes import probe_prompts
+        from journeyman.export.version import open_version
+
+        with open_version(store, adapter) as version:
+            prompts = probe_prompts(version.renderer, store, adapter.run)
+            probes = answer(served_module(version), prompts, version.renderer.stop_token_ids)
+            line, log = exported.commands[-1], self._folder / f"{name}.vllm.log"
+            found = compare_in_vllm(self._vllm, line, version.renderer, probes, dtype=settings.dtype, log=log)
+        return {IN_VLLM: found.share}
 
 
 def trained_subject(home: Path, overrides: Sequence[str], seed: int, command: Sequence[str], timeout_seconds: float) -> Subject:
@@ -192,16 +226,17 @@ def table(rows: Sequence[ExportRow]) -> str:
     if not rows:
         return "Nothing was exported yet: python -m benchmarks.study export"
     newest = {row.format: row for row in rows if row.fingerprint == rows[-1].fingerprint}
-    heads = ("format", "greedy tokens equal, loaded again", "in llama.cpp", "MB", "seconds")
+    heads = ("format", "greedy tokens equal, loaded again", IN_LLAMA_CPP, IN_VLLM, "MB", "seconds")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in FORMATS:
         if (row := newest.get(name)) is not None:
-            cells = (name, _agreement_text(row), _share(row.measured.get(IN_LLAMA_CPP)), _size(row), f"{row.seconds:.0f}")
+            elsewhere = [_share(row.measured.get(how)) for how in (IN_LLAMA_CPP, IN_VLLM)]
+            cells = (name, _agreement_text(row), *elsewhere, _size(row), f"{row.seconds:.0f}")
             lines.append(f"| {' | '.join(cells)} |")
     last = rows[-1]
     commits = ", ".join(sorted({row.commit for row in newest.values()}))
     text = f"{last.version} of run {last.run}, base {last.base}. Commits: {commits}."
-    served = {how: share for row in newest.values() for how, share in row.measured.items() if how != IN_LLAMA_CPP}
+    served = {how: share for row in newest.values() for how, share in row.measured.items() if how not in (IN_LLAMA_CPP, IN_VLLM)}
     more = [f"The version {how}: {share:.1%}." for how, share in served.items()]
     missing = [name for name in FORMATS if name not in newest]
     return "\n".join([*lines, "", text, *more, *([f"Not made yet: {', '.join(missing)}."] if missing else [])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from benchmarks.studies import exports
 from benchmarks.studies.exports import FORMATS, ExportRow, table
+from benchmarks.studies.in_vllm import IN_VLLM
 from benchmarks.studies.lines import LineFile
 from benchmarks.study import main
 from tests.export.runs import MODEL, RUN, make_run
@@ -121,3 +123,51 @@ def test_what_a_study_would_ignore_is_refused(words: list[str], capsys: pytest.C
     assert main(["mcp", "--run", "time-1"]) == 2
     assert main([*words, "--only", "gguf-q4"]) == 2
     assert f"it has {', '.join(FORMATS)}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options for a Python that has the fake of tests/benchmarks/fake_vllm as its vLLM."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fake_vllm"), prepend=os.pathsep)
+    return ["--vllm", sys.executable]
+
+
+@pytest.mark.timeout(300)
+def test_exports_made_before_are_made_again_to_be_loaded_in_vllm_by_the_printed_line(
+    words: list[str], vllm: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--only", "peft"]) == 0
+    for _ in range(2):
+        assert main([*words, *vllm, "--only", "peft", "merged-bfloat16"]) == 0
+    before, peft, merged = rows_of(tmp_path)
+    assert IN_VLLM not in before.measured
+    assert peft.measured[IN_VLLM] == peft.agreement
+    assert 0.9 <= merged.measured[IN_VLLM] <= 1.0
+    capsys.readouterr()
+    assert main([*words, "--show"]) == 0
+    assert "| in llama.cpp | in vLLM | MB |" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("fault", "message"), [("broken", "before it was ready: no such device"), ("forgetful", "vLLM renders '<|im_start|>system")]
+)
+def test_a_vllm_that_does_not_start_or_renders_otherwise_fails_the_export(
+    fault: str, message: str, words: list[str], vllm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", fault)
+    assert main([*words, *vllm, "--only", "merged"]) == 1
+    (row,) = rows_of(tmp_path)
+    assert row.state == "failed"
+    assert message in (row.error or "")
+
+
+def test_a_python_without_vllm_is_refused_before_anything_is_exported(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--vllm", str(tmp_path / "python")]) == 2
+    assert "cannot be run" in capsys.readouterr().out
+    assert main([*words, "--vllm", sys.executable]) == 2
+    assert "has no vLLM" in capsys.readouterr().out
+    assert main(["mcp", "--vllm", sys.executable]) == 2
+    assert rows_of(tmp_path) == []

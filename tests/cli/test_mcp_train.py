@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from journeyman.cli import mcp_train
 from journeyman.cli.app import run
 from journeyman.cli.mcp_train import Request, new_settings, resumed_settings
 from journeyman.config import command_line
-from journeyman.errors import McpError, SettingError
+from journeyman.errors import McpError, SettingError, StoreError
 from journeyman.recipes import mcp as recipe
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.resume import accept_settings
+from journeyman.recipes.resume import accept_settings, changed_settings
 from journeyman.scenarios.target import McpTarget
+from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 
@@ -54,6 +56,34 @@ def test_the_server_may_stand_in_the_file(tmp_path: Path) -> None:
 def test_an_unknown_setting_names_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="learning_rate"):
         new_settings(request(tmp_path, server="some-server", overrides=("grpo.learning_rat=1e-4",)))
+
+
+def with_a_newer_setting(home: Path, *, formats_ahead: int) -> None:
+    """As if a newer version had made the run: with a setting that this one does not know, and a checkpoint."""
+    with Store.open(home) as store:
+        store.runs.update("one", settings=store.runs.get("one").settings | {"foresight": 3})
+        saved = Checkpoints(store.home.run("one").checkpoints).save(1, lambda _: None)
+    manifest = saved.folder / "checkpoint.json"
+    written = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(written | {"format": written["format"] + formats_ahead, "version": "9.9.9"}))
+
+
+def test_a_run_of_a_newer_version_is_refused_for_its_version_before_its_settings(home: Path) -> None:
+    with_a_newer_setting(home, formats_ahead=1)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"written by Journeyman 9\.9\.9 \(format") as caught:
+            resumed_settings(request(home), "one")
+        assert "install journeyman 9.9.9 or newer" in str(caught.value.hint)
+    with Store.open(home) as store, pytest.raises(StoreError, match=r"9\.9\.9"):
+        changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
+
+
+def test_settings_that_only_another_version_knows_are_named_with_that_version(home: Path) -> None:
+    with_a_newer_setting(home, formats_ahead=0)
+    with pytest.raises(SettingError, match=r"run 'one' cannot be read: foresight: .*written by Journeyman 9\.9\.9"):
+        resumed_settings(request(home), "one")
+    with Store.open(home) as store, pytest.raises(SettingError, match="foresight"):
+        changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
 
 
 def test_a_resumed_run_keeps_its_settings_and_only_steps_may_change(home: Path) -> None:

@@ -10,7 +10,7 @@ from journeyman.cli.app import run
 from journeyman.store.models import ModelRow
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
-from journeyman.types.settings import LoraSettings
+from journeyman.types.settings import Grpo, LoraSettings
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,20 @@ def test_show_names_the_report_and_every_evaluation_made_since(home: Path, capsy
     assert [line.split()[1] for line in lines if line.startswith(("report ", "evaluation "))] == list(map(str, (folder / "report", *again)))
     assert run(["runs", "show", "first", "--home", str(home), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["evaluations"] == list(map(str, again))
+
+
+def test_show_tells_what_a_program_of_its_own_set_in_its_last_step(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = {"grpo": Grpo(learning_rate=0.25, loss="gspo").model_dump(mode="json")}
+    with Store.open(home) as store:
+        store.runs.create("program", kind="model", base="smollm2-135m")
+        store.runs.add_step(StepMetrics(run="program", phase="train", step=1, time=time.time(), metrics={"x": 1.0}, settings=made))
+        store.runs.add_step(StepMetrics(run="program", phase="train", step=1, time=time.time(), metrics={"y": 1.0}))
+    assert run(["runs", "show", "program", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert "not the defaults in the last step: grpo.learning_rate = 0.25, " in shown
+    assert "grpo.loss.kind = gspo" in shown
+    assert run(["runs", "show", "second", "--home", str(home)]) == 0
+    assert "not the defaults" not in capsys.readouterr().out
 
 
 def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

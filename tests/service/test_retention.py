@@ -45,6 +45,17 @@ async def test_the_best_version_by_reward_stays(house: House) -> None:
     assert names(house, "checkpoints") == ["step-000002", "step-000005"]
 
 
+async def test_a_metric_with_a_typo_is_told_of_once_instead_of_silently_keeping_no_best(house: House) -> None:
+    backend = await opened(house, Retention(metric="train/reward_meen"))
+    notes = []
+    for _ in range(3):
+        status = await train_once(backend)
+        assert status.result is not None
+        notes.append([note for note in status.result.notes if "train/reward_meen" in note])
+    assert [len(each) for each in notes] == [0, 1, 0]
+    assert "did you mean train/reward_mean" in notes[1][0]
+
+
 async def test_the_end_of_the_warm_start_stays(house: House) -> None:
     backend = await opened(house, ONE)
     messages = (Message(role="user", content="hi"), Message(role="assistant", content="hello"))

@@ -11,8 +11,10 @@ from tests.service.house import CREATE, House, attempt, finish, scored_group, tr
 
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import AdapterError, SettingError, StoreError
+from journeyman.service.backend import Backend
+from journeyman.store.checkpoints import Checkpoints
 from journeyman.types.messages import Message
-from journeyman.types.settings import Grpo
+from journeyman.types.settings import Grpo, Sft
 from journeyman.types.training import (
     GrpoJob,
     LossJob,
@@ -87,6 +89,11 @@ class TestTraining:
         status = await finish(backend, backend.train("m", GrpoJob(groups=(old,))))
         assert status.result is not None
         assert status.result.metrics["train/staleness"] == 1.0
+        counts = [status.result.metrics[f"train/staleness_{steps}"] for steps in ("0", "1", "2_or_more")]
+        assert counts == [0.0, 2.0, 0.0]
+        status = await finish(backend, backend.train("m", GrpoJob(groups=(old, await scored_group(backend, 1.0, 0.5, 0.0)))))
+        assert status.result is not None
+        assert [status.result.metrics[f"train/staleness_{steps}"] for steps in ("0", "1", "2_or_more")] == [3.0, 0.0, 2.0]
 
     async def test_trajectories_of_another_model_are_refused(self, house: House) -> None:
         backend = house.start()
@@ -297,3 +304,48 @@ class TestMeasuring:
         status = await finish(backend, backend.train("m", LossJob(examples=(TextExample(text=""),))))
         assert (status.state, status.error_code) == ("failed", "invalid_input")
         assert "example 0 has no text" in (status.error or "")
+
+
+class TestSettingsOfJobs:
+    async def test_they_are_kept_in_the_checkpoint_and_with_the_step(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await finish(backend, backend.train("m", SftJob(examples=(TextExample(text="a"),), settings=Sft(epochs=2))))
+        await train_with(backend, Grpo(learning_rate=0.25))
+        first, second = backend.store.runs.steps("r")
+        assert first.settings["sft"]["epochs"] == 2
+        assert second.settings == {"grpo": Grpo(learning_rate=0.25).model_dump(mode="json")}
+        newest = Checkpoints(backend.store.home.run("r").checkpoints).newest()
+        assert newest is not None
+        assert newest.memo["job_settings"] == first.settings | second.settings
+
+    async def test_other_settings_than_in_the_step_before_are_told_once_also_after_a_restart(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        assert await train_with(backend, Grpo(learning_rate=0.25)) == ()
+        assert await train_with(backend, Grpo(learning_rate=0.25)) == ()
+        (note,) = await train_with(backend, Grpo(learning_rate=0.2, loss="grpo"))
+        assert "grpo.learning_rate: 0.25 -> 0.2; grpo.loss.kind: dapo -> grpo (told once" in note
+        assert await train_with(backend, Grpo(learning_rate=0.15, loss="grpo")) == ()
+        await house.stop(backend)
+        backend = house.start()
+        await backend.create_model(CREATE)
+        (note,) = await train_with(backend, Grpo(learning_rate=0.1, loss="grpo"))
+        assert "grpo.learning_rate: 0.15 -> 0.1 (told once" in note
+        assert await train_with(backend, Grpo(learning_rate=0.05, loss="grpo")) == ()
+
+    async def test_jobs_of_two_kinds_are_not_compared_with_each_other(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        for number in range(2):
+            status = await finish(backend, backend.train("m", SftJob(examples=(TextExample(text=f"{number}"),))))
+            assert status.result is not None
+            assert status.result.notes == ()
+            assert await train_with(backend, Grpo(learning_rate=0.25)) == ()
+
+
+async def train_with(backend: Backend, settings: Grpo) -> tuple[str, ...]:
+    group = await scored_group(backend, 1.0, 0.0)
+    status = await finish(backend, backend.train("m", GrpoJob(groups=(group,), settings=settings)))
+    assert status.result is not None
+    return status.result.notes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.store.retention import kept_steps, version_scores
+from journeyman.store.retention import kept_steps, missing_metric, version_scores
 from journeyman.store.served import ServedFolder, is_served
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
@@ -39,6 +39,33 @@ def test_a_training_metric_tells_about_the_version_that_made_the_attempts() -> N
         for phase, step, metrics in [("train", 3, {"reward/mean": 0.7}), ("train", 4, {}), ("eval", 5, {"reward/mean": 0.9})]
     ]
     assert version_scores(rows, "reward/mean") == {2: 0.7, 5: 0.9}
+
+
+def train_rows(count: int, phase: str = "train") -> list[StepMetrics]:
+    metrics = {"train/reward_mean": 0.5, "reward/success": 0.25}
+    return [StepMetrics(run="r", phase=phase, step=step, time=0.0, metrics=metrics) for step in range(1, count + 1)]
+
+
+def test_a_metric_that_no_step_has_is_told_of_with_those_near_it_or_all() -> None:
+    line = missing_metric(train_rows(2), Retention(metric="train/reward_meen"))
+    assert line is not None
+    assert "no step has the metric 'train/reward_meen'" in line
+    assert "did you mean train/reward_mean?" in line
+    assert "there are reward/success, train/reward_mean" in str(missing_metric(train_rows(2), Retention(metric="x")))
+
+
+@pytest.mark.parametrize(
+    ("rows", "retention"),
+    [
+        (train_rows(2), Retention(metric="reward/success")),
+        (train_rows(2), Retention(metric="x", best=0)),
+        (train_rows(1), Retention(metric="x")),  # a program adds its own after the step
+        (train_rows(9, "warmup"), Retention(metric="x")),
+        ([row.model_copy(update={"metrics": {}}) for row in train_rows(2)], Retention()),  # nothing was chosen
+    ],
+)
+def test_a_metric_that_is_there_or_may_come_is_not_told_of(rows: list[StepMetrics], retention: Retention) -> None:
+    assert missing_metric(rows, retention) is None
 
 
 def test_a_folder_is_served_while_anybody_holds_it(tmp_path: Path) -> None:

@@ -243,6 +243,7 @@ class TestKeys:
             connection.execute("ALTER TABLE rollouts DROP COLUMN key")
             for table in ("rollouts", "runs"):
                 connection.execute(f"ALTER TABLE {table} DROP COLUMN tokenizer")
+            connection.execute("ALTER TABLE steps DROP COLUMN settings")
             connection.execute("UPDATE schema SET version = 1")
         connection.close()
         for _ in range(2):
@@ -252,6 +253,19 @@ class TestKeys:
         with Store.open(tmp_path) as store:
             self.keyed(store, "a", "k/0")
             assert self.found(store, "k") == ["a"]
+
+    def test_a_store_of_the_third_layout_keeps_settings_of_steps_from_now_on(self, tmp_path: Path) -> None:
+        with Store.open(tmp_path) as store:
+            store.runs.create("r", kind="model", base="tiny")
+            store.runs.add_step(StepMetrics(run="r", phase="train", step=1, time=1.0, metrics={"x": 1.0}))
+        with sqlite3.connect(tmp_path / "journeyman.db") as connection:
+            connection.execute("ALTER TABLE steps DROP COLUMN settings")
+            connection.execute("UPDATE schema SET version = 3")
+        connection.close()
+        made = {"grpo": {"updates": 2}}
+        with Store.open(tmp_path) as store:
+            store.runs.add_step(StepMetrics(run="r", phase="train", step=2, time=2.0, metrics={"x": 2.0}, settings=made))
+            assert [step.settings for step in store.runs.steps("r")] == [{}, made]
 
 
 class TestBadHomes:

@@ -45,6 +45,7 @@ def test_every_choice_survives_the_wire(loss: str) -> None:
         ({"loss": "grpo", "importance": "sequence", "mismatch": "token_truncate"}, "geometric_mask"),
         ({"kl_estimator": "k1"}, "kl_coefficient"),
         ({"delta": 1.2}, "must be above 1 \\+ clip_high"),
+        ({"loss": "gspo", "delta": 1.0002}, "must be above 1 \\+ clip_high"),
         ({"loss": "cispo", "min_weight": 5.0}, "must be below max_weight"),
         ({"mismatch": {"kind": "token_mask", "min_weight": 6.0}}, "must be below max_weight"),
         ({"overlong": {"max_tokens": 5, "cache_tokens": 6}}, "must not be above max_tokens"),

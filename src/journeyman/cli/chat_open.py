@@ -125,9 +125,12 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
     if request.server or request.url or request.headers or request.env:
         target = target_from_options(request.server, request.url, request.headers, request.env)
     elif info is not None and info.kind == "mcp":
+        from journeyman.cli.runs import open_store
         from journeyman.recipes.mcp_settings import McpTrain
+        from journeyman.recipes.resume import run_settings
 
-        settings = McpTrain.model_validate(info.settings)
+        with open_store(request.home) as store:
+            settings = run_settings(store, info.id, McpTrain)
         target, names, allow_writes = settings.target, names or settings.tools, allow_writes or settings.allow_writes
     elif names or allow_writes:
         raise SettingError("--tools and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')

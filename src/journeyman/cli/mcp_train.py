@@ -72,12 +72,13 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
     from journeyman.cli.runs import open_store
     from journeyman.config import load_settings, merged, parse_override, read_yaml
     from journeyman.recipes.mcp_settings import McpTrain
-    from journeyman.recipes.resume import changed_settings
+    from journeyman.recipes.resume import changed_settings, run_settings
 
     with open_store(request.home) as store:
         info = store.runs.get(run)
         if info.kind != "mcp":
             raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
+        run_settings(store, run, McpTrain)  # what cannot be read in them is no fault of what is given here
         data = merged(info.settings, read_yaml(request.config) if request.config else {})
         for text in request.overrides:
             names, value = parse_override(text)

@@ -98,6 +98,8 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
     if info.error:
         console.print(f"[red]{escape(info.error)}[/]", highlight=False)
     console.print(_step_table(steps) if steps else "no steps yet")
+    if not info.settings and (line := _last_settings(steps)):
+        console.print(f"settings        {escape(line)}", highlight=False, soft_wrap=True)
     show_findings(console, found)
     if saving is not None:
         console.print(f"packing         shared prefixes saved {saving:.2f}x of the tokens to compute", highlight=False)
@@ -122,7 +124,7 @@ def compare_runs(
 
     from journeyman.cli.console import output
     from journeyman.errors import SettingError
-    from journeyman.recipes.resume import flat
+    from journeyman.types.differences import flat
 
     if len(names) < 2:
         raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN")
@@ -175,6 +177,19 @@ def show_findings(console: Console, found: Sequence[Finding]) -> None:
         advice = f"; try: {finding.advice}" if finding.advice else ""
         line = f"[{colours[finding.level]}]{finding.level:<8}{finding.name}[/]  {escape(finding.text + advice)}"
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _last_settings(steps: Sequence[StepMetrics]) -> str:
+    """What the newest training job set otherwise than the defaults: for runs of programs, which have no settings of their own."""
+    from journeyman.types.differences import differences
+    from journeyman.types.settings import Dpo, Grpo, Sft
+
+    made = next((step.settings for step in reversed(steps) if step.settings), {})
+    defaults = {"grpo": Grpo(), "sft": Sft(), "dpo": Dpo()}
+    known = {kind: defaults[kind].model_dump(mode="json") for kind in made if kind in defaults}
+    changes = differences(known, {kind: made[kind] for kind in known})
+    changed = ", ".join(f"{change.name} = {change.after or 'not set'}" for change in changes)
+    return f"not the defaults in the last step: {changed}" if changed else ""
 
 
 def _state(info: RunInfo) -> str:

@@ -182,12 +182,13 @@ def _resumed(request: Request, run: str) -> Settings:
     from journeyman.cli.runs import open_store
     from journeyman.config import overridden
     from journeyman.recipes.methods import METHODS, file_settings, find_file, layered, recipe_settings
-    from journeyman.recipes.resume import changed_settings
+    from journeyman.recipes.resume import changed_settings, refuse_newer
 
     with open_store(request.home) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
+        refuse_newer(store, run)
         file = {} if request.file is None else file_settings(find_file(request.file))
         _check_data_options(request, info.kind)
         data = layered(info.settings, file, overridden({}, request.overrides), request.given)

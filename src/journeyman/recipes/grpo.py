@@ -27,7 +27,7 @@ from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.learning import Metrics, Plan, learn
 from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_run
-from journeyman.recipes.resume import shaped_key, step_key
+from journeyman.recipes.resume import run_settings, shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.scoring import make_judge
@@ -97,7 +97,7 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
     and `attempts` sampled attempts each. The report has a folder of its own under `evaluations/`.
     Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
     with Store.open(home) as store:
-        settings = GrpoTrain.model_validate(store.runs.get(run).settings)
+        settings = run_settings(store, run, GrpoTrain)
         step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
         scenarios = read_scenarios(store.home.run(run).scenarios) if step else []
     heldout = [one for one in scenarios if one.split == "heldout"][:limit]

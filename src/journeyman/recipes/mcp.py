@@ -26,7 +26,7 @@ from journeyman.recipes.learning import Plan, learn
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import begin, kept_state
-from journeyman.recipes.resume import attempts_key
+from journeyman.recipes.resume import attempts_key, run_settings
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
 from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
@@ -93,7 +93,7 @@ async def evaluate(
     With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
     """
     with Store.open(home) as store:
-        settings = McpTrain.model_validate(store.runs.get(run).settings)
+        settings = run_settings(store, run, McpTrain)
         rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
     if not rows:
         raise NotFoundError(

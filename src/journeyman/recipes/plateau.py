@@ -29,6 +29,7 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp import scenario_settings
 from journeyman.recipes.mcp_settings import McpTrain, Rollouts
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
+from journeyman.recipes.resume import run_settings
 from journeyman.rewards import EvidenceJudge
 from journeyman.scenarios.build import build_scenarios
 from journeyman.scenarios.mcp_client import open_server
@@ -87,13 +88,13 @@ def settings_of_run(run: str, home: Path, model: str, **changed: object) -> Plat
     with Store.open(home) as store:
         info = store.runs.get(run)
         folder = store.home.run(run).path
-    if info.kind != "mcp":
+        known = run_settings(store, run, McpTrain) if info.kind == "mcp" else None
+    if known is None:
         raise SettingError(f"run {run!r} ({info.kind}) has no MCP server to prompt a model on", hint='give one: --server "CMD"')
     if not (folder / "scenarios").exists():
         raise SettingError(
             f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
-    known = McpTrain.model_validate(info.settings)
     given = {"target": known.target, "tools": known.tools, "allow_writes": known.allow_writes, "seed": known.seed}
     return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})
 
@@ -194,7 +195,7 @@ async def _trained(settings: PlateauSettings, bench: Bench, home: Path) -> Varia
     if settings.run is None or adapter is None:
         return None
     with Store.open(home) as store:
-        train = McpTrain.model_validate(store.runs.get(settings.run).settings)
+        train = run_settings(store, settings.run, McpTrain)
     bounds = ToolLoopSettings(max_turns=train.rollouts.max_turns, max_tokens=train.rollouts.max_tokens, temperature=0.0)
     async with _pool(settings, train.rollouts.isolation) as pool:
         way = _prompted(adapter, 0, ToolLoop(pool, bounds))

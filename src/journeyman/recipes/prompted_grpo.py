@@ -27,6 +27,7 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import find_function
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
+from journeyman.recipes.resume import run_settings
 from journeyman.recipes.run_attempts import scored_groups
 from journeyman.recipes.scoring import reward_functions
 from journeyman.recipes.task_source import read_scenarios
@@ -116,16 +117,17 @@ async def measure_prompted(settings: PromptedGrpo, progress: Progress, *, home: 
 
 
 def settings_of(run: str, home: Path) -> GrpoTrain:
-    """The settings of a run of `method: grpo` that can be prompted. Raises NotFoundError; SettingError that says why it cannot."""
+    """The settings of a run of `method: grpo` that can be prompted. Raises SettingError that says why it cannot, and what
+    `run_settings` raises."""
     with Store.open(home) as store:
         info = store.runs.get(run)
         has_tasks = store.home.run(run).scenarios.exists()
-    if info.kind != "grpo":
+        train = run_settings(store, run, GrpoTrain) if info.kind == "grpo" else None
+    if train is None:
         raise SettingError(
             f"run {run!r} ({info.kind}) has no tasks to prompt a model on",
             hint='give a run of `journeyman mcp train` or of method: grpo, or a server: --server "CMD"',
         )
-    train = GrpoTrain.model_validate(info.settings)
     if train.rollout.function is not None:
         raise SettingError(
             f"run {run!r} makes its attempts with {train.rollout.function}, which writes the prompt itself: other prompts cannot be put in",

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
 
 from journeyman.errors import SettingError
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.store import Store
+from journeyman.store.checkpoints import Checkpoints
+from journeyman.types.differences import Change, differences
 from journeyman.types.record import Record
+from journeyman.version import __version__
+
+_S = TypeVar("_S", bound=Record)
 
 #: May change without a question: a run may go on longer, be given more money, or keep more on disk.
 _FREE: Final = ("steps", "judge_options.budget", "judge.budget", "retention")
@@ -27,18 +33,6 @@ _JUDGING: Final = ("judge", "judge_options")
 _AROUND_ATTEMPTS: Final = frozenset({"groups_per_step", "group_size", "max_refills", "max_concurrent"})
 #: Over once reinforcement learning has begun.
 _FIXED_IN_TRAINING: Final = ("warm_start",)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One setting, by its dotted name, before and after."""
-
-    name: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.before or 'not set'} -> {self.after or 'not set'}"
 
 
 def step_key(phase: str, number: int) -> str:
@@ -58,26 +52,28 @@ def shaped_key(phase: str, number: int, *shape: object) -> str:
     return f"{step_key(phase, number)}/{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What differs between two settings, by dotted name.
+def refuse_newer(store: Store, run: str) -> str | None:
+    """The version of Journeyman that wrote the run's newest checkpoint; None when it has none.
 
-    Example:
-        >>> [str(change) for change in changes({"grpo": {"updates": 1}, "seed": 0}, {"grpo": {"updates": 2}, "seed": 0})]
-        ['grpo.updates: 1 -> 2']
+    Raises StoreError for one that only a newer version reads: to be told before anything else that such a run has and we do not know.
     """
-    old, new = flat(before), flat(after)
-    names = sorted(old.keys() | new.keys())
-    return tuple(Change(name, old.get(name, ""), new.get(name, "")) for name in names if old.get(name) != new.get(name))
+    newest = Checkpoints(store.home.run(run).checkpoints).newest()
+    return None if newest is None else newest.version
 
 
-def flat(settings: object, prefix: str = "") -> dict[str, str]:
-    """Nested settings as text by dotted name."""
-    if not isinstance(settings, Mapping):
-        return {prefix: str(settings)}
-    out: dict[str, str] = {}
-    for name, value in settings.items():
-        out |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return out
+def run_settings(store: Store, run: str, kind: type[_S]) -> _S:
+    """The settings that a run was made with. Raises NotFoundError, StoreError as `refuse_newer`, SettingError when they cannot be read."""
+    settings, version = store.runs.get(run).settings, refuse_newer(store, run)
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "the settings"
+        by = f"by Journeyman {version}" if version else "by another version, or by another program"
+        raise SettingError(
+            f"the settings of run {run!r} cannot be read: {name}: {first['msg']}; they were written {by}, this is Journeyman {__version__}",
+            hint="go on with the version that made the run, or start a new one; nothing of it was changed",
+        ) from error
 
 
 def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
@@ -97,11 +93,11 @@ def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: b
     """What differs between `settings` and those of `run`, what may always change with it; nothing is written.
 
     Settings that the run was started without, because its version did not have them, count as their defaults. Raises SettingError for a
-    change that is not allowed, or that cannot be honoured any more, and NotFoundError.
+    change that is not allowed, or that cannot be honoured any more, and what `run_settings` raises.
     """
-    given = type(settings).model_validate(store.runs.get(run).settings).model_dump(mode="json")
+    given = run_settings(store, run, type(settings)).model_dump(mode="json")
     fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
-    found = changes(given, settings.model_dump(mode="json"))
+    found = differences(given, settings.model_dump(mode="json"))
     check_changes(run, [change for change in found if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
     return found
 

@@ -295,7 +295,8 @@ class Backend:
                 status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(model, newest))
                 # The kill may have come before the step's row: whoever counts rows must find every step that was made.
                 phase, metrics = "warmup" if job.kind == "sft" else "train", newest.memo.get("metrics", {})
-                step = StepMetrics(run=job.run, phase=phase, step=newest.step, time=time.time(), metrics=metrics)
+                settings = {kind: made for kind, made in newest.memo.get("job_settings", {}).items() if kind == job.kind}
+                step = StepMetrics(run=job.run, phase=phase, step=newest.step, time=time.time(), metrics=metrics, settings=settings)
                 self.store.runs.add_step(step)
             else:
                 error = "the server stopped before this job ended; nothing of it was kept"

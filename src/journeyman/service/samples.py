@@ -164,6 +164,9 @@ def _metrics(job: GrpoJob, counts: _Counts, advantages: BatchAdvantages) -> dict
         "num_trajectories_masked": float(counts.num_masked),
         "truncated_fraction": counts.num_truncated / max(counts.num_trajectories, 1),
         "staleness": fmean(counts.staleness) if counts.staleness else 0.0,
+        "staleness_0": float(sum(steps <= 0 for steps in counts.staleness)),
+        "staleness_1": float(sum(steps == 1 for steps in counts.staleness)),
+        "staleness_2_or_more": float(sum(steps >= 2 for steps in counts.staleness)),
         "num_turns_off_policy": float(counts.num_altered_turns),
         "sampled_tokens_mean": fmean(counts.lengths) if counts.lengths else 0.0,
     }

@@ -11,9 +11,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,12 +28,13 @@ from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import policy_batch, step_notes
 from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
-from journeyman.store.checkpoints import Checkpoints, Reached, pass_by
+from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, pass_by
 from journeyman.store.models import ModelRow
-from journeyman.store.retention import kept_steps, version_scores
+from journeyman.store.retention import kept_steps, missing_metric, version_scores
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.types.differences import Change, differences
 from journeyman.types.metrics import finite_metrics
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
@@ -44,6 +45,7 @@ _T = TypeVar("_T")
 
 _QUIET_SECONDS = 600.0
 _DROP_SECONDS = 120.0
+_RETENTION_METRIC = "retention.metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,17 @@ class TrainableModel:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A job ready to compute. `update` blocks and returns the trainer's metrics; `is_idle`: there is nothing to compute."""
+    """A job ready to compute. `update` blocks and returns the trainer's metrics; `is_idle`: there is nothing to compute.
+
+    `settings` are the job's, by its kind.
+    """
 
     update: Callable[[OnProgress], dict[str, float]]
     metrics: dict[str, float]
     notes: tuple[str, ...]
     phase: str
     is_idle: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class _StepDroppedError(TrainingError):
@@ -104,6 +110,7 @@ class TrainingService:
         self._load = readable_trajectories(store, engine.info.base, renderer.fingerprint)
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
+        self._told: dict[str, set[str]] = {}  # settings of each model that were told of once
 
     def submit(self, model: TrainableModel, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job. The same `key` again gives the same job."""
@@ -144,7 +151,7 @@ class TrainingService:
     async def _train(self, model: TrainableModel, job: UpdateJob, job_id: str, on_progress: OnProgress) -> TrainResult:
         async with self._computing:
             started = time.perf_counter()
-            plan = await asyncio.to_thread(self._plan, model, job)
+            plan = await asyncio.to_thread(self._noted_plan, model, job)
             self._reached("planned")
             step = model.trainer.step
             try:
@@ -160,11 +167,23 @@ class TrainingService:
                 ) from error
             metrics["train/seconds"] = time.perf_counter() - started
             # From here on the step is done and served: what fails now is told, and undoes nothing.
-            late = await self._conclude(model, plan.phase, metrics)
+            late = await self._conclude(model, plan, metrics)
             self._reached("concluded")
             row = published.adapter
             notes = (*plan.notes, *step_notes(metrics), *published.notes, *late)
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
+
+    def _noted_plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
+        """The plan, with what the job has set otherwise than the one before it, also before a restart, among its notes."""
+        plan = self._plan(model, job)
+        settings = job.settings.model_dump(mode="json")
+        before = _job_settings(model.checkpoints.newest()).get(job.kind)
+        changed = () if before is None else differences({job.kind: before}, {job.kind: settings})
+        # Once each: a schedule changes its setting in every step.
+        told = self._told.setdefault(model.name, set())
+        news = [change for change in changed if change.name not in told]
+        told.update(change.name for change in news)
+        return replace(plan, settings={job.kind: settings}, notes=(*plan.notes, *_settings_notes(news)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
@@ -205,7 +224,8 @@ class TrainingService:
             self._reached("engine asleep")
             metrics = await self._in_thread(compute)
             self._reached("computed")
-            memo = {"job": job_id, "metrics": metrics, "notes": plan.notes}
+            settings = _job_settings(model.checkpoints.newest()) | plan.settings
+            memo = {"job": job_id, "metrics": metrics, "notes": plan.notes, "job_settings": settings}
             await self._in_thread(lambda: self.save(model, memo, is_training=plan.phase == "train"))
             self._reached("checkpoint kept")
             written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, model.trainer))
@@ -243,9 +263,9 @@ class TrainingService:
 
         model.checkpoints.save(model.trainer.step, write, place | dict(memo))
 
-    async def _conclude(self, model: TrainableModel, phase: str, metrics: dict[str, float]) -> tuple[str, ...]:
+    async def _conclude(self, model: TrainableModel, plan: _Plan, metrics: dict[str, float]) -> tuple[str, ...]:
         run, step = model.row.run, model.trainer.step
-        row = StepMetrics(run=run, phase=phase, step=step, time=time.time(), metrics=metrics)
+        row = StepMetrics(run=run, phase=plan.phase, step=step, time=time.time(), metrics=metrics, settings=plan.settings)
 
         def keep_row() -> tuple[StepMetrics, ...]:
             self._store.runs.add_step(row)
@@ -259,14 +279,19 @@ class TrainingService:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
         # Rows of later steps may be left of a checkpoint that was damaged.
-        found = news([row.metrics for row in rows if row.phase == phase and row.step <= step])
+        found = news([row.metrics for row in rows if row.phase == plan.phase and row.step <= step])
         notes = tuple(map(str, found))
         try:
             await self._clear(model, rows)
         except (StoreError, OSError) as error:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (*notes, f"step {step} is done, but older ones could not be deleted: {error}")
-        return notes
+        note = missing_metric(rows, self._retention)
+        told = self._told.setdefault(model.name, set())
+        if note is None or _RETENTION_METRIC in told:
+            return notes
+        told.add(_RETENTION_METRIC)
+        return (*notes, note)
 
     async def clear(self, model: TrainableModel) -> None:
         """Delete what a kill right after a step left standing; for a model that was just opened."""
@@ -333,3 +358,15 @@ class TrainingService:
             elif future.exception() is not None:
                 _log.debug("the dropped step ended with %r", future.exception())
             raise
+
+
+def _job_settings(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The settings of the newest job of each kind that led to a checkpoint; checkpoints of earlier versions do not tell."""
+    return {} if checkpoint is None else dict(checkpoint.memo.get("job_settings", {}))
+
+
+def _settings_notes(news: Sequence[Change]) -> tuple[str, ...]:
+    if not news:
+        return ()
+    listed = "; ".join(str(change) for change in news)
+    return (f"other settings than in the step before: {listed} (told once; each step's settings are kept with it)",)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
@@ -31,3 +32,18 @@ def version_scores(rows: Iterable[StepMetrics], metric: str) -> dict[int, float]
     another phase (`eval`) tells about the version of its own step.
     """
     return {row.step - (row.phase == "train"): row.metrics[metric] for row in rows if metric in row.metrics}
+
+
+def missing_metric(rows: Sequence[StepMetrics], retention: Retention) -> str | None:
+    """A line when a metric was chosen to keep the best versions by, and no step has it: then none is kept.
+
+    None before the second step of the training itself: a warm start has other metrics, and a program may add its own to a step after it
+    was made.
+    """
+    known = {name for row in rows for name in row.metrics}
+    is_default = retention.metric == type(retention).model_fields["metric"].default
+    if is_default or not retention.best or retention.metric in known or sum(row.phase == "train" for row in rows) < 2:
+        return None
+    near = difflib.get_close_matches(retention.metric, known, n=3, cutoff=0.5)
+    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"no step has the metric {retention.metric!r} (retention.metric), so no version is kept for being the best; {there}"

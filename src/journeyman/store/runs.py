@@ -83,25 +83,20 @@ class Runs:
         return self.get(run)
 
     def add_step(self, metrics: StepMetrics) -> None:
-        """Keep the metrics of a step. Metrics of a step that is there already are merged into it, the new values win."""
+        """Keep the metrics of a step. Metrics of a step that is there already are merged into it, the new values win; its settings stay
+        unless others are given."""
         self.get(metrics.run)
         key = (STEPS.c.run == metrics.run) & (STEPS.c.phase == metrics.phase) & (STEPS.c.step == metrics.step)
         with self._database.write() as connection:
             before = connection.execute(select(STEPS.c.metrics).where(key)).scalar_one_or_none()
             merged = {**(json.loads(before) if before else {}), **metrics.metrics}
+            values: dict[str, Any] = {"time": metrics.time, "metrics": json.dumps(merged)}
+            if metrics.settings:
+                values["settings"] = json.dumps(metrics.settings)
             connection.execute(
                 insert(STEPS)
-                .values(
-                    run=metrics.run,
-                    phase=metrics.phase,
-                    step=metrics.step,
-                    time=metrics.time,
-                    metrics=json.dumps(merged),
-                )
-                .on_conflict_do_update(
-                    index_elements=["run", "phase", "step"],
-                    set_={"time": metrics.time, "metrics": json.dumps(merged)},
-                )
+                .values(run=metrics.run, phase=metrics.phase, step=metrics.step, **values)
+                .on_conflict_do_update(index_elements=["run", "phase", "step"], set_=values)
             )
 
     def steps(self, run: str, phase: str | None = None) -> tuple[StepMetrics, ...]:
@@ -112,9 +107,12 @@ class Runs:
             query = query.where(STEPS.c.phase == phase)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(STEPS.c.time, STEPS.c.step)).all()
-        return tuple(
-            StepMetrics(run=row.run, phase=row.phase, step=row.step, time=row.time, metrics=json.loads(row.metrics)) for row in rows
-        )
+        return tuple(_step(row) for row in rows)
+
+
+def _step(row: Row[Any]) -> StepMetrics:
+    settings = json.loads(row.settings) if row.settings else {}
+    return StepMetrics(run=row.run, phase=row.phase, step=row.step, time=row.time, metrics=json.loads(row.metrics), settings=settings)
 
 
 def _info(row: Row[Any]) -> RunInfo:

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 #: Raised by one whenever a table changes, with the way there in `UPGRADES`; `database.py` refuses a store with a higher number.
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 METADATA = MetaData()
 
@@ -43,6 +43,7 @@ STEPS = Table(
     Column("step", Integer, primary_key=True),
     Column("time", Float, nullable=False),
     Column("metrics", Text, nullable=False),
+    Column("settings", Text),  # of the step's job, by its kind; NULL where none were given (layout 4)
 )
 
 MODELS = Table(
@@ -121,4 +122,5 @@ JOBS = Table(
 UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     1: ("ALTER TABLE rollouts ADD COLUMN key VARCHAR", "CREATE INDEX rollouts_by_key ON rollouts (run, key)"),
     2: ("ALTER TABLE runs ADD COLUMN tokenizer VARCHAR", "ALTER TABLE rollouts ADD COLUMN tokenizer VARCHAR"),
+    3: ("ALTER TABLE steps ADD COLUMN settings TEXT",),
 }

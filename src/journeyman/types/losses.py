@@ -35,9 +35,7 @@ class _ClippedLoss(Record):
 
     @model_validator(mode="after")
     def _delta_is_outside_the_clip(self) -> Self:
-        if self.delta is not None and self.delta <= 1 + self.clip_high:
-            raise ValueError(f"delta {self.delta:g} must be above 1 + clip_high = {1 + self.clip_high:g}: below it, it is the only clip")
-        return self
+        return _outside(self)
 
 
 class GrpoLoss(_ClippedLoss):
@@ -68,12 +66,14 @@ class DapoLoss(_ClippedLoss):
 class CispoLoss(Record):
     """-weight * advantage * log-probability, weight = the ratio clamped to [min_weight, max_weight] and detached (2506.13585).
 
-    The weight is clipped, never the gradient: no token is dropped. Token mean over the whole batch.
+    The weight is clipped, never the gradient: no token is dropped. Token mean over the whole batch. With `importance="sequence"` the
+    ratio is the trajectory's, as in the clipped losses.
     """
 
     kind: Literal["cispo"] = "cispo"
     min_weight: float = Field(default=0.0, ge=0)
     max_weight: float = Field(default=5.0, gt=0)
+    importance: Importance = "token"
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -81,11 +81,19 @@ class CispoLoss(Record):
 
 
 class GspoLoss(Record):
-    """One ratio a trajectory, exp of its mean log-ratio, clipped as a whole (2507.18071); mean over trajectories."""
+    """One ratio a trajectory, exp of its mean log-ratio, clipped as a whole (2507.18071); mean over trajectories.
+
+    `delta`: as in the clipped losses, of the trajectory's ratio.
+    """
 
     kind: Literal["gspo"] = "gspo"
     clip_low: float = Field(default=3e-4, gt=0, le=1)
     clip_high: float = Field(default=4e-4, gt=0)
+    delta: float | None = Field(default=None, gt=1)
+
+    @model_validator(mode="after")
+    def _delta_is_outside_the_clip(self) -> Self:
+        return _outside(self)
 
 
 class NoCorrection(Record):
@@ -197,6 +205,14 @@ class OverlongPenalty(Record):
         if self.cache_tokens > self.max_tokens:
             raise ValueError(f"cache_tokens {self.cache_tokens} must not be above max_tokens {self.max_tokens}")
         return self
+
+
+def _outside(choice: _Choice) -> _Choice:
+    """Refuse a two-sided clip that lies inside the other."""
+    delta, clip_high = (getattr(choice, name) for name in ("delta", "clip_high"))
+    if delta is not None and delta <= 1 + clip_high:
+        raise ValueError(f"delta {delta:g} must be above 1 + clip_high = {1 + clip_high:g}: below it, it is the only clip")
+    return choice
 
 
 def _ordered(choice: _Choice, low: str, high: str) -> _Choice:

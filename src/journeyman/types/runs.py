@@ -40,10 +40,14 @@ class CreateRun(Record):
 
 
 class StepMetrics(Record):
-    """The metrics of one step of a run; `phase` is warmup, train or eval."""
+    """The metrics of one step of a run; `phase` is warmup, train or eval.
+
+    `settings` are those of the job that made it, by its kind (`{"grpo": {"learning_rate": ...}}`); empty where none did.
+    """
 
     run: str
     phase: str
     step: int
     time: float
     metrics: Metrics
+    settings: dict[str, Any] = Field(default_factory=dict)

@@ -118,7 +118,15 @@ def test_parity_of_clip_widths_two_sided_clip_and_both_importance_levels(trl: Tr
     check()
 
 
-@pytest.mark.parametrize("parameters", [{"loss": "cispo", "max_weight": 1.2}, {"loss": "gspo", "clip_low": 0.1, "clip_high": 0.3}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loss": "cispo", "max_weight": 1.2},
+        {"loss": "cispo", "max_weight": 1.2, "importance": "sequence"},
+        {"loss": "gspo", "clip_low": 0.1, "clip_high": 0.3},
+        {"loss": "gspo", "delta": 1.5},
+    ],
+)
 def test_parity_of_the_other_losses_own_parameters(trl: TrlLoss, parameters: dict[str, Any]) -> None:
     @widely
     @given(batches())
