@@ -22,6 +22,7 @@ from journeyman.types.trajectory import Group
 
 Kill = tuple[str, int]
 """A point and how often it is reached before the process ends there."""
+TRAINING = "training step 2"
 
 
 def settings(judge_url: str, *, rubric: str = "be right") -> McpTrain:
@@ -36,7 +37,9 @@ def settings(judge_url: str, *, rubric: str = "be right") -> McpTrain:
         num_train=8,
         num_heldout=2,
         warm_start=WarmStart(max_updates=0, probe_scenarios=2, probe_attempts=2),
-        rollouts=Rollouts(groups_per_step=2, group_size=2, max_refills=0, max_tokens=400, max_turns=2, max_concurrent=1),
+        rollouts=Rollouts(
+            groups_per_step=2, group_size=2, max_refills=0, max_tokens=400, max_turns=2, max_concurrent=1, isolation="shared"
+        ),
     )
 
 
@@ -47,8 +50,9 @@ def train(home: Path, judged: McpTrain, run: str | None, kill_at: Kill | None) -
     model = _WordyModel(reached)
     session.open_backend = model.open  # type: ignore[assignment]
     session.KeepingJudge = _lethal_judge(reached)  # type: ignore[misc]
-    model.stop_at = 1
-    model.stop = lambda: reached("training step 2")
+    if kill_at is not None and kill_at[0] == TRAINING:  # a step that is not ended there goes on computing
+        model.stop_at = 1
+        model.stop = lambda: reached(TRAINING)
     asyncio.run(mcp.train(judged, SilentProgress(), home=home, resume=run, allow_changed_settings=True))
 
 

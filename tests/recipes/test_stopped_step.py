@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.llm_server import Answer, ScriptedServer, serve
-from tests.recipes.stopped_run import Kill, settings, train
+from tests.recipes.stopped_run import TRAINING, Kill, settings, train
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.rewards.judge_store import JudgeStore
@@ -103,7 +103,7 @@ def calls(judge: ScriptedServer) -> int:
     [
         pytest.param(("attempt", _NUM_PROBED + 2), 1, id="when half of a group was attempted"),
         pytest.param(("judging", 3), 4, id="when one of two groups was judged"),
-        pytest.param(("training step 2", 1), 4, id="when all groups were judged"),
+        pytest.param((TRAINING, 1), 4, id="when all groups were judged"),
     ],
 )
 def test_a_killed_step_goes_on_with_its_attempts_and_pays_the_judge_once(
@@ -118,7 +118,7 @@ def test_a_killed_step_goes_on_with_its_attempts_and_pays_the_judge_once(
     assert Counter(key.partition("/")[0] for key in made) == {"warmup-0": 4, "train-0": 4, "train-1": 4}
     assert set(times_shown(judge).values()) == {2}
     assert calls(judge) == _CALLS_OF_A_RUN
-    stopped_in = 1 if kill_at[0].startswith("training") else 0
+    stopped_in = 1 if kill_at[0] == TRAINING else 0
     assert [row.metrics.get("rollout/num_kept") for row in steps] == [num_kept if at == stopped_in else None for at in range(2)]
     # Each call is counted in the run's purse once, and in the row of the step that it belongs to.
     assert [row.metrics["judge/prompt_tokens"] for row in steps] == [40.0, 40.0]
@@ -128,7 +128,7 @@ def test_a_killed_step_goes_on_with_its_attempts_and_pays_the_judge_once(
 
 
 def test_a_changed_judge_judges_the_kept_attempts_anew(run: Run, judge: ScriptedServer, tmp_path: Path) -> None:
-    assert run(tmp_path, judge.base_url, kill_at=("training step 2", 1)) == -signal.SIGKILL
+    assert run(tmp_path, judge.base_url, kill_at=(TRAINING, 1)) == -signal.SIGKILL
     assert run(tmp_path, judge.base_url, rubric="be short") == 0
     assert set(attempts_of(tmp_path).values()) == {1}
     # The probe and the first step are over; the second step's four attempts are seen by the old judge and by the new one.
