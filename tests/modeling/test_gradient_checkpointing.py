@@ -13,7 +13,16 @@ from tests.tiny import LORA
 from torch import Tensor, nn
 
 from journeyman.errors import SettingError
-from journeyman.modeling.gradient_checkpointing import KEYWORD, MAX_KEPT_BYTES, LayerCheckpoints, LayerInputs, kept_bytes_per_token
+from journeyman.modeling import gradient_checkpointing
+from journeyman.modeling.gradient_checkpointing import (
+    KEYWORD,
+    LAYERS_PER_RETURN,
+    MAX_KEPT_BYTES,
+    MIN_RETURNED_BYTES,
+    LayerCheckpoints,
+    LayerMemory,
+    kept_bytes_per_token,
+)
 from journeyman.modeling.lora import add_lora
 from journeyman.modeling.precision import Precision
 from journeyman.modeling.weights import load_module
@@ -32,7 +41,7 @@ def adapted_model(folder: Path, precision: Precision = "float32") -> Any:
     return model
 
 
-def gradients(model: Any, keywords: dict[str, LayerInputs]) -> tuple[tuple[Tensor, ...], int, int]:
+def gradients(model: Any, keywords: dict[str, LayerMemory]) -> tuple[tuple[Tensor, ...], int, int]:
     """Of a sum of squares; beside it the bytes kept for the backward pass, and how often a layer's MLP was computed."""
     decoder = model.get_base_model().get_decoder()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -97,14 +106,15 @@ def test_a_deep_copy_computes_with_its_own_layers(sharp_model: Path) -> None:
 def test_auto_asks_where_keeping_everything_takes_too_much(sharp_model: Path) -> None:
     checkpoints = LayerCheckpoints(adapted_model(sharp_model), 1)
     assert checkpoints.keywords(100, "auto") == {}
-    assert checkpoints.keywords(MAX_KEPT_BYTES // checkpoints.bytes_per_token + 1, "auto") == {KEYWORD: LayerInputs(2)}
-    assert checkpoints.keywords(10**9, False) == {}
+    assert checkpoints.keywords(MAX_KEPT_BYTES // checkpoints.bytes_per_token + 1, "auto") == {KEYWORD: LayerMemory(2, True)}
+    assert checkpoints.keywords(10**9, False) == {KEYWORD: LayerMemory(2, False)}
+    assert checkpoints.keywords(MIN_RETURNED_BYTES // checkpoints.bytes_per_token, False) == {}
 
 
 def test_auto_gives_each_of_many_workers_its_share_of_the_free_memory(sharp_model: Path) -> None:
     model = adapted_model(sharp_model)
     assert LayerCheckpoints(model, 1).keywords(100, "auto") == {}
-    assert LayerCheckpoints(model, 10**9).keywords(100, "auto") == {KEYWORD: LayerInputs(2)}
+    assert LayerCheckpoints(model, 10**9).keywords(100, "auto") == {KEYWORD: LayerMemory(2, True)}
 
 
 def test_a_model_without_recomputable_layers_refuses_to_be_asked() -> None:
@@ -121,9 +131,32 @@ def test_what_is_kept_of_a_token_is_what_the_adapted_layers_take_and_give(sharp_
 
 
 def test_kept_inputs_are_made_before_the_first_layer_and_carry_gradients() -> None:
-    inputs = LayerInputs(3)
+    memory = LayerMemory(3, keeps_inputs_only=True)
     hidden = torch.arange(4.0, requires_grad=True)
-    kept = [inputs.keep(hidden * factor) for factor in (1.0, 2.0, 3.0)]
+    kept = [memory.enter(hidden * factor) for factor in (1.0, 2.0, 3.0)]
     assert [tensor.tolist() for tensor in kept] == [[0, 1, 2, 3], [0, 2, 4, 6], [0, 3, 6, 9]]
     assert torch.autograd.grad(kept[0].sum() + kept[2].sum(), hidden)[0].tolist() == [4.0] * 4
     assert len({tensor.untyped_storage().data_ptr() for tensor in kept}) == 3
+
+
+@pytest.mark.parametrize("keeps_inputs_only", [True, False])
+def test_what_layers_freed_is_returned_every_few_layers_on_both_ways(monkeypatch: pytest.MonkeyPatch, keeps_inputs_only: bool) -> None:
+    returns: list[int] = []
+    monkeypatch.setattr(gradient_checkpointing, "return_freed_memory", lambda: returns.append(entered))
+    memory = LayerMemory(2 * LAYERS_PER_RETURN + 1, keeps_inputs_only)
+    hidden = torch.ones(2, requires_grad=True)
+    last = hidden
+    for entered in range(memory.num_layers):  # noqa: B007 - read when memory is returned
+        last = memory.enter(last) * 1.0
+    assert returns == [0, LAYERS_PER_RETURN, 2 * LAYERS_PER_RETURN]
+    last.sum().backward()
+    # Kept inputs are those of layers that the backward pass computes again, and so frees again.
+    assert len(returns) == (6 if keeps_inputs_only else 3)
+
+
+def test_the_gradient_is_the_same_where_memory_is_returned_in_between(sharp_model: Path) -> None:
+    model = adapted_model(sharp_model)
+    plain, _, _ = gradients(model, {})
+    returning, _, calls = gradients(model, {KEYWORD: LayerMemory(2, keeps_inputs_only=False)})
+    assert calls == 2
+    assert all(torch.equal(left, right) for left, right in zip(plain, returning, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import functools
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -30,6 +31,7 @@ def return_freed_memory() -> None:
         malloc_trim(0)
 
 
+@functools.cache  # finding the library starts a process
 def _c_function(name: str) -> Any:
     try:
         return getattr(ctypes.CDLL(ctypes.util.find_library("c")), name)

@@ -272,7 +272,7 @@ class LoraTrainer:
             position_ids=torch.tensor([tree.positions]),
             use_cache=False,
             layout=TreeLayout(tree),
-            **self._checkpoints.keywords(len(tree.token_ids), checkpointing),
+            **(self._checkpoints.keywords(len(tree.token_ids), checkpointing) if torch.is_grad_enabled() else {}),
         )
         return output.last_hidden_state[0][torch.tensor(tree.predictors, dtype=torch.long)]  # type: ignore[no-any-return]
 
