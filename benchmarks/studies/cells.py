@@ -71,8 +71,14 @@ def cells(study: Study, seeds: Sequence[int], only: Sequence[str] = (), extra: S
     return [Cell(variant, seed, (*variant.overrides, *extra)) for seed in seeds for variant in chosen]
 
 
-SHARES: Final = frozenset({"reward/mean", "reward/success", "reward/with_spread", "train/reward_accuracy"})
-"""Metrics of a step that lie between 0 and 1 in every study."""
+SHARES: Final = frozenset(
+    {
+        *("reward/mean", "reward/success", "reward/with_spread", "train/reward_accuracy"),
+        *("train/reward_mean", "train/reward_last", "heldout/warm", "heldout/trained"),
+        *("heldout/ranked_right", "heldout/ranked_right_before"),
+    }
+)
+"""Metrics of a step, and measures of a run, that lie between 0 and 1 in every study."""
 
 _LOSSES: Final = ("grpo", "dr_grpo", "bnpo", "cispo", "gspo")
 _ADVANTAGES: Final = ("mean", "rank", "rloo", "batch_std")

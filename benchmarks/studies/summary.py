@@ -31,7 +31,7 @@ def table(study: Study, rows: Rows) -> str:
         found = rows.get(variant.name, ())
         if not found:
             continue
-        cells = [variant.name, str(len(found)), *(spread_text(_values(found, name)) for name, _ in measures)]
+        cells = [variant.name, str(len(found)), *(spread_text(_values(found, name), name) for name, _ in measures)]
         if compared:
             cells.append("" if variant.name == DEFAULT else _difference_text(rows[DEFAULT], found, measures[0][0]))
         lines.append(f"| {' | '.join([*cells, f'{sum(row.seconds for row in found) / len(found) / 60:.1f}'])} |")
@@ -71,19 +71,20 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def band(values: Sequence[float], metric: str) -> tuple[float, float]:
-    """What is shaded around a mean: its 95 % interval, for shares within 0 and 1; not a number for fewer than two values."""
+    """What is said of a mean, and shaded around it: its 95 % interval, for shares within 0 and 1; no number for fewer than two values."""
     low, high = interval(values) or (math.nan, math.nan)
     return (max(low, 0.0), min(high, 1.0)) if metric in SHARES and len(values) > 1 else (low, high)
 
 
-def spread_text(values: Sequence[float]) -> str:
-    """Mean, interval and range: "0.950 [0.91, 0.99], 0.93–0.97"."""
+def spread_text(values: Sequence[float], metric: str) -> str:
+    """Mean, interval (for shares within 0 and 1) and range: "0.950 [0.91, 0.99], 0.93–0.97"."""
     if not values:
         return ""
-    mean, found = math.fsum(values) / len(values), interval(values)
-    if found is None:
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
         return f"{mean:.3f}"
-    return f"{mean:.3f} [{found[0]:.3f}, {found[1]:.3f}], {min(values):.3f}–{max(values):.3f}"
+    low, high = band(values, metric)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}], {min(values):.3f}–{max(values):.3f}"
 
 
 def draw(study: Study, rows: Rows, path: Path) -> Path | None:

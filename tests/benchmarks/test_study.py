@@ -181,8 +181,10 @@ def test_what_a_study_draws_is_kept_of_its_runs(name: str) -> None:
 
 def test_one_seed_has_no_interval() -> None:
     assert interval([0.5]) is None
-    assert spread_text([0.5]) == "0.500"
-    assert spread_text([]) == ""
+    assert spread_text([0.5], "loss") == "0.500"
+    assert spread_text([], "loss") == ""
+    assert spread_text([0.9, 1.0], "heldout/trained") == "0.950 [0.315, 1.000], 0.900–1.000"
+    assert spread_text([0.9, 1.0], "loss") == "0.950 [0.315, 1.585], 0.900–1.000"
 
 
 def test_the_band_of_a_curve_is_the_interval_of_the_mean_and_stays_within_what_a_share_can_be() -> None:

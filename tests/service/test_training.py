@@ -324,14 +324,15 @@ class TestSettingsOfJobs:
         await backend.create_model(CREATE)
         assert await train_with(backend, Grpo(learning_rate=0.25)) == ()
         assert await train_with(backend, Grpo(learning_rate=0.25)) == ()
-        (note,) = await train_with(backend, Grpo(learning_rate=0.2, loss="grpo"))
-        assert "grpo.learning_rate: 0.25 -> 0.2; grpo.loss.kind: dapo -> grpo (told once" in note
-        assert await train_with(backend, Grpo(learning_rate=0.15, loss="grpo")) == ()
+        (note,) = await train_with(backend, Grpo(learning_rate=0.2, loss="grpo", max_logprob_gap=9.0))
+        assert "grpo.loss.kind: dapo -> grpo; grpo.max_logprob_gap: " in note
+        assert "learning_rate" not in note
+        assert await train_with(backend, Grpo(learning_rate=0.2, loss="grpo", max_logprob_gap=8.0)) == ()
         await house.stop(backend)
         backend = house.start()
         await backend.create_model(CREATE)
-        (note,) = await train_with(backend, Grpo(learning_rate=0.1, loss="grpo"))
-        assert "grpo.learning_rate: 0.15 -> 0.1 (told once" in note
+        (note,) = await train_with(backend, Grpo(learning_rate=0.2, loss="grpo", max_logprob_gap=7.0))
+        assert "grpo.max_logprob_gap: 8.0 -> 7.0 (told once" in note
         assert await train_with(backend, Grpo(learning_rate=0.05, loss="grpo")) == ()
 
     async def test_jobs_of_two_kinds_are_not_compared_with_each_other(self, house: House) -> None:

@@ -174,14 +174,14 @@ class TrainingService:
             return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
 
     def _noted_plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
-        """The plan, with what the job has set otherwise than the one before it, also before a restart, among its notes."""
+        """The plan, with what the job has set otherwise than the one before it, also before a restart, among its notes: but the learning
+        rate, which schedules change in every step."""
         plan = self._plan(model, job)
         settings = job.settings.model_dump(mode="json")
         before = _job_settings(model.checkpoints.newest()).get(job.kind)
         changed = () if before is None else differences({job.kind: before}, {job.kind: settings})
-        # Once each: a schedule changes its setting in every step.
         told = self._told.setdefault(model.name, set())
-        news = [change for change in changed if change.name not in told]
+        news = [change for change in changed if change.name not in {*told, f"{job.kind}.learning_rate"}]
         told.update(change.name for change in news)
         return replace(plan, settings={job.kind: settings}, notes=(*plan.notes, *_settings_notes(news)))
 
