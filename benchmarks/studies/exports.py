@@ -181,10 +181,11 @@ class Exporter:
         )
 
     def _in_vllm(self, store: Store, adapter: AdapterRow, name: str, exported: Exported) -> dict[str, float]:
-        """Of what vLLM can load, computed there in the type that it was written in."""
+        """Of what vLLM can load, computed there in the type that it was written in. Raises AdapterError when it is another model there."""
         settings = FORMATS[name]
         if self._vllm is None or settings.format == "gguf":
             return {}
+        from journeyman.export.check import require_same_model
         from journeyman.export.greedy import answer
         from journeyman.export.model_folder import served_module
         from journeyman.export.probes import probe_prompts
@@ -195,7 +196,8 @@ class Exporter:
             probes = answer(served_module(version), prompts, version.renderer.stop_token_ids)
             line, log = exported.commands[-1], self._folder / f"{name}.vllm.log"
             found = compare_in_vllm(self._vllm, line, version.renderer, probes, dtype=settings.dtype, log=log)
-        return {IN_VLLM: found.share}
+        # Other kernels: close choices may fall otherwise, as with rounded weights.
+        return {IN_VLLM: require_same_model(found, "bfloat16", IN_VLLM).share}
 
 
 def trained_subject(home: Path, overrides: Sequence[str], seed: int, command: Sequence[str], timeout_seconds: float) -> Subject:

@@ -150,9 +150,14 @@ def test_exports_made_before_are_made_again_to_be_loaded_in_vllm_by_the_printed_
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("fault", "message"), [("broken", "before it was ready: no such device"), ("forgetful", "vLLM renders '<|im_start|>system")]
+    ("fault", "message"),
+    [
+        ("broken", "before it was ready: no such device"),
+        ("forgetful", "vLLM renders '<|im_start|>system"),
+        ("confused", "not the version that it was made of in vLLM: 0 of "),
+    ],
 )
-def test_a_vllm_that_does_not_start_or_renders_otherwise_fails_the_export(
+def test_a_vllm_that_does_not_start_or_renders_or_answers_otherwise_fails_the_export(
     fault: str, message: str, words: list[str], vllm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM", fault)

@@ -1,6 +1,7 @@
 """What of vLLM's server the study of exports uses, computed by transformers: for tests, under the module name that vLLM has.
 
-With FAKE_VLLM=broken it says so and ends; with FAKE_VLLM=forgetful it renders no system message.
+With FAKE_VLLM=broken it says so and ends; with FAKE_VLLM=forgetful it renders no system message; with FAKE_VLLM=confused it prefers
+the least likely tokens.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Model:
             logits = self.model(input_ids=torch.tensor([ids])).logits[0].float()
         places: list[Any] = [None]
         for place, token in zip(logits[:-1], ids[1:], strict=True):
-            best = int(place.argmax())
+            best = int(place.argmin() if os.environ.get("FAKE_VLLM") == "confused" else place.argmax())
             rank = int((place > place[token]).sum()) + 1
-            places.append({str(token): {"rank": rank}, str(best): {"rank": 1}})
+            places.append({str(best): {"rank": 1}} if rank > 1 or best != token else {str(token): {"rank": 1}})
         return {"choices": [{"prompt_logprobs": places}]}
 
 
