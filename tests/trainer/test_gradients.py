@@ -122,6 +122,19 @@ def test_packed_gradients_of_trajectories_in_several_micro_batches_equal_unpacke
     assert_same_gradients(taken_gradients(trainer, tmp_path / "after"), plain_gradients(model, loss))
 
 
+def test_packed_gradients_of_bnpo_are_those_of_each_groups_own_mean(
+    trainer: LoraTrainer, sharp_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    groups = [random_group(seed, vocabulary=300)[:size] for seed, size in ((1, 7), (2, 3))]
+    groups = [with_old_logprobs(group, trainer.logprobs(group), (0.01, -0.3, 0.05, 0.2)) for group in groups]
+    settings = Grpo(loss="bnpo", adam=BARE_ADAM, max_logprob_gap=5.0, tokens_per_micro_batch=64)
+    metrics = trainer.policy_step(groups, settings, lambda _: None)
+    model = plain_model(sharp_model, adapter, trainable=True)
+    loss = torch.stack([plain_loss(model, group, clipped(settings)) for group in groups]).mean()
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert_same_gradients(taken_gradients(trainer, tmp_path / "after"), plain_gradients(model, loss))
+
+
 def test_packed_supervised_gradients_equal_unpacked_ones(trainer: LoraTrainer, sharp_model: Path, adapter: Path, tmp_path: Path) -> None:
     samples = random_group(3, vocabulary=300)
     metrics = trainer.supervised_step(samples, Sft(adam=BARE_ADAM, batch_size=16), lambda _: None)

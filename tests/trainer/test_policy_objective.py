@@ -25,6 +25,7 @@ LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "grpo"},
     {"loss": "grpo", "importance": "sequence"},
     {"loss": "dr_grpo"},
+    {"loss": "bnpo"},
     {"loss": "dapo"},
     {"loss": "cispo"},
     {"loss": "gspo", "clip_low": 0.02, "clip_high": 0.02},
@@ -42,7 +43,7 @@ def table(seed: int) -> Tensor:
 
 
 def trajectories(seed: int, policy: Tensor) -> list[list[TrainSample]]:
-    """A group whose trajectories have one to three segments, sampled near `policy`."""
+    """Two groups whose trajectories have one to three segments, sampled near `policy`."""
     uniform = random.Random(seed)
     group = []
     for number in range(5):
@@ -52,7 +53,7 @@ def trajectories(seed: int, policy: Tensor) -> list[list[TrainSample]]:
             ids = tuple(uniform.randrange(VOCABULARY) for _ in range(uniform.randrange(3, 8)))
             sampled = tuple(index >= 2 for index in range(len(ids)))
             logprobs = tuple(float(policy[token]) + uniform.gauss(0, 0.2) if own else 0.0 for token, own in zip(ids, sampled, strict=True))
-            segments.append(TrainSample(ids, sampled, logprobs, advantage, f"t{number}"))
+            segments.append(TrainSample(ids, sampled, logprobs, advantage, f"t{number}", group=number // 3))
         group.append(segments)
     return group
 
@@ -98,12 +99,13 @@ def test_no_split_into_micro_batches_changes_the_result(settings: dict[str, Any]
                     assert other_metrics.get(name, 0.0) == pytest.approx(metrics.get(name, 0.0), rel=1e-5)
 
 
-def test_bnpo_depends_on_the_split_by_definition() -> None:
+def test_bnpo_gives_each_group_the_same_say() -> None:
     policy = table(1)
-    segments = list(itertools.chain(*trajectories(1, policy)))
-    ((whole, _, _),) = step_gradients([pack(segments)], Grpo(loss="bnpo"), [policy])
-    ((split, _, _),) = step_gradients([pack(segments[:1]), pack(segments[1:])], Grpo(loss="bnpo"), [policy])
-    assert float(whole) != pytest.approx(float(split), rel=1e-3)
+    groups = [list(itertools.chain(*found)) for found in (trajectories(1, policy)[:3], trajectories(1, policy)[3:])]
+    apart = [float(step_gradients([pack(group)], Grpo(loss="dapo"), [policy])[0][0]) for group in groups]
+    ((together, _, _),) = step_gradients([pack(list(itertools.chain(*groups)))], Grpo(loss="bnpo"), [policy])
+    assert apart[0] != pytest.approx(apart[1], rel=0.1)
+    assert float(together) == pytest.approx(sum(apart) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "gspo"])

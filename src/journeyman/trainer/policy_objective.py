@@ -127,14 +127,14 @@ def policy_metrics(sums: dict[str, float], objective: PolicyObjective, *, first:
 def _terms(trees: Sequence[PackedTree]) -> tuple[list[Terms], BatchTotals]:
     """Terms of each tree and the totals of all. Samples of one trajectory id are one sequence; a sample without id is its own."""
     number_of: dict[str, int] = {}
-    num_sequences = 0
+    groups: list[int] = []
     all_terms = []
     for tree in trees:
         numbers = []
         for sample in tree.samples:
-            number = number_of.get(sample.trajectory_id, num_sequences) if sample.trajectory_id else num_sequences
-            if number == num_sequences:
-                num_sequences += 1
+            number = number_of.get(sample.trajectory_id, len(groups)) if sample.trajectory_id else len(groups)
+            if number == len(groups):
+                groups.append(sample.group)
                 number_of[sample.trajectory_id] = number
             numbers.append(number)
         all_terms.append(
@@ -144,5 +144,5 @@ def _terms(trees: Sequence[PackedTree]) -> tuple[list[Terms], BatchTotals]:
                 torch.tensor([numbers[term.sample] for term in tree.terms]),
             )
         )
-    counts_S = torch.bincount(torch.cat([terms.sequence_N for terms in all_terms]), minlength=num_sequences)
-    return all_terms, BatchTotals(int(counts_S.sum()), len(trees), counts_S)
+    counts_S = torch.bincount(torch.cat([terms.sequence_N for terms in all_terms]), minlength=len(groups))
+    return all_terms, BatchTotals(counts_S, torch.tensor(groups))

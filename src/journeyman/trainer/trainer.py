@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,7 +47,6 @@ from journeyman.trainer.supervised import (
 )
 from journeyman.trainer.tree_layout import TreeLayout
 from journeyman.trainer.workers import Workers
-from journeyman.types.losses import BnpoLoss
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 
@@ -110,13 +109,10 @@ class LoraTrainer:
 
     def _policy_trees(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo) -> list[PackedTree]:
         """The micro-batches of a step: what groups have in common (a system prompt, tools) is computed once for all in a micro-batch."""
-        if isinstance(settings.loss, BnpoLoss):
-            # Its mean is that of a micro-batch: the groups, whatever the machine.
-            return micro_batches(groups, settings.tokens_per_micro_batch)
         # Larger ones would only be computed with checkpoints, that is, forward twice.
         is_auto = settings.gradient_checkpointing == "auto"
         most = min(settings.tokens_per_micro_batch, self._checkpoints.num_free_tokens if is_auto else settings.tokens_per_micro_batch)
-        samples = [sample for group in groups for sample in group]
+        samples = [replace(sample, group=number) for number, group in enumerate(groups) for sample in group]
         return [pack(part) for part in fill_bins(samples, self._workers.count, most)]
 
     def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:

@@ -52,7 +52,7 @@ class DrGrpoLoss(_ClippedLoss):
 
 
 class BnpoLoss(_ClippedLoss):
-    """Token mean of each micro-batch, then the mean over micro-batches: depends on the split into micro-batches, by definition."""
+    """Token mean of each group, then the mean over groups: TRL's `bnpo` with a group as its local batch."""
 
     kind: Literal["bnpo"] = "bnpo"
 

@@ -11,7 +11,8 @@ class TrainSample:
 
     All four sequences have the same length. `is_sampled[t]` is True where the policy sampled the token (it is trained) and False
     where it was given. `logprobs[t]` is the sampler's log-probability of token t (0.0 where given). `advantage` holds for every
-    sampled token of the segment. `trajectory_id` names where it came from, for messages.
+    sampled token of the segment. `trajectory_id` names where it came from: segments of one trajectory count as one. `group` is the
+    number of its group within a batch of several.
     """
 
     token_ids: tuple[int, ...]
@@ -19,6 +20,7 @@ class TrainSample:
     logprobs: tuple[float, ...]
     advantage: float
     trajectory_id: str = ""
+    group: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.token_ids) == len(self.is_sampled) == len(self.logprobs):

@@ -176,7 +176,8 @@ def test_parity_of_accumulated_micro_batches_of_equal_size(trl: TrlLoss, loss: s
         size = min(len(part.mask) for part in parts)
         parts = [Rows(*(getattr(part, name)[:size] for name in Rows.__dataclass_fields__)) for part in parts]
         counts = torch.cat([part.mask.sum(1) for part in parts])
-        totals = BatchTotals(int(counts.sum()), len(parts), counts)
+        # Each a group of its own: what TRL averages within a pass, `bnpo` averages within a group.
+        totals = BatchTotals(counts, torch.arange(len(parts)).repeat_interleave(size))
         for number, part in enumerate(parts):
             rows = with_leaves(part)
             sequences = torch.arange(size) + number * size

@@ -242,6 +242,6 @@ def test_an_absurd_difference_stays_finite_and_does_not_push_the_policy(loss: st
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo"])
 def test_no_terms_are_no_loss(loss: str) -> None:
     nothing, no_sequence = torch.zeros(0), torch.zeros(0, dtype=torch.long)
-    result = policy_loss(nothing, nothing, Terms(nothing, nothing, no_sequence), Grpo(loss=loss), BatchTotals(1, 1, torch.ones(1)))
+    result = policy_loss(nothing, nothing, Terms(nothing, nothing, no_sequence), Grpo(loss=loss), BatchTotals.of_one(torch.tensor([0])))
     assert float(result.loss) == 0.0
     assert result.sums["gap_max"] == 0.0

@@ -4,7 +4,8 @@ Sources: GRPO (DeepSeekMath 2402.03300), Dr. GRPO (2503.20783), DAPO (2503.14476
 Differences: the behaviour policy is the sampler itself (its stored log-probabilities), so no second forward pass is needed and the
 ratio also corrects what little the sampler's arithmetic differs, unless tokens are weighted by a mismatch correction; a trajectory of
 several segments counts once; log-ratios are limited to +-20. The *sum* over terms is returned, the caller divides by `divisor` of the
-whole optimiser batch: apart from `bnpo`, the result does not depend on the split into micro-batches.
+whole optimiser batch: the result does not depend on the split into micro-batches. `bnpo`, which TRL divides by what happens to lie in
+one pass, is here the mean of each group.
 
 A ratio a trajectory is written term by term as GSPO-token: its value is the trajectory's, its gradient flows through the term's own
 log-probability. Summed over a trajectory this is the gradient of GSPO.

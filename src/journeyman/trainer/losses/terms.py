@@ -2,7 +2,7 @@
 
 A term is one sampled token of one sample. A *sequence* is a trajectory: all its segments together, wherever they were packed.
 
-Shapes: N terms of one micro-batch, S sequences of the whole optimiser batch.
+Shapes: N terms of one micro-batch, S sequences and G groups of the whole optimiser batch.
 """
 
 from __future__ import annotations
@@ -35,22 +35,35 @@ class BatchTotals:
     """What is counted over the whole optimiser batch before anything is computed: no result depends on the split into micro-batches.
 
     Attributes:
-        num_terms, num_micro_batches: of the whole batch.
         num_terms_S: terms of each sequence, in all micro-batches together; at least 1.
+        group_S: number of each sequence's group, 0 <= number < G.
     """
 
-    num_terms: int
-    num_micro_batches: int
     num_terms_S: Tensor
+    group_S: Tensor
+
+    @property
+    def num_terms(self) -> int:
+        return int(self.num_terms_S.sum())
 
     @property
     def num_sequences(self) -> int:
         return len(self.num_terms_S)
 
+    @property
+    def num_groups(self) -> int:
+        return int(self.group_S.max()) + 1
+
+    def group_terms(self) -> Tensor:
+        """Terms of each sequence's whole group, [S]."""
+        counts_G = torch.zeros(self.num_groups, dtype=self.num_terms_S.dtype, device=self.num_terms_S.device)
+        return counts_G.index_add(0, self.group_S, self.num_terms_S)[self.group_S]
+
     @classmethod
     def of_one(cls, sequence_N: Tensor) -> BatchTotals:
-        """The totals of a batch that is one micro-batch; every sequence number below the largest has a term."""
-        return cls(len(sequence_N), 1, torch.bincount(sequence_N))
+        """The totals of a batch that is one micro-batch of one group; every sequence number below the largest has a term."""
+        num_terms_S = torch.bincount(sequence_N)
+        return cls(num_terms_S, torch.zeros_like(num_terms_S))
 
 
 def sequence_sums(values_N: Tensor, sequence_N: Tensor, totals: BatchTotals) -> Tensor:
@@ -76,7 +89,7 @@ def term_weights(loss: Loss, terms: Terms, totals: BatchTotals) -> Tensor | None
     if isinstance(loss, GrpoLoss | GspoLoss):
         return 1.0 / totals.num_terms_S[terms.sequence_N]
     if isinstance(loss, BnpoLoss):
-        return torch.full((len(terms.sequence_N),), 1.0 / max(len(terms.sequence_N), 1), device=terms.advantage_N.device)
+        return 1.0 / totals.group_terms()[terms.sequence_N]
     return None
 
 
@@ -91,5 +104,5 @@ def divisor(loss: Loss, totals: BatchTotals) -> float:
     if isinstance(loss, DrGrpoLoss):
         return float(totals.num_sequences * loss.max_length)
     if isinstance(loss, BnpoLoss):
-        return float(totals.num_micro_batches)
+        return float(totals.num_groups)
     return float(totals.num_terms)
