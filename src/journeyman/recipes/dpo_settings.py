@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import NAME_PATTERN
-from journeyman.types.record import Record
+from journeyman.types.record import SettingsRecord
 from journeyman.types.settings import Dpo, LoraSettings
 
 
@@ -27,7 +27,7 @@ class DpoData(DataSource):
         return self
 
 
-class DpoTrain(Record):
+class DpoTrain(SettingsRecord):
     """Everything about a run of `method: dpo`. Attributes are as those of `SftTrain`.
 
     Held-out pairs are measured without training: `heldout/loss`, `heldout/ranked_right` (the share whose chosen reply has the higher

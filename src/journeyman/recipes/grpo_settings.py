@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from journeyman.types.record import Record
+from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.settings import Grpo, LoraSettings
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"
@@ -49,7 +49,7 @@ class ModelJudge(Record):
     budget: str | None = None
 
 
-class GrpoTrain(Record):
+class GrpoTrain(SettingsRecord):
     """Everything about a run of `method: grpo`.
 
     Attributes:

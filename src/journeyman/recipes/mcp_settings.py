@@ -8,12 +8,12 @@ from pydantic import Field
 
 from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.scenarios.target import McpTarget
-from journeyman.types.record import Record
+from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention
 from journeyman.types.settings import Grpo, LoraSettings, Sft
 
 
-class WarmStart(Record):
+class WarmStart(SettingsRecord):
     """Drills before reinforcement learning, for models that cannot call tools yet: just until groups have spread.
 
     After every `updates_per_probe` updates the model attempts `probe_scenarios` training scenarios of all kinds; the warm start ends when
@@ -53,7 +53,7 @@ class Rollouts(Record):
     isolation: Literal["auto", "shared", "per_rollout"] = "auto"
 
 
-class McpTrain(Record):
+class McpTrain(SettingsRecord):
     """Everything about a run of `journeyman mcp train`.
 
     Attributes:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import NAME_PATTERN
-from journeyman.types.record import Record
+from journeyman.types.record import SettingsRecord
 from journeyman.types.settings import LoraSettings, Sft
 
 
@@ -31,7 +31,7 @@ class SftData(DataSource):
         return self
 
 
-class SftTrain(Record):
+class SftTrain(SettingsRecord):
     """Everything about a run of `method: sft`.
 
     Attributes:

@@ -179,10 +179,13 @@ def has_sequence_ratio(loss: Loss) -> bool:
     return loss.kind == "gspo" or getattr(loss, "importance", "token") == "sequence"
 
 
-def changed_settings(settings: Record) -> dict[str, Any]:
+def changed_settings(settings: Record, defaults: Record | None = None) -> dict[str, Any]:
     """The settings that differ from their defaults, by dotted name: what a run's header shows. A changed choice comes by its kind.
 
-    Fields without a default are always in it.
+    Fields without a default are always in it. A part is compared with the default of its field, which need not be that of its class.
+
+    Args:
+        defaults: what `settings` are compared with; the defaults of their class when None.
 
     Example:
         >>> changed_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001))
@@ -190,15 +193,17 @@ def changed_settings(settings: Record) -> dict[str, Any]:
     """
     changed: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
-        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        value = getattr(settings, name)
+        default = field.get_default(call_default_factory=True) if defaults is None else getattr(defaults, name)
         if value == default:
             continue
         if not isinstance(value, Record):
             changed[name] = value
             continue
-        if type(value) is not type(default) and not field.is_required():
+        below = default if type(value) is type(default) else None
+        if below is None and not field.is_required():
             changed[name] = getattr(value, "kind", type(value).__name__)
-        changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value).items()}
+        changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value, below).items()}
     return changed
 
 
