@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from journeyman.types.record import Record
+from journeyman.types.record import Record, SettingsRecord
 
 Advantage = Literal["zscore", "mean", "rank", "rloo", "batch_std"]
 KlEstimator = Literal["k1", "k2", "k3"]
@@ -19,7 +19,7 @@ Importance = Literal["token", "sequence"]
 _Choice = TypeVar("_Choice", bound=Record)
 
 
-class _ClippedLoss(Record):
+class _ClippedLoss(SettingsRecord):
     """What the losses that clip the ratio have in common.
 
     Attributes:
@@ -63,7 +63,7 @@ class DapoLoss(_ClippedLoss):
     kind: Literal["dapo"] = "dapo"
 
 
-class CispoLoss(Record):
+class CispoLoss(SettingsRecord):
     """-weight * advantage * log-probability, weight = the ratio clamped to [min_weight, max_weight] and detached (2506.13585).
 
     The weight is clipped, never the gradient: no token is dropped. Token mean over the whole batch. With `importance="sequence"` the
@@ -80,7 +80,7 @@ class CispoLoss(Record):
         return _ordered(self, "min_weight", "max_weight")
 
 
-class GspoLoss(Record):
+class GspoLoss(SettingsRecord):
     """One ratio a trajectory, exp of its mean log-ratio, clipped as a whole (2507.18071); mean over trajectories.
 
     `delta`: as in the clipped losses, of the trajectory's ratio.
@@ -96,13 +96,13 @@ class GspoLoss(Record):
         return _outside(self)
 
 
-class NoCorrection(Record):
+class NoCorrection(SettingsRecord):
     """The ratio is to the sampler's own log-probabilities, so it corrects the mismatch itself, inside the clip."""
 
     kind: Literal["none"] = "none"
 
 
-class TokenTruncate(Record):
+class TokenTruncate(SettingsRecord):
     """Each token's loss is multiplied by min(trainer's / sampler's probability, max_weight), both before the step (truncated IS).
 
     The clipped ratio is then to the trainer's own log-probabilities before the step: the two are not counted twice.
@@ -112,7 +112,7 @@ class TokenTruncate(Record):
     max_weight: float = Field(default=2.0, gt=0)
 
 
-class TokenMask(Record):
+class TokenMask(SettingsRecord):
     """As `token_truncate`, but a weight outside [min_weight, max_weight] is 0: the token is left out (IcePop)."""
 
     kind: Literal["token_mask"] = "token_mask"
@@ -124,7 +124,7 @@ class TokenMask(Record):
         return _ordered(self, "min_weight", "max_weight")
 
 
-class GeometricMask(Record):
+class GeometricMask(SettingsRecord):
     """Leave out a trajectory whose geometric mean of trainer's / sampler's probability is outside [min_ratio, max_ratio].
 
     A mean, so long trajectories are not dropped for their length. The ratio stays the one to the sampler.
@@ -139,7 +139,7 @@ class GeometricMask(Record):
         return _ordered(self, "min_ratio", "max_ratio")
 
 
-class SigmoidLoss(Record):
+class SigmoidLoss(SettingsRecord):
     """DPO (Rafailov and others 2305.18290): -log sigmoid(beta * D), D = how much the chosen gained on the rejected since the reference.
 
     Attributes:
@@ -152,21 +152,21 @@ class SigmoidLoss(Record):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
-class HingeLoss(Record):
+class HingeLoss(SettingsRecord):
     """max(0, 1 - beta * D) (SLiC 2305.10425, RSO 2309.06657): a pair that is far enough apart no longer pulls."""
 
     kind: Literal["hinge"] = "hinge"
     beta: float = Field(default=0.1, gt=0)
 
 
-class IpoLoss(Record):
+class IpoLoss(SettingsRecord):
     """(D - 1 / (2 * beta))^2 with D from means per token (IPO 2310.12036): a margin to reach, not to exceed."""
 
     kind: Literal["ipo"] = "ipo"
     beta: float = Field(default=0.1, gt=0)
 
 
-class SigmoidNormLoss(Record):
+class SigmoidNormLoss(SettingsRecord):
     """As `sigmoid`, with D from means per token, so that length does not count (Tulu 3 2411.15124); beta is larger to match."""
 
     kind: Literal["sigmoid_norm"] = "sigmoid_norm"
@@ -174,7 +174,7 @@ class SigmoidNormLoss(Record):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
-class SimpoLoss(Record):
+class SimpoLoss(SettingsRecord):
     """-log sigmoid(beta * D - gamma), D the difference of mean log-probabilities: no reference (SimPO 2405.14734)."""
 
     kind: Literal["simpo"] = "simpo"
@@ -183,14 +183,14 @@ class SimpoLoss(Record):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
-class OrpoLoss(Record):
+class OrpoLoss(SettingsRecord):
     """NLL of the chosen - beta * log sigmoid(log odds ratio), of mean log-probabilities: no reference (ORPO 2403.07691, its lambda)."""
 
     kind: Literal["orpo"] = "orpo"
     beta: float = Field(default=0.1, gt=0)
 
 
-class OverlongPenalty(Record):
+class OverlongPenalty(SettingsRecord):
     """DAPO's soft overlong punishment (2503.14476, eq. 13), added to the reward before advantages are computed.
 
     0 up to `max_tokens - cache_tokens` sampled tokens, falling linearly to -1 at `max_tokens`, -1 beyond; times `coefficient`.

@@ -15,10 +15,10 @@ class Record(BaseModel):
 
 
 class SettingsRecord(Record):
-    """A record whose parts have defaults of their own: what is given of a part is laid over its default, the rest of which stays.
+    """Settings: what is given of a part is laid over the part's default, the rest of which stays; numbers are finite.
 
     Plain pydantic makes a part that is given as a mapping from the defaults of the part's *class*: one value set by the user would
-    set back what the record chose for the others. Not for the wire, where a mapping is the whole.
+    set back what the record chose for the others. An infinite number would be `null` in JSON.
 
     Example:
         >>> class Step(Record):
@@ -30,10 +30,15 @@ class SettingsRecord(Record):
         Step(rate=0.0003, updates=2)
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     @model_validator(mode="before")
     @classmethod
     def _over_the_defaults_of_parts(cls, data: object) -> object:
-        return {name: _filled(cls, name, value) for name, value in data.items()} if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping):
+            return data
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {name: _laid_over(cls, name, defaults.get(name), value) for name, value in data.items()}
 
 
 class ForeignRecord(BaseModel):
@@ -42,21 +47,10 @@ class ForeignRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def _filled(kind: type[BaseModel], name: str, given: object) -> object:
-    """What is `given` for a field, over what the field's default sets; choices between several kinds are taken as they are given."""
+def _laid_over(kind: type[BaseModel], name: str, default: object, given: object) -> object:
+    """What is `given` for a field, over what its default sets; a choice between several kinds is taken as it is given."""
     field = kind.model_fields.get(name)
-    is_part = isinstance(given, Mapping) and field is not None and field.annotation is type(field.default)
-    return _over(field.default, given) if is_part and isinstance(field.default, Record) else given  # type: ignore[union-attr,arg-type]
-
-
-def _over(default: Record, given: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: getattr(default, name) for name in default.model_fields_set if name not in given}
-    return kept | {name: _inside(default, name, value) for name, value in given.items()}
-
-
-def _inside(default: Record, name: str, given: object) -> object:
-    """As `_filled`, one level further down, where the default is a value that the record above chose."""
-    value = getattr(default, name, None)
-    field = type(default).model_fields.get(name)
-    is_part = isinstance(given, Mapping) and isinstance(value, Record) and field is not None and field.annotation is type(value)
-    return _over(value, given) if is_part else given  # type: ignore[arg-type]
+    if not isinstance(given, Mapping) or not isinstance(default, Record) or field is None or field.annotation is not type(default):
+        return given
+    kept = {inner: getattr(default, inner) for inner in default.model_fields_set if inner not in given}
+    return kept | {inner: _laid_over(type(default), inner, getattr(default, inner, None), value) for inner, value in given.items()}

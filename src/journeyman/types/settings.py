@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from journeyman.types.losses import Advantage as Advantage
 from journeyman.types.losses import DapoLoss, KlEstimator, Loss, Mismatch, NoCorrection, OverlongPenalty, PreferenceLoss, SigmoidLoss
-from journeyman.types.record import Record
+from journeyman.types.record import Record, SettingsRecord
 
 WhenTooLong = Literal["refuse", "drop"]
 Checkpointing = bool | Literal["auto"]
 WhenEqual = Literal["refuse", "drop"]
 Reference = Literal["precomputed", "on_the_fly"]
 
+#: Computed tokens of a micro-batch unless told otherwise; what is only measured is computed in as many at a time.
+TOKENS_PER_MICRO_BATCH: Final = 4096
+#: Updates in a row whose gradient is not finite, after which training stops.
+MAX_SKIPPED_IN_A_ROW: Final = 3
+
 # Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
 _POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
 _PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
 
 
-class LoraSettings(Record):
+class LoraSettings(SettingsRecord):
     """LoRA on all linear layers (LoRA Without Regret, Thinking Machines 2025): scaling is alpha / rank."""
 
     rank: int = Field(default=16, ge=1, le=512)
@@ -29,7 +34,7 @@ class LoraSettings(Record):
     seed: int = 0
 
 
-class AdamSettings(Record):
+class AdamSettings(SettingsRecord):
     """AdamW (Loshchilov & Hutter 2019). No weight decay: an adapter starts at zero and is small."""
 
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -39,7 +44,7 @@ class AdamSettings(Record):
     max_gradient_norm: float = Field(default=1.0, gt=0)
 
 
-class Grpo(Record):
+class Grpo(SettingsRecord):
     """One GRPO policy update (DeepSeekMath 2402.03300); by default DAPO's token mean and asymmetric clip (2503.14476).
 
     Attributes:
@@ -83,7 +88,7 @@ class Grpo(Record):
     updates: int = Field(default=1, ge=1, le=16)
     max_logprob_gap: float = Field(default=0.05, gt=0)
     when_too_long: WhenTooLong = "refuse"
-    tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    tokens_per_micro_batch: int = Field(default=TOKENS_PER_MICRO_BATCH, ge=64)
     gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
@@ -99,12 +104,12 @@ class Grpo(Record):
             raise ValueError(
                 f"mismatch {self.mismatch.kind!r} weighs tokens, but the loss has one ratio a trajectory; use 'geometric_mask' or 'none'"
             )
-        if self.kl_coefficient == 0 and (self.kl_estimator != "k3" or self.kl_importance_weight):
+        if self.kl_coefficient == 0 and (self.kl_estimator != type(self).model_fields["kl_estimator"].default or self.kl_importance_weight):
             raise ValueError("kl_estimator and kl_importance_weight say how the penalty is computed: set kl_coefficient too")
         return self
 
 
-class Sft(Record):
+class Sft(SettingsRecord):
     """Supervised fine-tuning: token mean of the negative log-likelihood over assistant tokens, the end-of-turn token included.
 
     `when_too_long`: an example longer than the model's context is refused by its number, or dropped and counted.
@@ -117,12 +122,12 @@ class Sft(Record):
     batch_size: int = Field(default=8, ge=1)
     seed: int = 0
     when_too_long: WhenTooLong = "refuse"
-    tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    tokens_per_micro_batch: int = Field(default=TOKENS_PER_MICRO_BATCH, ge=64)
     gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
 
-class Dpo(Record):
+class Dpo(SettingsRecord):
     """Learning from pairs, a chosen and a rejected reply to one prompt: DPO (Rafailov and others 2305.18290) and its relatives.
 
     Attributes:
@@ -151,7 +156,7 @@ class Dpo(Record):
     reference: Reference = "precomputed"
     when_too_long: WhenTooLong = "refuse"
     when_equal: WhenEqual = "refuse"
-    tokens_per_micro_batch: int = Field(default=4096, ge=64)
+    tokens_per_micro_batch: int = Field(default=TOKENS_PER_MICRO_BATCH, ge=64)
     gradient_checkpointing: Checkpointing = "auto"
     adam: AdamSettings = AdamSettings()
 
@@ -214,6 +219,8 @@ def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default
     if not given:
         return rest
     loss = rest.get("loss", default)
+    if not isinstance(loss, str | Mapping | BaseModel):
+        return rest  # no loss at all: what is wrong with it is said where it is checked
     inner = {"kind": loss} if isinstance(loss, str) else loss.model_dump(exclude_unset=True) if isinstance(loss, BaseModel) else dict(loss)
     if isinstance(loss, BaseModel):
         inner["kind"] = loss.kind  # type: ignore[attr-defined]
