@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks.judge_contenders import TASK, Contender, FixedOrder, Ours, Shuffled, make_attempt
 from benchmarks.simulated_judge import Dials, simulated_judge
-from journeyman.trainer.advantages import compute_advantages
+from journeyman.trainer.advantages import batch_advantages
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group
 
@@ -54,7 +54,7 @@ async def learn(judge: Contender, num_steps: int, seed: int) -> float:
             if len(set(map(tuple, words))) == 1:
                 continue  # all alike: nothing to compare, for nobody
             rewards = await judge.rewards(Group(scenario=Scenario(id=str(at), task=TASK), trajectories=attempts))
-            _update(logits[at], chances, words, compute_advantages(rewards))
+            _update(logits[at], chances, words, batch_advantages([rewards], "zscore").groups[0])
         history.append(total)
     last = history[-max(1, num_steps // 5) :]
     return sum(last) / len(last)

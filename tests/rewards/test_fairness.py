@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.rewards.attempts import GOOD, attempt, event
 
 from journeyman.rewards.bracket import MAX_LISTWISE, link, plan_calls
-from journeyman.rewards.fairness import fair_rewards, order_agreement, ranks, tied
+from journeyman.rewards.fairness import fair_rewards, order_agreement, ranks
 from journeyman.rewards.gates import gate_level, gated
+from journeyman.types.shaping import tied
 
 SCORES = st.lists(st.integers(0, 100).map(lambda value: value / 100), min_size=2, max_size=12)
 
@@ -39,6 +40,8 @@ def test_a_group_below_the_spread_gate_teaches_nothing() -> None:
     assert len(set(fair_rewards([0.5, 0.52, 0.51], min_spread=0.05))) == 1
     assert fair_rewards([0.5, 0.52, 0.51], kind="ranks", min_spread=0.05) == [0.5, 0.5, 0.5]
     assert fair_rewards([0.5, 0.9], min_spread=0.05) == [0.5, 0.9]
+    # Exactly the gate's width is below it, whatever binary makes of the fractions.
+    assert all(len(set(fair_rewards([low / 100, (low + 5) / 100], min_spread=0.05))) == 1 for low in range(0, 96, 5))
 
 
 def test_two_orders_that_say_the_same_agree_fully_and_opposite_ones_never() -> None:

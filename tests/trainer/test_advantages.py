@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.trainer.advantages import batch_advantages, compute_advantages
+from journeyman.trainer.advantages import batch_advantages
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Advantage
 from journeyman.types.shaping import overlong_penalty
@@ -20,7 +20,7 @@ rewards_lists = st.lists(st.integers(-50, 50).map(lambda value: value / 10), min
 
 
 def computed(rewards: list[float | None] | list[float], kind: Advantage) -> list[float]:
-    advantages = compute_advantages(rewards, kind)
+    (advantages,) = batch_advantages([rewards], kind).groups
     assert advantages is not None
     return advantages
 
@@ -101,12 +101,13 @@ def test_a_missing_reward_gets_zero_and_does_not_touch_the_others(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rewards", [[], [1.0], [None, math.nan], [1.0, None], [0.5, 0.5, 0.5], [0.5, 0.5009]])
 def test_a_group_without_spread_has_no_advantages(rewards: list[float | None], kind: Advantage) -> None:
-    assert compute_advantages(rewards, kind, min_spread=1e-3) is None
+    assert batch_advantages([rewards], kind, min_spread=1e-3).groups == (None,)
 
 
 def test_the_spread_that_counts_is_a_setting() -> None:
-    assert compute_advantages([0.50, 0.54], "zscore", min_spread=0.05) is None
-    assert compute_advantages([0.50, 0.56], "zscore", min_spread=0.05) is not None
+    at_gate, above = batch_advantages([[0.50, 0.54], [0.50, 0.56]], "zscore", min_spread=0.05).groups
+    assert at_gate is None
+    assert above is not None
 
 
 def test_leave_one_out_has_its_known_advantages_and_is_the_centred_reward_scaled() -> None:
@@ -136,27 +137,28 @@ def test_near_rewards_count_as_one_and_ties_are_counted() -> None:
     batch = batch_advantages([[0.50, 0.52, 0.80, None], [0.1, 0.9]], "mean", tie_width=0.05)
     assert batch.groups[0] == pytest.approx([0.51 - 0.60667, 0.51 - 0.60667, 0.80 - 0.60667, 0.0], abs=1e-4)
     assert (batch.num_tied, batch.num_rewards, batch.num_without_spread) == (2, 5, 0)
-    assert batch_advantages([[0.50, 0.52, 0.80]]).num_tied == 0
-    assert batch_advantages([[0.5, 0.5, 0.8]]).num_tied == 2
+    assert batch_advantages([[0.50, 0.52, 0.80]], "mean").num_tied == 0
+    assert batch_advantages([[0.5, 0.5, 0.8]], "mean").num_tied == 2
 
 
 def test_a_tie_reaches_no_further_than_its_width_from_the_lowest_reward() -> None:
-    advantages = compute_advantages([0.0, 0.04, 0.08, 0.12], "rank", tie_width=0.05)
+    advantages = batch_advantages([[0.0, 0.04, 0.08, 0.12]], "rank", tie_width=0.05).groups[0]
     assert advantages is not None
     assert advantages[0] == advantages[1] < advantages[2] == advantages[3]
 
 
 def test_a_group_that_is_one_tie_teaches_nothing() -> None:
-    assert compute_advantages([0.50, 0.52, 0.54], tie_width=0.05) is None
-    assert compute_advantages([0.50, 0.52, 0.56], tie_width=0.05) is not None
+    tied_all, tied_two = batch_advantages([[0.50, 0.52, 0.54], [0.50, 0.52, 0.56]], "zscore", tie_width=0.05).groups
+    assert tied_all is None
+    assert tied_two is not None
 
 
 @given(rewards_lists, st.integers(0, 20), st.randoms(use_true_random=False))
 def test_ties_do_not_depend_on_the_order_and_keep_it(rewards: list[float], width: int, shuffler: random.Random) -> None:
     order = list(range(len(rewards)))
     shuffler.shuffle(order)
-    expected = compute_advantages(rewards, "rank", tie_width=width / 10)
-    shuffled = compute_advantages([rewards[index] for index in order], "rank", tie_width=width / 10)
+    expected = batch_advantages([rewards], "rank", tie_width=width / 10).groups[0]
+    shuffled = batch_advantages([[rewards[index] for index in order]], "rank", tie_width=width / 10).groups[0]
     if expected is None:
         assert shuffled is None
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from journeyman.rewards import reward_metrics
-from journeyman.trainer.advantages import compute_advantages
+from journeyman.trainer.advantages import batch_advantages
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.messages import Message
 from journeyman.types.sampling import SamplingParameters
@@ -49,7 +49,8 @@ def group_of(*rewards: float | None, lengths: tuple[int, ...] = ()) -> Group:
 )
 def test_a_group_has_spread_exactly_when_the_trainer_takes_it(group: Group, settings: Grpo, expected: bool) -> None:
     shaped = penalised(group.rewards, overlong_penalties(group.trajectories, settings.overlong))
-    is_taken = compute_advantages(shaped, settings.advantage, settings.min_spread, settings.tie_width) is not None
+    (advantages,) = batch_advantages([shaped], settings.advantage, min_spread=settings.min_spread, tie_width=settings.tie_width).groups
+    is_taken = advantages is not None
     assert (has_spread(group, settings), is_taken) == (expected, expected)
     assert reward_metrics([group], settings)["reward/with_spread"] == float(expected)
 
@@ -57,6 +58,14 @@ def test_a_group_has_spread_exactly_when_the_trainer_takes_it(group: Group, sett
 def test_ties_share_their_mean_and_what_is_no_reward_is_none() -> None:
     assert tied([0.5, 0.75, 1.0, None, float("inf")], 0.25) == [0.625, 0.625, 1.0, None, None]
     assert tied([0.5, 0.75], 0.0) == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("low", [0, 5, 30, 40, 70, 80, 90])
+def test_the_gate_and_the_tie_rule_see_decimal_fractions_not_what_binary_makes_of_them(low: int) -> None:
+    pair = [low / 100, (low + 5) / 100]
+    assert not differ(pair, 0.05)
+    assert differ(pair, 0.049)
+    assert len(set(tied(pair, 0.05))) == 1
 
 
 def test_one_reward_differs_from_none() -> None:

@@ -1,4 +1,7 @@
-"""From a judge's scores to fair rewards: ties, the spread gate, ranks; and how far two orders agree. Plain functions on numbers."""
+"""From a judge's scores to fair rewards: behind the tie rule and the spread gate of training, ranks; and how far two orders agree.
+
+Plain functions on numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,9 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
+from journeyman.types.shaping import differ, tie_means
+
 RewardKind = Literal["scores", "ranks"]
-
-
-def tied(scores: Sequence[float], width: float) -> list[float]:
-    """Scores of which any within `width` of the lowest of their cluster share the cluster's mean. Order is kept, width 0 changes nothing.
-
-    Example:
-        >>> tied([0.5, 0.9, 0.52], 0.03)
-        [0.51, 0.9, 0.51]
-    """
-    order = sorted(range(len(scores)), key=lambda index: scores[index])
-    out = list(scores)
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end < len(order) and scores[order[end]] - scores[order[start]] <= width + 1e-12:
-            continue
-        cluster = order[start:end]
-        if scores[cluster[-1]] > scores[cluster[0]]:
-            mean = sum(scores[index] for index in cluster) / len(cluster)
-            for index in cluster:
-                out[index] = mean
-        start = end
-    return out
 
 
 def ranks(scores: Sequence[float]) -> list[float]:
@@ -47,11 +30,15 @@ def ranks(scores: Sequence[float]) -> list[float]:
 
 
 def fair_rewards(scores: Sequence[float], *, kind: RewardKind = "scores", tie_width: float = 0.0, min_spread: float = 0.0) -> list[float]:
-    """Rewards of one group. Scores that differ by less than `min_spread` in all become equal: jitter teaches nothing."""
-    if scores and max(scores) - min(scores) < min_spread:
+    """Rewards of one group. Scores that differ by no more than `min_spread` in all become equal: jitter teaches nothing.
+
+    Ties and the gate are those of training (`types/shaping.py`).
+    """
+    if scores and not differ(scores, min_spread):
         mean = sum(scores) / len(scores)
         return [mean for _ in scores] if kind == "scores" else [0.5 for _ in scores]
-    even = tied(scores, tie_width)
+    means = tie_means(scores, tie_width)
+    even = [means[score] for score in scores]
     return even if kind == "scores" else ranks(even)
 
 

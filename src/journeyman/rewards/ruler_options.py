@@ -23,7 +23,7 @@ class RulerOptions(Record):
             score is the share of comparisons won).
         reward: the scores themselves, or their ranks from 0 to 1 (steadier with small, noisy or drifting judges).
         tie_width: scores this close are tied.
-        min_spread: a group whose scores differ by less than this teaches nothing.
+        min_spread: a group whose scores differ by no more than this teaches nothing.
         gates: what can be seen without a model caps its scores (see gates.py).
         expected_scores: the mean over token probabilities where the endpoint returns them.
         max_tokens_per_attempt: beyond that the middle of tool outputs is cut, then of other messages; never the final answer.

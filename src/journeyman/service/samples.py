@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
+from typing import Final
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
 from journeyman.types.metrics import NOT_FINITE
 from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo
+from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, Grpo
 from journeyman.types.shaping import overlong_penalties, penalised
-from journeyman.types.training import GrpoJob
+from journeyman.types.training import GrpoJob, ScoredTrajectory
 from journeyman.types.trajectory import Trajectory, Turn
 
 Load = Callable[[str], Trajectory]
+MAX_REWARD: Final = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,9 @@ def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBa
         for trajectory in trajectories:
             _inspect(trajectory, counts, model=model, step=step)
         loaded.append(trajectories)
-        given = [scored.reward for scored in group.trajectories]
+        given = [_sound_reward(scored) for scored in group.trajectories]
         rewards.append(_shaped(given, trajectories, settings, counts))
-    advantages = batch_advantages(rewards, settings.advantage, settings.min_spread, settings.tie_width)
+    advantages = batch_advantages(rewards, settings.advantage, min_spread=settings.min_spread, tie_width=settings.tie_width)
     groups = []
     for trajectories, own_rewards, own_advantages in zip(loaded, rewards, advantages.groups, strict=True):
         samples: list[TrainSample] = []
@@ -87,8 +89,8 @@ def step_notes(metrics: Mapping[str, float]) -> tuple[str, ...]:
     skipped, in_a_row = metrics.get("train/num_updates_skipped", 0.0), metrics.get("train/num_skipped_in_a_row", 0.0)
     if in_a_row:
         notes.append(
-            f"the gradient was not finite: the step was skipped ({in_a_row:.0f} in a row; training stops at 3); the log names "
-            "what it was computed from; lower the learning rate"
+            f"the gradient was not finite: the step was skipped ({in_a_row:.0f} in a row; training stops at {MAX_SKIPPED_IN_A_ROW}); "
+            "the log names what it was computed from; lower the learning rate"
         )
     elif skipped:
         notes.append(f"{skipped:.0f} updates were skipped: their gradient was not finite")
@@ -108,6 +110,16 @@ def _refuse_twice(job: GrpoJob) -> None:
                     f"trajectory {scored.trajectory_id} is in this job twice", hint="a trajectory counts once: give each group its own"
                 )
             seen.add(scored.trajectory_id)
+
+
+def _sound_reward(scored: ScoredTrajectory) -> float | None:
+    """Its reward, which float32 must be able to hold the square of: advantages and gradients are made from it."""
+    if scored.reward is not None and math.isfinite(scored.reward) and abs(scored.reward) > MAX_REWARD:
+        raise InputError(
+            f"trajectory {scored.trajectory_id} has the reward {scored.reward:g}, beyond {MAX_REWARD:g}",
+            hint="rewards are compared within a group, so any scale teaches the same: bring them near 1",
+        )
+    return scored.reward
 
 
 def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], settings: Grpo, counts: _Counts) -> list[float | None]:

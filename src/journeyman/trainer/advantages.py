@@ -31,9 +31,7 @@ class BatchAdvantages:
     num_rewards: int
 
 
-def batch_advantages(
-    groups: Sequence[Rewards], kind: Advantage = "zscore", min_spread: float = 1e-3, tie_width: float = 0.0
-) -> BatchAdvantages:
+def batch_advantages(groups: Sequence[Rewards], kind: Advantage, *, min_spread: float = 0.0, tie_width: float = 0.0) -> BatchAdvantages:
     """Advantages of a whole batch of groups, in the order of their rewards.
 
     A reward of None, NaN or infinity is excluded from the statistics and gets advantage 0. A group with fewer than two rewards, or
@@ -55,18 +53,6 @@ def batch_advantages(
         out.append([0.0 if reward is None else by_value[reward] for reward in group])
     num_tied = sum(rewards.count(reward) > 1 for rewards in valid for reward in rewards)
     return BatchAdvantages(tuple(out), sum(group is None for group in out), num_tied, sum(map(len, valid)))
-
-
-def compute_advantages(
-    rewards: Rewards, kind: Advantage = "zscore", min_spread: float = 1e-3, tie_width: float = 0.0
-) -> list[float] | None:
-    """Advantages of one group that is the whole batch; see `batch_advantages`.
-
-    Example:
-        >>> compute_advantages([1.0, 0.0, 0.0, 0.5], "rloo")
-        [0.8333333333333333, -0.5, -0.5, 0.16666666666666666]
-    """
-    return batch_advantages([rewards], kind, min_spread, tie_width).groups[0]
 
 
 def _by_value(valid: Sequence[float], kind: Advantage, scale: float) -> dict[float, float]:

@@ -17,6 +17,11 @@ class NotFiniteError(TrainingError):
     """A gradient is NaN or infinite; the update was not made."""
 
 
+def global_norm(gradients: Sequence[Tensor]) -> float:
+    """The norm of all gradients together; not finite when one of them is not, or when they are too large to be squared."""
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
 class LoraOptimizer:
     """AdamW over the trainable parameters, clipped by the global norm."""
 
@@ -25,13 +30,19 @@ class LoraOptimizer:
         self._adam = torch.optim.AdamW(self._parameters, lr=0.0)
 
     def apply(self, gradients: Sequence[Tensor], divisor: float, learning_rate: float, adam: AdamSettings) -> float:
-        """One update with `gradients / divisor`; returns the norm before clipping. Raises NotFiniteError and changes nothing."""
+        """One update with `gradients / divisor`; returns the norm before clipping. Raises NotFiniteError and changes nothing.
+
+        Gradients that are zero everywhere change nothing either: what taught nothing must not move the weights by old momentum.
+        """
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient / divisor
-        norm = float(torch.nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None]))
+        norm = global_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if not math.isfinite(norm):
             self._adam.zero_grad(set_to_none=True)
             raise NotFiniteError(f"the gradient is not finite (norm {norm}); the update was not made", hint="lower the learning rate")
+        if norm == 0.0:
+            self._adam.zero_grad(set_to_none=True)
+            return 0.0
         torch.nn.utils.clip_grads_with_norm_(self._parameters, adam.max_gradient_norm, torch.tensor(norm))
         for group in self._adam.param_groups:
             group |= {

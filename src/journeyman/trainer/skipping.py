@@ -6,8 +6,7 @@ import logging
 
 from journeyman.errors import TrainingError
 from journeyman.trainer.optimizer import NotFiniteError
-
-MAX_IN_A_ROW = 3
+from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +22,9 @@ class Skips:
 
     def skip(self, what: str, error: NotFiniteError) -> None:
         """Count `what` ("step 7") as skipped for `error`; raises TrainingError when it is the third in a row."""
-        if self.in_a_row + 1 >= MAX_IN_A_ROW:
+        if self.in_a_row + 1 >= MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
-                f"{what}: {error.message}; {MAX_IN_A_ROW} in a row, so training stops",
+                f"{what}: {error.message}; {MAX_SKIPPED_IN_A_ROW} in a row, so training stops",
                 hint="lower the learning rate, or look at what is named here",
             ) from error
         self.in_a_row += 1

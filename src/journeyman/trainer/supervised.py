@@ -17,10 +17,9 @@ from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.policy_objective import Score
 from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Sft
+from journeyman.types.settings import TOKENS_PER_MICRO_BATCH, Sft
 
 _SAMPLES_AT_A_TIME = 64
-_TOKENS_AT_A_TIME = 4096  # of a pass without gradient
 
 
 def is_trainable(sample: TrainSample) -> bool:
@@ -75,7 +74,7 @@ def measured_loss(samples: Sequence[TrainSample], score: Score, num_workers: int
     total = 0.0
     counts: Counter[str] = Counter()
     for start in range(0, len(usable), _SAMPLES_AT_A_TIME):
-        trees = [pack(part) for part in fill_bins(usable[start : start + _SAMPLES_AT_A_TIME], num_workers, _TOKENS_AT_A_TIME)]
+        trees = [pack(part) for part in fill_bins(usable[start : start + _SAMPLES_AT_A_TIME], num_workers, TOKENS_PER_MICRO_BATCH)]
         for tree, scored_M in zip(trees, score(trees), strict=True):
             total -= float(scored_M[torch.tensor([term.scored for term in tree.terms])].double().sum())
         counts.update(tree_counts(trees))

@@ -30,7 +30,7 @@ from journeyman.trainer.batches import each_batch, num_batches
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.context import fitting
 from journeyman.trainer.losses.kl import kl_terms
-from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError
+from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
 from journeyman.trainer.packing import PackedTree, micro_batches, pack
 from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
@@ -306,7 +306,7 @@ class LoraTrainer:
                 accumulated.add_(gradient)
             for key, value in results[index].sums.items():
                 sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
-        if not all(bool(gradient.isfinite().all()) for gradient in total):
+        if not math.isfinite(global_norm(total)):
             raise NotFiniteError(self._not_finite(trees, results), hint="lower the learning rate, or look at what is named here")
         return _Gradient(tuple(total), sums)
 
@@ -320,19 +320,21 @@ class LoraTrainer:
         return self._workers.map(compute, trees)
 
     def _not_finite(self, trees: Sequence[PackedTree], results: Mapping[int, _Gradient]) -> str:
-        """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause; by all when none is."""
-        bad = [trees[index] for index in range(len(trees)) if not all(bool(one.isfinite().all()) for one in results[index].gradients)]
+        """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause: those with a term
+        that is not finite, else those with the largest advantages. All of them when only their sum is too large."""
+        bad = [trees[index] for index in range(len(trees)) if not math.isfinite(global_norm(results[index].gradients))] or trees
         samples: list[TrainSample] = []
         for tree, scored_M in zip(bad, self._score(bad), strict=True):
             causes = {term.sample for term in tree.terms if not math.isfinite(float(scored_M[term.scored]) * term.advantage)}
-            samples += [tree.samples[number] for number in sorted(causes)] or tree.samples
+            samples += [tree.samples[number] for number in sorted(causes)] or sorted(tree.samples, key=lambda one: -abs(one.advantage))
         ids = list(dict.fromkeys(sample.trajectory_id or "a sample" for sample in samples))
         names = ", ".join(ids[:MAX_NAMED]) + (f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else "")
         return f"the gradient is not finite in {len(bad)} of {len(trees)} micro-batches (with {names}); the update was not made"
 
     def _kl_to_base(self, group: Sequence[TrainSample]) -> float:
         """k3 estimate per token, on two trajectories of one group: enough to see where it goes."""
-        tree = pack(group[:2])
+        names = list(dict.fromkeys(sample.trajectory_id or str(number) for number, sample in enumerate(group)))[:2]
+        tree = pack([sample for number, sample in enumerate(group) if (sample.trajectory_id or str(number)) in names])
 
         def compute(decoder: nn.Module) -> Tensor:
             with torch.no_grad():

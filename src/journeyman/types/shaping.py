@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group, Trajectory
 
 Rewards = Sequence[float | None]
+#: Rewards are sums of decimal fractions: 0.95 - 0.9 is not more than 0.05, whatever binary makes of it.
+ROUNDING: Final = 1e-9
 
 
 def has_spread(group: Group, settings: Grpo) -> bool:
@@ -24,7 +27,7 @@ def has_spread(group: Group, settings: Grpo) -> bool:
 def differ(rewards: Rewards, min_spread: float) -> bool:
     """Whether there are two rewards that lie further apart than `min_spread`."""
     known = [reward for reward in rewards if reward is not None]
-    return len(known) > 1 and max(known) - min(known) > min_spread
+    return len(known) > 1 and max(known) - min(known) > min_spread + ROUNDING
 
 
 def overlong_penalties(trajectories: Sequence[Trajectory], penalty: OverlongPenalty | None) -> list[float]:
@@ -60,18 +63,18 @@ def tied(rewards: Rewards, width: float) -> list[float | None]:
         >>> tied([0.5, 0.75, 1.0, None], 0.25)
         [0.625, 0.625, 1.0, None]
     """
-    valid = sorted({reward for reward in rewards if reward is not None and math.isfinite(reward)})
-    if width == 0.0:
-        return [reward if reward is not None and math.isfinite(reward) else None for reward in rewards]
-    lowest_of: dict[float, float] = {}
-    lowest = -math.inf
-    for value in valid:
-        if value - lowest > width:
-            lowest = value
-        lowest_of[value] = lowest
-    members: dict[float, list[float]] = {}
-    for reward in rewards:
-        if reward is not None and reward in lowest_of:
-            members.setdefault(lowest_of[reward], []).append(reward)
-    means = {lowest: math.fsum(values) / len(values) for lowest, values in members.items()}
-    return [means[lowest_of[reward]] if reward is not None and reward in lowest_of else None for reward in rewards]
+    means = tie_means([reward for reward in rewards if reward is not None and math.isfinite(reward)], width)
+    return [None if reward is None else means.get(reward) for reward in rewards]
+
+
+def tie_means(values: Sequence[float], width: float) -> dict[float, float]:
+    """What each value counts as: the mean of those that lie within `width` of the lowest of them; 0 changes nothing."""
+    clusters: list[list[float]] = []
+    for value in sorted(values):
+        is_near = bool(clusters) and (value == clusters[-1][0] or (width > 0.0 and value - clusters[-1][0] <= width + ROUNDING))
+        if is_near:
+            clusters[-1].append(value)
+        else:
+            clusters.append([value])
+    # A mean of equal values may differ from them in its last bit.
+    return {value: value if one[0] == one[-1] else math.fsum(one) / len(one) for one in clusters for value in one}

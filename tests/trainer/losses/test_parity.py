@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.trainer.losses.trl import Rows, TrlLoss, trl_loss
+from tests.trainer.losses.trl_scoring import TrlScoring, trl_scoring
 from torch import Tensor
 
-from journeyman.trainer.advantages import compute_advantages
 from journeyman.trainer.losses.policy import Known, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
 from journeyman.types.losses import OverlongPenalty
@@ -33,6 +33,11 @@ widely = settings(max_examples=40, deadline=None, derandomize=True)
 @pytest.fixture(scope="module")
 def trl() -> TrlLoss:
     return trl_loss()
+
+
+@pytest.fixture(scope="module")
+def scoring() -> TrlScoring:
+    return trl_scoring()
 
 
 @st.composite
@@ -56,7 +61,7 @@ def batches(draw: st.DrawFn) -> Rows:
         advantages,
         mask,
         noise(num_rows, length).abs(),
-        logprobs + noise(num_rows, length),
+        logprobs + noise(num_rows, length) - draw(st.sampled_from([0.0, 0.0, 30.0])),
     )
 
 
@@ -149,18 +154,17 @@ def test_parity_of_the_penalty_to_the_base_and_the_entropy_bonus(trl: TrlLoss, l
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo"])
 @pytest.mark.parametrize("mismatch", ["token_truncate", "token_mask"])
-def test_parity_of_token_weights_against_mismatch(trl: TrlLoss, loss: str, mismatch: str) -> None:
+def test_parity_of_token_weights_against_mismatch(trl: TrlLoss, scoring: TrlScoring, loss: str, mismatch: str) -> None:
     @widely
     @given(batches(), st.sampled_from([None, 0.3]))
     def check(rows: Rows, moved: float | None) -> None:
         chosen = Grpo(loss=loss, mismatch=mismatch)
         # The first update, and a later one in which the policy has moved away from what it was before the step.
         first = None if moved is None else rows.logprobs + moved * torch.sin(torch.arange(rows.logprobs.numel())).view_as(rows.logprobs)
-        weights = ((rows.logprobs if first is None else first) - rows.sampler).exp()
-        if mismatch == "token_truncate":
-            weights = weights.clamp(max=chosen.mismatch.max_weight)
-        else:
-            weights = weights.masked_fill((weights < chosen.mismatch.min_weight) | (weights > chosen.mismatch.max_weight), 0.0)
+        bounds = getattr(chosen.mismatch, "min_weight", None), chosen.mismatch.max_weight
+        before = rows.logprobs if first is None else first
+        scored = scoring(torch.zeros(len(before)), 1, trained=before, sampled=rows.sampler, mode=mismatch, bounds=bounds)
+        weights = scored["importance_sampling_ratio"]
         rows = with_leaves(rows)
         assert_equal(ours(rows, chosen, first=first), trl(rows, chosen, old=first, weights=weights), rows)
 
@@ -237,28 +241,52 @@ def test_parity_ends_where_a_ratio_leaves_float32_in_trl(trl: TrlLoss) -> None:
     assert math.isfinite(float(ours(rows, Grpo())))
 
 
-def test_parity_ends_where_trl_masks_a_trajectory_by_the_sum_of_its_gaps() -> None:
-    # TRL's default, `sequence_mask`, drops a trajectory when exp(sum of gaps) is above 3: a drift of 0.0025 a token after 440 tokens.
-    logprobs = torch.full((1, 500), -1.0)
-    rows = Rows(logprobs, logprobs - 0.0025, torch.ones(1), torch.ones(1, 500, dtype=torch.bool), logprobs.abs(), logprobs)
-    assert math.exp(0.0025 * 500) > 3.0
-    assert float(ours(rows, Grpo(mismatch="geometric_mask"))) == pytest.approx(-math.exp(0.0025), rel=1e-5)
-
-
-def test_parity_ends_where_the_penalty_is_weighted_and_the_ratio_is_a_trajectorys(trl: TrlLoss) -> None:
+@pytest.mark.parametrize(
+    "loss", [{"loss": "gspo"}, {"loss": "dapo", "importance": "sequence"}, {"loss": "cispo", "importance": "sequence"}]
+)
+def test_parity_ends_where_the_penalty_is_weighted_and_the_ratio_is_a_trajectorys(trl: TrlLoss, loss: dict[str, Any]) -> None:
     rows = example()
-    chosen = Grpo(loss="gspo", kl_coefficient=1.0, kl_importance_weight=True)
+    chosen = Grpo(**loss, kl_coefficient=1.0, kl_importance_weight=True)
     still = replace(rows, sampler=rows.logprobs)
     assert float(ours(still, chosen)) == pytest.approx(float(trl(still, chosen, old=still.sampler)), rel=1e-5)
     assert float(ours(rows, chosen)) != pytest.approx(float(trl(rows, chosen, old=rows.sampler)), rel=1e-3)
 
 
-def test_parity_of_zscores_ends_at_the_standard_deviation() -> None:
-    # TRL divides by the sample deviation + 1e-4, we by that of the population + 1e-6: a constant factor in a group.
-    rewards = [0.9, 0.7, 0.3, 0.1]
-    advantages = compute_advantages(rewards, "zscore")
-    assert advantages is not None
-    sample = torch.tensor(rewards)
-    theirs = (sample - sample.mean()) / (sample.std() + 1e-4)
-    factors = torch.tensor(advantages) / theirs
-    torch.testing.assert_close(factors, torch.full((4,), math.sqrt(4 / 3)), rtol=1e-3, atol=0)
+def test_parity_ends_where_the_base_is_so_much_surer_that_the_penalty_leaves_float32_in_trl(trl: TrlLoss) -> None:
+    chosen = Grpo(kl_coefficient=1.0)
+    for ahead, is_finite in ((19.0, True), (100.0, False)):
+        rows = with_leaves(replace(example(), base=example().logprobs + ahead))
+        assert math.isfinite(float(trl(rows, chosen, old=rows.sampler).detach())) is is_finite
+        (gradient, _) = gradients(ours(rows, chosen), rows)
+        # It still pulls towards the base, on every token.
+        assert bool((gradient < 0).all())
+        assert bool(gradient.isfinite().all())
+
+
+def test_parity_ends_where_trl_means_the_entropy_of_each_micro_batch_by_itself(trl: TrlLoss) -> None:
+    rows = replace(example(), advantages=torch.zeros(2))
+    rows.mask[1, 1:] = False
+    chosen = Grpo(entropy_bonus=1.0)
+    parts = [Rows(*(getattr(rows, name)[number : number + 1] for name in Rows.__dataclass_fields__)) for number in range(2)]
+    theirs = sum(float(trl(part, chosen, old=part.sampler, num_items=5, num_micro_batches=2)) for part in parts)
+    assert theirs == pytest.approx(-sum(float(part.entropies[part.mask].mean()) for part in parts) / 2, rel=1e-5)
+    assert float(ours(rows, chosen)) == pytest.approx(-float(rows.entropies[rows.mask].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo"])
+def test_parity_ends_where_groups_without_spread_are_in_trls_denominator(trl: TrlLoss, loss: str) -> None:
+    rows, chosen = example(), Grpo(loss=loss)
+    alike = replace(rows, advantages=torch.zeros(2))
+    both = Rows(*(torch.cat([getattr(rows, name), getattr(alike, name)]) for name in Rows.__dataclass_fields__))
+    # We are given the first group only: the other was left out before anything was computed.
+    assert float(trl(both, chosen, old=both.sampler)) == pytest.approx(float(ours(rows, chosen)) / 2, rel=1e-5)
+
+
+def test_parity_of_bnpo_ends_where_several_groups_are_computed_together(trl: TrlLoss) -> None:
+    rows, chosen = example(), Grpo(loss="bnpo")
+    rows.mask[1, 1:] = False
+    totals = BatchTotals(rows.mask.sum(1), torch.tensor([0, 1]))
+    parts = [Rows(*(getattr(rows, name)[number : number + 1] for name in Rows.__dataclass_fields__)) for number in range(2)]
+    apart = [float(trl(part, chosen, old=part.sampler)) for part in parts]
+    assert float(ours(rows, chosen, totals=totals)) == pytest.approx(sum(apart) / 2, rel=1e-5)
+    assert float(trl(rows, chosen, old=rows.sampler)) != pytest.approx(sum(apart) / 2, rel=1e-2)

@@ -33,7 +33,7 @@ class Known:
 
     Attributes:
         first_logprob_N: the trainer's log-probabilities before the step's first update; None in the first update: they are the current.
-        base_logprob_N: those of the base model; needed with a KL coefficient.
+        base_logprob_N: those of the base model; with a KL coefficient they must be there.
         log_ratio_S, gap_S: mean log-ratio to the old policy and mean gap to the sampler of the sequences with terms in several
             micro-batches, NaN for the others.
     """
@@ -92,7 +92,9 @@ def policy_loss(
     correction_N = _correction(settings, gap_N, terms, totals, known)
     loss_N = objective.loss_N if correction_N is None else objective.loss_N * correction_N
     kl_N = None
-    if known.base_logprob_N is not None and settings.kl_coefficient > 0.0:
+    if settings.kl_coefficient > 0.0:
+        if known.base_logprob_N is None:
+            raise ValueError("a KL coefficient needs the base model's log-probabilities")
         kl_N = kl_terms(logprob_N, known.base_logprob_N, settings.kl_estimator)
         if settings.kl_importance_weight:
             kl_N = kl_N * token_log_ratio_N.exp()
