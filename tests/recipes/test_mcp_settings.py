@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import make_judge
+from journeyman.types.settings import changed_settings
 
 TARGET = {"command": [sys.executable]}
 
@@ -44,3 +46,38 @@ def test_the_judge_is_evidence_or_a_model(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "gpt-5-mini" in make_judge(settings.model_copy(update={"judge": "openai/gpt-5-mini"}), **where).name
     with pytest.raises(SettingError, match="evidence judge has no options"):
         make_judge(load_settings(McpTrain, given={"target": TARGET, "judge_options": {"rubric": "be kind"}}), **where)
+
+
+@pytest.mark.parametrize(
+    ("override", "header"),
+    [
+        ("grpo.updates=2", {"grpo.updates": 2}),
+        ("grpo.learning_rate=1e-4", {"grpo.learning_rate": 1e-4}),
+        ("grpo.min_spread=0.001", {"grpo.min_spread": 0.001}),
+        ("grpo.loss=bnpo", {"grpo.loss": "bnpo"}),
+        ("grpo.clip_low=0.1", {"grpo.loss.clip_low": 0.1}),
+        ("grpo.kl_coefficient=0.02", {"grpo.kl_coefficient": 0.02}),
+        ("warm_start.sft.batch_size=4", {"warm_start.sft.batch_size": 4}),
+        ("warm_start.sft.adam.beta1=0.5", {"warm_start.sft.adam.beta1": 0.5}),
+        ("rollouts.group_size=4", {"rollouts.group_size": 4}),
+        # What the recipe says anyway is no news.
+        ("grpo.learning_rate=3e-4", {}),
+        ("warm_start.sft.learning_rate=5e-4", {}),
+    ],
+)
+def test_a_setting_changes_itself_only_and_the_header_shows_just_that(override: str, header: dict[str, Any]) -> None:
+    plain = load_settings(McpTrain, given={"target": TARGET})
+    given = load_settings(McpTrain, given={"target": TARGET}, overrides=[override])
+    changed = {name: value for name, value in changed_settings(given).items() if not name.startswith("target")}
+    assert changed == header
+    before, after = _leaves(plain.model_dump()), _leaves(given.model_dump())
+    differing = {name for name in before | after if before.get(name) != after.get(name)}
+    assert differing == {name + ".kind" if name == "grpo.loss" else name for name in header}
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        out |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return out

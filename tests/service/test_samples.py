@@ -86,6 +86,12 @@ def test_a_reward_that_is_no_number_excludes_its_trajectory(reward: float | None
     assert found.metrics["reward_mean"] == 0.5
 
 
+def test_a_reward_beyond_what_gradients_can_hold_is_refused_by_its_trajectory() -> None:
+    with pytest.raises(InputError, match=r"trajectory b has the reward 1e\+200"):
+        batch([[(trajectory("a", 4), 1.0), (trajectory("b", 4), 1e200)]])
+    assert len(batch([[(trajectory("a", 4), -1e15), (trajectory("b", 4), 1e15)]]).groups) == 1
+
+
 def test_groups_without_spread_and_ties_are_counted() -> None:
     flat = [(trajectory("a", 2), 0.5), (trajectory("b", 2), 0.5)]
     near = [(trajectory("c", 2), 0.5), (trajectory("d", 2), 0.51), (trajectory("e", 2), 0.9)]

@@ -95,8 +95,35 @@ def test_no_split_into_micro_batches_changes_the_result(settings: dict[str, Any]
                 torch.testing.assert_close(other_loss, loss, rtol=1e-5, atol=1e-6)
                 assert float((other_gradient - gradient).norm()) <= 1e-5 * float(gradient.norm())
                 assert other_metrics.keys() == metrics.keys()
-                for name in ("clip_fraction", "ratio_mean", "mismatch_masked_fraction"):
-                    assert other_metrics.get(name, 0.0) == pytest.approx(metrics.get(name, 0.0), rel=1e-5)
+                for name in {"clip_fraction", "ratio_mean", "mismatch_masked_fraction"} & metrics.keys():
+                    assert other_metrics[name] == pytest.approx(metrics[name], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "masked"),
+    [
+        ("none", 0.0),
+        ("token_truncate", 0.0),
+        ({"kind": "token_mask", "min_weight": 0.9, "max_weight": 1.1}, 3 / 5),
+        ({"kind": "geometric_mask", "min_ratio": 0.9, "max_ratio": 1.1}, 2 / 5),
+    ],
+    ids=str,
+)
+def test_the_masked_share_of_the_tokens_is_logged_with_every_correction(mismatch: Any, masked: float) -> None:
+    policy = table(1)
+    # Gaps of the tokens of two trajectories: -0.2, 0.2, 0.0 and 0.2, 0.05.
+    samples = [
+        TrainSample(
+            (0, *ids),
+            (False, *(True for _ in ids)),
+            (0.0, *(float(policy[one]) - gap for one, gap in zip(ids, found, strict=True))),
+            1.0,
+            name,
+        )
+        for name, ids, found in (("a", (1, 2, 3), (-0.2, 0.2, 0.0)), ("b", (4, 5), (0.2, 0.05)))
+    ]
+    ((_, _, metrics),) = step_gradients([pack(samples)], Grpo(mismatch=mismatch), [policy])
+    assert metrics["mismatch_masked_fraction"] == pytest.approx(masked)
 
 
 def test_bnpo_gives_each_group_the_same_say() -> None:

@@ -65,6 +65,21 @@ def test_settings_files_and_overrides_reach_the_choices() -> None:
         load_settings(Grpo, overrides=["loss.kind=gspo", "loss.clip_hih=0.1"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["loss=null", "clip_low=0.1"], "loss"),
+        (["loss=3", "clip_low=0.1"], "loss"),
+        (["max_logprob_gap=.inf"], "max_logprob_gap: input should be a finite number"),
+        (["clip_high=.inf"], "clip_high: input should be a finite number"),
+        (["adam.beta1=.nan"], "beta1: input should be a finite number"),
+    ],
+)
+def test_what_is_no_loss_or_no_finite_number_is_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        load_settings(Grpo, overrides=overrides)
+
+
 def test_the_header_lists_what_differs_from_the_defaults() -> None:
     assert changed_settings(Grpo()) == {}
     assert changed_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001)) == {

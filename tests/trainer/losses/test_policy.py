@@ -237,6 +237,11 @@ def test_an_absurd_difference_to_the_sampler_stays_finite_and_a_clipped_token_do
             assert gradients == [0.0, 0.0, 0.0]
 
 
+def test_a_penalty_to_the_base_without_the_base_is_refused() -> None:
+    with pytest.raises(ValueError, match="base model"):
+        computed(Grpo(kl_coefficient=0.1))
+
+
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo"])
 def test_no_terms_are_no_loss(loss: str) -> None:
     nothing, no_sequence = torch.zeros(0), torch.zeros(0, dtype=torch.long)
