@@ -30,9 +30,9 @@ RunArgument = Annotated[
 ]
 AttemptsOption = Annotated[
     int | None,
-    typer.Option(min=1, help=f"Sampled attempts per scenario, beside the greedy one [default: {_DEFAULT_ATTEMPTS}].", show_default=False),
+    typer.Option(min=1, help=f"Sampled attempts per scenario, beside the greedy one \\[default: {_DEFAULT_ATTEMPTS}].", show_default=False),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios [default: all].", show_default=False)]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios \\[default: all].", show_default=False)]
 JudgeOption = Annotated[
     str | None,
     typer.Option("--judge", help="Also let this model compare base and trained, e.g. openai/gpt-5-mini.", metavar="MODEL"),
@@ -59,17 +59,17 @@ PromptOption = Annotated[
 ]
 ShotsOption = Annotated[
     str | None,
-    typer.Option("--shots", help="Numbers of worked examples to try [default: 0,2,4].", show_default=False, rich_help_panel=_PROMPTING),
+    typer.Option("--shots", help="Numbers of worked examples to try \\[default: 0,2,4].", show_default=False, rich_help_panel=_PROMPTING),
 ]
 TargetOption = Annotated[
     float | None,
     typer.Option(
-        "--target", min=0.0, max=1.0, help="The success that is wanted [default: 0.9].", show_default=False, rich_help_panel=_PROMPTING
+        "--target", min=0.0, max=1.0, help="The success that is wanted \\[default: 0.9].", show_default=False, rich_help_panel=_PROMPTING
     ),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the results [default: in the home folder].", show_default=False, rich_help_panel=_PROMPTING),
+    typer.Option("--out", help="Folder of the results \\[default: in the home folder].", show_default=False, rich_help_panel=_PROMPTING),
 ]
 
 

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 FormatOption = Annotated[str, typer.Option("--format", help="peft: the adapter; merged: safetensors; gguf: llama.cpp and Ollama.")]
 QuantOption = Annotated[
-    str | None, typer.Option("--quant", help="Of a GGUF file: f16 or q8_0 [default: f16].", metavar="TYPE", show_default=False)
+    str | None, typer.Option("--quant", help="Of a GGUF file: f16 or q8_0 \\[default: f16].", metavar="TYPE", show_default=False)
 ]
 DtypeOption = Annotated[
     str | None,
-    typer.Option("--dtype", help="Of merged weights: float32 or bfloat16 [default: float32].", metavar="TYPE", show_default=False),
+    typer.Option("--dtype", help="Of merged weights: float32 or bfloat16 \\[default: float32].", metavar="TYPE", show_default=False),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder to make [default: exports/ in the run's folder].", metavar="DIR", show_default=False),
+    typer.Option("--out", help="Folder to make \\[default: exports/ in the run's folder].", metavar="DIR", show_default=False),
 ]
 StepOption = Annotated[
-    int | None, typer.Option("--step", min=0, help="Version to export [default: the newest, which is served].", show_default=False)
+    int | None, typer.Option("--step", min=0, help="Version to export \\[default: the newest, which is served].", show_default=False)
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Which model, where the run trained several.", metavar="NAME")]
 PushOption = Annotated[

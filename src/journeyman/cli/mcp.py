@@ -27,7 +27,7 @@ mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools an
 
 JudgeOption = Annotated[
     str | None,
-    typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini [default: evidence].", show_default=False),
+    typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini \\[default: evidence].", show_default=False),
 ]
 JudgeBudgetOption = Annotated[
     str | None,

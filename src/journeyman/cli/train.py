@@ -25,7 +25,7 @@ SetOption = Annotated[
 ]
 ValidateOption = Annotated[bool, typer.Option("--validate", help="Check the settings, functions and data; train nothing.")]
 RunOption = Annotated[
-    str | None, typer.Option("--run", help="Id of the new run [default: its name and the time].", metavar="ID", show_default=False)
+    str | None, typer.Option("--run", help="Id of the new run \\[default: its name and the time].", metavar="ID", show_default=False)
 ]
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", help="Go on with this run where it stopped; FILE may be left out.", metavar="RUN")
