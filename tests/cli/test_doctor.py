@@ -37,6 +37,12 @@ def test_a_port_in_use_is_found_out() -> None:
     assert (check.state, "cannot be taken" in check.found) == ("note", True)
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_cannot_be_is_wrong_input(tmp_path: Path, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--home", str(tmp_path), "--port", port]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
 def test_an_old_python_is_broken() -> None:
     assert checks.check_python((3, 10, 12)).state == "broken"
 
