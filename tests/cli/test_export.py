@@ -46,5 +46,5 @@ def test_wrong_input_is_refused_before_anything_is_loaded(
 
 
 def test_a_missing_home_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["export", RUN, "--home", str(tmp_path / "none")]) == 1
+    assert run(["export", RUN, "--home", str(tmp_path / "none")]) == 2
     assert "no home folder" in capsys.readouterr().err

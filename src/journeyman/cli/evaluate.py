@@ -150,8 +150,7 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
 
     if run is None:
         raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
-    with open_store(home) as store:
-        store.runs.get(run)
+    open_store(home, run).close()  # a wrong run is found out before anything is shown
     console = output()
     with ProgressView(console) as view:
         work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge)

@@ -63,7 +63,7 @@ def export(
     given = {"format": format, "quant": quant, "dtype": dtype}
     settings = load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
     console = output()
-    with open_store(home_folder(home)) as store:
+    with open_store(home_folder(home), run) as store:
         find_adapter(store, run, model=model, step=step)  # a wrong run or step is found out before anything else
         repository = hub_repository(push, is_public=public)
         with ProgressView(console) as view:

@@ -74,7 +74,7 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
     from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.resume import changed_settings, run_settings
 
-    with open_store(request.home) as store:
+    with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind != "mcp":
             raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")

@@ -85,7 +85,7 @@ def base_of(run: str | None, base: str | None, home: Path) -> str:
         if base is None:
             raise SettingError("nothing to serve was given", hint="give --run RUN (see journeyman runs list) or --base smollm2-135m")
         return base
-    with open_store(home) as store:
+    with open_store(home, run) as store:
         info = store.runs.get(run)
         has_model = bool(store.models.list(run))
     if not has_model:

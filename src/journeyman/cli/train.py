@@ -184,7 +184,7 @@ def _resumed(request: Request, run: str) -> Settings:
     from journeyman.recipes.methods import METHODS, file_settings, find_file, layered, recipe_settings
     from journeyman.recipes.resume import changed_settings, refuse_newer
 
-    with open_store(request.home) as store:
+    with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
