@@ -12,6 +12,7 @@ from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
     from journeyman.export.hub import HubRepository
+    from journeyman.export.settings import ExportSettings
 
 FormatOption = Annotated[str, typer.Option("--format", help="peft: the adapter; merged: safetensors; gguf: llama.cpp and Ollama.")]
 QuantOption = Annotated[
@@ -55,13 +56,11 @@ def export(
     from journeyman.cli.console import output
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
-    from journeyman.config import load_settings
-    from journeyman.export.export import export_run
-    from journeyman.export.settings import ExportSettings
+
+    settings = settings_of(format, quant, dtype)
+    from journeyman.export.export import export_run  # torch is behind these two: what can be refused without it was
     from journeyman.export.version import find_adapter
 
-    given = {"format": format, "quant": quant, "dtype": dtype}
-    settings = load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
     console = output()
     with open_store(home_folder(home), run) as store:
         find_adapter(store, run, model=model, step=step)  # a wrong run or step is found out before anything else
@@ -80,6 +79,19 @@ def export(
         console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
     for command in exported.commands:
         console.print(f"\n{command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def settings_of(format: str, quant: str | None, dtype: str | None) -> ExportSettings:
+    """What to export. Raises SettingError, without torch being loaded."""
+    from journeyman.config import load_settings
+    from journeyman.export.settings import ExportSettings
+
+    given = {"format": format, "quant": quant, "dtype": dtype}
+    try:
+        return load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
+    except SettingError as error:
+        hint = "--format peft, merged or gguf; --quant f16 or q8_0 with gguf; --dtype float32 or bfloat16 with merged"
+        raise SettingError(error.message, hint=hint) from error
 
 
 def hub_repository(name: str | None, *, is_public: bool) -> HubRepository | None:
