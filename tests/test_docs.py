@@ -6,11 +6,17 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
 
 from journeyman.cli.app import run
+from journeyman.config import parse_override
+from journeyman.recipes.mcp_settings import McpTrain, WarmStart
+from journeyman.recipes.methods import keys_of
+from journeyman.scenarios.target import McpTarget
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
@@ -47,6 +53,21 @@ def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
 def test_documented_commands_exist_with_these_options(document: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(command)[1:]
     assert run([*words, "--help"]) == 0, f"{document}: {command}\n{capsys.readouterr().err}"
+
+
+def test_the_table_of_mcp_settings_has_every_setting_with_the_default_that_the_code_has() -> None:
+    section = (ROOT / "docs" / "mcp.md").read_text(encoding="utf-8").partition("## Settings")[2].partition("\n## ")[0]
+    told = {
+        name: parse_override(f"{name}={default}")[1] for name, default in re.findall(r"^\| `([\w.]+)` \| (\S+) \|", section, re.MULTILINE)
+    }
+    parts = {"grpo": McpTrain.model_fields["grpo"].default, "warm_start.sft": WarmStart.model_fields["sft"].default}
+    # Of these the table has what the recipe chooses otherwise; the rest stands in the documents that it names.
+    elsewhere = tuple(f"{part}." for part in (*parts, "judge_options", "retention"))
+    chosen = {f"{part}.{name}" for part, default in parts.items() for name in default.model_fields_set}
+    assert set(told) == {name for name in keys_of(McpTrain) if not name.startswith(elsewhere)} | chosen
+    defaults = McpTrain.model_construct(target=McpTarget.model_construct()).model_dump(mode="json")
+    wrong = {name: value for name, value in told.items() if reduce(getitem, name.split("."), defaults) != value}
+    assert not wrong
 
 
 def test_the_file_for_coding_agents_stays_short() -> None:

@@ -117,7 +117,7 @@ def train(
 ) -> None:
     """Train a small model to use an MCP server, and report how much better it became.
 
-    Ctrl-C stops cleanly and says how to go on. Every setting has a default; docs/cli.md lists the YAML file's.
+    Ctrl-C stops cleanly and says how to go on. docs/mcp.md lists every setting of --config and --set, with its default.
     """
     from journeyman.cli.mcp_train import Request, run_training
 
