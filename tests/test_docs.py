@@ -15,13 +15,17 @@ import pytest
 from journeyman.cli.app import run
 from journeyman.config import parse_override
 from journeyman.recipes.mcp_settings import McpTrain, WarmStart
-from journeyman.recipes.methods import keys_of
+from journeyman.recipes.methods import METHODS, keys_of
 from journeyman.scenarios.target import McpTarget
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
 RUNNABLE = re.compile(r"<!-- runnable -->\n```python\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+SETTING = re.compile(r"--set ([a-z][a-z0-9_.]*)=")
+BENCHMARK = re.compile(r"python -m (benchmarks\.\w+)([^`\n#]*)")
+STUDY = re.compile(r"make study[^`\n#]*ARGS=\"?([^\"`\n#]*)")
+OPTION = re.compile(r"(?<!\S)--[\w-]+")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -53,6 +57,32 @@ def test_links_inside_the_project_lead_somewhere(path: Path) -> None:
 def test_documented_commands_exist_with_these_options(document: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(command)[1:]
     assert run([*words, "--help"]) == 0, f"{document}: {command}\n{capsys.readouterr().err}"
+
+
+def test_every_setting_that_a_document_sets_is_one_of_some_recipe() -> None:
+    keys = {key for kind in METHODS.values() for key in keys_of(kind)}
+    # A choice may be given by its name (grpo.loss=gspo), and a loss's parameters beside it (grpo.clip_low=0.1).
+    keys |= {key.rpartition(".")[0] for key in keys} | {key.replace(".loss.", ".") for key in keys}
+    named = {(name_of(path), name) for path in DOCUMENTS for name in SETTING.findall(path.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    assert not {one for one in named if one[1] not in keys}
+
+
+def benchmark_options(module: str) -> set[str]:
+    """What the program takes, read from its source: starting each would load torch."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    inner = re.findall(r"^from (benchmarks\.\w+) import", text, re.MULTILINE)
+    return set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)).union(*(benchmark_options(one) for one in inner))
+
+
+def test_every_benchmark_that_a_document_starts_has_these_options() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
+    started = [found for text in texts for found in BENCHMARK.findall(text)]
+    started += [("benchmarks.study", words) for text in texts for words in STUDY.findall(text)]
+    assert {"benchmarks.study", "benchmarks.judge", "benchmarks.train_step"} <= {module for module, _words in started}
+    wrong = {(module, option) for module, words in started for option in OPTION.findall(words) if option not in benchmark_options(module)}
+    assert not wrong
 
 
 def test_the_table_of_mcp_settings_has_every_setting_with_the_default_that_the_code_has() -> None:
