@@ -12,8 +12,11 @@ SEEDS ?= 1 2 3
 RUNS ?= .journeyman
 JOBS ?= 2
 ARGS ?=
+# An index for torch beside pip's own: https://download.pytorch.org/whl/cpu has wheels without CUDA packages.
+TORCH_INDEX ?=
 
 STAMP := $(VENV)/.journeyman-installed
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ACTIVE := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)"
 # One thread a process: the processes share the cores (see docs/performance.md).
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
@@ -23,7 +26,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZ
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(STAMP)  ## make .venv, install everything, put the base model into the cache
+setup: $(STAMP)  ## make .venv, install everything, put the base model into the cache (TORCH_INDEX=)
 	@$(ACTIVE) journeyman models fetch $(BASE)
 
 $(STAMP): pyproject.toml
@@ -35,10 +38,10 @@ $(STAMP): pyproject.toml
 	if [ ! -x $(VENV)/bin/python ]; then \
 	  echo "== $(VENV) from $$("$$python" -V)"; \
 	  "$$python" -m venv $(VENV) || { echo "could not make $(VENV): install the venv package of your Python (Debian: python3-venv)" >&2; exit 1; }; fi
-	@echo "== torch, in the one version that has a CPU build here (first, so that nothing else chooses another)"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@echo "== torch, in the release that the tests ran with (first, so that nothing else chooses another)"
+	@$(PIP_INSTALL) torch==2.13.0
 	@echo "== journeyman and what it needs"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[local,dev]"
+	@$(PIP_INSTALL) -e ".[local,dev]"
 	@touch $@
 
 demo: setup  ## train a 135M model to use a real MCP server on this machine (SERVER=, ARGS=)

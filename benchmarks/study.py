@@ -16,6 +16,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.studies import exports
@@ -28,6 +29,7 @@ from benchmarks.studies.summary import Rows, draw, notes, table
 from journeyman.errors import JourneymanError, SettingError
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
+_COMMIT = partial(code_version, _REPOSITORY)
 _NAMES = (*STUDIES, exports.NAME)
 
 
@@ -66,7 +68,7 @@ def make_runs(study: Study, given: argparse.Namespace, command: Sequence[str]) -
         shown = cells(study, given.seeds, given.only or (), given.set or ())
         show(study, shown, wanted, rows, given.docs / "pictures" / f"study_{study.name}.png")
         return 0
-    runner = Runner(study, rows, given.home, command, code_version(_REPOSITORY), given.jobs, 60 * given.minutes, given.keep_weights)
+    runner = Runner(study, rows, given.home, command, _COMMIT, given.jobs, 60 * given.minutes, given.keep_weights)
     is_done = asyncio.run(_until_stopped(runner, wanted))
     return 0 if is_done and is_known else 1
 
@@ -109,7 +111,7 @@ def export_formats(given: argparse.Namespace, command: Sequence[str]) -> int:
         subject = exports.trained_subject(folder, given.set or (), given.seeds[0], command, 60 * given.minutes)
     else:
         subject = exports.Subject(given.home, given.run)
-    exporter = exports.Exporter(rows, folder / "files", code_version(_REPOSITORY), keeps_weights=given.keep_weights, vllm=given.vllm)
+    exporter = exports.Exporter(rows, folder / "files", _COMMIT, keeps_weights=given.keep_weights, vllm=given.vllm)
     return 0 if exporter.run(subject, given.only or list(exports.FORMATS)) else 1
 
 

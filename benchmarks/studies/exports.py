@@ -95,13 +95,14 @@ class Exporter:
     """Makes the exports of one run that have no row yet, one after another.
 
     `folder`: where they are written; each is removed when its row is kept, unless `keeps_weights`. `vllm`: a Python that has vLLM.
+    `commit` tells the version of the code; asked for each export.
     """
 
     def __init__(
         self,
         rows: LineFile[ExportRow],
         folder: Path,
-        commit: str,
+        commit: Callable[[], str],
         *,
         keeps_weights: bool = False,
         vllm: Path | None = None,
@@ -154,7 +155,7 @@ class Exporter:
             base=store.runs.get(run).base,
             format=name,
             state="failed",
-            commit=self._commit,
+            commit=self._commit(),
             started_at=stamp,
             seconds=0.0,
         )

@@ -44,6 +44,7 @@ class Runner:
     Attributes:
         home: a home folder for the runs of each study.
         command: what is started for a run, before its arguments.
+        commit: tells the version of the code; asked when a run begins, because it may change while a study goes on.
         num_at_once: runs beside each other. More than one share the machine, and each draws its tokens in its own process.
         timeout_seconds: for one run.
         keeps_weights: leave adapters and checkpoints of finished runs on disk.
@@ -54,7 +55,7 @@ class Runner:
     rows: RowFile
     home: Path
     command: Sequence[str]
-    commit: str
+    commit: Callable[[], str]
     num_at_once: int = 1
     timeout_seconds: float = 4 * 3600.0
     keeps_weights: bool = False
@@ -84,7 +85,7 @@ class Runner:
         return "failed" not in states
 
     async def _make(self, cell: Cell) -> Row:
-        settings = cell.settings()
+        settings, commit = cell.settings(), self.commit()
         started, stamp = time.monotonic(), time.gmtime()
         # Two runs of a cell may begin in one second: one that fails at once, and its next try.
         run = f"{cell.name}-{time.strftime('%Y%m%d-%H%M%S', stamp)}-{secrets.token_hex(2)}".replace("_", "-")
@@ -109,7 +110,7 @@ class Runner:
             state="failed" if result is None else "done",
             overrides=cell.overrides,
             settings=settings,
-            commit=self.commit,
+            commit=commit,
             started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", stamp),
             seconds=round(time.monotonic() - started, 1),
             num_beside=max(beside, self._num_running),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from benchmarks.studies.cells import STUDIES, cells
 from benchmarks.studies.challenger import best_challenger
 from benchmarks.studies.rows import Row, RowFile, is_same, newest
-from benchmarks.studies.runner import CURVES
+from benchmarks.studies.runner import CURVES, Runner
 from benchmarks.studies.summary import band, curve_points, draw, interval, spread_text
 from benchmarks.study import main
 
@@ -75,6 +76,14 @@ def test_a_setting_that_an_older_row_does_not_have_was_at_its_default() -> None:
     assert is_same(older, wanted)
     assert not is_same(older, wanted | {"timeout_seconds": 5.0})
     assert not is_same(older | {"gone": 1}, wanted)
+
+
+def test_each_row_has_the_version_of_the_code_when_its_run_began(tmp_path: Path) -> None:
+    study, versions = STUDIES["yes_no_maybe"], iter(["abc1234", "def5678+"])
+    rows = RowFile(tmp_path / "docs" / "studies" / "yes_no_maybe.jsonl")
+    runner = Runner(study, rows, tmp_path / "home", FAKE, lambda: next(versions))
+    assert asyncio.run(runner.run(cells(study, [1, 2], ["default"])))
+    assert [row.commit for row in rows.read()] == ["abc1234", "def5678+"]
 
 
 def test_a_failed_run_is_a_row_with_its_error_and_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,3 +135,10 @@ def test_a_histogram_counts_every_length_once_in_a_few_ranges_of_one_width(lengt
     assert 1 <= len(bins) <= 9
     assert len({last - first for first, last, _ in bins}) == 1
     assert bins[0][2] > 0
+
+
+def test_an_empty_file_is_said_with_what_to_give_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "preview", write(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "rows.jsonl is empty" in shown
+    assert "what to do: give a file or data set with rows" in shown

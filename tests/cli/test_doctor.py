@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,19 @@ def test_a_port_in_use_is_found_out() -> None:
         taken.listen()
         check = checks.check_port(taken.getsockname()[1])
     assert (check.state, "cannot be taken" in check.found) == ("note", True)
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_cannot_be_is_wrong_input(tmp_path: Path, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--home", str(tmp_path), "--port", port]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("gigabytes", "state"), [(2.0, "broken"), (6.0, "note"), (9.0, "fine")])
+def test_free_memory_is_held_against_what_a_run_takes(monkeypatch: pytest.MonkeyPatch, gigabytes: float, state: str) -> None:
+    memory = SimpleNamespace(available=gigabytes * checks._GIGABYTE, total=16 * checks._GIGABYTE)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert checks.check_memory().state == state
 
 
 def test_an_old_python_is_broken() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,15 @@ def test_wrong_input_is_refused_before_anything_is_loaded(
     assert not (home / "out").exists()
 
 
+@pytest.mark.parametrize("words", [["--format", "onnx"], ["--format", "gguf", "--quant", "q9"]], ids=" ".join)
+def test_an_unknown_format_or_quantisation_is_refused_before_torch_is_loaded_with_those_there_are(words: list[str]) -> None:
+    code = "import sys; from journeyman.cli.app import run; code = run(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    command = [sys.executable, "-c", code, "export", RUN, *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "what to do: --format peft, merged or gguf; --quant f16 or q8_0" in result.stderr
+
+
 def test_a_missing_home_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["export", RUN, "--home", str(tmp_path / "none")]) == 1
+    assert run(["export", RUN, "--home", str(tmp_path / "none")]) == 2
     assert "no home folder" in capsys.readouterr().err

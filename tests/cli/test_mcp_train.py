@@ -14,6 +14,7 @@ from journeyman.errors import McpError, SettingError, StoreError
 from journeyman.recipes import mcp as recipe
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.resume import accept_settings, changed_settings
+from journeyman.recipes.shipped import CONFIGS
 from journeyman.scenarios.target import McpTarget
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.store import Store
@@ -51,6 +52,17 @@ def test_the_server_may_stand_in_the_file(tmp_path: Path) -> None:
     assert new_settings(request(tmp_path, config=file)).target.url == "http://localhost:1/mcp"
     with pytest.raises(SettingError, match="--header and --env belong"):
         new_settings(request(tmp_path, config=file, headers=["A: b"]))
+
+
+def test_a_file_that_names_its_method_is_taken_and_one_of_another_method_is_sent_to_its_command(tmp_path: Path, home: Path) -> None:
+    settings = new_settings(request(tmp_path, config=CONFIGS / "mcp.yaml"))
+    assert settings.target.command == ("python", "-m", "mcp_server_time")
+    file = tmp_path / "steps.yaml"
+    file.write_text("method: mcp\nsteps: 5\n")
+    assert resumed_settings(request(home, config=file), "one").steps == 5
+    with pytest.raises(SettingError, match=r"sft\.yaml is for `method: sft`") as caught:
+        new_settings(request(tmp_path, config=CONFIGS / "sft.yaml"))
+    assert command_line("train", CONFIGS / "sft.yaml") in str(caught.value.hint)
 
 
 def test_an_unknown_setting_names_the_nearest_one(tmp_path: Path) -> None:

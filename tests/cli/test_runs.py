@@ -125,6 +125,37 @@ def test_an_unknown_run_names_the_known_ones(home: Path, capsys: pytest.CaptureF
 
 
 def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["runs", "list", "--home", str(tmp_path / "none")]) == 1
+    assert run(["runs", "list", "--home", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
     assert "there is no home folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "show", "nope"],
+        ["runs", "show", "nope", "--group", "one"],
+        ["runs", "compare", "nope", "other"],
+        ["eval", "nope"],
+        ["eval", "nope", "--prompt-only", "smollm2-135m"],
+        ["export", "nope"],
+        ["serve", "--run", "nope"],
+        ["chat", "nope", "--message", "hello"],
+        ["train", "--resume", "nope"],
+        ["mcp", "train", "--resume", "nope"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_is_not_there_is_wrong_input_and_named_with_its_folder(
+    words: list[str], is_there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = tmp_path / "home"
+    if is_there:
+        Store.open(where).close()
+    assert run([*words, "--home", str(where)]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "there is no run 'nope'" in shown
+    assert str(where) in shown
+    assert "what to do: " in shown
+    assert where.exists() is is_there

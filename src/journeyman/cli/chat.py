@@ -32,7 +32,7 @@ RunArgument = Annotated[
     ),
 ]
 StepOption = Annotated[
-    int | None, typer.Option("--step", min=0, help="The run's model at this step [default: newest].", show_default=False)
+    int | None, typer.Option("--step", min=0, help="The run's model at this step \\[default: newest].", show_default=False)
 ]
 CompareOption = Annotated[
     str | None,
@@ -48,7 +48,7 @@ KeyOption = Annotated[
 ]
 NoToolsOption = Annotated[bool, typer.Option("--no-tools", help="Offer no tools, although the run has an MCP server.")]
 SystemOption = Annotated[
-    str | None, typer.Option("--system", help="System message [default: the one the run was trained with].", show_default=False)
+    str | None, typer.Option("--system", help="System message \\[default: the one the run was trained with].", show_default=False)
 ]
 TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.0, max=100.0, help="0 takes the likeliest token.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Of one reply.")]

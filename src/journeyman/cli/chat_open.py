@@ -107,7 +107,7 @@ def _check(request: ChatRequest) -> RunInfo | None:
     if request.run is None:
         return None
     base_of(request.run, request.base, request.home)
-    with open_store(request.home) as store:
+    with open_store(request.home, request.run) as store:
         return store.runs.get(request.run)
 
 

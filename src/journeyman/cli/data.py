@@ -24,7 +24,7 @@ FormatOption = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Split of a folder or data set [default: the only one, or train].", show_default=False)
+    str | None, typer.Option("--split", help="Split of a folder or data set \\[default: the only one, or train].", show_default=False)
 ]
 
 

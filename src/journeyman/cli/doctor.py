@@ -13,7 +13,7 @@ from journeyman.cli.options import HomeOption, JsonOption, home_folder
 
 def doctor(
     home: HomeOption = None,
-    port: Annotated[int, typer.Option(help="Port that `journeyman serve` would take.")] = 8100,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port that `journeyman serve` would take; 0 is any free one.")] = 8100,
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports."""

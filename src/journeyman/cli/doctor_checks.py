@@ -117,8 +117,8 @@ def check_memory() -> Check:
     found = f"{free:.1f} GB free of {total:.1f} GB"
     if free < 2.5:
         return Check("memory", "broken", found, "a 135M model needs about 2.5 GB to train: close other programs")
-    if free < 4.0:
-        return Check("memory", "note", found, "enough for a 135M model, tight with several workers")
+    if free < 8.0:
+        return Check("memory", "note", found, "enough for small steps of a 135M model; a run of the demo holds up to 8 GB on two cores")
     return Check("memory", "fine", found)
 
 

@@ -30,9 +30,9 @@ RunArgument = Annotated[
 ]
 AttemptsOption = Annotated[
     int | None,
-    typer.Option(min=1, help=f"Sampled attempts per scenario, beside the greedy one [default: {_DEFAULT_ATTEMPTS}].", show_default=False),
+    typer.Option(min=1, help=f"Sampled attempts per scenario, beside the greedy one \\[default: {_DEFAULT_ATTEMPTS}].", show_default=False),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios [default: all].", show_default=False)]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first N scenarios \\[default: all].", show_default=False)]
 JudgeOption = Annotated[
     str | None,
     typer.Option("--judge", help="Also let this model compare base and trained, e.g. openai/gpt-5-mini.", metavar="MODEL"),
@@ -59,17 +59,17 @@ PromptOption = Annotated[
 ]
 ShotsOption = Annotated[
     str | None,
-    typer.Option("--shots", help="Numbers of worked examples to try [default: 0,2,4].", show_default=False, rich_help_panel=_PROMPTING),
+    typer.Option("--shots", help="Numbers of worked examples to try \\[default: 0,2,4].", show_default=False, rich_help_panel=_PROMPTING),
 ]
 TargetOption = Annotated[
     float | None,
     typer.Option(
-        "--target", min=0.0, max=1.0, help="The success that is wanted [default: 0.9].", show_default=False, rich_help_panel=_PROMPTING
+        "--target", min=0.0, max=1.0, help="The success that is wanted \\[default: 0.9].", show_default=False, rich_help_panel=_PROMPTING
     ),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the results [default: in the home folder].", show_default=False, rich_help_panel=_PROMPTING),
+    typer.Option("--out", help="Folder of the results \\[default: in the home folder].", show_default=False, rich_help_panel=_PROMPTING),
 ]
 
 
@@ -150,8 +150,7 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
 
     if run is None:
         raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
-    with open_store(home) as store:
-        store.runs.get(run)
+    open_store(home, run).close()  # a wrong run is found out before anything is shown
     console = output()
     with ProgressView(console) as view:
         work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge)

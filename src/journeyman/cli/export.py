@@ -12,21 +12,22 @@ from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
     from journeyman.export.hub import HubRepository
+    from journeyman.export.settings import ExportSettings
 
 FormatOption = Annotated[str, typer.Option("--format", help="peft: the adapter; merged: safetensors; gguf: llama.cpp and Ollama.")]
 QuantOption = Annotated[
-    str | None, typer.Option("--quant", help="Of a GGUF file: f16 or q8_0 [default: f16].", metavar="TYPE", show_default=False)
+    str | None, typer.Option("--quant", help="Of a GGUF file: f16 or q8_0 \\[default: f16].", metavar="TYPE", show_default=False)
 ]
 DtypeOption = Annotated[
     str | None,
-    typer.Option("--dtype", help="Of merged weights: float32 or bfloat16 [default: float32].", metavar="TYPE", show_default=False),
+    typer.Option("--dtype", help="Of merged weights: float32 or bfloat16 \\[default: float32].", metavar="TYPE", show_default=False),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder to make [default: exports/ in the run's folder].", metavar="DIR", show_default=False),
+    typer.Option("--out", help="Folder to make \\[default: exports/ in the run's folder].", metavar="DIR", show_default=False),
 ]
 StepOption = Annotated[
-    int | None, typer.Option("--step", min=0, help="Version to export [default: the newest, which is served].", show_default=False)
+    int | None, typer.Option("--step", min=0, help="Version to export \\[default: the newest, which is served].", show_default=False)
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Which model, where the run trained several.", metavar="NAME")]
 PushOption = Annotated[
@@ -55,15 +56,13 @@ def export(
     from journeyman.cli.console import output
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
-    from journeyman.config import load_settings
-    from journeyman.export.export import export_run
-    from journeyman.export.settings import ExportSettings
+
+    settings = settings_of(format, quant, dtype)
+    from journeyman.export.export import export_run  # torch is behind these two: what can be refused without it was
     from journeyman.export.version import find_adapter
 
-    given = {"format": format, "quant": quant, "dtype": dtype}
-    settings = load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
     console = output()
-    with open_store(home_folder(home)) as store:
+    with open_store(home_folder(home), run) as store:
         find_adapter(store, run, model=model, step=step)  # a wrong run or step is found out before anything else
         repository = hub_repository(push, is_public=public)
         with ProgressView(console) as view:
@@ -80,6 +79,19 @@ def export(
         console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
     for command in exported.commands:
         console.print(f"\n{command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def settings_of(format: str, quant: str | None, dtype: str | None) -> ExportSettings:
+    """What to export. Raises SettingError, without torch being loaded."""
+    from journeyman.config import load_settings
+    from journeyman.export.settings import ExportSettings
+
+    given = {"format": format, "quant": quant, "dtype": dtype}
+    try:
+        return load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
+    except SettingError as error:
+        hint = "--format peft, merged or gguf; --quant f16 or q8_0 with gguf; --dtype float32 or bfloat16 with merged"
+        raise SettingError(error.message, hint=hint) from error
 
 
 def hub_repository(name: str | None, *, is_public: bool) -> HubRepository | None:

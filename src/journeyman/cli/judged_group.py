@@ -25,8 +25,7 @@ def show_group(home: Path, run: str, group: str, *, as_json: bool = False) -> No
     from journeyman.cli.console import output
     from journeyman.cli.runs import open_store
 
-    with open_store(home) as store:
-        store.runs.get(run)
+    with open_store(home, run) as store:
         attempts = find_group(store, run, group)
     if as_json:
         print(json.dumps([one.model_dump(mode="json", exclude={"turns"}) for one in attempts], indent=2))

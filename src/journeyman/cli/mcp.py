@@ -27,7 +27,7 @@ mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools an
 
 JudgeOption = Annotated[
     str | None,
-    typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini [default: evidence].", show_default=False),
+    typer.Option("--judge", help="evidence (needs no model) or a model, e.g. openai/gpt-5-mini \\[default: evidence].", show_default=False),
 ]
 JudgeBudgetOption = Annotated[
     str | None,
@@ -117,7 +117,7 @@ def train(
 ) -> None:
     """Train a small model to use an MCP server, and report how much better it became.
 
-    Ctrl-C stops cleanly and says how to go on. Every setting has a default; docs/cli.md lists the YAML file's.
+    Ctrl-C stops cleanly and says how to go on. docs/mcp.md lists every setting of --config and --set, with its default.
     """
     from journeyman.cli.mcp_train import Request, run_training
 

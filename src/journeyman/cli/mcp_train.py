@@ -50,17 +50,28 @@ def run_training(request: Request) -> None:
 def new_settings(request: Request) -> McpTrain:
     """The settings of a new run: the file, changed by --set, changed by options. Raises SettingError."""
     from journeyman.cli.mcp_target import target_from_options
-    from journeyman.config import load_settings, read_yaml
+    from journeyman.config import checked, merged, overridden
     from journeyman.recipes.mcp_settings import McpTrain
 
-    given = dict(request.given)
-    is_in_file = request.config is not None and "target" in read_yaml(request.config)
-    if request.server or request.url or not is_in_file:
+    given, file = dict(request.given), settings_in(request.config)
+    if request.server or request.url or "target" not in file:
         target = target_from_options(request.server, request.url, request.headers, request.env)
         given["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
     elif request.headers or request.env:
         raise SettingError("--header and --env belong to --server or --url", hint=f"write them under `target` in {request.config}")
-    return load_settings(McpTrain, request.config, request.overrides, given)
+    where = "the settings" if request.config is None else str(request.config)
+    return checked(McpTrain, merged(overridden(file, request.overrides), given), where)
+
+
+def settings_in(path: Path | None) -> dict[str, Any]:
+    """What a settings file says, without its `method`; nothing when there is no file. Raises SettingError, also for another method."""
+    from journeyman.config import command_line, read_yaml
+
+    data = {} if path is None else read_yaml(path)
+    method = data.pop("method", "mcp")
+    if method != "mcp":
+        raise SettingError(f"{path} is for `method: {method}`, not for mcp", hint=f"train with it: {command_line('train', str(path))}")
+    return data
 
 
 def resumed_settings(request: Request, run: str) -> McpTrain:
@@ -70,16 +81,16 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
     """
     from journeyman.cli.mcp_target import target_from_options
     from journeyman.cli.runs import open_store
-    from journeyman.config import load_settings, merged, parse_override, read_yaml
+    from journeyman.config import load_settings, merged, parse_override
     from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.resume import changed_settings, run_settings
 
-    with open_store(request.home) as store:
+    with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind != "mcp":
             raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
         run_settings(store, run, McpTrain)  # what cannot be read in them is no fault of what is given here
-        data = merged(info.settings, read_yaml(request.config) if request.config else {})
+        data = merged(info.settings, settings_in(request.config))
         for text in request.overrides:
             names, value = parse_override(text)
             for name in reversed(names):

@@ -9,12 +9,12 @@ import typer
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="Folder of runs, adapters and reports [default: .journeyman, or JOURNEYMAN_HOME].", show_default=False),
+    typer.Option("--home", help="Folder of runs, adapters and reports \\[default: .journeyman, or JOURNEYMAN_HOME].", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", help="Base model: smollm2-135m, a folder, or a Hugging Face id [default: smollm2-135m].", show_default=False),
+    typer.Option("--base", help="Base model: smollm2-135m, a folder, or a Hugging Face id \\[default: smollm2-135m].", show_default=False),
 ]
 ServerOption = Annotated[
     str | None,
@@ -27,7 +27,7 @@ HeaderOption = Annotated[
 ]
 EnvOption = Annotated[list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")]
 ToolsOption = Annotated[
-    str | None, typer.Option("--tools", help="Use only these tools, separated by commas [default: all that read].", metavar="NAMES")
+    str | None, typer.Option("--tools", help="Use only these tools, separated by commas \\[default: all that read].", metavar="NAMES")
 ]
 AllowWritesOption = Annotated[
     bool,
@@ -36,11 +36,11 @@ AllowWritesOption = Annotated[
 WriterOption = Annotated[
     str | None,
     typer.Option(
-        "--writer", help="Model that words tasks and proposes values, e.g. openai/gpt-5-mini [default: templates].", metavar="MODEL"
+        "--writer", help="Model that words tasks and proposes values, e.g. openai/gpt-5-mini \\[default: templates].", metavar="MODEL"
     ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling [default: 0].", show_default=False)
+    int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling \\[default: 0].", show_default=False)
 ]
 ColumnOption = Annotated[
     list[str] | None,

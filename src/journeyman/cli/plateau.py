@@ -73,7 +73,7 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
             "a run has its MCP server, its tools and its scenarios already, or its tasks and rewards",
             hint="give RUN, or --server and its options",
         )
-    with open_store(request.home) as store:
+    with open_store(request.home, request.run) as store:
         kind = store.runs.get(request.run).kind
     if kind != "mcp":
         return _of_grpo(request, request.run)

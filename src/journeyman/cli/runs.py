@@ -74,7 +74,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
 
         show_group(where, run, group, as_json=as_json)
         return
-    with open_store(where) as store:
+    with open_store(where, run) as store:
         info = store.runs.get(run)
         steps = store.runs.steps(run)
         adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
@@ -128,7 +128,7 @@ def compare_runs(
 
     if len(names) < 2:
         raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN")
-    with open_store(home_folder(home)) as store:
+    with open_store(home_folder(home), *names) as store:
         infos = [store.runs.get(name) for name in names]
         lasts = [_last_metrics(store.runs.steps(name, "train")) for name in names]
     rows = {name: [str(info.step) for info in infos] for name in ("step",)}
@@ -144,15 +144,27 @@ def compare_runs(
     output().print(table)
 
 
-def open_store(home: Path) -> Store:
-    """The store of a home folder that is there already; looking at runs never makes one."""
+def open_store(home: Path, *runs: str) -> Store:
+    """The store of a home folder that is there already, with these runs in it; looking at runs never makes one.
+
+    Raises NotFoundError, which names the run and the folder.
+    """
     from journeyman.config import program
-    from journeyman.errors import StoreError
+    from journeyman.errors import NotFoundError
     from journeyman.store.store import Store
 
     if not home.is_dir():
-        raise StoreError(f"there is no home folder {home}", hint=f'give --home, or start a run: {program()} mcp train --server "CMD"')
-    return Store.open(home)
+        wanted = f"there is no run {runs[0]!r}: " if runs else ""
+        hint = f'give --home, or start a run: {program()} mcp train --server "CMD"'
+        raise NotFoundError(f"{wanted}there is no home folder {home}", hint=hint)
+    store = Store.open(home)
+    try:
+        for run in runs:
+            store.runs.get(run)
+    except NotFoundError as error:
+        store.close()
+        raise NotFoundError(f"{error.message} in {home}", hint=error.hint) from error
+    return store
 
 
 def how_to_resume(home: Path, run: str, *command: str) -> str:

@@ -17,7 +17,7 @@ HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any bu
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")]
 KeyOption = Annotated[str | None, typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Threads that compute [default: measured].", show_default=False)
+    int | None, typer.Option("--workers", min=1, help="Threads that compute \\[default: measured].", show_default=False)
 ]
 
 ExpiryOption = Annotated[
@@ -25,7 +25,7 @@ ExpiryOption = Annotated[
     typer.Option(
         "--rollout-expiry",
         min=1.0,
-        help="Seconds without a call after which an open rollout is sealed [default: 7200].",
+        help="Seconds without a call after which an open rollout is sealed \\[default: 7200].",
         show_default=False,
     ),
 ]
@@ -85,7 +85,7 @@ def base_of(run: str | None, base: str | None, home: Path) -> str:
         if base is None:
             raise SettingError("nothing to serve was given", hint="give --run RUN (see journeyman runs list) or --base smollm2-135m")
         return base
-    with open_store(home) as store:
+    with open_store(home, run) as store:
         info = store.runs.get(run)
         has_model = bool(store.models.list(run))
     if not has_model:

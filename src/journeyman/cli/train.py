@@ -25,7 +25,7 @@ SetOption = Annotated[
 ]
 ValidateOption = Annotated[bool, typer.Option("--validate", help="Check the settings, functions and data; train nothing.")]
 RunOption = Annotated[
-    str | None, typer.Option("--run", help="Id of the new run [default: its name and the time].", metavar="ID", show_default=False)
+    str | None, typer.Option("--run", help="Id of the new run \\[default: its name and the time].", metavar="ID", show_default=False)
 ]
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", help="Go on with this run where it stopped; FILE may be left out.", metavar="RUN")
@@ -184,7 +184,7 @@ def _resumed(request: Request, run: str) -> Settings:
     from journeyman.recipes.methods import METHODS, file_settings, find_file, layered, recipe_settings
     from journeyman.recipes.resume import changed_settings, refuse_newer
 
-    with open_store(request.home) as store:
+    with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")

@@ -46,7 +46,7 @@ def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
         is_empty = False
         yield row
     if is_empty:
-        raise InputError(f"{source} is empty: there is no row in it")
+        raise InputError(f"{source} is empty: there is no row in it", hint="give a file or data set with rows, e.g. a JSON object a line")
 
 
 def _open(source: str, split: str | None) -> Iterator[Row]:
