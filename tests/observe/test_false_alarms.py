@@ -69,7 +69,7 @@ def test_few_groups_of_which_half_have_spread_are_seldom_told_to_have_none(num_g
         return [{"reward/with_spread": share, "reward/num_groups": float(num_groups)} for share in shares]
 
     # With one group a step, five steps in a row without any are rare, but there is nothing else to go by.
-    assert told(no_spread, half) <= (0.25 if num_groups == 1 else 0.07)
+    assert told(no_spread, half) <= (0.25 if num_groups == 1 else 0.12)
 
 
 def kept_runs() -> list[tuple[str, list[Metrics]]]:
