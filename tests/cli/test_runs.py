@@ -107,6 +107,16 @@ def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, caps
     assert ([one["name"] for one in as_json["findings"]], as_json["packing_saving"]) == (["all_truncated"], 3.0)
 
 
+def test_show_tells_how_healthy_a_program_is_that_only_imitates(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(home) as store:
+        store.runs.create("imitation", kind="model", base="smollm2-135m")
+        for step in (1, 2, 3):
+            metrics = {"train/num_updates_skipped": 1.0, "train/num_examples": 4.0}
+            store.runs.add_step(StepMetrics(run="imitation", phase="warmup", step=step, time=time.time(), metrics=metrics))
+    assert run(["runs", "show", "imitation", "--home", str(home)]) == 0
+    assert "problem updates_skipped  1 update of the last step was not made" in capsys.readouterr().out
+
+
 def test_compare_shows_settings_that_differ_and_only_those(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "compare", "first", "second", "--home", str(home)]) == 0
     shown = capsys.readouterr().out

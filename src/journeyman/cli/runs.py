@@ -65,7 +65,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
     from rich.markup import escape
 
     from journeyman.cli.console import output
-    from journeyman.observe.health import findings
+    from journeyman.observe.health import findings, run_history
     from journeyman.observe.savings import packing_saving
 
     where = home_folder(home)
@@ -81,7 +81,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         report = store.home.run(run).report
         again = sorted(path for path in store.home.run(run).evaluations.glob("*") if path.is_dir())
     history = [step.metrics for step in steps if step.phase == "train"]
-    found, saving = findings(history), packing_saving(history)
+    found, saving = findings(run_history(steps)), packing_saving(history)
     if as_json:
         shown = info.model_dump() | {
             "steps": [step.model_dump() for step in steps],

@@ -266,7 +266,7 @@ def _what_to_do(metrics: dict[str, float]) -> str:
         return "the model solves these tasks already: use harder ones, or stop here"
     if metrics["rollout/executed"] < 0.2:
         return (
-            "the model never makes a call that runs: more drills (--set warm_start.max_updates=48), fewer tools (--tools) or a larger base"
+            "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"
         )
     return "all attempts are alike: a larger group (--set rollouts.group_size=16) or a lower learning rate keeps them different"
 

@@ -1,0 +1,122 @@
+"""Findings in the rewards of a run: no spread within groups, a fall, no rise.
+
+A limit on a noisy reading is a test: what it compares is said in standard errors, so that a run in which nothing happens is told nothing,
+however many steps it has. The rates are measured in tests/observe/test_false_alarms.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Final
+
+from journeyman.observe.health.finding import Metrics, Seen
+from journeyman.observe.health.readings import WINDOW, is_solved, reward_noise, series
+
+# If half of the groups have spread, none of eight has in 1 of 256 cases, and fewer than a quarter of sixteen in 1 of 94.
+_GROUPS_FOR_NONE: Final = 8
+_STEPS_FOR_NONE: Final = 5
+_GROUPS_FOR_FEW: Final = 16
+_FEW: Final = 0.25
+_FEWEST_GROUPS: Final = 2.0  # of a step that does not say how many it has
+_FALL: Final = 0.25  # of the best reward
+_FALL_ERRORS: Final = 1.5
+_RISE: Final = 0.05  # a step, of the spread of rewards within a group
+_RISE_OF_REWARD: Final = 0.01  # a step, of the reward, where no spread is known
+_RISE_ERRORS: Final = 3.0
+_HALF: Final = 4
+
+
+def no_spread(history: Sequence[Metrics]) -> Seen | None:
+    told = [one for one in history if series([one], "reward/with_spread")]
+    steps = [(one["reward/with_spread"], one.get("reward/num_groups", _FEWEST_GROUPS)) for one in told]
+    found = _none_has_spread(steps) or _few_have_spread(steps)
+    if found is None:
+        return None
+    share, seen = found
+    if is_solved(history):
+        return "watch", f"{seen}: these tasks are solved", "stop here, or give harder tasks", share
+    return "problem", seen, "larger groups, easier tasks, or a judge that tells finer", share
+
+
+def _none_has_spread(steps: Sequence[tuple[float, float]]) -> tuple[float, str] | None:
+    """Steps up to the last one in which no group has spread, if they are many or have many groups."""
+    num_steps, num_groups = 0, 0.0
+    for share, groups in reversed(steps):
+        if share > 0.0:
+            break
+        num_steps, num_groups = num_steps + 1, num_groups + groups
+    if num_groups < _GROUPS_FOR_NONE and num_steps < _STEPS_FOR_NONE:
+        return None
+    where = f"in {num_steps} steps" if num_steps > 1 else "in the last step"
+    return 0.0, f"{where} no group (0%) had attempts of different reward, so nothing was learned"
+
+
+def _few_have_spread(steps: Sequence[tuple[float, float]]) -> tuple[float, str] | None:
+    """The share of the groups with spread in the last three steps, or in as many as have sixteen groups; None from a quarter on."""
+    with_spread, num_groups = 0.0, 0.0
+    for number, (share, groups) in enumerate(reversed(steps), start=1):
+        with_spread, num_groups = with_spread + share * groups, num_groups + groups
+        if number >= WINDOW and num_groups >= _GROUPS_FOR_FEW:
+            break
+    else:
+        return None
+    share = with_spread / num_groups
+    if share >= _FEW:
+        return None
+    return share, f"only {share:.0%} of the groups in {number} steps had attempts of different reward, so the others taught nothing"
+
+
+def reward_falling(history: Sequence[Metrics]) -> Seen | None:
+    rewards = series(history, "reward/mean")
+    if len(rewards) < 2 * WINDOW:
+        return None
+    means = [fmean(rewards[end - WINDOW : end]) for end in range(WINDOW, len(rewards) + 1)]
+    best, now = max(means), means[-1]
+    # Of a difference of two means; the best of n is above the true mean by up to sqrt(2 ln n) errors by chance alone.
+    error = reward_noise(history) * math.sqrt(2 / WINDOW)
+    chance = (_FALL_ERRORS + math.sqrt(2 * math.log(len(means)))) * error
+    if best - now <= max(_FALL * abs(best), chance):
+        return None
+    return (
+        "problem",
+        f"the reward fell from {best:.2f} to {now:.2f} (means of {WINDOW} steps)",
+        "go back to the best version, and train with a third of the learning rate",
+        now - best,
+    )
+
+
+def reward_flat(history: Sequence[Metrics]) -> Seen | None:
+    rewards = series(history, "reward/mean")
+    if len(rewards) < 2 * _HALF or is_solved(history):
+        return None
+    rise, noise = _rise_worth_having(history, rewards), reward_noise(history)
+    half = _steps_to_see(rise, noise)
+    if half is None or 2 * half > len(rewards):
+        return None
+    before, now = fmean(rewards[-2 * half : -half]), fmean(rewards[-half:])
+    if now - before > rise * half - _RISE_ERRORS * noise * math.sqrt(2 / half):
+        return None
+    return (
+        "watch",
+        f"the reward does not rise: {before:.2f} in {half} steps, {now:.2f} in the {half} after them",
+        "read some attempts first; then more groups a step, then a higher learning rate",
+        now - before,
+    )
+
+
+def _rise_worth_having(history: Sequence[Metrics], rewards: Sequence[float]) -> float:
+    """The rise of the reward in a step that a run should have."""
+    spread = fmean(series(history, "reward/std") or [0.0])
+    return _RISE * spread if spread > 0.0 else _RISE_OF_REWARD * fmean(map(abs, rewards))
+
+
+def _steps_to_see(rise: float, noise: float) -> int | None:
+    """How many steps, compared with as many before them, show such a rise in spite of the noise; None: no number does."""
+    if noise == 0.0:
+        return _HALF
+    if rise == 0.0:
+        return None
+    # rise * half is as large as the errors: their number is that of the difference of two means of so many steps.
+    return max(_HALF, math.ceil(math.pow(_RISE_ERRORS * math.sqrt(2) * noise / rise, 2 / 3)))
