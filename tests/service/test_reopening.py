@@ -77,6 +77,17 @@ class TestFallback:
         assert (await again.create_model(CREATE)).step == 4
         assert again.opening_notes("m") == ()
 
+    async def test_a_program_that_does_not_ask_is_told_with_its_first_step(self, house: House) -> None:
+        folder = await trained(house, 2)
+        zero(folder / "step-000002" / "state.json")
+        backend = house.start()
+        await backend.create_model(CREATE)
+        first, second = await train_once(backend), await train_once(backend)
+        assert first.result is not None
+        assert second.result is not None
+        assert any("step-000002 is damaged" in note for note in first.result.notes)
+        assert not any("damaged" in note for note in second.result.notes)
+
     async def test_a_checkpoint_that_holds_another_adapter_than_was_published_is_not_taken(self, house: House) -> None:
         folder = await trained(house, 2)
         bad = folder / "step-000002"

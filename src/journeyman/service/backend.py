@@ -81,7 +81,6 @@ class Backend:
         self._trainer_factory = trainer_factory
         self._models: dict[str, TrainableModel] = {}
         self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
-        self._told: dict[str, tuple[str, ...]] = {}  # what there is to tell of models that were opened
         self._opening = asyncio.Lock()
 
     @property
@@ -153,8 +152,11 @@ class Backend:
         )
 
     def opening_notes(self, name: str) -> tuple[str, ...]:
-        """What there was to tell when the model was opened (damaged checkpoints, steps that are made again); the second time nothing."""
-        return self._told.pop(name, ())
+        """What there was to tell when the model was opened (damaged checkpoints, steps that are made again); the second time nothing.
+
+        Whoever does not ask is told with the first training job.
+        """
+        return self._trainable(name).told_notes()
 
     def train(self, name: str, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
@@ -254,9 +256,9 @@ class Backend:
                 checkpoints.clean()
                 clean_leftovers(folder.adapters)
                 self.weights.clean(request.run, request.name)
-                self._go_on(request.run, request.name, trainer, checkpoints)
+                notes = self._go_on(request.run, request.name, trainer, checkpoints)
                 row = self.store.models.create(ModelRow(request.run, request.name, self.base, lora))
-                model = TrainableModel(row, trainer, checkpoints, lock)
+                model = TrainableModel(row, trainer, checkpoints, lock, list(notes))
                 if checkpoints.newest() is None:
                     self.training.save(model, {})
                 return model
@@ -272,12 +274,13 @@ class Backend:
         if lock not in self._held.values():
             lock.release()
 
-    def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> None:
-        """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is."""
+    def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> tuple[str, ...]:
+        """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is. What to tell."""
         published = {row.step: row.fingerprint for row in self.store.models.adapters(run, name)}
         reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint)
-        if reopened is not None:
-            self._told[name] = (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))
+        if reopened is None:
+            return ()
+        return (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))
 
     def _check_checkpoint(self, found: Checkpoint) -> None:
         self._check_base(str(found.memo.get("base", self.base)), found.memo.get("tokenizer"), f"checkpoint {found.folder}")

@@ -50,12 +50,22 @@ _RETENTION_METRIC = "retention.metric"
 
 @dataclass(frozen=True, slots=True)
 class TrainableModel:
-    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run."""
+    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
+
+    `opening_notes`: what there is to tell of how it was opened, until it was told.
+    """
 
     row: ModelRow
     trainer: Trainer
     checkpoints: Checkpoints
     lock: RunLock
+    opening_notes: list[str] = field(default_factory=list)
+
+    def told_notes(self) -> tuple[str, ...]:
+        """The opening notes, once."""
+        notes = tuple(self.opening_notes)
+        self.opening_notes.clear()
+        return notes
 
     @property
     def name(self) -> str:
@@ -183,7 +193,7 @@ class TrainingService:
         told = self._told.setdefault(model.name, set())
         news = [change for change in changed if change.name not in {*told, f"{job.kind}.learning_rate"}]
         told.update(change.name for change in news)
-        return replace(plan, settings={job.kind: settings}, notes=(*plan.notes, *_settings_notes(news)))
+        return replace(plan, settings={job.kind: settings}, notes=(*model.told_notes(), *plan.notes, *_settings_notes(news)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):

@@ -135,10 +135,10 @@ class Checkpoints:
         """Remove what a killed writer left behind. Only for the one process that writes here."""
         clean_leftovers(self._folder)
 
-    def _folders(self) -> list[Path]:
+    def _folders(self) -> tuple[Path, ...]:
         if not self._folder.is_dir():
-            return []
-        return [entry for entry in self._folder.iterdir() if _COMPLETE.fullmatch(entry.name)]
+            return ()
+        return tuple(entry for entry in self._folder.iterdir() if _COMPLETE.fullmatch(entry.name))
 
 
 @contextlib.contextmanager
