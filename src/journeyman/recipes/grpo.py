@@ -31,7 +31,7 @@ from journeyman.recipes.resume import run_settings, shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.scoring import make_judge
-from journeyman.recipes.task_source import load_scenarios, read_scenarios, write_scenarios
+from journeyman.recipes.task_source import keep_scenarios, load_scenarios, read_scenarios
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
@@ -83,8 +83,7 @@ async def train(
         progress.note(f"judge {judge.name}: {judge.description}")
         # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
         opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
-        if not opened.folder.scenarios.exists():
-            write_scenarios(scenarios, opened.folder.scenarios)
+        keep_scenarios(scenarios, opened.folder.scenarios)
         async with kept_state(opened):
             model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
             train_on = [one for one in scenarios if one.split == "train"]
