@@ -7,11 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.service.fakes import FakeTrainer
 from tests.service.house import CREATE, House, train_once
 
+from journeyman.chat.renderer import Renderer
+from journeyman.engine.fake import FakeEngine
 from journeyman.errors import StoreError
 from journeyman.service.backend import Backend
+from journeyman.service.computing import Computing
+from journeyman.store import Store
 from journeyman.store.run_lock import RunLock
+from journeyman.types.training import CreateModel
 
 
 async def trained(house: House, num_steps: int) -> Path:
@@ -157,3 +163,36 @@ class TestHolding:
             await backend.create_model(CREATE)
         with pytest.raises(StoreError, match="being trained by another process"):
             RunLock(folder.parent / ".training.lock", "r")
+
+
+class Machine:
+    """Makes trainers that compute as they did before, but for the version of torch."""
+
+    def __init__(self, torch: str) -> None:
+        self.torch = torch
+        self.before: list[Computing] = []
+
+    def make(self, request: CreateModel, before: Computing) -> tuple[FakeTrainer, Computing]:
+        self.before.append(before)
+        return FakeTrainer(), {"num_workers": before.get("num_workers", 3), "torch": self.torch}
+
+
+class TestComputing:
+    async def notes(self, house: House, machine: Machine) -> tuple[str, ...]:
+        """What is told on one of several machines that go on with a run."""
+        engine = FakeEngine(lambda prompt: "hello", house.tokenizer, base="fake-model")
+        backend = Backend(engine, Renderer(house.tokenizer, 2048), Store.open(house.home), machine)
+        await backend.create_model(CREATE)
+        notes = backend.opening_notes("m")
+        await train_once(backend)
+        await backend.close()
+        return notes
+
+    async def test_a_run_is_computed_as_before_where_the_machine_can_and_told_where_it_cannot(self, house: House) -> None:
+        old, new = Machine("2.13"), Machine("2.14")
+        assert await self.notes(house, old) == ()
+        assert await self.notes(house, old) == ()
+        (told,) = await self.notes(house, new)
+        assert "computed otherwise than before (torch 2.13 -> 2.14): it goes on, but not with the same bits" in told
+        assert await self.notes(house, new) == ()
+        assert old.before == [{}, {"num_workers": 3, "torch": "2.13"}]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import NotFoundError, SettingError
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
+from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainers, computing_note
 from journeyman.service.jobs import Jobs
 from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
@@ -41,8 +41,6 @@ from journeyman.types.training import (
 )
 from journeyman.types.trajectory import Trajectory
 
-TrainerFactory = Callable[[CreateModel], Trainer]
-
 
 class Backend:
     """The service in this process.
@@ -51,7 +49,7 @@ class Backend:
         engine: samples from the base model and its adapters.
         renderer: of the same base model.
         store: open; closed by `close`.
-        trainer_factory: makes the trainer of a new model at step 0; called in a worker thread. None: serving only.
+        trainers: makes the trainer of a new model at step 0, in a worker thread; or a function that does. None: serving only.
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
         reached: told the points that a training step passes; a kill at any of them is survived.
@@ -62,7 +60,7 @@ class Backend:
         engine: Engine,
         renderer: Renderer,
         store: Store,
-        trainer_factory: TrainerFactory | None,
+        trainers: Trainers | TrainerFactory | None,
         *,
         retention: Retention | None = None,
         reached: Reached = pass_by,
@@ -78,7 +76,7 @@ class Backend:
         self.jobs = Jobs(store.jobs)
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
-        self._trainer_factory = trainer_factory
+        self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
         self._models: dict[str, TrainableModel] = {}
         self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
         self._opening = asyncio.Lock()
@@ -221,9 +219,9 @@ class Backend:
         return self._models[name]
 
     async def _open(self, request: CreateModel) -> TrainableModel:
-        if self._trainer_factory is None:
+        if self._trainers is None:
             raise SettingError("this server only serves: it has no trainer", hint="start one with `journeyman serve --base ...` to train")
-        model = await asyncio.to_thread(self._open_files, request, self._trainer_factory)
+        model = await asyncio.to_thread(self._open_files, request, self._trainers)
         try:
             await self._publish_current(model)
             await asyncio.to_thread(self._settle_jobs, model)
@@ -234,7 +232,7 @@ class Backend:
             raise
         return model
 
-    def _open_files(self, request: CreateModel, trainer_factory: TrainerFactory) -> TrainableModel:
+    def _open_files(self, request: CreateModel, trainers: Trainers) -> TrainableModel:
         """The blocking part of opening a model: its lock, its row, its trainer at the newest checkpoint that can be read."""
         others = [model.name for model in self.store.models.list(request.run) if model.name != request.name]
         if others:
@@ -250,15 +248,17 @@ class Backend:
             if row is not None:
                 _check_lora(row, request)
             lora = request.lora if row is None else row.lora
-            trainer = trainer_factory(request.model_copy(update={"lora": lora}))
+            checkpoints = Checkpoints(folder.checkpoints, self._reached)
+            checkpoints.clean()
+            newest = checkpoints.newest()
+            before = {} if newest is None else newest.memo.get("computing", {})
+            trainer, computing = trainers.make(request.model_copy(update={"lora": lora}), before)
             try:
-                checkpoints = Checkpoints(folder.checkpoints, self._reached)
-                checkpoints.clean()
                 clean_leftovers(folder.adapters)
                 self.weights.clean(request.run, request.name)
                 notes = self._go_on(request.run, request.name, trainer, checkpoints)
                 row = self.store.models.create(ModelRow(request.run, request.name, self.base, lora))
-                model = TrainableModel(row, trainer, checkpoints, lock, list(notes))
+                model = TrainableModel(row, trainer, checkpoints, lock, computing, [*notes, *computing_note(before, computing)])
                 if checkpoints.newest() is None:
                     self.training.save(model, {})
                 return model

@@ -21,6 +21,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.observe.health import news
+from journeyman.service.computing import Computing
 from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch
@@ -52,13 +53,14 @@ _RETENTION_METRIC = "retention.metric"
 class TrainableModel:
     """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
 
-    `opening_notes`: what there is to tell of how it was opened, until it was told.
+    `computing`: how the trainer computes. `opening_notes`: what there is to tell of how it was opened, until it was told.
     """
 
     row: ModelRow
     trainer: Trainer
     checkpoints: Checkpoints
     lock: RunLock
+    computing: Computing = field(default_factory=dict)
     opening_notes: list[str] = field(default_factory=list)
 
     def told_notes(self) -> tuple[str, ...]:
@@ -263,6 +265,7 @@ class TrainingService:
             "base": model.row.base,
             "tokenizer": self._renderer.fingerprint,
             "settings": self._store.runs.get(model.row.run).settings,
+            "computing": dict(model.computing),
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
             "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),
         }
