@@ -18,11 +18,13 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
 from journeyman.errors import EngineError, ModelNotFoundError, SettingError
-from journeyman.local import open_backend, serving
+from journeyman.local import LoraTrainers, open_backend, serving
 from journeyman.modeling import devices
+from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.sampling import SampleRequest, SamplingParameters
+from journeyman.types.training import CreateModel
 
 
 def fake_backend(tokenizer: Any, home: Path) -> tuple[Backend, FakeEngine]:
@@ -104,6 +106,23 @@ async def test_without_engine_processes_this_process_draws(tiny_model: Path, tmp
         assert isinstance(backend.engine, LocalEngine)
     finally:
         await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "num_workers"),
+    [(None, {}, 2), (None, {"num_workers": 1}, 1), (None, {"num_workers": 99}, 2), (1, {"num_workers": 2}, 1)],
+    ids=["measured", "as before", "more than there are cores", "as was asked for"],
+)
+def test_a_trainer_has_as_many_workers_as_the_run_had_before(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, before: dict[str, Any], num_workers: int
+) -> None:
+    monkeypatch.setattr(devices, "usable_cores", lambda: 2)
+    monkeypatch.setattr(devices, "_products_per_second", lambda count, _: float(count))
+    base = resolve_base(str(tiny_model), cache=tiny_model)
+    trainer, computing = LoraTrainers(base, given).make(CreateModel(name="m", run="r"), before)
+    trainer.close()
+    assert computing["num_workers"] == num_workers
+    assert computing.keys() == {"num_workers", "precision", "torch"}
 
 
 def test_a_number_of_engine_processes_that_cannot_be_is_refused(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from journeyman.engine.local.replicas import ReplicatedEngine
     from journeyman.modeling.base_models import BaseModel
     from journeyman.service.backend import Backend
+    from journeyman.service.computing import Computing
     from journeyman.trainer.base import Trainer
     from journeyman.types.retention import Retention
     from journeyman.types.training import CreateModel
@@ -112,11 +113,6 @@ def open_backend(
 
     found = resolve_base(base, cache=config.cache_folder(), note=note)
 
-    def make_trainer(request: CreateModel) -> Trainer:
-        from journeyman.trainer.trainer import LoraTrainer
-
-        return LoraTrainer(found, request.lora, num_workers)
-
     num_processes = config.engine_processes(engine_processes)
     store = Store.open(config.home_folder(home))
     try:
@@ -125,15 +121,37 @@ def open_backend(
         try:
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-            return Backend(
-                engine, renderer, store, make_trainer if is_trained else None, retention=retention, rollout_expiry_seconds=expiry
-            )
+            trainers = LoraTrainers(found, num_workers) if is_trained else None
+            return Backend(engine, renderer, store, trainers, retention=retention, rollout_expiry_seconds=expiry)
         except BaseException:
             engine.end()
             raise
     except BaseException:
         store.close()
         raise
+
+
+class LoraTrainers:
+    """Makes the trainers of a base model with so many workers; None: as many as before, else measured."""
+
+    def __init__(self, base: BaseModel, num_workers: int | None) -> None:
+        self._base = base
+        self._num_workers = num_workers
+
+    def make(self, request: CreateModel, before: Computing) -> tuple[Trainer, Computing]:
+        import torch
+
+        from journeyman.modeling.devices import choose_num_workers, usable_cores
+        from journeyman.modeling.precision import choose_precision
+        from journeyman.trainer.trainer import LoraTrainer
+
+        kept = before.get("num_workers")
+        if kept is not None and kept > usable_cores():
+            kept = None  # it would be slower than need be, for as long as the run lasts
+        count = choose_num_workers(kept if self._num_workers is None else self._num_workers)
+        precision = choose_precision()
+        trainer = LoraTrainer(self._base, request.lora, count, precision)
+        return trainer, {"num_workers": count, "precision": precision, "torch": torch.__version__}
 
 
 def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | None = None) -> Renderer:

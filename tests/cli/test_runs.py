@@ -8,6 +8,7 @@ import pytest
 
 from journeyman.cli.app import run
 from journeyman.store.models import ModelRow
+from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo, LoraSettings
@@ -41,6 +42,23 @@ def test_list_shows_state_and_step_of_each_run(home: Path, capsys: pytest.Captur
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[1:]}
     assert lines["first"][1:4] == ["done", "train", "1"]
     assert lines["second"][1:4] == ["stopped", "train", "2"]
+
+
+def test_a_run_whose_process_is_gone_is_shown_as_stopped_and_a_live_one_as_running(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(home) as store:
+        store.runs.update("second", state="running", phase="train")
+        path = store.home.run("second").lock
+    assert run(["runs", "list", "--home", str(home)]) == 0
+    assert "stopped (its process is gone)" in capsys.readouterr().out
+    assert run(["runs", "show", "second", "--home", str(home), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["error"]) == ("stopped", "its process is gone")
+    lock = RunLock(path, "second")
+    assert run(["runs", "list", "--home", str(home)]) == 0
+    assert "running" in capsys.readouterr().out
+    lock.release()
+    with Store.open(home) as store:
+        assert store.runs.get("second").state == "running"  # looking changes nothing
 
 
 def test_list_as_json_is_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

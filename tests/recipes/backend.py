@@ -16,10 +16,11 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
 from journeyman.store import Store
+from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.trainer.base import OnProgress
 from journeyman.types.retention import Retention
-from journeyman.types.samples import TrainSample
-from journeyman.types.settings import Grpo, Sft
+from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.settings import Dpo, Grpo, Sft
 from journeyman.types.training import CreateModel
 
 CONTEXT_LENGTH = 8192
@@ -60,6 +61,10 @@ class InterruptibleTrainer(FakeTrainer):
         self._stop_here(on_progress)
         return super().supervised_step(samples, settings, on_progress)
 
+    def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
+        self._stop_here(on_progress)
+        return super().preference_step(pairs, settings, on_progress)
+
     def _stop_here(self, on_progress: OnProgress) -> None:
         if self.step == self.stop_at:
             self._stop()
@@ -79,6 +84,7 @@ class FakeModel:
         self.stop_at: int | None = None
         self.stop: Callable[[], object] = lambda: None
         self.on_training: Callable[[], object] = lambda: None
+        self.reached: Reached = pass_by
         self.trainers: list[InterruptibleTrainer] = []
         self._engines: list[FakeEngine] = []
         self._tokenizer = tokenizer
@@ -89,7 +95,8 @@ class FakeModel:
     ) -> Backend:
         engine = FakeEngine(self._reply, self._tokenizer, context_length=CONTEXT_LENGTH, base=base)
         self._engines.append(engine)
-        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), self._trainer, retention=retention)
+        renderer = Renderer(self._tokenizer, CONTEXT_LENGTH)
+        return Backend(engine, renderer, Store.open(home), self._trainer, retention=retention, reached=self.reached)
 
     def renderer(self, base: str) -> Renderer:
         """Stands in for `journeyman.local.open_renderer`."""

@@ -72,11 +72,11 @@ class _WordyModel(FakeModel):
 
     def __init__(self, reached: _Lethal) -> None:
         super().__init__(build_tiny_tokenizer())
-        self._reached = reached
+        self.reached = reached  # the points of the service's steps are this run's too
 
     def _reply(self, prompt: str) -> str:
         if PROBE not in prompt:
-            self._reached("attempt")
+            self.reached("attempt")
         return f"I would rather talk about word {secrets.token_hex(4)}."
 
 

@@ -127,6 +127,20 @@ def test_a_killed_step_goes_on_with_its_attempts_and_pays_the_judge_once(
     purse.close()
 
 
+def test_a_kill_between_the_services_row_of_a_step_and_the_recipes_loses_nothing_that_was_measured(
+    run: Run, judge: ScriptedServer, tmp_path: Path
+) -> None:
+    assert run(tmp_path, judge.base_url, kill_at=("concluded", 1)) == -signal.SIGKILL
+    (half,) = steps_of(tmp_path)
+    assert "reward/mean" not in half.metrics
+    assert run(tmp_path, judge.base_url) == 0
+    first, second = steps_of(tmp_path)
+    assert (first.step, second.step) == (1, 2)
+    assert first.metrics.keys() == second.metrics.keys()
+    assert set(attempts_of(tmp_path).values()) == {1}
+    assert calls(judge) == _CALLS_OF_A_RUN
+
+
 def test_a_changed_judge_judges_the_kept_attempts_anew(run: Run, judge: ScriptedServer, tmp_path: Path) -> None:
     assert run(tmp_path, judge.base_url, kill_at=(TRAINING, 1)) == -signal.SIGKILL
     assert run(tmp_path, judge.base_url, rubric="be short") == 0

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -153,3 +153,19 @@ def test_a_kill_in_a_step_on_pairs_resumes_to_the_same_bits(run: Run, tmp_path: 
     expected = Result.of(through, num_groups=0)
     assert all(metrics["train/reward_margin"] != 0 for _, _, metrics in expected.rows)
     assert_same(Result.of(killed, num_groups=0), expected)
+
+
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "adapter/adapter_model.safetensors"])
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_with_the_same_bits(
+    run: Run, uninterrupted: tuple[Result, float], tmp_path: Path, file: str
+) -> None:
+    home = tmp_path / "home"
+    assert run(home, ("planned", 3)) == -signal.SIGKILL
+    path = home / "runs" / "r" / "checkpoints" / "step-000002" / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-64] + bytes(64))  # of the same size, and its header is sound
+    assert run(home) == 0
+    result = Result.of(home)
+    aside = [name for name in result.folders if "damaged-" in name or "set-aside" in name]
+    assert [name.partition("-")[0] for name in aside] == ["adapters/m@2.set", "checkpoints/damaged"]
+    assert_same(replace(result, folders=[name for name in result.folders if name not in aside]), uninterrupted[0])

@@ -17,8 +17,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from journeyman.errors import StoreError
-from journeyman.store import Checkpoints
-from journeyman.store.checkpoints import CHECKPOINT_FORMAT, replaced_folder
+from journeyman.store import Checkpoints, durable
+from journeyman.store import checkpoints as store_checkpoints
+from journeyman.store.checkpoints import CHECKPOINT_FORMAT, Damaged, replaced_folder
 
 _NEW = ("format", "version")
 
@@ -73,6 +74,113 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.step == 1
+
+
+def inspected(checkpoints: Checkpoints) -> list[tuple[str, str]]:
+    """Name of each checkpoint, the newest first, and what is wrong with it."""
+    return [(one.folder.name, one.reason if isinstance(one, Damaged) else "") for one in checkpoints.inspected()]
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "sub/optimizer.bin"])
+def test_damage_that_keeps_a_files_size_is_found_when_the_checkpoint_is_read(tmp_path: Path, name: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"))
+    bad = checkpoints.save(2, writer("good")).folder / name
+    bad.write_bytes(bytes(len(bad.read_bytes())))
+    assert inspected(checkpoints) == [("step-000002", f"other bytes than were written: {name}"), ("step-000001", "")]
+
+
+def test_what_is_wrong_with_an_incomplete_checkpoint_is_told(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, writer("good"))
+    (tmp_path / "step-000001" / "checkpoint.json").unlink()
+    (tmp_path / "step-000002" / "checkpoint.json").write_text("{")
+    (tmp_path / "step-000003" / "weights.bin").write_text("go")
+    reasons = [reason for _, reason in inspected(checkpoints)]
+    assert reasons[0] == "missing, cut or not its own: weights.bin"
+    assert reasons[1].startswith("its checkpoint.json cannot be read: JSONDecodeError")
+    assert reasons[2] == "it has no checkpoint.json"
+
+
+def test_a_checkpoint_without_hashes_is_taken_by_its_sizes(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    manifest = checkpoints.save(1, writer("good")).folder / "checkpoint.json"
+    manifest.write_text(json.dumps({name: value for name, value in json.loads(manifest.read_text()).items() if name != "sha256"}))
+    assert inspected(checkpoints) == [("step-000001", "")]
+
+
+def test_a_damaged_checkpoint_that_is_set_aside_is_none_any_more_and_can_be_looked_at(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"))
+    bad = checkpoints.save(2, writer("bad")).folder
+    (bad / "weights.bin").write_text("...")
+    (damaged, _) = checkpoints.inspected()
+    assert isinstance(damaged, Damaged)
+    aside = checkpoints.set_aside(damaged)
+    checkpoints.clean()
+    assert inspected(checkpoints) == [("step-000001", "")]
+    assert aside.name.startswith("damaged-step-000002-")
+    assert (aside / "weights.bin").read_text() == "..."
+
+
+def test_a_deletion_that_a_kill_cut_off_is_not_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("good"))
+    undone = checkpoints.save(2, writer("undone"))
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        checkpoints.delete(undone)
+    checkpoints.clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_a_replacement_that_fails_half_way_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, writer("old"))
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name.startswith(".writing-"):
+            raise OSError(28, os.strerror(28), str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StoreError, match="No space left"):
+        checkpoints.save(1, writer("new"))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.folder / "weights.bin").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_every_folder_on_the_way_is_on_disk_in_the_one_above_it_and_the_new_name_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = recorded(monkeypatch)
+    Checkpoints(tmp_path / "runs" / "r" / "checkpoints").save(1, writer("good"))
+    assert happened[:3] == [f"synced {folder}" for folder in (tmp_path, tmp_path / "runs", tmp_path / "runs" / "r")]
+    folder = tmp_path / "runs" / "r" / "checkpoints"
+    assert happened[-2:] == [f"renamed to {folder / 'step-000001'}", f"synced {folder}"]
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed from now on, in order."""
+    happened: list[str] = []
+    real_sync, rename = durable.sync, Path.rename
+
+    def sync(path: Path) -> None:
+        happened.append(f"synced {path}")
+        real_sync(path)
+
+    def renamed(path: Path, target: Path) -> Path:
+        happened.append(f"renamed to {target}")
+        return rename(path, target)
+
+    for module in (durable, store_checkpoints):
+        monkeypatch.setattr(module, "sync", sync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    return happened
 
 
 def test_a_writer_that_raises_leaves_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.tiny import NAN, make_sample, plain_logprobs, plain_model, random_gro
 from tests.trainer.conftest import MakeTrainer
 from tests.trainer.gradients import with_old_logprobs
 
-from journeyman.errors import AdapterError, ContextLengthError, TrainingError
+from journeyman.errors import AdapterError, ContextLengthError, StoreError, TrainingError
 from journeyman.modeling.lora import fingerprint, read_adapter
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
@@ -322,3 +322,18 @@ def test_old_logprobs_may_be_unknown(trainer: LoraTrainer) -> None:
     metrics = trainer.policy_step([samples], SETTINGS, quiet)
     assert metrics["logprob_gap_mean"] == 0.0
     assert math.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut", "gone", "another file"])
+def test_an_optimiser_state_that_cannot_be_read_is_named(trainer: LoraTrainer, tmp_path: Path, damage: str) -> None:
+    trainer.policy_step([group()], SETTINGS, quiet)
+    trainer.save_state(tmp_path)
+    path = tmp_path / "optimizer.safetensors"
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        other = (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
+        path.write_bytes({"zeros": bytes(len(whole)), "cut": whole[:-8], "another file": other}[damage])
+    with pytest.raises(StoreError, match=f"the trainer's state in {tmp_path} cannot be read"):
+        trainer.load_state(tmp_path)

@@ -40,10 +40,11 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     from journeyman.cli.console import output
     from journeyman.config import program
+    from journeyman.store.run_lock import as_it_is
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
-        infos = store.runs.list()
+        infos = [as_it_is(info, store.home.run(info.id).lock) for info in store.runs.list()]
     if as_json:
         print(json.dumps([info.model_dump() for info in infos], indent=2))
         return
@@ -55,7 +56,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
         table.add_column(name)
     for info in infos:
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created_at))
-        table.add_row(info.id, _state(info), info.phase, str(info.step), info.base, started)
+        table.add_row(info.id, _state(info, why=True), info.phase, str(info.step), info.base, started)
     console.print(table)
 
 
@@ -67,6 +68,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
     from journeyman.cli.console import output
     from journeyman.observe.health import findings, run_history
     from journeyman.observe.savings import packing_saving
+    from journeyman.store.run_lock import as_it_is
 
     where = home_folder(home)
     if group is not None:
@@ -75,7 +77,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         show_group(where, run, group, as_json=as_json)
         return
     with open_store(where, run) as store:
-        info = store.runs.get(run)
+        info = as_it_is(store.runs.get(run), store.home.run(run).lock)
         steps = store.runs.steps(run)
         adapters = [adapter for model in store.models.list(run) for adapter in store.models.adapters(run, model.name)]
         report = store.home.run(run).report
@@ -204,9 +206,12 @@ def _last_settings(steps: Sequence[StepMetrics]) -> str:
     return f"not the defaults in the last step: {changed}" if changed else ""
 
 
-def _state(info: RunInfo) -> str:
+def _state(info: RunInfo, *, why: bool = False) -> str:
+    from journeyman.store.run_lock import GONE
+
     colours = {"running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
-    return f"[{colours.get(info.state, 'default')}]{info.state}[/]"
+    text = f"[{colours.get(info.state, 'default')}]{info.state}[/]"
+    return f"{text} ({GONE})" if why and info.error == GONE else text
 
 
 def _step_table(steps: Sequence[StepMetrics]) -> object:

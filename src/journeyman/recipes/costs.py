@@ -5,7 +5,6 @@ Not for training steps: their rows in the store have their own time and tokens (
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from journeyman.errors import StoreError
 from journeyman.evaluation.report import JudgeCost, PhaseCost
 from journeyman.rewards import Ruler
+from journeyman.store.durable import write_durably
 
 _PHASES = TypeAdapter(tuple[PhaseCost, ...])
 
@@ -89,14 +89,10 @@ class Costs:
     def _write(self) -> None:
         if self._path is None:
             return
-        aside = self._path.with_name(f".{self._path.name}.part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(_PHASES.dump_json(self.phases, indent=2) + b"\n")
-            os.replace(aside, self._path)
-        except OSError as error:
-            hint = "check that the folder is writable and the disk not full"
-            raise StoreError(f"what the run costs cannot be kept in {self._path}: {error}", hint=hint) from error
+            write_durably(self._path, _PHASES.dump_json(self.phases, indent=2) + b"\n")
+        except StoreError as error:
+            raise StoreError(f"what the run costs cannot be kept: {error.message}", hint=error.hint) from error
 
 
 def _read(path: Path) -> Sequence[PhaseCost]:

@@ -17,7 +17,7 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.example_data import Examples, dpo_data
 from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
-from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.types.settings import Dpo
@@ -37,7 +37,7 @@ async def train(
     data = dpo_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:
-        begin(
+        begun = begin(
             opened,
             settings,
             kind="dpo",
@@ -51,12 +51,14 @@ async def train(
             progress.warn(f"left out: {fault}")
         know_again(lessons, opened.folder.path)
         async with kept_state(opened):
-            model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
+            model = await open_model(opened, begun, settings.name, settings.lora)
             await teach(
                 opened,
+                model,
                 lessons,
                 _updating(settings, model, lessons),
                 _measuring(settings, model, data),
+                rate_of=lambda number: step_settings(settings, lessons.num_steps, number).learning_rate,
                 evaluate_every=settings.evaluate_every,
             )
             return _report(opened, settings, model, data)
@@ -79,8 +81,7 @@ def step_settings(settings: DpoTrain, num_steps: int, number: int) -> Dpo:
 def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, pairs: list[Any]) -> TrainResult:
         step = step_settings(settings, lessons.num_steps, number)
-        result = await model.train_dpo(pairs, step, key=f"{model.run}-train-{number}")
-        return result.model_copy(update={"metrics": result.metrics | {"train/learning_rate": step.learning_rate}})
+        return await model.train_dpo(pairs, step, key=f"{model.run}-train-{number}")
 
     return update
 

@@ -26,12 +26,12 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.learning import Metrics, Plan, learn
-from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_run
+from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.resume import run_settings, shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.scoring import make_judge
-from journeyman.recipes.task_source import load_scenarios, read_scenarios, write_scenarios
+from journeyman.recipes.task_source import keep_scenarios, load_scenarios, read_scenarios
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
@@ -69,7 +69,7 @@ async def train(
             stack.push_async_callback(ruler.close)
             await ruler.check()
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
-        begin(
+        begun = begin(
             opened,
             settings,
             kind="grpo",
@@ -81,12 +81,11 @@ async def train(
         if ruler is not None:
             opened.costs.watch(ruler)
         progress.note(f"judge {judge.name}: {judge.description}")
-        # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
-        opened.store.rollouts.forget_verdicts(run, step_key("train", len(opened.store.runs.steps(run, "train"))))
-        if not opened.folder.scenarios.exists():
-            write_scenarios(scenarios, opened.folder.scenarios)
+        keep_scenarios(scenarios, opened.folder.scenarios)
         async with kept_state(opened):
-            model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
+            model = await open_model(opened, begun, settings.name, settings.lora)
+            # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
+            opened.store.rollouts.forget_verdicts(run, step_key("train", model.step))
             train_on = [one for one in scenarios if one.split == "train"]
             await learn(opened, model, _plan(opened, settings, model, KeepingJudge(judge, opened.store), train_on))
             return await _report(opened, settings, model, judge, scenarios)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from journeyman.client.models import TrainableModel
 from journeyman.errors import NothingToLearnError, TrainingError
 from journeyman.recipes.open_run import OpenRun
+from journeyman.recipes.places import keep_measured, scenarios_used
 from journeyman.recipes.resume import step_key
 from journeyman.recipes.told import tell
 from journeyman.types.runs import StepMetrics
@@ -28,6 +29,7 @@ class Plan:
 
     Attributes:
         steps: to make in all, those made before included.
+        begins_at: the model's step that the first of them begins at: the end of the warm start.
         note: one line on what a step is.
         attempt: scored groups for the step of that number (from 0) and their metrics, beginning at that place in the scenarios.
         settings_of: of the step of that number, whose groups have these metrics.
@@ -41,25 +43,29 @@ class Plan:
     settings_of: Callable[[int, Metrics, Sequence[Group]], Grpo]
     stop_without_spread: int | None
     give_up: Callable[[int, Metrics, Sequence[Group]], NothingToLearnError]
+    begins_at: int = 0
 
 
 async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
     """GRPO steps until `plan.steps` are made. A run that was killed goes on behind its last whole step."""
     runs, progress = opened.store.runs, opened.progress
-    made = runs.steps(opened.run, "train")
-    position = int(sum(row.metrics.get("train/num_groups", 0.0) for row in made))
-    history = [row.metrics for row in made]
+    made = model.step - plan.begins_at
+    position = scenarios_used(opened.store, opened.run)
+    history = [row.metrics for row in runs.steps(opened.run, "train")]
     empty = 0
     runs.update(opened.run, phase="train")
     progress.phase("train", total=plan.steps, note=plan.note)
-    progress.advance(len(made))
-    for number in range(len(made), plan.steps):
+    progress.advance(made)
+    for number in range(made, plan.steps):
         groups, metrics = await plan.attempt(number, position)
         position += len(groups)
         grpo = plan.settings_of(number, metrics, groups)
+        metrics |= {"train/learning_rate": grpo.learning_rate}
+        step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=metrics)
+        keep_measured(opened.folder, step)
         result = await _update(opened, model, groups, grpo, number)
         metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
-        runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
+        runs.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
         progress.step(number + 1, metrics)
         progress.advance(1)
         history.append(metrics)

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from journeyman.client.models import TrainableModel
 from journeyman.errors import SettingError
 from journeyman.recipes.open_run import OpenRun
+from journeyman.recipes.places import keep_measured
 from journeyman.recipes.told import tell
+from journeyman.store.durable import write_durably
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import TrainResult
@@ -73,30 +76,33 @@ class Lessons(Generic[_Example]):
 def know_again(lessons: Lessons[_Example], folder: Path) -> None:
     """Keep the examples' hash with the run, or compare with the one that is there. Raises SettingError when they changed."""
     path, digest = folder / _HASH_FILE, lessons.digest()
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(digest + "\n", encoding="utf-8")
+    # An empty one is what a power loss left of an earlier version's.
+    if not path.exists() or not path.stat().st_size:
+        write_durably(path, f"{digest}\n".encode())
     elif path.read_text(encoding="utf-8").strip() != digest:
         raise SettingError("the examples are not those that this run began with", hint="restore the data, or start a new run with it")
 
 
 async def teach(
     opened: OpenRun,
+    model: TrainableModel,
     lessons: Lessons[_Example],
     update: Update,
     measure: Measure,
     *,
+    rate_of: Callable[[int], float],
     evaluate_every: int,
 ) -> None:
     """Make the steps that are not made yet.
 
     Args:
-        update: one training job on the examples of a step, under a key of its own: after a kill it is asked for again.
+        update: one training job on the examples of a step (from 0).
+        rate_of: the learning rate of a step; kept with it.
         measure: the held-out metrics of the model as it is; kept as phase `eval` under the number of steps made.
     """
     runs, progress = opened.store.runs, opened.progress
     history = [row.metrics for row in runs.steps(opened.run, "train")]
-    made = len(history)
+    made = model.step
     measured = {row.step for row in runs.steps(opened.run, "eval")}
     runs.update(opened.run, phase="train")
     progress.phase("train", total=lessons.num_steps, note=f"{lessons.step_size} examples a step")
@@ -113,9 +119,12 @@ async def teach(
         if number % evaluate_every == 0:
             await look(number)
         started = time.perf_counter()
+        rate = {"train/learning_rate": rate_of(number)}
+        step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=rate)
+        keep_measured(opened.folder, step)
         result = await update(number, lessons.part(number))
-        metrics = result.metrics | {"step/seconds": time.perf_counter() - started}
-        runs.add_step(StepMetrics(run=opened.run, phase="train", step=result.step, time=time.time(), metrics=metrics))
+        metrics = result.metrics | rate | {"step/seconds": time.perf_counter() - started}
+        runs.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
         progress.step(number + 1, metrics)
         progress.advance(1, loss=metrics.get("train/loss", math.nan))
         history.append(metrics)

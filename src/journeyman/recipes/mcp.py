@@ -9,7 +9,6 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -25,7 +24,8 @@ from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.learning import Plan, learn
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.open_run import begin, kept_state
+from journeyman.recipes.open_run import begin, kept_state, open_model
+from journeyman.recipes.places import warm_steps
 from journeyman.recipes.resume import attempts_key, run_settings
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
@@ -36,6 +36,7 @@ from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
+from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
@@ -65,7 +66,7 @@ async def train(
     """
     run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        begin(
+        begun = begin(
             session,
             settings,
             kind="mcp",
@@ -77,9 +78,9 @@ async def train(
         )
         async with kept_state(session):
             scenarios = await prepare_scenarios(session)
-            model = await session.connection.model(slug(settings), run=run, lora=settings.lora)
+            model = await open_model(session, begun, slug(settings), settings.lora, warm_phase="warmup")
             warm_step = await _warm_start_once(session, model, scenarios)
-            await _learn(session, model, scenarios)
+            await _learn(session, model, scenarios, warm_step)
             evaluation = await _evaluate_greedy(session, model, warm_step, scenarios.heldout)
             return make_report(session, evaluation, adapter_step=model.step, model=model.name, notes=scenarios.notes)
 
@@ -103,7 +104,7 @@ async def evaluate(
         (name,) = session.backend.serve_run(run)
         scenarios = ScenarioSet.load(session.scenarios_folder)
         heldout = scenarios.heldout[:limit]
-        last, warm = max(rows), _warm_step(session.store, run)
+        last, warm = max(rows), warm_steps(session.store, run)
         variants = _variants(session, name, warm, last)
         evaluations = []
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
@@ -149,11 +150,9 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
                 )
         finally:
             await base.close()
-    # Written aside and renamed: a kill never leaves half a set behind.
-    aside = path.with_name("scenarios.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    scenarios.save(aside)
-    aside.rename(path)
+    clean_leftovers(path.parent)
+    with replaced_folder(path, what="scenarios") as aside:
+        scenarios.save(aside)
     session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
     return scenarios
 
@@ -164,23 +163,20 @@ def scenario_settings(settings: McpTrain) -> ScenarioSettings:
     )
 
 
-def _warm_step(store: Store, run: str) -> int:
-    return max((row.step for row in store.runs.steps(run, "warmup")), default=0)
-
-
 async def _warm_start_once(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
     """Warm start, unless reinforcement learning has begun already."""
     if session.store.runs.steps(session.run, "train"):
-        return _warm_step(session.store, session.run)
+        return warm_steps(session.store, session.run)
     session.store.runs.update(session.run, phase="warmup")
     return await warm_start(session, model, scenarios)
 
 
-async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> None:
+async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet, warm_step: int) -> None:
     """GRPO steps until `settings.steps` are made."""
     settings = session.settings
     plan = Plan(
         steps=settings.steps,
+        begins_at=warm_step,
         note=f"GRPO, {settings.rollouts.groups_per_step} x {settings.rollouts.group_size}",
         attempt=lambda number, position: _attempt(session, model, scenarios.train, number, position),
         settings_of=lambda number, metrics, groups: step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups)),

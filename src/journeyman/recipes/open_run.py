@@ -8,24 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from journeyman.client.backend import Connection
+from journeyman.client.models import TrainableModel
 from journeyman.errors import JourneymanError, JudgeError, SettingError
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.costs import Costs
-from journeyman.recipes.resume import accept_settings
+from journeyman.recipes.places import complete_row, warm_steps
+from journeyman.recipes.resume import accept_settings, is_other_judge, step_key
 from journeyman.recipes.schedule import rate_change
 from journeyman.rewards.judge import Judge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
 from journeyman.types.record import Record
-from journeyman.types.settings import changed_settings
+from journeyman.types.settings import LoraSettings, changed_settings
 from journeyman.types.trajectory import Group
 
 
@@ -63,6 +65,20 @@ async def open_run(run: str, base: str, home: Path, progress: Progress, *, worke
         yield OpenRun(run, home, backend, connection, progress, costs)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that is this process's own, and what is done about it once its model is open and it is known which step is next.
+
+    Attributes:
+        is_judged_anew: what a judge said of the step in flight is forgotten: it would say something else now.
+        rate_text: what the settings do to the learning rate of a run that has made so many steps; empty for nothing.
+    """
+
+    is_resumed: bool = False
+    is_judged_anew: bool = False
+    rate_text: Callable[[int], str] = field(default=lambda _: "")
+
+
 def begin(
     opened: OpenRun,
     settings: Record,
@@ -73,28 +89,55 @@ def begin(
     allow_changed_settings: bool = False,
     untold: str | None = None,
     rate_of: Callable[[Any, int], float] | None = None,
-) -> None:
+) -> Begun:
     """Create the run, or go on with it under `settings`; says which of them are not the defaults (but for `untold`), and which changed.
+
+    From now on no other process trains in it.
 
     `rate_of`: the learning rate that settings give a step (from 0), to say what a change does to it.
 
-    Raises SettingError for a new run under an id that is taken, or settings that a resumed run cannot take.
+    Raises:
+        StoreError: another process trains in the run; nothing of it was changed.
+        SettingError: a new run under an id that is taken, or settings that a resumed run cannot take.
     """
+    opened.backend.hold_run(opened.run)
     store, progress, run = opened.store, opened.progress, opened.run
     if not is_resumed and any(info.id == run for info in store.runs.list()):
         raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=f"go on with it: --resume {run}; or give another --run")
     info = store.runs.create(run, kind=kind, base=base, settings=settings.model_dump(mode="json"))
-    opened.costs.keep_in(opened.folder.costs)
-    progress.note(f"run {info.id} in {opened.folder.path}" + (f", resumed at step {info.step}" if is_resumed else ""))
+    progress.note(f"run {info.id} in {opened.folder.path}")
     if changed := [f"{name} = {value}" for name, value in changed_settings(settings).items() if not _is_part(name, untold)]:
         progress.note("not the defaults: " + ", ".join(changed))
+    begun = Begun()
     if is_resumed:
         before = type(settings).model_validate(info.settings)
-        for change in accept_settings(store, run, settings, are_allowed=allow_changed_settings):
+        changes = accept_settings(store, run, settings, are_allowed=allow_changed_settings)
+        for change in changes:
             progress.note(f"goes on with {change}")
-        made = len(store.runs.steps(run, "train"))
-        if rate_of is not None and (text := rate_change(made, partial(rate_of, before), partial(rate_of, settings))):
-            progress.note(text)
+        rate_text = None if rate_of is None else partial(rate_change, before=partial(rate_of, before), after=partial(rate_of, settings))
+        begun = Begun(True, is_other_judge(changes), rate_text or Begun().rate_text)
+    opened.costs.keep_in(opened.folder.costs)
+    return begun
+
+
+async def open_model(opened: OpenRun, begun: Begun, name: str, lora: LoraSettings, *, warm_phase: str | None = None) -> TrainableModel:
+    """The run's model where it stopped, and the run as far as the model is: see `places.py`. Says which step that is.
+
+    `warm_phase`: the phase whose steps come before the training itself, if there is one. Errors as `Connection.model`.
+    """
+    model = await opened.connection.model(name, run=opened.run, lora=lora)
+    for note in opened.backend.opening_notes(name):
+        opened.progress.warn(note)
+    if begun.is_resumed:
+        opened.progress.note(f"resumed at step {model.step}")
+    complete_row(opened.store, opened.folder, opened.run, model.step)
+    made = model.step - warm_steps(opened.store, opened.run, warm_phase)
+    if text := begun.rate_text(made):
+        opened.progress.note(text)
+    if begun.is_judged_anew:
+        for phase, number in (("train", made), ("warmup", model.step)):
+            opened.store.rollouts.forget_verdicts(opened.run, step_key(phase, number))
+    return model
 
 
 def _is_part(name: str, of: str | None) -> bool:

@@ -79,14 +79,19 @@ def run_settings(store: Store, run: str, kind: type[_S]) -> _S:
 def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:
     """Make `settings` those that `run` goes on with, and return what changed, for the user to see. Errors as `changed_settings`.
 
-    When the judge changed, what it said of the step in flight is forgotten.
+    When the judge changed, what it said of the step in flight is forgotten; see `open_model` for a run whose checkpoints were damaged.
     """
     found = changed_settings(store, run, settings, are_allowed=are_allowed)
-    if any(_is_one_of(change, _JUDGING) and not _is_one_of(change, _FREE) for change in found):
+    if is_other_judge(found):  # before the settings are kept: a kill in between would hide that they changed
         for phase in ("warmup", "train"):
             store.rollouts.forget_verdicts(run, step_key(phase, len(store.runs.steps(run, phase))))
     store.runs.update(run, settings=settings.model_dump(mode="json"))
     return found
+
+
+def is_other_judge(changes: Sequence[Change]) -> bool:
+    """Whether what the judge said before is not what it would say now."""
+    return any(_is_one_of(change, _JUDGING) and not _is_one_of(change, _FREE) for change in changes)
 
 
 def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: bool) -> tuple[Change, ...]:

@@ -19,7 +19,7 @@ from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.observe.progress import Progress
 from journeyman.recipes.example_data import Examples, sft_data
 from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
-from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_run
+from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, heldout_numbers, make_report, write_result
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.sft_settings import SftTrain
@@ -42,7 +42,7 @@ async def train(
     data = sft_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress) as opened:
-        begin(
+        begun = begin(
             opened,
             settings,
             kind="sft",
@@ -56,12 +56,14 @@ async def train(
             progress.warn(f"left out: {fault}")
         know_again(lessons, opened.folder.path)
         async with kept_state(opened):
-            model = await opened.connection.model(settings.name, run=run, lora=settings.lora)
+            model = await open_model(opened, begun, settings.name, settings.lora)
             await teach(
                 opened,
+                model,
                 lessons,
                 _updating(settings, model, lessons),
                 _measuring(settings, model, data),
+                rate_of=lambda number: step_settings(settings, lessons.num_steps, number).learning_rate,
                 evaluate_every=settings.evaluate_every,
             )
             return await _report(opened, settings, model, data)
@@ -84,8 +86,7 @@ def step_settings(settings: SftTrain, num_steps: int, number: int) -> Sft:
 def _updating(settings: SftTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, examples: list[Any]) -> TrainResult:
         step = step_settings(settings, lessons.num_steps, number)
-        result = await model.train_sft(examples, step, key=f"{model.run}-train-{number}")
-        return result.model_copy(update={"metrics": result.metrics | {"train/learning_rate": step.learning_rate}})
+        return await model.train_sft(examples, step, key=f"{model.run}-train-{number}")
 
     return update
 

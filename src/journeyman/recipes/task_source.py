@@ -5,6 +5,7 @@ Not for tasks of an MCP server: `journeyman.scenarios` builds those.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from journeyman.errors import InputError, SettingError, StoreError
+from journeyman.errors import InputError, SettingError
 from journeyman.recipes.dotted_path import accepted, find_function
+from journeyman.store.durable import write_durably
 from journeyman.types.scenarios import Scenario
 
 
@@ -54,15 +56,24 @@ def read_scenarios(path: Path) -> list[Scenario]:
     return list(found.values())
 
 
-def write_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
-    """Write them, one a line; aside and renamed: a kill never leaves half of them behind. Raises StoreError."""
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text("".join(one.model_dump_json() + "\n" for one in scenarios), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise StoreError(f"the scenarios cannot be written to {path}: {error}", hint="check the folder and the free space") from error
+def keep_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
+    """Keep them with a run, one a line, and beside them how many there are and their hash; or compare with those that the run has.
+
+    Raises StoreError; SettingError when they are not those that the run began with.
+    """
+    lines = "".join(one.model_dump_json() + "\n" for one in scenarios).encode()
+    told = f"{hashlib.sha256(lines).hexdigest()} {len(scenarios)}"
+    beside = path.with_suffix(".sha256")
+    known = beside.read_text(encoding="utf-8").strip() if beside.exists() else ""
+    if known and known != told:
+        raise SettingError(
+            f"the run began with {known.partition(' ')[2]} tasks, and {path} holds {len(scenarios)}, not all of them the same",
+            hint=f"restore {path.name} from a backup, or start a new run; the run goes on only with the tasks that it began with",
+        )
+    if not path.exists():
+        write_durably(path, lines)
+    if not known:  # also of a run that an earlier version made
+        write_durably(beside, f"{told}\n".encode())
 
 
 def _scenario(line: str, where: str, name: str) -> Scenario:

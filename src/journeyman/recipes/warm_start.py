@@ -27,7 +27,7 @@ from journeyman.types.trajectory import Group
 async def warm_start(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
     """Drill until groups have spread; returns the step that the warm start ended at."""
     settings = session.settings.warm_start
-    done = len(session.store.runs.steps(session.run, "warmup"))
+    done = model.step  # a step is made of the drills between two probes
     while True:
         updates = done * settings.updates_per_probe
         session.progress.phase(

@@ -6,18 +6,16 @@ Construct it anywhere; its async methods all belong to one event loop. Not for H
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
-from journeyman.errors import NotFoundError, SettingError, StoreError
+from journeyman.errors import NotFoundError, SettingError
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
+from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainers, computing_note
 from journeyman.service.jobs import Jobs
-from journeyman.service.random_state import load_random_state
+from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import BASE, Weights
@@ -42,11 +40,6 @@ from journeyman.types.training import (
     TrainResult,
 )
 from journeyman.types.trajectory import Trajectory
-from journeyman.version import __version__
-
-_log = logging.getLogger(__name__)
-
-TrainerFactory = Callable[[CreateModel], Trainer]
 
 
 class Backend:
@@ -56,7 +49,7 @@ class Backend:
         engine: samples from the base model and its adapters.
         renderer: of the same base model.
         store: open; closed by `close`.
-        trainer_factory: makes the trainer of a new model at step 0; called in a worker thread. None: serving only.
+        trainers: makes the trainer of a new model at step 0, in a worker thread; or a function that does. None: serving only.
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
         reached: told the points that a training step passes; a kill at any of them is survived.
@@ -67,7 +60,7 @@ class Backend:
         engine: Engine,
         renderer: Renderer,
         store: Store,
-        trainer_factory: TrainerFactory | None,
+        trainers: Trainers | TrainerFactory | None,
         *,
         retention: Retention | None = None,
         reached: Reached = pass_by,
@@ -83,8 +76,9 @@ class Backend:
         self.jobs = Jobs(store.jobs)
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
-        self._trainer_factory = trainer_factory
+        self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
         self._models: dict[str, TrainableModel] = {}
+        self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
         self._opening = asyncio.Lock()
 
     @property
@@ -100,6 +94,14 @@ class Backend:
         run = self.store.runs.create(request.id, kind=request.kind, base=self.base, settings=request.settings, tokenizer=fingerprint)
         self._check_run(run)
         return run
+
+    def hold_run(self, run: str) -> None:
+        """Nobody else trains in this run from now on, until `close`: for a program that writes to it before it opens its model.
+
+        Raises StoreError when another process trains in it; nothing of it was changed then.
+        """
+        if run not in self._held and all(model.row.run != run for model in self._models.values()):
+            self._held[run] = RunLock(self.store.home.run(run).lock, run)
 
     def serve_run(self, run: str) -> tuple[str, ...]:
         """Serve the models of an earlier run, without training them. Returns their names; raises NotFoundError, SettingError."""
@@ -147,6 +149,13 @@ class Backend:
             context_length=self.engine.info.context_length,
         )
 
+    def opening_notes(self, name: str) -> tuple[str, ...]:
+        """What there was to tell when the model was opened (damaged checkpoints, steps that are made again); the second time nothing.
+
+        Whoever does not ask is told with the first training job.
+        """
+        return self._trainable(name).told_notes()
+
     def train(self, name: str, job: TrainJob, key: str | None = None) -> JobStatus:
         """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
         return self.training.submit(self._trainable(name), job, key)
@@ -193,7 +202,9 @@ class Backend:
         await self.recorder.close()
         for model in self._models.values():
             await asyncio.to_thread(model.trainer.close)
-            model.lock.release()
+        for lock in {*self._held.values(), *(model.lock for model in self._models.values())}:
+            lock.release()
+        self._held.clear()
         self._models.clear()
         self.weights.close()
         await self.engine.close()
@@ -208,78 +219,75 @@ class Backend:
         return self._models[name]
 
     async def _open(self, request: CreateModel) -> TrainableModel:
-        if self._trainer_factory is None:
+        if self._trainers is None:
             raise SettingError("this server only serves: it has no trainer", hint="start one with `journeyman serve --base ...` to train")
-        model = await asyncio.to_thread(self._open_files, request, self._trainer_factory)
+        model = await asyncio.to_thread(self._open_files, request, self._trainers)
         try:
             await self._publish_current(model)
             await asyncio.to_thread(self._settle_jobs, model)
             await self.training.clear(model)
         except BaseException:
             await asyncio.to_thread(model.trainer.close)
-            model.lock.release()
+            self._release(model.lock)
             raise
         return model
 
-    def _open_files(self, request: CreateModel, trainer_factory: TrainerFactory) -> TrainableModel:
-        """The blocking part of opening a model: its row, its lock, its trainer at the newest complete checkpoint."""
-        run = self.create_run(CreateRun(id=request.run, kind="model"))
-        others = [model.name for model in self.store.models.list(run.id) if model.name != request.name]
+    def _open_files(self, request: CreateModel, trainers: Trainers) -> TrainableModel:
+        """The blocking part of opening a model: its lock, its row, its trainer at the newest checkpoint that can be read."""
+        others = [model.name for model in self.store.models.list(request.run) if model.name != request.name]
         if others:
             raise SettingError(
-                f"run {run.id!r} trains model {others[0]!r} already, so it cannot train {request.name!r}",
+                f"run {request.run!r} trains model {others[0]!r} already, so it cannot train {request.name!r}",
                 hint="one run is the history of one model: give the other one a run of its own",
             )
-        folder = self.store.home.run(run.id)
-        lock = RunLock(folder.lock, run.id)
+        folder = self.store.home.run(request.run)
+        lock = self._held.get(request.run) or RunLock(folder.lock, request.run)  # before anything is written
         try:
-            row = self.store.models.find(run.id, request.name)
+            self.create_run(CreateRun(id=request.run, kind="model"))
+            row = self.store.models.find(request.run, request.name)
             if row is not None:
                 _check_lora(row, request)
             lora = request.lora if row is None else row.lora
-            trainer = trainer_factory(request.model_copy(update={"lora": lora}))
+            checkpoints = Checkpoints(folder.checkpoints, self._reached)
+            checkpoints.clean()
+            newest = checkpoints.newest()
+            before = {} if newest is None else newest.memo.get("computing", {})
+            trainer, computing = trainers.make(request.model_copy(update={"lora": lora}), before)
             try:
-                checkpoints = Checkpoints(folder.checkpoints, self._reached)
-                checkpoints.clean()
                 clean_leftovers(folder.adapters)
-                self.weights.clean(run.id, request.name)
-                newest = self._load_newest(trainer, checkpoints)
-                row = self.store.models.create(ModelRow(run.id, request.name, self.base, lora))
-                model = TrainableModel(row, trainer, checkpoints, lock)
-                if newest is None:
+                self.weights.clean(request.run, request.name)
+                notes = self._go_on(request.run, request.name, trainer, checkpoints)
+                row = self.store.models.create(ModelRow(request.run, request.name, self.base, lora))
+                model = TrainableModel(row, trainer, checkpoints, lock, computing, [*notes, *computing_note(before, computing)])
+                if checkpoints.newest() is None:
                     self.training.save(model, {})
                 return model
             except BaseException:
                 trainer.close()
                 raise
         except BaseException:
-            lock.release()
+            self._release(lock)
             raise
 
-    def _load_newest(self, trainer: Trainer, checkpoints: Checkpoints) -> Checkpoint | None:
-        """Put the trainer, and the random state of this process, where the newest complete checkpoint is; None when there is none."""
-        newest = checkpoints.newest()
-        if newest is None:
-            return None
-        self._check_base(str(newest.memo.get("base", self.base)), newest.memo.get("tokenizer"), f"checkpoint {newest.folder}")
-        if newest.version != __version__:
-            _log.warning("checkpoint %s was written by Journeyman %s; this is %s", newest.folder, newest.version, __version__)
-        trainer.load_state(newest.folder)
-        if trainer.step != newest.step:
-            raise StoreError(f"checkpoint {newest.folder} says step {newest.step} and holds step {trainer.step}")
-        load_random_state(newest.folder)
-        return newest
+    def _release(self, lock: RunLock) -> None:
+        """A run that is held stays so, whatever became of its model."""
+        if lock not in self._held.values():
+            lock.release()
+
+    def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> tuple[str, ...]:
+        """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is. What to tell."""
+        published = {row.step: row.fingerprint for row in self.store.models.adapters(run, name)}
+        reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint)
+        if reopened is None:
+            return ()
+        return (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))
+
+    def _check_checkpoint(self, found: Checkpoint) -> None:
+        self._check_base(str(found.memo.get("base", self.base)), found.memo.get("tokenizer"), f"checkpoint {found.folder}")
 
     async def _publish_current(self, model: TrainableModel) -> None:
         """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""
         run, name, step = model.row.run, model.name, model.trainer.step
-        newer = [row for row in self.store.models.adapters(run, name) if row.step > step]
-        if newer:
-            _log.warning("the checkpoints of %s after step %d are gone: its later versions are set aside", name, step)
-            self.store.models.orphan_adapters(run, name, step)
-            for row in newer:
-                with suppress(OSError):  # not there any more is fine
-                    row.folder.rename(row.folder.with_name(f"{row.name}.set-aside-{int(row.created_at)}"))
         self.weights.add_model(run, name)
         if step in self.weights.models[name]:
             async with self.weights.using(name):

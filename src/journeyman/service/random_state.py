@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from journeyman.errors import StoreError
+
 FILE = "random.json"
 
 
@@ -32,11 +34,17 @@ def save_random_state(folder: Path) -> None:
 
 
 def load_random_state(folder: Path) -> None:
-    """Put all sources where they were; a checkpoint without the file (an older format) leaves them as they are."""
+    """Put all sources where they were; a checkpoint without the file (an older format) leaves them as they are. Raises StoreError."""
     path = folder / FILE
     if not path.exists():
         return
-    states = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        _set_all(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise StoreError(f"the random state in {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _set_all(states: dict[str, Any]) -> None:
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     if "numpy" in states and (numpy := sys.modules.get("numpy")) is not None:

@@ -21,6 +21,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.observe.health import news
+from journeyman.service.computing import Computing
 from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch
@@ -50,12 +51,23 @@ _RETENTION_METRIC = "retention.metric"
 
 @dataclass(frozen=True, slots=True)
 class TrainableModel:
-    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run."""
+    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
+
+    `computing`: how the trainer computes. `opening_notes`: what there is to tell of how it was opened, until it was told.
+    """
 
     row: ModelRow
     trainer: Trainer
     checkpoints: Checkpoints
     lock: RunLock
+    computing: Computing = field(default_factory=dict)
+    opening_notes: list[str] = field(default_factory=list)
+
+    def told_notes(self) -> tuple[str, ...]:
+        """The opening notes, once."""
+        notes = tuple(self.opening_notes)
+        self.opening_notes.clear()
+        return notes
 
     @property
     def name(self) -> str:
@@ -183,7 +195,7 @@ class TrainingService:
         told = self._told.setdefault(model.name, set())
         news = [change for change in changed if change.name not in {*told, f"{job.kind}.learning_rate"}]
         told.update(change.name for change in news)
-        return replace(plan, settings={job.kind: settings}, notes=(*plan.notes, *_settings_notes(news)))
+        return replace(plan, settings={job.kind: settings}, notes=(*model.told_notes(), *plan.notes, *_settings_notes(news)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
@@ -253,6 +265,7 @@ class TrainingService:
             "base": model.row.base,
             "tokenizer": self._renderer.fingerprint,
             "settings": self._store.runs.get(model.row.run).settings,
+            "computing": dict(model.computing),
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
             "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),
         }

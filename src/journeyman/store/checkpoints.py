@@ -1,15 +1,15 @@
 """Checkpoint folders: written aside, synced, renamed, so that `kill -9` at any point leaves the newest complete one readable.
 
 A checkpoint is `step-000007/` holding what the trainer wrote and `checkpoint.json`: the format and the version of the code that wrote
-it, the step, what the service wants to remember, and name and size of every file. Not for what is inside: the trainer and the service
-write and read that. Which ones stay on disk is decided in `retention.py`.
+it, the step, what the service wants to remember, and name, size and sha256 of every file. Not for what is inside: the trainer and the
+service write and read that. Which ones stay on disk is decided in `retention.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -21,6 +21,7 @@ from typing import Any, Final
 from safetensors import SafetensorError
 
 from journeyman.errors import StoreError
+from journeyman.store.durable import make_folder, sync, sync_tree
 from journeyman.version import __version__
 
 #: Raised by one when what a checkpoint holds changes so that older code cannot read it. 1 had no random state, settings or version.
@@ -33,6 +34,8 @@ _MANIFEST = "checkpoint.json"
 _COMPLETE = re.compile(r"step-(\d{6,})")
 _ASIDE = ".writing-"
 _REPLACED = ".replaced-"
+_DELETED = ".deleted-"
+_SET_ASIDE = "damaged-"
 
 
 def pass_by(point: str) -> None:
@@ -47,6 +50,14 @@ class Checkpoint:
     folder: Path
     memo: Mapping[str, Any]
     version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A checkpoint that cannot be gone on from, and why."""
+
+    folder: Path
+    reason: str
 
 
 class Checkpoints:
@@ -67,24 +78,44 @@ class Checkpoints:
         with replaced_folder(target, self._reached, "checkpoint") as aside:
             write(aside)
             self._reached("checkpoint filled")
-            (aside / _MANIFEST).write_text(json.dumps(manifest | {"files": _sizes(aside)}, indent=1), encoding="utf-8")
+            manifest |= {"files": _sizes(aside), "sha256": _hashes(aside)}
+            (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         return Checkpoint(step, target, dict(memo or {}))
 
     def newest(self) -> Checkpoint | None:
-        """The complete checkpoint with the highest step; damaged ones are passed over. Errors as `list`."""
+        """The complete checkpoint with the highest step; incomplete ones are passed over. Errors as `list`."""
         return next(iter(self.list()), None)
 
     def list(self) -> tuple[Checkpoint, ...]:
-        """All complete checkpoints, the highest step first.
+        """All complete checkpoints by the names and sizes of their files, the highest step first.
 
         Raises StoreError when one of them was written by a newer version: what it holds cannot be read here, and passing it over would
         train its steps a second time.
         """
-        if not self._folder.is_dir():
-            return ()
-        found = (_load(entry) for entry in self._folder.iterdir() if _COMPLETE.fullmatch(entry.name))
-        complete = [checkpoint for checkpoint in found if checkpoint is not None]
+        found = (_load(folder) for folder in self._folders())
+        complete = [checkpoint for checkpoint in found if isinstance(checkpoint, Checkpoint)]
         return tuple(sorted(complete, key=lambda checkpoint: checkpoint.step, reverse=True))
+
+    def inspected(self) -> Iterator[Checkpoint | Damaged]:
+        """All of them, the highest step first, each read from end to end when it is asked for: damage that keeps a file's size is seen
+        here and not in `list`. Errors as `list`, for any of them at once."""
+        self.list()
+        for folder in sorted(self._folders(), key=lambda one: int(one.name.removeprefix("step-")), reverse=True):
+            found = _load(folder)
+            yield found if isinstance(found, Damaged) else _compared(found)
+
+    def set_aside(self, damaged: Damaged) -> Path:
+        """Rename it, so that nothing goes on from it; returns where it is to be looked at. Raises StoreError."""
+        aside = damaged.folder.with_name(f"{_SET_ASIDE}{damaged.folder.name}-{secrets.token_hex(4)}")
+        try:
+            damaged.folder.rename(aside)
+            sync(aside.parent)
+        except OSError as error:
+            raise StoreError(
+                f"the damaged checkpoint {damaged.folder} cannot be set aside: {error.strerror or error}",
+                hint=f"make {aside.parent} writable, or move the folder away yourself",
+            ) from error
+        return aside
 
     def keep(self, steps: Container[int]) -> None:
         """Delete all complete checkpoints but those of `steps` and the newest one."""
@@ -94,13 +125,20 @@ class Checkpoints:
 
     def delete(self, checkpoint: Checkpoint) -> None:
         # Renamed first: a kill half-way through the deletion must not leave half a checkpoint under a good name.
-        doomed = checkpoint.folder.with_name(f"{_REPLACED}{checkpoint.folder.name}-{secrets.token_hex(4)}")
+        # Its prefix is not that of a replaced one, which may be wanted back.
+        doomed = checkpoint.folder.with_name(f"{_DELETED}{checkpoint.folder.name}-{secrets.token_hex(4)}")
         checkpoint.folder.rename(doomed)
+        sync(doomed.parent)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what a killed writer left behind. Only for the one process that writes here."""
         clean_leftovers(self._folder)
+
+    def _folders(self) -> tuple[Path, ...]:
+        if not self._folder.is_dir():
+            return ()
+        return tuple(entry for entry in self._folder.iterdir() if _COMPLETE.fullmatch(entry.name))
 
 
 @contextlib.contextmanager
@@ -113,18 +151,24 @@ def replaced_folder(target: Path, reached: Reached = pass_by, what: str = "folde
     suffix = f"{target.name}-{secrets.token_hex(4)}"
     aside = target.with_name(_ASIDE + suffix)
     try:
-        aside.mkdir(parents=True)
+        make_folder(aside.parent)
+        aside.mkdir()
         reached(f"{what} begun")
         yield aside
         reached(f"{what} written")
-        _sync_tree(aside)
+        sync_tree(aside)
         reached(f"{what} synced")
         replaced = target.with_name(_REPLACED + suffix)
-        if target.exists():
+        if is_replacing := target.exists():
             target.rename(replaced)
-        aside.rename(target)
+        try:
+            aside.rename(target)
+        except OSError:
+            if is_replacing:
+                replaced.rename(target)
+            raise
         reached(f"{what} renamed")
-        _sync(target.parent)
+        sync(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors says with an error of its own that the disk is full
         raise StoreError(
@@ -143,7 +187,8 @@ def clean_leftovers(folder: Path) -> None:
     for name in entries:
         path = folder / name
         original = _original_name(name)
-        if original is not None and original not in entries and name.startswith(_REPLACED) and _load(path) is not None:
+        is_wanted_back = original is not None and original not in entries and name.startswith(_REPLACED)
+        if original is not None and is_wanted_back and isinstance(_load(path), Checkpoint):
             # Killed between the two renames of a replacement: the older one is still the newest complete one of its step.
             path.rename(folder / original)
         elif original is not None:
@@ -151,25 +196,39 @@ def clean_leftovers(folder: Path) -> None:
 
 
 def _original_name(name: str) -> str | None:
-    for prefix in (_ASIDE, _REPLACED):
+    for prefix in (_ASIDE, _REPLACED, _DELETED):
         if name.startswith(prefix):
             return name.removeprefix(prefix).rpartition("-")[0]
     return None
 
 
-def _load(folder: Path) -> Checkpoint | None:
-    """None when it is not complete."""
+def _load(folder: Path) -> Checkpoint | Damaged:
+    """Damaged when it is not complete. What its files hold is not looked at."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if int(manifest.get("format", 1)) > CHECKPOINT_FORMAT:
             raise _newer(folder, manifest)
         sizes = _sizes(folder)
         sizes.pop(_MANIFEST, None)
-        if sizes != manifest["files"]:
-            return None
+        wrong = sorted(name for name in sizes.keys() | manifest["files"].keys() if sizes.get(name) != manifest["files"].get(name))
+        if wrong:
+            return Damaged(folder, f"missing, cut or not its own: {', '.join(wrong)}")
         return Checkpoint(int(manifest["step"]), folder, manifest["memo"], str(manifest.get("version", "an early version")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    except FileNotFoundError:
+        return Damaged(folder, f"it has no {_MANIFEST}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Damaged(folder, f"its {_MANIFEST} cannot be read: {type(error).__name__}: {error}")
+
+
+def _compared(checkpoint: Checkpoint) -> Checkpoint | Damaged:
+    """Damaged when a file holds other bytes than were written. Manifests of earlier versions have no hashes: they are taken as they are."""
+    try:
+        expected = json.loads((checkpoint.folder / _MANIFEST).read_text(encoding="utf-8")).get("sha256", {})
+        actual = _hashes(checkpoint.folder) if expected else {}
+    except (OSError, ValueError) as error:
+        return Damaged(checkpoint.folder, f"it cannot be read: {error}")
+    wrong = sorted(name for name, digest in expected.items() if actual.get(name) != digest)
+    return Damaged(checkpoint.folder, f"other bytes than were written: {', '.join(wrong)}") if wrong else checkpoint
 
 
 def _newer(folder: Path, manifest: Mapping[str, Any]) -> StoreError:
@@ -186,15 +245,10 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _hashes(folder: Path) -> dict[str, str]:
+    found = {}
+    for name in _sizes(folder):
+        with open(folder / name, "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    found.pop(_MANIFEST, None)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from journeyman.store.database import Database
@@ -96,9 +96,13 @@ class Models:
 
     def adapters(self, run: str, model: str) -> tuple[AdapterRow, ...]:
         """The published versions of a model, the oldest first."""
-        query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "published")
         with self._database.read() as connection:
-            return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
+            return self.published(connection, run, model)
+
+    def published(self, connection: Connection, run: str, model: str) -> tuple[AdapterRow, ...]:
+        """As `adapters`, inside a transaction."""
+        query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "published")
+        return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
 
     def orphan_adapters(self, run: str, model: str, after_step: int) -> None:
         """Withdraw versions newer than the checkpoint a resume starts from: their steps will be made again, differently."""

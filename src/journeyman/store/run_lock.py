@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
+from typing import Final
 
 from journeyman.errors import StoreError
+from journeyman.types.runs import RunInfo
+
+#: Why a run that says of itself that it is running is shown as stopped.
+GONE: Final = "its process is gone"
+
+_PATIENCE_SECONDS = 0.5
 
 
 class RunLock:
@@ -22,7 +30,7 @@ class RunLock:
                 hint="make the home folder writable, or give another one with --home",
             ) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._descriptor)
         except OSError as error:
             holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
@@ -35,3 +43,39 @@ class RunLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether any process, this one included, trains under this lock."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def as_it_is(info: RunInfo, lock: Path) -> RunInfo:
+    """The run as it is to be shown: one whose process was killed could not say so itself."""
+    if info.state != "running" or is_held(lock):
+        return info
+    return info.model_copy(update={"state": "stopped", "error": info.error or GONE})
+
+
+def _lock(descriptor: int) -> None:
+    # Whoever only asks whether the lock is held has it for an instant: that is no other trainer.
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

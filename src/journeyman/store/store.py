@@ -5,6 +5,7 @@
     store.models     create, find, list, add_adapter, adapters, orphan_adapters          (models.py)
     store.rollouts   open, get, find_by_token, append_turn, turns, seal, trajectory, ... (rollouts.py)
     store.jobs       add, get, find, set_status, unfinished                              (jobs.py)
+    store.undo_after back to an earlier step of a run                                    (undo.py)
     store.home       where the files lie                                                 (layout.py)
 
 Synchronous and thread-safe: call it from any thread. What a method wrote is durable when it returns.
@@ -21,6 +22,7 @@ from journeyman.store.layout import HomeFolder
 from journeyman.store.models import Models
 from journeyman.store.rollouts import Rollouts
 from journeyman.store.runs import Runs
+from journeyman.store.undo import Undone, undo_after
 
 
 class Store:
@@ -43,6 +45,10 @@ class Store:
         """
         folder = HomeFolder(Path(home).expanduser().resolve())
         return cls(folder, Database(folder.database))
+
+    def undo_after(self, run: str, model: str, step: int) -> Undone:
+        """Forget the steps of `run` after `step`, all of it or nothing."""
+        return undo_after(self._database, self.models, run, model, step)
 
     def close(self) -> None:
         self._database.close()

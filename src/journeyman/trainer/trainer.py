@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from journeyman.errors import TrainingError
+from journeyman.errors import StoreError, TrainingError
 from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
@@ -247,13 +248,20 @@ class LoraTrainer:
         self._known.save(folder)
 
     def load_state(self, folder: Path) -> None:
+        """What `save_state` wrote. Raises StoreError, AdapterError for what cannot be read; then another state must be loaded."""
         load_adapter(self._model, folder / "adapter")
-        tensors = load_file(str(folder / "optimizer.safetensors"))
-        self._step = int(tensors.pop("step"))
-        # States written before steps could be skipped do not have the count.
-        self._skips = Skips(int(tensors.pop("skipped_in_a_row", torch.tensor(0))))
-        self._optimizer.load(tensors)
-        self._known.load(folder)
+        try:
+            tensors = load_file(str(folder / "optimizer.safetensors"))
+            self._step = int(tensors.pop("step"))
+            # States written before steps could be skipped do not have the count.
+            self._skips = Skips(int(tensors.pop("skipped_in_a_row", torch.tensor(0))))
+            self._optimizer.load(tensors)
+            self._known.load(folder)
+        except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"the trainer's state in {folder} cannot be read: {type(error).__name__}: {error}",
+                hint="go on from another checkpoint; docs/resume.md says what is done with damaged ones",
+            ) from error
 
     def fingerprint(self) -> str:
         return fingerprint(adapter_tensors(self._model))

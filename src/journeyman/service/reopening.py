@@ -1,0 +1,115 @@
+"""Where a model that is opened again goes on: at its newest checkpoint that can be read, and with nothing left of later steps.
+
+Not for making the model (`backend.py`), nor for a step that fails (`training.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from journeyman.errors import AdapterError, StoreError
+from journeyman.service.random_state import load_random_state
+from journeyman.store.checkpoints import Checkpoint, Checkpoints, Damaged
+from journeyman.store.store import Store
+from journeyman.trainer.base import Trainer
+from journeyman.version import __version__
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The checkpoint that a model goes on from, and what of later ones has to be told."""
+
+    checkpoint: Checkpoint
+    notes: tuple[str, ...] = ()
+
+
+def load_newest(
+    trainer: Trainer, checkpoints: Checkpoints, published: Mapping[int, str], check: Callable[[Checkpoint], None]
+) -> Reopened | None:
+    """Put the trainer, and the random state of this process, where the newest checkpoint is that can be read; None for a new model.
+
+    Those after it are set aside.
+
+    Args:
+        published: of each published version its step and fingerprint.
+        check: raises for a checkpoint that must not be gone on from here; that error is the caller's to see.
+
+    Raises StoreError when there were checkpoints or trained versions and no checkpoint can be read.
+    """
+    damaged: list[Damaged] = []
+    for found in checkpoints.inspected():
+        if isinstance(found, Damaged):
+            damaged.append(found)
+            continue
+        check(found)
+        if found.version != __version__:
+            _log.warning("checkpoint %s was written by Journeyman %s; this is %s", found.folder, found.version, __version__)
+        try:
+            _load(trainer, found, published.get(found.step))
+        except (StoreError, AdapterError) as error:
+            damaged.append(Damaged(found.folder, error.message))
+            continue
+        notes = tuple(
+            f"checkpoint {one.folder} is damaged ({one.reason}): it lies in {checkpoints.set_aside(one).name} now, and the run goes on "
+            f"from step {found.step}"
+            for one in damaged
+        )
+        for note in notes:
+            _log.warning("%s", note)
+        return Reopened(found, notes)
+    if damaged or any(step > 0 for step in published):
+        raise _nothing_readable(damaged, max(published, default=0))
+    return None
+
+
+def forget_later(store: Store, run: str, model: str, step: int) -> tuple[str, ...]:
+    """Forget all that the store has of steps after `step`, and set the folders of their versions aside; lines that tell of it."""
+    undone = store.undo_after(run, model, step)
+    for row in undone.adapters:
+        with suppress(OSError):  # not there any more is fine
+            row.folder.rename(row.folder.with_name(f"{row.name}.set-aside-{int(row.created_at)}"))
+    later = sorted({*undone.steps, *(row.step for row in undone.adapters)})
+    if not later:
+        return ()
+    note = f"what {model} learned after step {step} is set aside (steps {later[0]} to {later[-1]}): those steps are made again"
+    _log.warning("%s", note)
+    return (note,)
+
+
+def _load(trainer: Trainer, checkpoint: Checkpoint, fingerprint: str | None) -> None:
+    """Raises StoreError, AdapterError for a checkpoint that cannot be read or holds other weights than were published of its step."""
+    trainer.load_state(checkpoint.folder)
+    if trainer.step != checkpoint.step:
+        raise StoreError(f"it says step {checkpoint.step} and holds step {trainer.step}")
+    held = fingerprint and _held_fingerprint(trainer)
+    if held and held != fingerprint:
+        raise StoreError(f"its adapter is not the one that was published: fingerprint {held[:12]}…, expected {str(fingerprint)[:12]}…")
+    load_random_state(checkpoint.folder)
+
+
+def _held_fingerprint(trainer: Trainer) -> str | None:
+    """That of the adapter that the trainer has; None where nothing can be written, which says nothing of a checkpoint."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="journeyman-") as folder:
+            return trainer.save_adapter(Path(folder))
+    except (OSError, SafetensorError):
+        return None
+
+
+def _nothing_readable(damaged: list[Damaged], newest_version: int) -> StoreError:
+    listed = "; ".join(f"{one.folder}: {one.reason}" for one in damaged) or "there is none"
+    trained = f" and versions up to step {newest_version} were published" if newest_version else ""
+    return StoreError(
+        f"no checkpoint of this run can be read{trained}: {listed}",
+        hint="restore one of these folders from a backup; or begin again as a new run, with another id. Nothing was changed, and "
+        "what was published can still be served and exported",
+    )
