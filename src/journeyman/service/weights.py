@@ -142,17 +142,19 @@ class Weights:
     async def publish(self, written: WrittenAdapter) -> Published:
         """Load a written adapter, prove that the engine serves exactly it, register it, and make it the newest version.
 
-        Raises AdapterError when the fingerprints differ or the probe is not finite; then nothing is published.
+        Raises AdapterError when the fingerprints differ or the probe is not finite, StoreError when the version cannot be registered;
+        then nothing is published, and the version can be written and published once more.
         """
         name = f"{written.model}@{written.step}"
         async with self._changing:
             await self._load(name, written.folder, written.fingerprint)
             try:
                 probe = await self._probe(name)
+                row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
             except BaseException:
+                # The step is made again under the same name, and a name is loaded once.
                 await self._unload_now(name)
                 raise
-            row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
         change, notes = self._compare(row, probe)
         self._versions.setdefault(written.model, {})[written.step] = row
         self._probes[written.model] = probe
