@@ -25,7 +25,7 @@ def settle(store: Store, job: JobRow) -> JobStatus:
         status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)
     else:
         status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(job, made))
-        store.runs.add_step(_row(job, made))
+        _add_row(store, job, made)
     store.jobs.set_status(status)
     return status
 
@@ -55,8 +55,11 @@ def _result(job: JobRow, made: Checkpoint) -> TrainResult:
     )
 
 
-def _row(job: JobRow, made: Checkpoint) -> StepMetrics:
+def _add_row(store: Store, job: JobRow, made: Checkpoint) -> None:
     """The kill may have come before the step's row: whoever counts rows must find every step that was made."""
     phase = "warmup" if job.kind == "sft" else "train"
+    if any(row.step == made.step for row in store.runs.steps(job.run, phase)):
+        return
+    metrics = made.memo.get("metrics", {})
     settings = {kind: used for kind, used in made.memo.get("job_settings", {}).items() if kind == job.kind}
-    return StepMetrics(run=job.run, phase=phase, step=made.step, time=time.time(), metrics=made.memo.get("metrics", {}), settings=settings)
+    store.runs.add_step(StepMetrics(run=job.run, phase=phase, step=made.step, time=time.time(), metrics=metrics, settings=settings))
