@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from journeyman.modeling import devices
 from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
 from journeyman.store import Store
+from journeyman.types.retention import Retention
 from journeyman.types.sampling import SampleRequest, SamplingParameters
 from journeyman.types.training import CreateModel
 
@@ -47,6 +49,18 @@ async def test_a_rollout_runs_against_the_service_in_this_process(tiny_tokenizer
     assert [trajectory.answer for trajectory in group] == ["It is noon."] * 3
     assert group.rewards == (11.0, 11.0, 11.0)
     assert engine.is_closed
+
+
+async def test_what_stays_on_disk_can_be_chosen(tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[object] = []
+
+    def open_fake(base: str, *, retention: Retention | None = None, **_: Any) -> Backend:
+        chosen.append(retention)
+        return fake_backend(tiny_tokenizer, tmp_path)[0]
+
+    monkeypatch.setattr(sys.modules["journeyman.local"], "open_backend", open_fake)
+    async with jm.local(retention=Retention(adapters=2)):
+        assert chosen == [Retention(adapters=2)]
 
 
 async def test_other_users_of_this_machine_need_the_key(tiny_tokenizer: Any, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ async def local(
     num_workers: int | None = None,
     engine_processes: int | None = None,
     note: Callable[[str], None] | None = None,
+    retention: Retention | None = None,
 ) -> AsyncIterator[Connection]:
     """A service for `base` on a free loopback port, and a client of it. Everything is closed when the block ends, also by an error.
 
@@ -47,6 +48,7 @@ async def local(
         engine_processes: child processes that draw tokens, each with its own copy of the model; 0: this process draws. When None,
             JOURNEYMAN_ENGINE_PROCESSES, else chosen: on a CPU one a core, at most four and what fits into memory; elsewhere 0.
         note: told in a line before anything slow starts.
+        retention: which checkpoints and adapters stay on disk; docs/resume.md says what None means.
 
     Raises:
         ModelNotFoundError: the base model cannot be found or fetched.
@@ -58,7 +60,9 @@ async def local(
         >>> async with jm.local(base="smollm2-135m") as backend:              # doctest: +SKIP
         ...     model = await backend.model("time-agent")
     """
-    backend = await asyncio.to_thread(open_backend, base, home=home, num_workers=num_workers, engine_processes=engine_processes, note=note)
+    backend = await asyncio.to_thread(
+        open_backend, base, home=home, num_workers=num_workers, engine_processes=engine_processes, note=note, retention=retention
+    )
     async with serving(backend) as connection:
         yield connection
 
@@ -100,8 +104,7 @@ def open_backend(
     `is_trained`: models can be trained here; then everything computes on the CPU, where the trainer does, and a GPU is left alone. False:
     tokens are drawn on the fastest device, and training is refused.
 
-    `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None. `retention`: which
-    checkpoints and adapters stay on disk; docs/resume.md says what None means.
+    `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None.
 
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """

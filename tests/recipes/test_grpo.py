@@ -19,6 +19,7 @@ from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.run_report import Result
 from journeyman.recipes.train import evaluate
 from journeyman.store import Store
+from journeyman.types.retention import Retention
 from journeyman.types.runs import RunInfo
 from journeyman.types.settings import Grpo
 
@@ -136,6 +137,11 @@ class TestReport:
         report = await train(settings.model_copy(update={"num_heldout": 0, "steps": 1}), SilentProgress(), home=tmp_path)
         assert report.evaluations == ()
         assert report.run.startswith("doubler-2")
+
+    async def test_only_the_checkpoints_that_were_asked_for_stay(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
+        few = settings.model_copy(update={"num_heldout": 0, "retention": Retention(checkpoints=1, best=0)})
+        await train(few, SilentProgress(), home=tmp_path, run="one")
+        assert [path.name for path in (tmp_path / "runs" / "one" / "checkpoints").iterdir()] == ["step-000002"]
 
     async def test_a_run_is_evaluated_again_greedy_and_sampled(self, model: FakeModel, settings: GrpoTrain, tmp_path: Path) -> None:
         await train(settings.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")

@@ -20,7 +20,7 @@ from journeyman.recipes.shipped import CONFIGS
 from journeyman.recipes.train import check
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
-MOST_KEYS = 60
+MOST_KEYS = 66
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -88,7 +88,7 @@ def test_the_schema_takes_what_settings_take(grpo: dict[str, object], is_valid: 
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "mcp"])
-def test_a_method_has_at_most_sixty_keys(method: str) -> None:
+def test_a_method_has_at_most_sixty_six_keys(method: str) -> None:
     keys = keys_of(METHODS[method])
     print(f"{method}: {len(keys)} keys")
     assert len(keys) <= MOST_KEYS, f"{method} has {len(keys)} keys: {sorted(keys)}"

@@ -26,6 +26,7 @@ from journeyman.recipes.sft_settings import SftData, SftTrain
 from journeyman.recipes.shipped import CONFIGS
 from journeyman.recipes.train import check
 from journeyman.store import Store
+from journeyman.types.retention import Retention
 from journeyman.types.settings import Dpo, Sft
 from journeyman.types.training import FinishRollout, SftExample, StoredExample, StoredPair
 
@@ -96,6 +97,16 @@ class TestSft:
         assert any(note.startswith("12 rows read as messages") and "8 to train on, 4 held out" in note for note in progress.notes)
         assert only_run(tmp_path).kind == "sft"
 
+    async def test_the_versions_that_stay_are_those_that_were_asked_for_and_the_one_with_the_lowest_held_out_loss(
+        self, model: FakeModel, settings: SftTrain, tmp_path: Path
+    ) -> None:
+        few = SftTrain.model_validate(settings.model_dump() | {"retention": {"checkpoints": 1, "adapters": 1}, "evaluate_every": 1})
+        await sft.train(few, SilentProgress(), home=tmp_path, run="one")
+        folder = tmp_path / "runs" / "one"
+        # The fake trainer's loss rises with each step.
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-000000", "step-000004"]
+        assert sorted(path.name for path in (folder / "adapters").iterdir()) == ["doubler@0", "doubler@4"]
+
     async def test_every_example_is_seen_once_an_epoch_and_no_held_out_one(
         self, model: FakeModel, settings: SftTrain, tmp_path: Path
     ) -> None:
@@ -147,7 +158,9 @@ class TestSft:
 
 class TestDpo:
     async def test_a_run_ends_with_held_out_pairs_over_the_steps(self, model: FakeModel, pairs: DpoTrain, tmp_path: Path) -> None:
-        report = await dpo.train(pairs, SilentProgress(), home=tmp_path, run="one")
+        kept = pairs.model_copy(update={"retention": Retention(checkpoints=1, best=0)})
+        report = await dpo.train(kept, SilentProgress(), home=tmp_path, run="one")
+        assert [path.name for path in (tmp_path / "runs" / "one" / "checkpoints").iterdir()] == ["step-000002"]
         assert [step.step for step in report.steps if step.phase == "train"] == [1, 2]
         assert [step.step for step in report.steps if step.phase == "eval"] == [0, 1, 2]
         assert report.evaluations == ()

@@ -150,6 +150,22 @@ class TestResume:
         assert settled.result is not None
         assert settled.result.step == 1
 
+    async def test_a_job_of_a_stopped_server_is_settled_when_it_is_asked_for_though_its_model_is_not_open(self, house: House) -> None:
+        first = house.start()
+        await first.create_model(CREATE)
+        done = await train_once(first)
+        await house.stop(first)
+        with Store.open(house.home) as store:
+            store.jobs.set_status(JobStatus(id=done.id, state="running"))
+        second = house.start()
+        settled = await second.jobs.wait(done.id, 30)
+        assert settled.state == "done"
+        assert settled.result is not None
+        assert (settled.result.step, settled.result.adapter) == (1, "m@1")
+        (row,) = second.store.runs.steps("r", "train")
+        assert "train/seconds" in row.metrics
+        assert (await second.create_model(CREATE)).adapter == "m@1"
+
     async def test_versions_after_a_lost_checkpoint_are_set_aside(self, house: House) -> None:
         first = house.start()
         await first.create_model(CREATE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.service.house import CREATE, House, scored_group, train_once
 
@@ -10,13 +12,18 @@ from journeyman.service.backend import Backend
 from journeyman.store.served import ServedFolder
 from journeyman.types.messages import Message
 from journeyman.types.retention import Retention
-from journeyman.types.training import CreateRollout, FinishRollout, SftExample, SftJob
+from journeyman.types.runs import StepMetrics
+from journeyman.types.training import CreateRollout, DpoJob, FinishRollout, SftExample, SftJob, TextPair
 
 ONE = Retention(checkpoints=1, adapters=1, best=0)
 
 
 def names(house: House, what: str) -> list[str]:
     return sorted(path.name for path in (house.home / "runs" / "r" / what).iterdir())
+
+
+def add(backend: Backend, phase: str, step: int, metrics: dict[str, float]) -> None:
+    backend.store.runs.add_step(StepMetrics(run="r", phase=phase, step=step, time=time.time(), metrics=metrics))
 
 
 async def opened(house: House, retention: Retention) -> Backend:
@@ -43,6 +50,36 @@ async def test_the_best_version_by_reward_stays(house: House) -> None:
         await train_once(backend, high, 0.0)
     assert names(house, "adapters") == ["m@0", "m@2", "m@5"]
     assert names(house, "checkpoints") == ["step-000002", "step-000005"]
+
+
+async def test_the_best_version_by_a_metric_that_comes_after_its_step_stays(house: House) -> None:
+    backend = await opened(house, Retention(checkpoints=1, adapters=1, best=1, metric="reward/success"))
+    for step, success in enumerate((0.1, 0.2, 0.9, 0.3, 0.2, 0.1), 1):
+        await train_once(backend, 0.5, 0.0)
+        add(backend, "train", step, {"reward/success": success})  # as a recipe does; the attempts of step 3 are those of version 2
+    # Version 5 stays for now: when step 6 was made nothing was known of it yet.
+    assert names(house, "adapters") == ["m@0", "m@2", "m@5", "m@6"]
+    assert names(house, "checkpoints") == ["step-000002", "step-000005", "step-000006"]
+
+
+async def test_where_lower_is_better_the_version_with_the_lowest_value_stays(house: House) -> None:
+    backend = await opened(house, Retention(checkpoints=1, adapters=1, best=1, metric="heldout/loss", best_is="lowest"))
+    for step, loss in enumerate((0.9, 0.4, 0.2, 0.7, 0.8), 1):
+        await train_once(backend, 0.5, 0.0)
+        add(backend, "eval", step, {"heldout/loss": loss})
+    assert names(house, "adapters") == ["m@0", "m@3", "m@5"]
+    assert names(house, "checkpoints") == ["step-000003", "step-000005"]
+
+
+async def test_the_best_asked_for_by_a_metric_that_the_method_does_not_have_is_told(house: House) -> None:
+    backend = await opened(house, Retention(best=2))
+    notes = []
+    for _ in range(2):
+        job = backend.train("m", DpoJob(pairs=(TextPair(prompt="a", chosen="b", rejected="c"),)))
+        result = (await backend.jobs.wait(job.id, 30)).result
+        assert result is not None
+        notes.append([note for note in result.notes if "no step has the metric 'train/reward_mean'" in note])
+    assert [len(each) for each in notes] == [0, 1]
 
 
 async def test_a_metric_with_a_typo_is_told_of_once_instead_of_silently_keeping_no_best(house: House) -> None:

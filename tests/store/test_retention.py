@@ -21,6 +21,8 @@ SCORES = {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.1}
         (Retention(best=1), 2, {3, 8, 9}),  # the newest of two that are equally good
         (Retention(best=2), 1, {2, 3, 9}),
         (Retention(best=9), 1, {1, 2, 3, 4, 9}),
+        (Retention(best=1, best_is="lowest"), 1, {4, 9}),
+        (Retention(best=3, best_is="lowest"), 1, {1, 3, 4, 9}),
         (Retention(best=0, every=4), 1, {0, 4, 8, 9}),
         (Retention(best=1, every=5), 20, set(range(10))),
     ],
@@ -31,6 +33,10 @@ def test_the_newest_the_best_and_every_nth_are_kept(retention: Retention, newest
 
 def test_a_step_that_is_gone_does_not_come_back_for_its_score() -> None:
     assert kept_steps([3, 4, 5], 1, Retention(best=1), {1: 1.0, 3: 0.2, 4: 0.3}) == {4, 5}
+
+
+def test_more_may_be_asked_for_than_there_are_scores() -> None:
+    assert kept_steps(range(6), 1, Retention(best=3), {1: 0.5, 2: 0.9}) == {1, 2, 5}
 
 
 def test_a_training_metric_tells_about_the_version_that_made_the_attempts() -> None:
@@ -52,6 +58,8 @@ def test_a_metric_that_no_step_has_is_told_of_with_those_near_it_or_all() -> Non
     assert "no step has the metric 'train/reward_meen'" in line
     assert "did you mean train/reward_mean?" in line
     assert "there are reward/success, train/reward_mean" in str(missing_metric(train_rows(2), Retention(metric="x")))
+    others = [row.model_copy(update={"metrics": {"train/loss": 0.5}}) for row in train_rows(2)]
+    assert "no step has the metric 'train/reward_mean'" in str(missing_metric(others, Retention(best=2)))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
-from journeyman.errors import ServiceError, SettingError, TrainingError, error_from_code
+from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _LONG_POLL_SECONDS = 25
+_SHORTEST_POLL_SECONDS = 1.0
+_UNFINISHED = ("queued", "running")
+# Without any news of a job. Long: a job may stand behind those of other models, each of them a whole training.
+_LONGEST_SILENCE_SECONDS = 86_400.0
 
 
 class Model:
@@ -233,7 +239,7 @@ class TrainableModel(ServedModel):
             on_progress: told a fraction in [0, 1] now and then.
             key: repeat a call with the same key and it is the same job, not a second update.
 
-        Raises TrainingError and its kin; the model then is as it was.
+        Raises TrainingError and its kin; the model then is as it was. Raises WaitTimeoutError when nothing is heard of the job for a day.
         """
         scored = tuple(
             ScoredGroup(
@@ -304,10 +310,8 @@ class TrainableModel(ServedModel):
         # Without a key a lost answer would be sent again by the HTTP client, and trained twice.
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         status = await self._wire.post(f"api/models/{self.name}/train", job, JobStatus, headers=headers)
-        while status.state in ("queued", "running"):
-            status = await self._wire.get(f"api/jobs/{status.id}", JobStatus, query={"wait_seconds": str(_LONG_POLL_SECONDS)})
-            if on_progress is not None:
-                on_progress(status.progress)
+        if status.state in _UNFINISHED:
+            status = await self._ended(status, on_progress)
         if status.state == "failed":
             text = status.error or "the training job failed"
             raise error_from_code(status.error_code or "", text) or TrainingError(text)
@@ -315,3 +319,24 @@ class TrainableModel(ServedModel):
             raise ServiceError(f"training job {status.id} is done and has no result")
         self._info = self._info.model_copy(update={"step": status.result.step, "adapter": status.result.adapter})
         return status.result
+
+    async def _ended(self, status: JobStatus, on_progress: Callable[[float], None] | None) -> JobStatus:
+        """The status of a job that is over. Raises WaitTimeoutError."""
+        heard_at = time.monotonic()
+        while status.state in _UNFINISHED:
+            asked_at, before = time.monotonic(), status
+            status = await self._wire.get(f"api/jobs/{status.id}", JobStatus, query={"wait_seconds": str(_LONG_POLL_SECONDS)})
+            if on_progress is not None:
+                on_progress(status.progress)
+            if status != before:
+                heard_at = time.monotonic()
+                continue
+            if time.monotonic() - heard_at > _LONGEST_SILENCE_SECONDS:
+                raise WaitTimeoutError(
+                    f"waited for training job {status.id} of model {self.name!r}: it is {status.state} at {status.progress:.0%}, and "
+                    f"nothing has changed for {_LONGEST_SILENCE_SECONDS:.0f} s",
+                    hint=f"the log of the server at {self._wire.url} says what it is doing; call again with the same key to go on waiting",
+                )
+            # A server that does not let us wait is not asked as fast as it can answer.
+            await asyncio.sleep(max(_SHORTEST_POLL_SECONDS - (time.monotonic() - asked_at), 0.0))
+        return status

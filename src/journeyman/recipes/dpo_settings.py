@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import NAME_PATTERN
 from journeyman.types.record import SettingsRecord
+from journeyman.types.retention import Retention
 from journeyman.types.settings import Dpo, LoraSettings
 
 
@@ -46,3 +47,4 @@ class DpoTrain(SettingsRecord):
     warmup_steps: int = Field(default=0, ge=0)
     decay_to: float = Field(default=0.1, gt=0.0, le=1.0)
     evaluate_every: int = Field(default=4, ge=1)
+    retention: Retention = Retention(metric="heldout/loss", best_is="lowest")

@@ -68,7 +68,7 @@ async def train(
         if ruler is not None:
             stack.push_async_callback(ruler.close)
             await ruler.check()
-        opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
+        opened = await stack.enter_async_context(open_run(run, settings.base, home, progress, retention=settings.retention))
         begun = begin(
             opened,
             settings,

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from journeyman.types.record import Record, SettingsRecord
+from journeyman.types.retention import Retention
 from journeyman.types.settings import Grpo, LoraSettings
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"
@@ -66,6 +67,7 @@ class GrpoTrain(SettingsRecord):
         heldout_attempts: at each held-out task, before and after; 1 is greedy, more are sampled.
         stop_without_spread: stop after this many steps in a row in which no group had attempts of different reward; None: never.
         timeout_seconds: of one attempt.
+        retention: which checkpoints and adapters stay on disk.
     """
 
     method: Literal["grpo"] = "grpo"
@@ -88,6 +90,7 @@ class GrpoTrain(SettingsRecord):
     heldout_attempts: int = Field(default=1, ge=1)
     stop_without_spread: int | None = Field(default=5, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _somebody_scores(self) -> Self:

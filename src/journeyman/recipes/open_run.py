@@ -27,6 +27,7 @@ from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
 from journeyman.types.record import Record
+from journeyman.types.retention import Retention
 from journeyman.types.settings import LoraSettings, changed_settings
 from journeyman.types.trajectory import Group
 
@@ -52,12 +53,14 @@ class OpenRun:
 
 
 @asynccontextmanager
-async def open_run(run: str, base: str, home: Path, progress: Progress, *, workers: int | None = None) -> AsyncIterator[OpenRun]:
-    """Load the base model and serve it while the block runs."""
+async def open_run(
+    run: str, base: str, home: Path, progress: Progress, *, workers: int | None = None, retention: Retention | None = None
+) -> AsyncIterator[OpenRun]:
+    """Load the base model and serve it while the block runs. `retention`: which checkpoints and adapters stay on disk."""
     costs = Costs()
     with costs.phase("start"):
         progress.phase("load", note=base)
-        backend = open_backend(base, home=home, num_workers=workers, note=progress.note)
+        backend = open_backend(base, home=home, num_workers=workers, note=progress.note, retention=retention)
     costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
     async with serving(backend) as connection:
         info = backend.engine.info

@@ -41,7 +41,7 @@ async def train(
     progress.phase("data", note="every example is read as tokens once")
     data = sft_data(settings, home)
     lessons = make_lessons(settings, data)
-    async with open_run(run, settings.base, home, progress) as opened:
+    async with open_run(run, settings.base, home, progress, retention=settings.retention) as opened:
         begun = begin(
             opened,
             settings,

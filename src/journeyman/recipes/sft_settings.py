@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import NAME_PATTERN
 from journeyman.types.record import SettingsRecord
+from journeyman.types.retention import Retention
 from journeyman.types.settings import LoraSettings, Sft
 
 
@@ -42,6 +43,7 @@ class SftTrain(SettingsRecord):
         updates_per_step: a step is so many updates; it is kept when it is done, and a run that was stopped goes on behind it.
         steps: stop after this many; None: all that `sft.epochs` passes over the data take.
         evaluate_every: the held-out loss is measured after every so many steps, before the first and after the last.
+        retention: which checkpoints and adapters stay on disk; the best are those with the lowest held-out loss.
         heldout_replies: held-out conversations that base and trained model also answer, greedily; a reply counts when it is the example's.
         reply_tokens: of such a reply.
     """
@@ -58,5 +60,6 @@ class SftTrain(SettingsRecord):
     warmup_steps: int = Field(default=0, ge=0)
     decay_to: float = Field(default=0.1, gt=0.0, le=1.0)
     evaluate_every: int = Field(default=4, ge=1)
+    retention: Retention = Retention(metric="heldout/loss", best_is="lowest")
     heldout_replies: int = Field(default=16, ge=0)
     reply_tokens: int = Field(default=96, ge=1)

@@ -6,7 +6,7 @@ Construct it anywhere; its async methods all belong to one event loop. Not for H
 from __future__ import annotations
 
 import asyncio
-import time
+from functools import partial
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
@@ -17,17 +17,17 @@ from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainer
 from journeyman.service.jobs import Jobs
 from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
+from journeyman.service.settling import settle, settle_abandoned
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import BASE, Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
-from journeyman.store.jobs import INTERRUPTED
 from journeyman.store.models import ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
 from journeyman.types.retention import Retention
-from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
+from journeyman.types.runs import CreateRun, RunInfo
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,
@@ -37,7 +37,6 @@ from journeyman.types.training import (
     ModelInfo,
     RolloutTicket,
     TrainJob,
-    TrainResult,
 )
 from journeyman.types.trajectory import Trajectory
 
@@ -73,7 +72,7 @@ class Backend:
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
         self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned, reached=reached)
         self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)
-        self.jobs = Jobs(store.jobs)
+        self.jobs = Jobs(store.jobs, partial(settle_abandoned, store))
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
         self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
@@ -296,20 +295,9 @@ class Backend:
         self.store.runs.update(run, step=step)
 
     def _settle_jobs(self, model: TrainableModel) -> None:
-        """Jobs a stopped server left unfinished: done if their checkpoint is the newest one, interrupted otherwise."""
-        newest = model.checkpoints.newest()
+        """Jobs that a stopped server left unfinished."""
         for job in self.store.jobs.unfinished(model.row.run, model.name):
-            if newest is not None and newest.memo.get("job") == job.status.id:
-                status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(model, newest))
-                # The kill may have come before the step's row: whoever counts rows must find every step that was made.
-                phase, metrics = "warmup" if job.kind == "sft" else "train", newest.memo.get("metrics", {})
-                settings = {kind: made for kind, made in newest.memo.get("job_settings", {}).items() if kind == job.kind}
-                step = StepMetrics(run=job.run, phase=phase, step=newest.step, time=time.time(), metrics=metrics, settings=settings)
-                self.store.runs.add_step(step)
-            else:
-                error = "the server stopped before this job ended; nothing of it was kept"
-                status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)
-            self.store.jobs.set_status(status)
+            settle(self.store, job)
 
     def _check_run(self, run: RunInfo) -> None:
         self._check_base(run.base, run.tokenizer, f"run {run.id!r}")
@@ -336,12 +324,3 @@ def _check_lora(row: ModelRow, request: CreateModel) -> None:
             f"model {row.name!r} of run {row.run!r} was made with {row.lora!r}, not with {request.lora!r}",
             hint="leave the LoRA settings out to go on, or use another run",
         )
-
-
-def _result(model: TrainableModel, checkpoint: Checkpoint) -> TrainResult:
-    return TrainResult(
-        step=checkpoint.step,
-        adapter=f"{model.name}@{checkpoint.step}",
-        metrics=checkpoint.memo.get("metrics", {}),
-        notes=tuple(checkpoint.memo.get("notes", ())),
-    )

@@ -317,13 +317,15 @@ class TrainingService:
         """Delete what the retention does not keep."""
         retention = self._retention
         scores = version_scores(rows, retention.metric)
+        # A program adds what it knows of a step when the step is made: the score of the version that it began with may still come.
+        awaited = {model.trainer.step - 1} - scores.keys() if retention.best else set()
         saved = [checkpoint.step for checkpoint in await asyncio.to_thread(model.checkpoints.list)]
-        await self._in_thread(lambda: model.checkpoints.keep(kept_steps(saved, retention.checkpoints, retention, scores)))
+        await self._in_thread(lambda: model.checkpoints.keep(kept_steps(saved, retention.checkpoints, retention, scores) | awaited))
         self._reached("checkpoints cleared")
         # The start and the end of the warm start are what a report compares with.
         warm = max((row.step for row in rows if row.phase == "warmup"), default=0)
         versions = self._weights.models[model.name]
-        await self._weights.retire(model.name, kept_steps(versions, retention.adapters, retention, scores) | {0, warm})
+        await self._weights.retire(model.name, kept_steps(versions, retention.adapters, retention, scores) | awaited | {0, warm})
 
     async def _restore(self, model: TrainableModel, step: int) -> None:
         """Back to `step`: trainer, checkpoints, and served versions."""

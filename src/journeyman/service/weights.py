@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from journeyman.engine.base import Engine
-from journeyman.errors import AdapterError, NotFoundError
+from journeyman.errors import AdapterError, NotFoundError, StoreError
 from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
 from journeyman.store.models import AdapterRow
-from journeyman.store.served import ServedFolder, is_served
+from journeyman.store.served import Claim, ServedFolder, claim
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
@@ -142,17 +142,19 @@ class Weights:
     async def publish(self, written: WrittenAdapter) -> Published:
         """Load a written adapter, prove that the engine serves exactly it, register it, and make it the newest version.
 
-        Raises AdapterError when the fingerprints differ or the probe is not finite; then nothing is published.
+        Raises AdapterError when the fingerprints differ or the probe is not finite, StoreError when the version cannot be registered;
+        then nothing is published, and the version can be written and published once more.
         """
         name = f"{written.model}@{written.step}"
         async with self._changing:
             await self._load(name, written.folder, written.fingerprint)
             try:
                 probe = await self._probe(name)
+                row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
             except BaseException:
+                # The step is made again under the same name, and a name is loaded once.
                 await self._unload_now(name)
                 raise
-            row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
         change, notes = self._compare(row, probe)
         self._versions.setdefault(written.model, {})[written.step] = row
         self._probes[written.model] = probe
@@ -175,15 +177,36 @@ class Weights:
         """
         versions = self._versions[model]
         for step in sorted(versions)[:-1]:
-            row = versions[step]
-            if step in keep or self._in_use[row.name] or row.name in self._pinned():
-                continue
-            await self._unload(row.name)
-            if row.name not in self._engine.adapters() and not await asyncio.to_thread(is_served, row.folder):
-                del versions[step]
-                # Withdrawn first: a kill in between leaves a folder that nobody finds, and `clean` removes it.
-                await asyncio.to_thread(self._store.models.retire_adapter, row)
-                await asyncio.to_thread(shutil.rmtree, row.folder, ignore_errors=True)
+            if step not in keep:
+                await self._retire(versions, step)
+
+    async def _retire(self, versions: dict[int, AdapterRow], step: int) -> None:
+        row = versions[step]
+        async with self._changing:
+            if self._is_wanted(row.name):
+                return
+            await self._unload_unwanted(row.name)
+            # The engine may have taken its time, and somebody may have asked for this version meanwhile. Between here and `del` nothing
+            # else runs; afterwards nobody here finds it, and no other process can take the folder.
+            if self._is_wanted(row.name) or row.name in self._engine.adapters() or (claimed := claim(row.folder)) is None:
+                return
+            del versions[step]
+        try:
+            await asyncio.to_thread(self._delete, row, claimed)
+        except StoreError:
+            versions[step] = row
+            raise
+
+    def _delete(self, row: AdapterRow, claimed: Claim) -> None:
+        try:
+            # Withdrawn first: a kill in between leaves a folder that nobody finds, and `clean` removes it.
+            self._store.models.retire_adapter(row)
+            claimed.delete()
+        finally:
+            claimed.release()
+
+    def _is_wanted(self, name: str) -> bool:
+        return bool(self._in_use[name]) or name in self._pinned()
 
     def clean(self, run: str, model: str) -> None:
         """Remove the folders of retired versions that a kill left behind. Blocks. Only for the one process that trains the run."""
@@ -255,18 +278,21 @@ class Weights:
         versions = self._versions[model]
         needed = {0, *sorted(versions)[-_KEEP_NEWEST_LOADED:]}
         for step, row in versions.items():
-            if step not in needed and not self._in_use[row.name] and row.name not in self._pinned():
+            if step not in needed and not self._is_wanted(row.name):
                 await self._unload(row.name)
 
     async def _unload(self, name: str) -> None:
         async with self._changing:
-            if name not in self._engine.adapters() or self._in_use[name]:
-                return
-            try:
-                await self._unload_now(name)
-            except AdapterError as error:
-                # In use after all. It costs memory, not correctness: the next publish tries again.
-                _log.debug("%s stays loaded: %s", name, error)
+            await self._unload_unwanted(name)
+
+    async def _unload_unwanted(self, name: str) -> None:
+        if name not in self._engine.adapters() or self._in_use[name]:
+            return
+        try:
+            await self._unload_now(name)
+        except AdapterError as error:
+            # In use after all. It costs memory, not correctness: the next publish tries again.
+            _log.debug("%s stays loaded: %s", name, error)
 
     async def _unload_now(self, name: str) -> None:
         await self._engine.unload_adapter(name)

@@ -18,8 +18,9 @@ def kept_steps(steps: Iterable[int], newest: int, retention: Retention, scores: 
     """
     present = sorted(set(steps))
     kept = set(present[-newest:])
-    by_score = sorted((step for step in present if step in scores), key=lambda step: (scores[step], step))
-    kept.update(by_score[len(by_score) - retention.best :] if retention.best else ())
+    sign = -1.0 if retention.best_is == "lowest" else 1.0
+    by_score = sorted((step for step in present if step in scores), key=lambda step: (sign * scores[step], step))
+    kept.update(by_score[-retention.best :] if retention.best else ())
     if retention.every:
         kept.update(step for step in present if step % retention.every == 0)
     return frozenset(kept)
@@ -35,13 +36,13 @@ def version_scores(rows: Iterable[StepMetrics], metric: str) -> dict[int, float]
 
 
 def missing_metric(rows: Sequence[StepMetrics], retention: Retention) -> str | None:
-    """A line when a metric was chosen to keep the best versions by, and no step has it: then none is kept.
+    """A line when the best versions were asked for, and no step has the metric: then none is kept. Nobody asked by the defaults.
 
     None before the second step of the training itself: a warm start has other metrics, and a program may add its own to a step after it
     was made.
     """
     known = {name for row in rows for name in row.metrics}
-    is_default = retention.metric == type(retention).model_fields["metric"].default
+    is_default = (retention.metric, retention.best) == (Retention().metric, Retention().best)
     if is_default or not retention.best or retention.metric in known or sum(row.phase == "train" for row in rows) < 2:
         return None
     near = difflib.get_close_matches(retention.metric, known, n=3, cutoff=0.5)

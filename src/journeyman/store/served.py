@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 
@@ -14,23 +15,62 @@ class ServedFolder:
     """Held from `ServedFolder(path)` to `release()`; several holders at once are fine. Raises OSError when there is no such folder."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        while True:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+                # What was opened may have been deleted, or replaced, while somebody else held it.
+                if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
+                    return
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+            os.close(self._descriptor)
 
     def release(self) -> None:
         os.close(self._descriptor)
 
 
-def is_served(path: Path) -> bool:
-    """Whether any process, this one included, holds `path`. A folder that is not there is not served."""
+class Claim:
+    """A folder that nobody holds, and that nobody can take until `delete` or `release`. Made by `claim`; `None`: there is no folder."""
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def delete(self) -> None:
+        """Delete the folder, and let go of it."""
+        try:
+            shutil.rmtree(self._path, ignore_errors=True)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def claim(path: Path) -> Claim | None:
+    """Take a folder in order to delete it; None when any process, this one included, holds it. Does not wait."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return Claim(path, None)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    finally:
         os.close(descriptor)
-    return False
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Claim(path, descriptor)
+
+
+def is_served(path: Path) -> bool:
+    """Whether any process, this one included, holds `path`. A folder that is not there is not served."""
+    claimed = claim(path)
+    if claimed is not None:
+        claimed.release()
+    return claimed is None
