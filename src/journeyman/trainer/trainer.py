@@ -109,11 +109,11 @@ class LoraTrainer:
 
     def _policy_trees(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo) -> list[PackedTree]:
         """The micro-batches of a step: what groups have in common (a system prompt, tools) is computed once for all in a micro-batch."""
-        # Larger ones would only be computed with checkpoints, that is, forward twice.
-        is_auto = settings.gradient_checkpointing == "auto"
-        most = min(settings.tokens_per_micro_batch, self._checkpoints.num_free_tokens if is_auto else settings.tokens_per_micro_batch)
-        samples = [replace(sample, group=number) for number, group in enumerate(groups) for sample in group]
-        return [pack(part) for part in fill_bins(samples, self._workers.count, most)]
+        return self._trees([replace(sample, group=number) for number, group in enumerate(groups) for sample in group], settings)
+
+    def _trees(self, samples: Sequence[TrainSample], settings: Grpo | Sft) -> list[PackedTree]:
+        free = self._checkpoints.free_tokens(settings.gradient_checkpointing)
+        return [pack(part) for part in fill_bins(samples, self._workers.count, settings.tokens_per_micro_batch, free)]
 
     def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         return self._whole_step(settings.updates, lambda: self._make_policy_updates(trees, settings, on_progress), on_progress)
@@ -176,7 +176,7 @@ class LoraTrainer:
 
     def _supervised_update(self, batch: Sequence[TrainSample], settings: Sft) -> dict[str, float]:
         """One optimiser update; the norm of its gradient, the summed loss and counts."""
-        trees = [pack(part) for part in fill_bins(batch, self._workers.count, settings.tokens_per_micro_batch)]
+        trees = self._trees(batch, settings)
         counts = tree_counts(trees)
         norm, sums = self._update(trees, supervised_loss(trees), counts["num_tokens"], settings)
         return sums | counts | {"gradient_norm": norm}
@@ -203,7 +203,7 @@ class LoraTrainer:
 
         metrics = self._whole_step(
             num_batches(len(usable), settings.batch_size, settings.epochs),
-            lambda: preference_updates(usable, settings, self._computing(), update, on_progress, self._skips),
+            lambda: preference_updates(usable, settings, self._computing(settings), update, on_progress, self._skips),
             on_progress,
         )
         self._step += 1
@@ -212,12 +212,13 @@ class LoraTrainer:
 
     def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
-        metrics = measured_pairs(usable, settings, self._computing(), on_progress)
+        metrics = measured_pairs(usable, settings, self._computing(settings), on_progress)
         return_freed_memory()
         return metrics | {"num_pairs_too_long": float(num_too_long)}
 
-    def _computing(self) -> Computing:
-        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, self._known)
+    def _computing(self, settings: Dpo) -> Computing:
+        free = self._checkpoints.free_tokens(settings.gradient_checkpointing)
+        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, free, self._known)
 
     def _update(
         self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
