@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from journeyman.trainer.base import OnProgress
 from journeyman.trainer.batches import each_batch, num_batches
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.context import fitting
+from journeyman.trainer.gradient_sum import GradientSum, together
 from journeyman.trainer.losses.kl import kl_terms
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
 from journeyman.trainer.packing import PackedTree, micro_batches, pack
@@ -53,14 +54,6 @@ from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sf
 # Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.
 Objective = Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
 MAX_NAMED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Gradient:
-    """The gradient of one micro-batch (a tensor a parameter) and sums of what is logged."""
-
-    gradients: tuple[Tensor, ...]
-    sums: dict[str, float]
 
 
 class LoraTrainer:
@@ -281,35 +274,24 @@ class LoraTrainer:
         *,
         checkpointing: Checkpointing,
         entropy_gradient: bool = False,
-    ) -> _Gradient:
-        done = 0
+    ) -> GradientSum:
+        total = GradientSum(self._parameters)
 
-        def compute(number: int) -> _Gradient:
-            nonlocal done
+        def compute(number: int) -> None:
             tree = trees[number]
             with torch.enable_grad():
                 targets = torch.tensor(tree.targets)
                 hidden = self._hidden(tree, checkpointing=checkpointing)
                 scored, entropy = token_logprobs(hidden, self._head, targets, entropy_gradient=entropy_gradient)
                 loss, sums = objective(number, scored, entropy)
-                gradients = _together(torch.autograd.grad(loss, self._parameters))
-            done += 1
-            on_progress(done / len(trees))
-            return _Gradient(gradients, sums)
+                gradients = together(torch.autograd.grad(loss, self._parameters))
+            on_progress(total.add(number, gradients, sums) / len(trees))
 
         # Largest first keeps the workers busy to the end; the sum is taken in the original order, so the result does not depend on it.
-        order = sorted(range(len(trees)), key=lambda index: -len(trees[index].token_ids))
-        results = dict(zip(order, self._workers.map(compute, order), strict=True))
-        total = [torch.zeros_like(parameter) for parameter in self._parameters]
-        sums: dict[str, float] = {}
-        for index in range(len(trees)):
-            for accumulated, gradient in zip(total, results[index].gradients, strict=True):
-                accumulated.add_(gradient)
-            for key, value in results[index].sums.items():
-                sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
-        if not math.isfinite(global_norm(total)):
-            raise NotFiniteError(self._not_finite(trees, results), hint="lower the learning rate, or look at what is named here")
-        return _Gradient(tuple(total), sums)
+        self._workers.map(compute, sorted(range(len(trees)), key=lambda index: -len(trees[index].token_ids)))
+        if not math.isfinite(global_norm(total.gradients)):
+            raise NotFiniteError(self._not_finite(trees, total.not_finite), hint="lower the learning rate, or look at what is named here")
+        return total
 
     def _score(self, trees: Sequence[PackedTree], decoder: nn.Module | None = None) -> list[Tensor]:
         """Log-probabilities of each tree's scored positions, [M] each, without gradient."""
@@ -320,10 +302,10 @@ class LoraTrainer:
 
         return self._workers.map(compute, trees)
 
-    def _not_finite(self, trees: Sequence[PackedTree], results: Mapping[int, _Gradient]) -> str:
+    def _not_finite(self, trees: Sequence[PackedTree], numbers: Set[int]) -> str:
         """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause: those with a term
         that is not finite, else those with the largest advantages. All of them when only their sum is too large."""
-        bad = [trees[index] for index in range(len(trees)) if not math.isfinite(global_norm(results[index].gradients))] or trees
+        bad = [trees[number] for number in sorted(numbers)] or trees
         samples: list[TrainSample] = []
         for tree, scored_M in zip(bad, self._score(bad), strict=True):
             causes = {term.sample for term in tree.terms if not math.isfinite(float(scored_M[term.scored]) * term.advantage)}
@@ -343,14 +325,6 @@ class LoraTrainer:
 
         current, base = self._workers.map(compute, [self._decoder, self._reference])
         return float(kl_terms(current, base).mean()) if len(tree.targets) else 0.0
-
-
-def _together(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Copies side by side in one block of memory: the originals lie scattered among what the backward pass has used, and would keep that
-    from being joined and used for the next micro-batch."""
-    block = torch.cat([tensor.flatten() for tensor in tensors])
-    parts = torch.split(block, [tensor.numel() for tensor in tensors])
-    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def _check_gap(gap: float, limit: float) -> None:
