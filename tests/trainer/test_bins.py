@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.trainer.bins import assign_bins, fill_bins, most_tokens
+from journeyman.trainer.bins import ALL_ALIKE, assign_bins, fill_bins, most_tokens
 from journeyman.trainer.packing import pack
 from journeyman.types.samples import TrainSample
 
@@ -120,6 +120,14 @@ def test_the_samples_of_a_unit_stay_together() -> None:
     assert assign_bins(units, 1, 220, None) == [[0, 2], [1, 3]]
     assert assign_bins(units, 2, 4096, None) == [[0, 2], [1, 3]]
     assert assign_bins(units, 1, 150, None) == [[0], [2], [1], [3]]
+
+
+def test_where_all_is_computed_twice_the_split_is_the_one_where_nothing_is() -> None:
+    choose = random.Random(0)
+    for _ in range(50):
+        batch = [sample(*(choose.randint(0, 2) for _ in range(choose.randint(2, 60)))) for _ in range(choose.randint(2, 9))]
+        for max_tokens in (130, 4096):
+            assert fill_bins(batch, 2, max_tokens, ALL_ALIKE) == fill_bins(batch, 2, max_tokens, None)
 
 
 limits = st.tuples(st.integers(4, 60), st.one_of(st.none(), st.integers(0, 60)))

@@ -193,5 +193,6 @@ def _cost(bins: Sequence[_Bin], num_workers: int, limits: _Limits) -> float:
 def _cost_of(num_tokens: int, limits: _Limits) -> float:
     if limits.num_free_tokens is None:
         return num_tokens
-    times = (num_tokens > limits.num_free_tokens) + (num_tokens > limits.max_tokens)
-    return num_tokens * _COST_OF_RECOMPUTING**times  # type: ignore[no-any-return]
+    # Where all are computed twice, none costs more than another: the split is then the one without a second pass, and so are its bits.
+    times = (0 < limits.num_free_tokens < num_tokens) + (num_tokens > limits.max_tokens)
+    return num_tokens * _COST_OF_RECOMPUTING**times
