@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from journeyman.errors import EngineError, ModelNotFoundError
 from journeyman.modeling.attention import causal_attention
+from journeyman.modeling.base_models import config_context_length
 from journeyman.modeling.head import Head
 from journeyman.modeling.weights import context_length, load_module, share_weights
 
@@ -109,9 +110,10 @@ def test_sharing_weights_takes_no_memory_and_changes_stay_apart(sharp_model: Pat
 def test_the_context_ends_with_a_sliding_window(tmp_path: Path) -> None:
     assert context_length(load_module(write_model(tmp_path / "windowed", "mistral", sliding_window=16))) == 16
     assert context_length(load_module(write_model(tmp_path / "full", "qwen2", use_sliding_window=False))) == 64
+    assert config_context_length(AutoConfig.for_model("llama4_text", max_position_embeddings=64, attention_chunk_size=32)) == 32
 
 
 def test_attention_that_we_do_not_compute_is_refused(tmp_path: Path) -> None:
-    module = load_module(write_model(tmp_path, "gemma2", query_pre_attn_scalar=8, attn_logit_softcapping=50.0))
+    folder = write_model(tmp_path, "gemma2", query_pre_attn_scalar=8, attn_logit_softcapping=50.0)
     with pytest.raises(EngineError, match="soft-capped"):
-        module.get_decoder()(input_ids=torch.tensor([[3, 4]]), use_cache=False, layout=Causal())  # type: ignore[operator]
+        load_module(folder)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.tiny import plain_logprobs
 from torch import Tensor
 
+from journeyman.trainer.losses.terms import Terms
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import AdamSettings, Grpo
@@ -46,6 +47,21 @@ def plain_loss(model: Any, samples: Sequence[TrainSample], loss_of: PerToken) ->
         logprobs = plain_logprobs(model, sample.token_ids)[is_sampled]
         losses.append(loss_of(logprobs, torch.tensor(sample.logprobs[1:])[is_sampled], sample.advantage))
     return torch.cat(losses).mean()
+
+
+def plain_terms(model: Any, samples: list[TrainSample]) -> tuple[Tensor, Tensor, Terms]:
+    """Log-probabilities and entropies of all sampled tokens, one row a sample, and their terms."""
+    logprobs, entropies, old, advantages, sequences = [], [], [], [], []
+    for sample in samples:
+        row = torch.tensor([sample.token_ids])
+        scores = torch.log_softmax(model(input_ids=row).logits[0, :-1].float(), dim=-1)
+        own = torch.tensor(sample.is_sampled[1:])
+        logprobs.append(scores.gather(1, row[0, 1:, None])[:, 0][own])
+        entropies.append(-(scores.exp() * scores).sum(-1)[own])
+        old.append(torch.tensor(sample.logprobs[1:])[own])
+        advantages += [sample.advantage] * int(own.sum())
+        sequences += [int(sample.trajectory_id[1:])] * int(own.sum())
+    return torch.cat(logprobs), torch.cat(entropies), Terms(torch.cat(old), torch.tensor(advantages), torch.tensor(sequences))
 
 
 def clipped(settings: Grpo) -> PerToken:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.trainer.bins import fill_bins
+from journeyman.trainer.bins import ALL_ALIKE, assign_bins, fill_bins, most_tokens
 from journeyman.trainer.packing import pack
 from journeyman.types.samples import TrainSample
 
@@ -75,18 +76,77 @@ def test_no_samples_make_no_bins() -> None:
     assert fill_bins([], 2, 4096) == []
 
 
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(4, 60))
-def test_every_sample_is_in_one_bin_that_fits(seed: int, num_workers: int, max_tokens: int) -> None:
+def attempts(num_prompt: int, number: int, count: int = 8, num_new: int = 20) -> list[TrainSample]:
+    prompt = [100 + number] * num_prompt
+    return [sample(*prompt, *range(1000 + 100 * one, 1000 + 100 * one + num_new)) for one in range(count)]
+
+
+@pytest.mark.parametrize("num_prompt", [200, 300, 380, 400, 700, 900, 980, 1000, 1500])
+def test_a_prompt_is_computed_once_a_group_whether_below_at_or_above_either_limit(num_prompt: int) -> None:
+    """400 tokens without a second pass, 1,000 at most. Bins of those limits computed a prompt of 400 anew for each attempt."""
+    batch = [one for group in range(4) for one in attempts(num_prompt, group)]
+    bins = fill_bins(batch, 2, 1000, 400)
+    assert sum(computed(bins)) == 4 * (num_prompt + 8 * 20)
+    assert max(computed(bins)) <= max(1000, num_prompt + 20 + 500)
+
+
+def test_a_bin_holds_only_half_of_the_limit_more_than_its_longest_sample() -> None:
+    bins = fill_bins(attempts(980, 0, count=64), 1, 1000, 400)
+    assert sum(computed(bins)) == 3 * 980 + 64 * 20
+    assert max(computed(bins)) <= 1000 + 500
+
+
+def test_where_layers_are_never_computed_twice_the_limit_is_kept() -> None:
+    """It is then all that bounds the memory."""
+    assert computed(fill_bins(attempts(980, 0), 1, 1000, None)) == [1000] * 8
+    assert computed(fill_bins(attempts(1100, 0), 1, 1000, None)) == [1120] * 8
+    assert max(computed(fill_bins(attempts(400, 0, count=40), 1, 1000, None))) <= 1000
+
+
+def test_samples_with_nothing_in_common_are_kept_below_what_costs_a_second_pass() -> None:
+    bins = fill_bins([unlike(66, number) for number in range(8)], 1, 4096, 154)
+    assert computed(bins) == [132] * 4
+
+
+def test_only_what_is_better_off_there_joins_a_bin_above_the_limit() -> None:
+    batch = [*attempts(450, 0), *(unlike(66, number) for number in range(8))]
+    bins = fill_bins(batch, 1, 1000, 154)
+    assert computed(bins) == [450 + 8 * 20, 132, 132, 132, 132]
+
+
+def test_the_samples_of_a_unit_stay_together() -> None:
+    long, short = attempts(100, 0), attempts(30, 1)
+    units = [(long[0], short[0]), (unlike(90, 5),), (long[1], short[1]), (unlike(90, 6),)]
+    assert assign_bins(units, 1, 220, None) == [[0, 2], [1, 3]]
+    assert assign_bins(units, 2, 4096, None) == [[0, 2], [1, 3]]
+    assert assign_bins(units, 1, 150, None) == [[0], [2], [1], [3]]
+
+
+def test_where_all_is_computed_twice_the_split_is_the_one_where_nothing_is() -> None:
+    choose = random.Random(0)
+    for _ in range(50):
+        batch = [sample(*(choose.randint(0, 2) for _ in range(choose.randint(2, 60)))) for _ in range(choose.randint(2, 9))]
+        for max_tokens in (130, 4096):
+            assert fill_bins(batch, 2, max_tokens, ALL_ALIKE) == fill_bins(batch, 2, max_tokens, None)
+
+
+limits = st.tuples(st.integers(4, 60), st.one_of(st.none(), st.integers(0, 60)))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5), limits)
+def test_every_sample_is_in_one_bin_that_fits(seed: int, num_workers: int, limit: tuple[int, int | None]) -> None:
+    max_tokens, num_free_tokens = limit
     choose = random.Random(seed)
     batch = [sample(*(choose.randint(0, 2) for _ in range(choose.randint(1, 20)))) for _ in range(choose.randint(1, 12))]
-    bins = fill_bins(batch, num_workers, max_tokens)
+    bins = fill_bins(batch, num_workers, max_tokens, num_free_tokens)
     assert sorted(id(one) for samples in bins for one in samples) == sorted(id(one) for one in batch)
     assert all(samples for samples in bins)
     for size, samples in zip(computed(bins), bins, strict=True):
-        assert size <= max_tokens or len(samples) == 1
+        most = most_tokens(max(len(one.token_ids) for one in samples), max_tokens, num_free_tokens)
+        assert size <= most or len(samples) == 1
     assert computed(bins) == sorted(computed(bins), reverse=True)
     fixed = [part for number in range(num_workers) if (part := batch[number::num_workers])]
-    if max(computed(fixed)) <= max_tokens:
+    if max(computed(fixed)) <= max_tokens and num_free_tokens in (None, 0):
         assert max(computed(bins)) <= max(computed(fixed)) * 1.5 + 32
 
 
@@ -96,5 +156,5 @@ def test_a_large_batch_is_split_quickly() -> None:
     choose = random.Random(0)
     batch = [sample(*(choose.randint(0, 1) for _ in range(choose.randint(50, 500)))) for _ in range(256)]
     started = time.process_time()
-    fill_bins(batch, 4, 4096)
+    fill_bins(batch, 4, 4096, 1540)
     assert time.process_time() - started < 5.0

@@ -15,14 +15,14 @@ from tests.trainer.gradients import (
     clipped,
     plain_gradients,
     plain_loss,
+    plain_terms,
     taken_gradients,
     with_old_logprobs,
 )
 from torch import Tensor
 
 from journeyman.trainer.losses.policy import policy_loss
-from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
-from journeyman.trainer.packing import micro_batches
+from journeyman.trainer.losses.terms import BatchTotals, divisor
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo, Sft
@@ -37,15 +37,16 @@ def two_groups(trainer: LoraTrainer) -> list[list[TrainSample]]:
     return [with_old_logprobs(group, trainer.logprobs(group), SHIFTS) for group in groups]
 
 
-@pytest.mark.parametrize(("tokens_per_micro_batch", "num_batches"), [(4096, 2), (64, 4)])
+@pytest.mark.parametrize(("tokens_per_micro_batch", "num_batches"), [(4096, 1), (64, 3)])
 def test_packed_gradients_equal_unpacked_ones(
     trainer: LoraTrainer, sharp_model: Path, adapter: Path, tmp_path: Path, tokens_per_micro_batch: int, num_batches: int
 ) -> None:
     groups = two_groups(trainer)
-    assert len(micro_batches(groups, tokens_per_micro_batch)) >= num_batches
-    metrics = trainer.policy_step(groups, SETTINGS.model_copy(update={"tokens_per_micro_batch": tokens_per_micro_batch}), lambda _: None)
+    settings = SETTINGS.model_copy(update={"tokens_per_micro_batch": tokens_per_micro_batch})
+    assert len(trainer._policy_trees(groups, settings)) >= num_batches
+    metrics = trainer.policy_step(groups, settings, lambda _: None)
     model = plain_model(sharp_model, adapter, trainable=True)
-    loss = plain_loss(model, [sample for group in groups for sample in group], clipped(SETTINGS))
+    loss = plain_loss(model, [sample for group in groups for sample in group], clipped(settings))
     assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     assert metrics["num_computed_tokens"] < metrics["num_unpacked_tokens"]
     assert 0 < metrics["clip_fraction"] < 1
@@ -81,21 +82,6 @@ def several_segments(trainer: LoraTrainer) -> list[TrainSample]:
     ]
 
 
-def plain_terms(model: Any, samples: list[TrainSample]) -> tuple[Tensor, Tensor, Terms]:
-    """Log-probabilities and entropies of all sampled tokens, one row a sample, and their terms."""
-    logprobs, entropies, old, advantages, sequences = [], [], [], [], []
-    for sample in samples:
-        row = torch.tensor([sample.token_ids])
-        scores = torch.log_softmax(model(input_ids=row).logits[0, :-1].float(), dim=-1)
-        own = torch.tensor(sample.is_sampled[1:])
-        logprobs.append(scores.gather(1, row[0, 1:, None])[:, 0][own])
-        entropies.append(-(scores.exp() * scores).sum(-1)[own])
-        old.append(torch.tensor(sample.logprobs[1:])[own])
-        advantages += [sample.advantage] * int(own.sum())
-        sequences += [int(sample.trajectory_id[1:])] * int(own.sum())
-    return torch.cat(logprobs), torch.cat(entropies), Terms(torch.cat(old), torch.tensor(advantages), torch.tensor(sequences))
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -111,7 +97,7 @@ def test_packed_gradients_of_trajectories_in_several_micro_batches_equal_unpacke
 ) -> None:
     settings = Grpo(**given, adam=BARE_ADAM, max_logprob_gap=5.0, tokens_per_micro_batch=64)
     samples = several_segments(trainer)
-    assert len(micro_batches([samples], 64)) > 1
+    assert len(trainer._policy_trees([samples], settings)) > 1
     metrics = trainer.policy_step([samples], settings, lambda _: None)
     model = plain_model(sharp_model, adapter, trainable=True)
     logprobs, entropies, terms = plain_terms(model, samples)

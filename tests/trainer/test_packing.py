@@ -112,6 +112,19 @@ def test_a_group_is_packed_whole_when_it_fits() -> None:
     assert micro_batches([[], []], 13) == []
 
 
+@given(groups())
+def test_a_node_ends_where_something_branches_and_not_where_a_sample_ends(samples: list[TrainSample]) -> None:
+    tree = pack(samples)
+    assert 1 not in Counter(node.parent for node in tree.nodes if node.parent >= 0).values()
+
+
+def test_samples_that_are_beginnings_of_another_make_one_node() -> None:
+    ids = tuple(range(20))
+    tree = pack([TrainSample(ids[:end], (False, *[True] * (end - 1)), (0.0,) * end, 1.0) for end in (5, 20, 12)])
+    assert [(node.start, node.end, node.parent) for node in tree.nodes] == [(0, 20, -1)]
+    assert [len([term for term in tree.terms if term.sample == number]) for number in range(3)] == [4, 19, 11]
+
+
 def test_the_first_token_of_a_sequence_is_never_a_term() -> None:
     tree = pack([TrainSample((5, 6), (True, True), (-1.0, -2.0), 1.0)])
     assert [(tree.predictors, tree.targets, len(tree.terms))] == [((0,), (6,), 1)]

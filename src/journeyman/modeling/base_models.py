@@ -118,10 +118,11 @@ def read_context_length(folder: Path) -> int:
 
 
 def config_context_length(config: Any) -> int:
-    """The largest number of positions a model was made for, or its sliding window: our attention sees everything, so beyond the window
-    it would not be the model's own."""
-    window = getattr(config, "sliding_window", None)
-    return min(int(config.max_position_embeddings), int(window or config.max_position_embeddings))
+    """The largest number of positions a model was made for, or its sliding window or chunk: our attention sees everything, so beyond
+    that it would not be the model's own."""
+    most = int(config.max_position_embeddings)
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min(most, *(int(window or most) for window in windows))
 
 
 def _silent(_text: str) -> None:

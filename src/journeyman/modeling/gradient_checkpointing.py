@@ -96,6 +96,12 @@ class LayerCheckpoints:
         self.bytes_per_token = kept_bytes_per_token(model)
         self.num_free_tokens = max(1, MAX_KEPT_BYTES // max(1, self.bytes_per_token))
 
+    def free_tokens(self, choice: Checkpointing) -> int | None:
+        """The most tokens of a micro-batch whose layers are computed once under `choice`, where memory is not short; None: of any."""
+        if choice == "auto":
+            return self.num_free_tokens
+        return 0 if choice else None
+
     def keywords(self, num_tokens: int, choice: Checkpointing) -> dict[str, LayerMemory]:
         """What to pass to the forward of `num_tokens` tokens: the request to keep the inputs of layers only, or to keep all and return
         what is free in between; nothing where there is too little of it.

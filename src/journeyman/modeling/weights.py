@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.attention import ATTENTION_NAME, register_attention
 from journeyman.modeling.base_models import config_context_length
+from journeyman.modeling.packed_check import check_packable
 from journeyman.modeling.precision import Precision, round_linear_layers
 
 
@@ -39,6 +40,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
 
     Raises:
         ModelNotFoundError: the folder holds no model that transformers can load, or a file of weights is damaged.
+        SettingError, EngineError: a model that our attention does not compute as transformers does (`packed_check`).
     """
     register_attention()
     try:
@@ -58,6 +60,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
         ) from error
     module.requires_grad_(False)
     module.eval()
+    check_packable(module)
     if precision == "bfloat16":
         round_linear_layers(module)
     return module.to(device)  # type: ignore[no-any-return]

@@ -76,7 +76,6 @@ class _Branch:
     tokens: tuple[int, ...]
     children: dict[int, _Branch] = field(default_factory=dict)
     start: int = 0
-    index: int = -1
 
 
 def pack(samples: Sequence[TrainSample]) -> PackedTree:
@@ -129,15 +128,20 @@ def _flatten(roots: dict[int, _Branch]) -> tuple[list[int], list[int], list[Node
     token_ids: list[int] = []
     positions: list[int] = []
     nodes: list[Node] = []
-    stack = [(branch, -1, 0) for branch in reversed(roots.values())]
+    stack = [(branch, -1, 0, False) for branch in reversed(roots.values())]
     while stack:
-        branch, parent, depth = stack.pop()
-        branch.start, branch.index = len(token_ids), len(nodes)
+        branch, parent, depth, continues = stack.pop()
+        branch.start = len(token_ids)
         token_ids.extend(branch.tokens)
-        positions.extend(range(depth, depth + len(branch.tokens)))
-        nodes.append(Node(branch.start, len(token_ids), parent, depth))
         below = depth + len(branch.tokens)
-        stack.extend((child, branch.index, below) for child in reversed(branch.children.values()))
+        positions.extend(range(depth, below))
+        # Where a sample merely ends, in the middle of another, nothing branches: a node of its own would only cut attention into pieces.
+        if continues:
+            nodes[parent].end = len(token_ids)
+        else:
+            nodes.append(Node(branch.start, len(token_ids), parent, depth))
+        number = parent if continues else len(nodes) - 1
+        stack.extend((child, number, below, len(branch.children) == 1) for child in reversed(branch.children.values()))
     return token_ids, positions, nodes
 
 

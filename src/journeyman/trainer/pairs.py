@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from journeyman.errors import ContextLengthError, TrainingError
-from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.trainer.bins import assign_bins, most_tokens
+from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.supervised import is_trainable
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import WhenTooLong
@@ -100,22 +101,24 @@ def usable_pairs(pairs: Sequence[SamplePair], context_length: int, when_too_long
     return kept, len(pairs) - len(kept)
 
 
-def pack_pairs(pairs: Sequence[SamplePair], max_tokens: int, num_parts: int = 1) -> PackedPairs:
-    """Lay pairs out in trees of up to `max_tokens` computed tokens each.
+def pack_pairs(pairs: Sequence[SamplePair], max_tokens: int, num_parts: int = 1, num_free_tokens: int | None = None) -> PackedPairs:
+    """Lay pairs out in trees of up to `max_tokens` computed tokens each (`most_tokens` says when it may be more).
 
     Args:
-        num_parts: pairs are dealt out to so many parts first, so that every worker has something to do.
+        num_parts: how many trees are computed at a time.
+        num_free_tokens: as of `assign_bins`.
     """
     found: list[tuple[PackedTree, list[int]]] = []
-    for part in _dealt(pairs, num_parts):
-        pending: list[int] = []
-        for number in part:
-            if pending and len(pack(_samples(pairs, [*pending, number])).token_ids) > max_tokens:
-                found += _trees(pairs, pending, max_tokens)
-                pending = []
-            pending.append(number)
-        if pending:
-            found += _trees(pairs, pending, max_tokens)
+    for numbers in assign_bins([pair.samples for pair in pairs], num_parts, max_tokens, num_free_tokens):
+        samples = [sample for number in numbers for sample in pairs[number].samples]
+        sides = [2 * number + (place >= len(pairs[number].chosen)) for number in numbers for place in range(len(pairs[number].samples))]
+        whole = pack(samples)
+        if len(whole.token_ids) <= most_tokens(max(len(sample.token_ids) for sample in samples), max_tokens, num_free_tokens):
+            found.append((whole, sides))
+            continue
+        # A single pair: others would not have been put into its bin.
+        parts = assign_bins([(sample,) for sample in samples], 1, max_tokens, num_free_tokens)
+        found += [(pack([samples[place] for place in part]), [sides[place] for place in part]) for part in parts]
     return _with_sides(found, len(pairs))
 
 
@@ -123,32 +126,6 @@ def _trainable(pair: SamplePair, samples: Sequence[TrainSample], side: str) -> t
     found = tuple(sample for sample in samples if is_trainable(sample))
     if not found:
         raise TrainingError(f"{pair.name} has no token to train on in its {side} side")
-    return found
-
-
-def _dealt(pairs: Sequence[SamplePair], num_parts: int) -> list[list[int]]:
-    """Numbers of pairs in parts of about as many tokens each: the longest first, each to the part that has least."""
-    sizes = [len(pack(pair.samples).token_ids) for pair in pairs]
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    loads = [0] * num_parts
-    for number in sorted(range(len(pairs)), key=lambda number: -sizes[number]):
-        least = loads.index(min(loads))
-        parts[least].append(number)
-        loads[least] += sizes[number]
-    return [sorted(part) for part in parts]
-
-
-def _samples(pairs: Sequence[SamplePair], numbers: Sequence[int]) -> list[TrainSample]:
-    return [sample for number in numbers for sample in pairs[number].samples]
-
-
-def _trees(pairs: Sequence[SamplePair], numbers: Sequence[int], max_tokens: int) -> list[tuple[PackedTree, list[int]]]:
-    """Trees of the pairs, and the side of each of their samples. They are several only when a single pair is too large."""
-    sides = [2 * number + (place >= len(pairs[number].chosen)) for number in numbers for place in range(len(pairs[number].samples))]
-    found = []
-    for tree in micro_batches([_samples(pairs, numbers)], max_tokens):
-        found.append((tree, sides[: len(tree.samples)]))
-        sides = sides[len(tree.samples) :]
     return found
 
 

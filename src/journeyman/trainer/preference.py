@@ -18,6 +18,7 @@ from torch import Tensor
 
 from journeyman.trainer.base import OnProgress
 from journeyman.trainer.batches import each_batch, shuffled_batches
+from journeyman.trainer.bins import ALL_ALIKE
 from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
@@ -35,12 +36,14 @@ MAX_PAIRS_COMPARED = 32
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """What scoring pairs needs of the trainer: log-probabilities under the policy as it is now, and under the reference; and the
-    reference's sums that are known from earlier steps."""
+    """What scoring pairs needs of the trainer: log-probabilities under the policy as it is now, and under the reference; how many trees
+    are computed at a time, and up to how many tokens of one a gradient needs no second pass (`assign_bins`); and the reference's sums
+    that are known from earlier steps."""
 
     score: Score
     score_reference: Score
     num_workers: int
+    num_free_tokens: int | None
     known: ReferenceSums
 
 
@@ -58,7 +61,8 @@ def preference_updates(
         references.precompute(lambda done: on_progress(share * done))
 
     def update(numbers: list[int]) -> dict[str, float]:
-        packed = pack_pairs([pairs[number] for number in numbers], settings.tokens_per_micro_batch, computing.num_workers)
+        batch = [pairs[number] for number in numbers]
+        packed = pack_pairs(batch, settings.tokens_per_micro_batch, computing.num_workers, computing.num_free_tokens)
         reference_S = references.of(numbers, packed) if needs_reference(settings.loss) else None
         objective = PreferenceObjective(packed, settings, reference_S)
         objective.prepare(computing.score)
@@ -109,7 +113,7 @@ class References:
 
     def _packed(self, numbers: Sequence[int]) -> PackedPairs:
         pairs = [self._pairs[number] for number in numbers]
-        return pack_pairs(pairs, self._settings.tokens_per_micro_batch, self._computing.num_workers)
+        return pack_pairs(pairs, self._settings.tokens_per_micro_batch, self._computing.num_workers, ALL_ALIKE)
 
     def of(self, numbers: Sequence[int], packed: PackedPairs) -> Tensor:
         """Sums of the sides of the pairs `numbers`, which `packed` holds in this order, [S]."""
@@ -190,7 +194,8 @@ def measured_pairs(
     sums, reference_sums, counts = [], [], []
     for start in range(0, len(pairs), settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, len(pairs)))
-        packed = pack_pairs(pairs[numbers.start : numbers.stop], settings.tokens_per_micro_batch, computing.num_workers)
+        batch = pairs[numbers.start : numbers.stop]
+        packed = pack_pairs(batch, settings.tokens_per_micro_batch, computing.num_workers, ALL_ALIKE)
         sums.append(packed.side_sums(computing.score(packed.packed)).view(-1, 2))
         reference_sums.append(references.of(numbers, packed).view(-1, 2))
         counts.append(packed.num_terms_S.view(-1, 2))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from journeyman.trainer.base import OnProgress
 from journeyman.trainer.batches import each_batch, num_batches
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.context import fitting
+from journeyman.trainer.gradient_sum import GradientSum, together
 from journeyman.trainer.losses.kl import kl_terms
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
 from journeyman.trainer.packing import PackedTree, micro_batches, pack
@@ -54,14 +55,6 @@ from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sf
 # Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.
 Objective = Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
 MAX_NAMED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Gradient:
-    """The gradient of one micro-batch (a tensor a parameter) and sums of what is logged."""
-
-    gradients: tuple[Tensor, ...]
-    sums: dict[str, float]
 
 
 class LoraTrainer:
@@ -110,11 +103,11 @@ class LoraTrainer:
 
     def _policy_trees(self, groups: Sequence[Sequence[TrainSample]], settings: Grpo) -> list[PackedTree]:
         """The micro-batches of a step: what groups have in common (a system prompt, tools) is computed once for all in a micro-batch."""
-        # Larger ones would only be computed with checkpoints, that is, forward twice.
-        is_auto = settings.gradient_checkpointing == "auto"
-        most = min(settings.tokens_per_micro_batch, self._checkpoints.num_free_tokens if is_auto else settings.tokens_per_micro_batch)
-        samples = [replace(sample, group=number) for number, group in enumerate(groups) for sample in group]
-        return [pack(part) for part in fill_bins(samples, self._workers.count, most)]
+        return self._trees([replace(sample, group=number) for number, group in enumerate(groups) for sample in group], settings)
+
+    def _trees(self, samples: Sequence[TrainSample], settings: Grpo | Sft) -> list[PackedTree]:
+        free = self._checkpoints.free_tokens(settings.gradient_checkpointing)
+        return [pack(part) for part in fill_bins(samples, self._workers.count, settings.tokens_per_micro_batch, free)]
 
     def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         return self._whole_step(settings.updates, lambda: self._make_policy_updates(trees, settings, on_progress), on_progress)
@@ -177,7 +170,7 @@ class LoraTrainer:
 
     def _supervised_update(self, batch: Sequence[TrainSample], settings: Sft) -> dict[str, float]:
         """One optimiser update; the norm of its gradient, the summed loss and counts."""
-        trees = [pack(part) for part in fill_bins(batch, self._workers.count, settings.tokens_per_micro_batch)]
+        trees = self._trees(batch, settings)
         counts = tree_counts(trees)
         norm, sums = self._update(trees, supervised_loss(trees), counts["num_tokens"], settings)
         return sums | counts | {"gradient_norm": norm}
@@ -204,7 +197,7 @@ class LoraTrainer:
 
         metrics = self._whole_step(
             num_batches(len(usable), settings.batch_size, settings.epochs),
-            lambda: preference_updates(usable, settings, self._computing(), update, on_progress, self._skips),
+            lambda: preference_updates(usable, settings, self._computing(settings), update, on_progress, self._skips),
             on_progress,
         )
         self._step += 1
@@ -213,12 +206,13 @@ class LoraTrainer:
 
     def measure_pairs(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:
         usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
-        metrics = measured_pairs(usable, settings, self._computing(), on_progress)
+        metrics = measured_pairs(usable, settings, self._computing(settings), on_progress)
         return_freed_memory()
         return metrics | {"num_pairs_too_long": float(num_too_long)}
 
-    def _computing(self) -> Computing:
-        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, self._known)
+    def _computing(self, settings: Dpo) -> Computing:
+        free = self._checkpoints.free_tokens(settings.gradient_checkpointing)
+        return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, free, self._known)
 
     def _update(
         self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
@@ -288,35 +282,24 @@ class LoraTrainer:
         *,
         checkpointing: Checkpointing,
         entropy_gradient: bool = False,
-    ) -> _Gradient:
-        done = 0
+    ) -> GradientSum:
+        total = GradientSum(self._parameters)
 
-        def compute(number: int) -> _Gradient:
-            nonlocal done
+        def compute(number: int) -> None:
             tree = trees[number]
             with torch.enable_grad():
                 targets = torch.tensor(tree.targets)
                 hidden = self._hidden(tree, checkpointing=checkpointing)
                 scored, entropy = token_logprobs(hidden, self._head, targets, entropy_gradient=entropy_gradient)
                 loss, sums = objective(number, scored, entropy)
-                gradients = _together(torch.autograd.grad(loss, self._parameters))
-            done += 1
-            on_progress(done / len(trees))
-            return _Gradient(gradients, sums)
+                gradients = together(torch.autograd.grad(loss, self._parameters))
+            on_progress(total.add(number, gradients, sums) / len(trees))
 
         # Largest first keeps the workers busy to the end; the sum is taken in the original order, so the result does not depend on it.
-        order = sorted(range(len(trees)), key=lambda index: -len(trees[index].token_ids))
-        results = dict(zip(order, self._workers.map(compute, order), strict=True))
-        total = [torch.zeros_like(parameter) for parameter in self._parameters]
-        sums: dict[str, float] = {}
-        for index in range(len(trees)):
-            for accumulated, gradient in zip(total, results[index].gradients, strict=True):
-                accumulated.add_(gradient)
-            for key, value in results[index].sums.items():
-                sums[key] = max(sums.get(key, 0.0), value) if key.endswith("_max") else sums.get(key, 0.0) + value
-        if not math.isfinite(global_norm(total)):
-            raise NotFiniteError(self._not_finite(trees, results), hint="lower the learning rate, or look at what is named here")
-        return _Gradient(tuple(total), sums)
+        self._workers.map(compute, sorted(range(len(trees)), key=lambda index: -len(trees[index].token_ids)))
+        if not math.isfinite(global_norm(total.gradients)):
+            raise NotFiniteError(self._not_finite(trees, total.not_finite), hint="lower the learning rate, or look at what is named here")
+        return total
 
     def _score(self, trees: Sequence[PackedTree], decoder: nn.Module | None = None) -> list[Tensor]:
         """Log-probabilities of each tree's scored positions, [M] each, without gradient."""
@@ -327,10 +310,10 @@ class LoraTrainer:
 
         return self._workers.map(compute, trees)
 
-    def _not_finite(self, trees: Sequence[PackedTree], results: Mapping[int, _Gradient]) -> str:
+    def _not_finite(self, trees: Sequence[PackedTree], numbers: Set[int]) -> str:
         """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause: those with a term
         that is not finite, else those with the largest advantages. All of them when only their sum is too large."""
-        bad = [trees[index] for index in range(len(trees)) if not math.isfinite(global_norm(results[index].gradients))] or trees
+        bad = [trees[number] for number in sorted(numbers)] or trees
         samples: list[TrainSample] = []
         for tree, scored_M in zip(bad, self._score(bad), strict=True):
             causes = {term.sample for term in tree.terms if not math.isfinite(float(scored_M[term.scored]) * term.advantage)}
@@ -350,14 +333,6 @@ class LoraTrainer:
 
         current, base = self._workers.map(compute, [self._decoder, self._reference])
         return float(kl_terms(current, base).mean()) if len(tree.targets) else 0.0
-
-
-def _together(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Copies side by side in one block of memory: the originals lie scattered among what the backward pass has used, and would keep that
-    from being joined and used for the next micro-batch."""
-    block = torch.cat([tensor.flatten() for tensor in tensors])
-    parts = torch.split(block, [tensor.numel() for tensor in tensors])
-    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def _check_gap(gap: float, limit: float) -> None:
