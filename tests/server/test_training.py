@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import openai
@@ -44,6 +46,24 @@ async def test_a_model_is_created_trained_and_served_in_its_new_version(running:
         assert [(step["phase"], step["step"]) for step in steps] == [("train", 1)]
         names = [model["id"] for model in (await call(api, "get", "/v1/models"))["data"]]
         assert names == ["base", "fake-model", "m", "m@0", "m@1"]
+
+
+async def test_a_client_that_hangs_up_is_not_kept_waiting_for_so_that_a_server_stops_at_once(
+    running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+
+    async def wait(job_id: str, seconds: float) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(running.backend.jobs, "wait", wait)
+    async with AsyncOpenAI(base_url=running.url, api_key="none", max_retries=0, timeout=0.3) as api:
+        with pytest.raises(openai.APITimeoutError):
+            await call(api, "get", "/api/jobs/job_1?wait_seconds=25")
+    assert await asyncio.to_thread(given_up.wait, 20)
 
 
 async def test_a_rollout_stays_on_its_version_while_the_model_is_trained(running: Any) -> None:

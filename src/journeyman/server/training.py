@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from journeyman.server.auth import Gate
 from journeyman.server.body import read_body, record
+from journeyman.server.calls import answer
 from journeyman.server.errors import BadRequestError
 from journeyman.service.backend import Backend
 from journeyman.types.training import CreateModel, TrainJob
@@ -53,7 +54,8 @@ class TrainingRoutes:
         self._gate.check(request)
         seconds = _seconds(wait_seconds)
         if seconds:
-            return record(await self._backend.jobs.wait(job_id, seconds))
+            # Given up when the client is gone: a server that stops would wait for it.
+            return await answer(request, self._backend.jobs.wait(job_id, seconds), record)
         return record(await asyncio.to_thread(self._backend.jobs.get, job_id))
 
 
