@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 
 from journeyman.trainer.bins import fill_bins
-from journeyman.trainer.packing import micro_batches, pack
+from journeyman.trainer.packing import pack
 from journeyman.trainer.supervised import supervised_batches
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Sft
@@ -51,7 +51,7 @@ def saving(samples: Sequence[TrainSample], batch_size: int, num_workers: int, ma
     totals = [0, 0, 0, 0]
     for batch in supervised_batches(samples, Sft(batch_size=batch_size)):
         parts = [batch[number::num_workers] for number in range(num_workers)]
-        dealt = [len(tree.token_ids) for tree in micro_batches([part for part in parts if part], max_tokens)]
+        dealt = [size for part in parts for size in _in_order(part, max_tokens)]
         filled = [len(pack(part).token_ids) for part in fill_bins(batch, num_workers, max_tokens)]
         counts = (_last(dealt, num_workers), _last(filled, num_workers), sum(dealt), sum(filled))
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
@@ -59,6 +59,18 @@ def saving(samples: Sequence[TrainSample], batch_size: int, num_workers: int, ma
     return (
         f"{dealt_last:,} → {filled_last:,} ({filled_last / dealt_last:.0%}) | {dealt_all:,} → {filled_all:,} ({filled_all / dealt_all:.0%})"
     )
+
+
+def _in_order(samples: Sequence[TrainSample], max_tokens: int) -> list[int]:
+    """Tokens of the trees when samples are taken in order, a new tree begun where one would hold more than `max_tokens`."""
+    sizes: list[int] = []
+    pending: list[TrainSample] = []
+    for sample in samples:
+        if pending and len(pack([*pending, sample]).token_ids) > max_tokens:
+            sizes.append(len(pack(pending).token_ids))
+            pending = []
+        pending.append(sample)
+    return [*sizes, len(pack(pending).token_ids)] if pending else sizes
 
 
 def _last(sizes: Sequence[int], num_workers: int) -> int:

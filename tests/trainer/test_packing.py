@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.trainer.packing import PackedTree, pack
 from journeyman.types.samples import TrainSample
 
 
@@ -91,25 +91,6 @@ def test_each_sampled_token_is_a_term_predicted_by_what_stands_before_it(samples
     assert terms_in(tree) == terms_of(samples)
     assert len(set(zip(tree.predictors, tree.targets, strict=True))) == len(tree.targets), "no log-probability is computed twice"
     assert [term.sample for term in tree.terms] == sorted(term.sample for term in tree.terms)
-
-
-@given(groups(), st.integers(1, 40))
-def test_splitting_into_micro_batches_keeps_every_term_and_the_limit(samples: list[TrainSample], max_tokens: int) -> None:
-    trees = micro_batches([samples, samples[:1]], max_tokens)
-    total: Counter[tuple[tuple[int, ...], float, float]] = Counter()
-    for tree in trees:
-        total += terms_in(tree)
-        is_single = len({term.sample for term in tree.terms}) <= 1
-        assert len(tree.token_ids) <= max_tokens or is_single
-    assert total == terms_of(samples) + terms_of(samples[:1])
-
-
-def test_a_group_is_packed_whole_when_it_fits() -> None:
-    prompt = tuple(range(10))
-    samples = [TrainSample((*prompt, 50 + n), (False,) * 10 + (True,), (0.0,) * 11, 1.0) for n in range(4)]
-    assert [len(tree.token_ids) for tree in micro_batches([samples], 14)] == [14]
-    assert [len(tree.token_ids) for tree in micro_batches([samples], 13)] == [13, 11]
-    assert micro_batches([[], []], 13) == []
 
 
 @given(groups())

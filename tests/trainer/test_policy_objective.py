@@ -15,7 +15,8 @@ import torch
 from tests.trainer.losses.test_parity import Rows, ours
 from torch import Tensor
 
-from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.trainer.bins import fill_bins
+from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
@@ -88,7 +89,9 @@ def test_no_split_into_micro_batches_changes_the_result(settings: dict[str, Any]
         policies = [table(seed), table(seed) + 0.1 * torch.sin(torch.arange(VOCABULARY))]
         segments = list(itertools.chain(*trajectories(seed, policies[0])))
         whole = step_gradients([pack(segments)], chosen, policies)
-        for splits in ([pack([one]) for one in segments], [pack(segments[:3]), pack(segments[3:])], micro_batches([segments], 20)):
+        bins = fill_bins(segments, 2, 20)
+        for parts in ([[one] for one in segments], [segments[:3], segments[3:]], bins):
+            splits = [pack(part) for part in parts]
             for (loss, gradient, metrics), (other_loss, other_gradient, other_metrics) in zip(
                 whole, step_gradients(splits, chosen, policies), strict=True
             ):

@@ -64,7 +64,7 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=metrics)
         keep_measured(opened.folder, step)
         result = await _update(opened, model, groups, grpo, number)
-        metrics |= result.metrics | {"train/learning_rate": grpo.learning_rate}
+        metrics |= result.metrics
         runs.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
         progress.step(number + 1, metrics)
         progress.advance(1)

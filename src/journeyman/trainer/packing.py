@@ -11,7 +11,7 @@ over arbitrary depth and without padding or custom kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from journeyman.types.samples import TrainSample
@@ -154,21 +154,3 @@ def _locate(level: dict[int, _Branch], tokens: tuple[int, ...]) -> list[int]:
         flat.extend(range(branch.start, branch.start + length))
         level = branch.children
     return flat
-
-
-def micro_batches(groups: Iterable[Sequence[TrainSample]], max_tokens: int) -> list[PackedTree]:
-    """Pack each group as one tree; a group of more than `max_tokens` computed tokens is split into several trees.
-
-    Splitting changes how often a prefix is computed, not the result. A single sample longer than `max_tokens` is its own batch.
-    """
-    batches: list[PackedTree] = []
-    for group in groups:
-        pending: list[TrainSample] = []
-        for sample in group:
-            if pending and len(pack([*pending, sample]).token_ids) > max_tokens:
-                batches.append(pack(pending))
-                pending = []
-            pending.append(sample)
-        if pending:
-            batches.append(pack(pending))
-    return batches

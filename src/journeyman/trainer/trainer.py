@@ -33,7 +33,7 @@ from journeyman.trainer.context import fitting
 from journeyman.trainer.gradient_sum import GradientSum, together
 from journeyman.trainer.losses.kl import kl_terms
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
-from journeyman.trainer.packing import PackedTree, micro_batches, pack
+from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
 from journeyman.trainer.preference import Computing, measured_pairs, preference_updates
@@ -224,11 +224,10 @@ class LoraTrainer:
     def logprobs(self, samples: Sequence[TrainSample]) -> list[list[float]]:
         """The current policy's log-probability of each sampled token, per sample (for checks; no gradient)."""
         out: list[list[float]] = [[] for _ in samples]
-        with torch.no_grad():
-            for tree in micro_batches([samples], 1 << 30):
-                scored, _ = token_logprobs(self._hidden(tree), self._head, torch.tensor(tree.targets))
-                for term in tree.terms:
-                    out[term.sample].append(float(scored[term.scored]))
+        tree = pack(samples)
+        (scored,) = self._score([tree])
+        for term in tree.terms:
+            out[term.sample].append(float(scored[term.scored]))
         return out
 
     def save_adapter(self, folder: Path) -> str:

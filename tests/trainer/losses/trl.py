@@ -33,10 +33,12 @@ class Rows:
 TrlLoss = Callable[..., Tensor]
 
 
-class _OneProcess:
+class OneProcess:
     """What TRL asks of accelerate, for one process."""
 
     num_processes = 1
+    process_index = 0
+    device = torch.device("cpu")
     sync_gradients = True
 
     def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
@@ -108,7 +110,7 @@ def _attributes(settings: Grpo, *, has_weights: bool, num_micro_batches: int) ->
         "use_vllm": has_weights,
         "vllm_importance_sampling_correction": has_weights,
         "current_gradient_accumulation_steps": num_micro_batches,
-        "accelerator": _OneProcess(),
+        "accelerator": OneProcess(),
         "model": SimpleNamespace(training=True),
         "aux_loss_enabled": False,
         "_entropy_bonus_enabled": settings.entropy_bonus > 0,

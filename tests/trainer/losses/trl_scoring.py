@@ -11,21 +11,11 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
+from tests.trainer.losses.trl import OneProcess
 from torch import Tensor
 
 Mode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 TrlScoring = Callable[..., dict[str, Tensor]]
-
-
-class _OneProcess:
-    """What TRL asks of accelerate, for one process."""
-
-    num_processes = 1
-    process_index = 0
-    device = torch.device("cpu")
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        return tensor
 
 
 def trl_scoring() -> TrlScoring:
@@ -81,7 +71,7 @@ def trl_scoring() -> TrlScoring:
 def _untouched() -> dict[str, Any]:
     """What the method reads and none of its arithmetic depends on."""
     return {
-        "accelerator": _OneProcess(),
+        "accelerator": OneProcess(),
         "model": SimpleNamespace(training=True, is_gradient_checkpointing=False),
         "args": SimpleNamespace(
             per_device_train_batch_size=1, gradient_checkpointing_kwargs=None, steps_per_generation=1, gradient_accumulation_steps=1
