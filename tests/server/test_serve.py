@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +31,20 @@ def test_an_address_others_can_reach_needs_an_api_key(host: str) -> None:
 def test_an_address_that_is_not_ours_is_a_clear_error() -> None:
     with pytest.raises(SettingError, match="cannot listen"):
         Server(FastAPI(), host="192.0.2.1", api_key="k")
+
+
+async def test_answers_are_sent_at_once_and_not_held_back_for_an_acknowledgement() -> None:
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[asyncio.StreamWriter] = loop.create_future()
+    with bind("127.0.0.1", 0) as listener:
+        serving = await asyncio.start_server(lambda _, writer: accepted.set_result(writer), sock=listener)
+        async with serving:
+            _, client = await asyncio.open_connection(*listener.getsockname())
+            writer = await asyncio.wait_for(accepted, 10)
+            connection: socket.socket = writer.get_extra_info("socket")
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+            client.close()
+            writer.close()
 
 
 def test_stopping_closes_what_the_application_owns(start_server: Callable[..., Any]) -> None:
