@@ -38,6 +38,12 @@ class ScriptedServer:
     keys: list[str] = field(default_factory=list)
 
 
+class _ManyCallers(ThreadingHTTPServer):
+    # The library's queue of 5 drops connections of a burst, and each is tried again after a second.
+    request_queue_size = 128
+    daemon_threads = True
+
+
 @contextmanager
 def serve(script: Script) -> Iterator[ScriptedServer]:
     """Serve until the block ends; `script` maps a request's body to an answer."""
@@ -62,8 +68,7 @@ def serve(script: Script) -> Iterator[ScriptedServer]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _ManyCallers(("127.0.0.1", 0), Handler)
     record.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
