@@ -12,7 +12,7 @@ from tests.service.house import CREATE, House, train_once
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
-from journeyman.errors import StoreError
+from journeyman.errors import AdapterError, StoreError
 from journeyman.service.backend import Backend
 from journeyman.service.computing import Computing
 from journeyman.store import Store
@@ -111,6 +111,39 @@ class TestFallback:
         backend = house.start()
         assert (await backend.create_model(CREATE)).step == 2
         assert backend.opening_notes("m") == ()
+
+
+class TestPublishedFolder:
+    @pytest.mark.parametrize("damage", ["other bytes", "gone"])
+    async def test_one_that_cannot_be_loaded_is_written_anew_from_its_checkpoint(self, house: House, damage: str) -> None:
+        await trained(house, 2)
+        adapter = house.home / "runs" / "r" / "adapters" / "m@2"
+        before = (adapter / "adapter.json").read_bytes()
+        if damage == "gone":
+            shutil.rmtree(adapter)
+        else:
+            zero(adapter / "adapter.json")
+        backend = house.start()
+        assert (await backend.create_model(CREATE)).step == 2
+        (note,) = backend.opening_notes("m")
+        assert note.startswith("version m@2 could not be loaded (")
+        assert note.endswith("its folder is written anew from the checkpoint of that step")
+        assert (adapter / "adapter.json").read_bytes() == before
+        assert "m@2" in backend.engine.adapters()
+        await house.stop(backend)
+        again = house.start()
+        await again.create_model(CREATE)
+        assert again.opening_notes("m") == ()
+
+    async def test_one_of_an_earlier_step_does_not_matter_until_it_is_asked_for(self, house: House) -> None:
+        await trained(house, 3)
+        zero(house.home / "runs" / "r" / "adapters" / "m@1" / "adapter.json")
+        backend = house.start()
+        assert (await backend.create_model(CREATE)).step == 3
+        assert backend.opening_notes("m") == ()
+        with pytest.raises(AdapterError, match="the engine loaded another adapter as m@1"):
+            async with backend.weights.using("m@1"):
+                pass
 
 
 class TestNothingReadable:

@@ -10,7 +10,7 @@ from functools import partial
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
-from journeyman.errors import NotFoundError, SettingError
+from journeyman.errors import AdapterError, NotFoundError, SettingError
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainers, computing_note
@@ -289,10 +289,22 @@ class Backend:
         run, name, step = model.row.run, model.name, model.trainer.step
         self.weights.add_model(run, name)
         if step in self.weights.models[name]:
-            async with self.weights.using(name):
-                return
+            await self._serve_published(model)
+            return
         await self.weights.publish(await asyncio.to_thread(self.weights.write, run, name, model.trainer))
         self.store.runs.update(run, step=step)
+
+    async def _serve_published(self, model: TrainableModel) -> None:
+        """Its folder may be damaged or gone: the checkpoint, whose adapter was found to be the published one, has the same weights."""
+        try:
+            async with self.weights.using(model.row.name):
+                return
+        except AdapterError as error:
+            adapter = f"{model.row.name}@{model.trainer.step}"
+            await self.weights.restore(adapter, model.trainer)
+            model.opening_notes.append(
+                f"version {adapter} could not be loaded ({error.message}): its folder is written anew from the checkpoint of that step"
+            )
 
     def _settle_jobs(self, model: TrainableModel) -> None:
         """Jobs that a stopped server left unfinished."""

@@ -161,6 +161,18 @@ class Weights:
         await self._unload_unneeded(written.model)
         return Published(row, change, notes)
 
+    async def restore(self, adapter: str, trainer: Trainer) -> None:
+        """Write a published version that cannot be loaded anew, from a trainer that holds its weights, and load it.
+
+        Raises AdapterError when the trainer holds other weights than were published or the engine still does not load them, StoreError
+        when the folder cannot be written.
+        """
+        name, _, step = adapter.partition("@")
+        row = self._versions[name][int(step)]
+        async with self._changing:
+            written = await asyncio.to_thread(self.write, row.run, name, trainer)
+            await self._load(adapter, written.folder, row.fingerprint)
+
     async def withdraw(self, model: str, after_step: int) -> None:
         """Forget versions newer than `after_step`: their training step is undone."""
         versions = self._versions.get(model, {})
