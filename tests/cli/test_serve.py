@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import signal
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import pytest
 
 from journeyman.cli.app import run
 from journeyman.cli.serve import greeting
+from journeyman.errors import SettingError
 from journeyman.store.store import Store
+from journeyman.types.retention import Retention
 
 
 def test_nothing_to_serve_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +51,33 @@ def test_the_greeting_is_a_curl_line_that_a_shell_reads_and_never_holds_the_key(
     assert "$JOURNEYMAN_API_KEY" in lines[1]
     words = subprocess.run(["sh", "-c", lines[1].replace("curl", "printf '%s|'", 1)], capture_output=True, text=True, check=True)
     assert '"model": "it\'s"' in words.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("retention.adaptors=4", "did you mean 'adapters'"), ("retention.adapters=0", "retention.adapters"), ("grpo.loss=dapo", "grpo")],
+)
+def test_a_setting_that_a_server_has_not_is_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, said: str
+) -> None:
+    assert run(["serve", "--base", "smollm2-135m", "--home", str(tmp_path), "--set", setting]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "loading" not in shown.out
+
+
+def test_what_stays_on_disk_is_told_to_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def open_backend(base: str, **options: object) -> None:
+        given.append(options["retention"])
+        raise SettingError("far enough")
+
+    monkeypatch.setattr(importlib.import_module("journeyman.local"), "open_backend", open_backend)
+    words = ["serve", "--base", "smollm2-135m", "--home", str(tmp_path), "--port", "0"]
+    assert run([*words, "--set", "retention.adapters=4", "--set", "retention.best_is=lowest"]) == 2
+    assert run(words) == 2
+    assert given == [Retention(adapters=4, best_is="lowest"), Retention()]
 
 
 @pytest.mark.e2e

@@ -19,7 +19,10 @@ KeyOption = Annotated[str | None, typer.Option("--api-key", help="Require this k
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that compute \\[default: measured].", show_default=False)
 ]
-
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="What of clients' runs stays on disk, e.g. retention.adapters=4; repeatable.", metavar="NAME=VALUE"),
+]
 ExpiryOption = Annotated[
     float | None,
     typer.Option(
@@ -40,15 +43,19 @@ def serve(
     api_key: KeyOption = None,
     workers: WorkersOption = None,
     rollout_expiry: ExpiryOption = None,
+    settings: SetOption = None,
 ) -> None:
     """Serve a model on an OpenAI-compatible address until Ctrl-C; clients may also train through it."""
     from journeyman.cli.console import output
+    from journeyman.config import load_settings
     from journeyman.local import open_backend
     from journeyman.observe.logs import set_up_logging
     from journeyman.server.app import create_app
     from journeyman.server.auth import check_bind
     from journeyman.server.serve import Server, bind
+    from journeyman.types.retention import ServerSettings
 
+    chosen = load_settings(ServerSettings, overrides=settings or ())
     where = home_folder(home)
     base = base_of(run, base, where)
     check_bind(host, api_key)
@@ -63,6 +70,7 @@ def serve(
         num_workers=workers,
         note=lambda text: console.print(text, markup=False),
         rollout_expiry_seconds=rollout_expiry,
+        retention=chosen.retention,
     )
     names = backend.serve_run(run) if run else ()
     app = create_app(backend, api_key=api_key)

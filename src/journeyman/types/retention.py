@@ -31,3 +31,9 @@ class Retention(Record):
     metric: str = "train/reward_mean"
     best_is: Literal["highest", "lowest"] = "highest"
     every: int = Field(default=0, ge=0)
+
+
+class ServerSettings(Record):
+    """Settings of a server that trains for its clients (`journeyman serve --set NAME=VALUE`)."""
+
+    retention: Retention = Retention()
