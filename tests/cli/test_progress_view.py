@@ -99,6 +99,18 @@ def test_time_left_follows_the_pace_of_the_phase() -> None:
     assert state.seconds_left == pytest.approx(70)
 
 
+def test_the_first_of_many_attempts_that_run_together_says_nothing_about_the_time_left() -> None:
+    clock = Clock()
+    state = ProgressState(clock)
+    state.begin("evaluate", 64, "")
+    clock.now += 36
+    state.advance(1, {})
+    assert state.seconds_left is None
+    clock.now += 2
+    state.advance(31, {})
+    assert state.seconds_left == pytest.approx(38)
+
+
 def test_a_new_phase_forgets_the_readings_of_the_last() -> None:
     state = ProgressState(Clock())
     state.begin("warm start", None, "")

@@ -72,8 +72,9 @@ class ProgressState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of this phase, at its average pace so far; None until that is known."""
-        if self.total is None or self.done <= 0:
+        """Of this phase, at its average pace so far; None until a tenth is done: the first of many attempts that run together comes
+        when most of the others are nearly there."""
+        if self.total is None or self.done <= 0 or self.done * 10 < self.total:
             return None
         pace = (self.clock() - self.phase_started) / self.done
         return max(0.0, pace * (self.total - self.done))
