@@ -47,9 +47,7 @@ def rows(backend: Backend) -> list[int]:
 
 class TestFallback:
     @pytest.mark.parametrize("file", ["state.json", "random.json", "checkpoint.json"])
-    async def test_damage_that_keeps_a_files_size_is_survived_and_told(
-        self, house: House, file: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_damage_that_keeps_a_files_size_is_survived_and_told(self, house: House, file: str) -> None:
         folder = await trained(house, 3)
         zero(folder / "step-000003" / file)
         backend = house.start()
@@ -59,7 +57,6 @@ class TestFallback:
         assert file in damaged
         assert "the run goes on from step 2" in damaged
         assert "(steps 3 to 3): those steps are made again" in later
-        assert damaged in caplog.text
         assert backend.opening_notes("m") == ()
 
     async def test_rows_and_keys_of_later_steps_are_gone_and_those_steps_are_made_again(self, house: House) -> None:
@@ -83,7 +80,7 @@ class TestFallback:
         assert (await again.create_model(CREATE)).step == 4
         assert again.opening_notes("m") == ()
 
-    async def test_a_program_that_does_not_ask_is_told_with_its_first_step(self, house: House) -> None:
+    async def test_a_program_that_does_not_ask_is_told_with_its_first_step(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
         folder = await trained(house, 2)
         zero(folder / "step-000002" / "state.json")
         backend = house.start()
@@ -92,6 +89,7 @@ class TestFallback:
         assert first.result is not None
         assert second.result is not None
         assert any("step-000002 is damaged" in note for note in first.result.notes)
+        assert caplog.text.count("step-000002 is damaged") == 1
         assert not any("damaged" in note for note in second.result.notes)
 
     async def test_a_checkpoint_that_holds_another_adapter_than_was_published_is_not_taken(self, house: House) -> None:

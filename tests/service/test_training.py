@@ -233,8 +233,11 @@ class TestFailures:
         await first.create_model(CREATE)
         await house.stop(first)
         (house.home / "runs" / "r" / "adapters" / "m@0" / "adapter.json").write_text("[9]")
+        server = house.start()
+        server.serve_run("r")
         with pytest.raises(AdapterError, match="another adapter as m@0"):
-            await house.start().create_model(CREATE)
+            async with server.weights.using("m"):
+                pass
 
 
 class TestJobs:

@@ -63,8 +63,6 @@ def load_newest(
             f"from step {found.step}"
             for one in damaged
         )
-        for note in notes:
-            _log.warning("%s", note)
         return Reopened(found, notes)
     if damaged or any(step > 0 for step in published):
         raise _nothing_readable(damaged, max(published, default=0))
@@ -80,9 +78,7 @@ def forget_later(store: Store, run: str, model: str, step: int) -> tuple[str, ..
     later = sorted({*undone.steps, *(row.step for row in undone.adapters)})
     if not later:
         return ()
-    note = f"what {model} learned after step {step} is set aside (steps {later[0]} to {later[-1]}): those steps are made again"
-    _log.warning("%s", note)
-    return (note,)
+    return (f"what {model} learned after step {step} is set aside (steps {later[0]} to {later[-1]}): those steps are made again",)
 
 
 def _load(trainer: Trainer, checkpoint: Checkpoint, fingerprint: str | None) -> None:

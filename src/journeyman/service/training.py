@@ -195,7 +195,10 @@ class TrainingService:
         told = self._told.setdefault(model.name, set())
         news = [change for change in changed if change.name not in {*told, f"{job.kind}.learning_rate"}]
         told.update(change.name for change in news)
-        return replace(plan, settings={job.kind: settings}, notes=(*model.told_notes(), *plan.notes, *_settings_notes(news)))
+        opened = model.told_notes()
+        for note in opened:  # nobody asked for them when the model was opened: the log of a server has them too
+            _log.warning("%s", note)
+        return replace(plan, settings={job.kind: settings}, notes=(*opened, *plan.notes, *_settings_notes(news)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
