@@ -41,7 +41,6 @@ class ScriptedServer:
 class _ManyCallers(ThreadingHTTPServer):
     # The library's queue of 5 drops connections of a burst, and each is tried again after a second.
     request_queue_size = 128
-    daemon_threads = True
 
 
 @contextmanager
