@@ -23,10 +23,9 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     figure, axes = new_figure()
     _draw_series(axes, reward, _BLUE, "reward (mean)")
     _draw_series(axes, success, _GREEN, "success (share of attempts)")
-    axes.set_xlabel("training step")
+    _name_steps(axes, "training step")
     axes.set_ylabel("0 to 1; bands: 95 % interval over scenarios")
     axes.set_ylim(0.0, 1.02)
-    axes.xaxis.get_major_locator().set_params(integer=True)
     _set_title(axes, f"{report.title}: training attempts per step")
     axes.legend(loc="upper left", frameon=False)
     return save_figure(figure, path)
@@ -41,9 +40,8 @@ def draw_loss(report: Report, path: Path) -> Path | None:
     _draw_series(axes, series(report.steps, LOSS), _GREY, "training loss of the step")
     _draw_series(axes, heldout, _BLUE, "held-out loss, a token")
     _draw_series(axes, series(report.steps, RANKED_RIGHT, "eval"), _GREEN, "held-out pairs ranked right (share)")
-    axes.set_xlabel("steps made")
+    _name_steps(axes, "steps made")
     axes.set_ylim(bottom=0.0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
     _set_title(axes, f"{report.title}: loss")
     axes.legend(loc="upper right", frameon=False)
     return save_figure(figure, path)
@@ -89,6 +87,12 @@ def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], p
         axes.text(x, 100 * success.high + 2, f"{100 * success.mean:.0f} %", ha="center", fontsize=9)
 
 
+def _name_steps(axes: Any, name: str) -> None:
+    axes.set_xlabel(name)
+    # One tick is enough: matplotlib would make two of a single step, and none of them a whole number.
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
 def _draw_series(axes: Any, points: Sequence[Point], colour: str, label: str) -> None:
     if not points:
         return
@@ -96,15 +100,12 @@ def _draw_series(axes: Any, points: Sequence[Point], colour: str, label: str) ->
     marker = "o" if len(points) <= 40 else None
     axes.plot(steps, [point.value for point in points], color=colour, marker=marker, markersize=3.5, label=label)
     banded = [point for point in points if point.low is not None and point.high is not None]
-    if len(banded) > 1:
-        axes.fill_between(
-            [point.step for point in banded],
-            [point.low for point in banded],
-            [point.high for point in banded],
-            color=colour,
-            alpha=0.15,
-            linewidth=0,
-        )
+    at = [point.step for point in banded]
+    low, high = [point.low for point in banded], [point.high for point in banded]
+    if len(banded) == 1:  # a band has no width there
+        axes.vlines(at, low, high, color=colour, alpha=0.3)
+    else:
+        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def new_figure() -> tuple[Any, Any]:
