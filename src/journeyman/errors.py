@@ -32,14 +32,17 @@ class JourneymanError(Exception):
     Args:
         message: what was wrong and what was given.
         hint: what to do about it; shown on its own line.
+        reason: a stable word for what was wrong, finer than the class (`malformed_key`, `unknown_host`). Programs and tests compare it;
+            it crosses the wire. The message may change, the reason may not.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}{_HINT_MARK}{self.hint}"
@@ -75,8 +78,7 @@ class McpError(JourneymanError):
     """
 
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
+        super().__init__(message, hint=hint, reason=reason)
 
 
 class JudgeError(JourneymanError):
@@ -94,8 +96,8 @@ class LlmOutageError(LlmError):
 class LlmRefusalError(LlmError):
     """The model answered and nothing of it can be used: a refusal, or replies that stay faulty. `usage` is what they cost, if known."""
 
-    def __init__(self, message: str, *, hint: str | None = None, usage: object = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None, usage: object = None) -> None:
+        super().__init__(message, hint=hint, reason=reason)
         self.usage = usage
 
 
@@ -122,8 +124,10 @@ class StoreError(JourneymanError):
 class ServiceError(JourneymanError):
     """The HTTP service answered with an error, or did not answer."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, hint: str | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, reason=reason)
         self.status = status
         self.code = code
 
@@ -161,10 +165,10 @@ def error_code(error: JourneymanError) -> str:
     return next(_CODE_OF_CLASS[kind] for kind in type(error).__mro__ if kind in _CODE_OF_CLASS)
 
 
-def error_from_code(code: str, text: str) -> JourneymanError | None:
-    """The error that `str(error)` and `error_code(error)` describe, or None when the code is not one of ours."""
+def error_from_code(code: str, text: str, reason: str | None = None) -> JourneymanError | None:
+    """The error that `str(error)`, `error_code(error)` and `error.reason` describe, or None when the code is not one of ours."""
     kind = _CLASS_OF_CODE.get(code)
     if kind is None:
         return None
     message, _, hint = text.partition(_HINT_MARK)
-    return kind(message, hint=hint or None)
+    return kind(message, hint=hint or None, reason=reason)

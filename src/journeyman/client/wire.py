@@ -76,7 +76,7 @@ def service_error(error: APIStatusError, url: str) -> JourneymanError:
     """The error a server answered with: the class it raised there, or a ServiceError."""
     body = error.body if isinstance(error.body, dict) else {}
     text = str(body.get("message") or error.message)
-    known = error_from_code(str(body.get("code")), text)
+    known = error_from_code(str(body.get("code")), text, body.get("reason"))
     if known is not None:
         return known
     hint = None

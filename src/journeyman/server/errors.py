@@ -41,8 +41,8 @@ _NOT_MENDED_BY_RETRYING = (AdapterError, StoreError, TrainingError)
 class BadRequestError(InputError):
     """The request's body cannot be read; `param` names the field."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, param: str | None = None, *, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
         self.param = param
 
 
@@ -54,9 +54,10 @@ def status_of(error: JourneymanError) -> int:
 
 
 def error_body(error: JourneymanError) -> dict[str, Any]:
-    """OpenAI's error object; the message carries the hint, the code names the class for our own client."""
+    """OpenAI's error object; the message carries the hint, the code names the class for our own client, the reason what was wrong."""
     param = "messages" if isinstance(error, ContextLengthError) else getattr(error, "param", None)
-    return {"error": {"message": str(error), "type": _type(status_of(error)), "param": param, "code": error_code(error)}}
+    body = {"message": str(error), "type": _type(status_of(error)), "param": param, "code": error_code(error)}
+    return {"error": body if error.reason is None else {**body, "reason": error.reason}}
 
 
 def error_response(error: JourneymanError) -> JSONResponse:

@@ -87,14 +87,15 @@ class Failed:
     number: int
     code: str
     text: str
+    reason: str | None = None
 
     @classmethod
     def of(cls, number: int, error: JourneymanError) -> Failed:
-        return cls(number, error_code(error), str(error))
+        return cls(number, error_code(error), str(error), error.reason)
 
     def error(self) -> JourneymanError:
         """The same class of error, with the same message and hint."""
-        return error_from_code(self.code, self.text) or EngineError(self.text)
+        return error_from_code(self.code, self.text, self.reason) or EngineError(self.text)
 
 
 Instruction = Load | Start | Cancel | Command | Close
