@@ -138,7 +138,7 @@ class Bench:
             )
         if failures:
             first = f"{failures[0].type}: {failures[0].message[:200]}"
-            self.progress.warn(f"{len(failures)} attempts of {name} failed and count as not solved: {first}")
+            self.progress.warn(f"{len(failures)} attempts of {name} failed and are left out: {first}")
         return evaluation.summary.variants[0], groups
 
     def _path(self, name: str, model: str, way: Prompted) -> Path:
