@@ -209,8 +209,9 @@ def summarise_variant(name: str, model: str, groups: Sequence[Group], seconds: f
     known = [item.measured for item in items if item.measured]
     if not known:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in missing.most_common())
+        first = next((f"; the first: {one.error.message[:300]}" for one in attempts if one.error is not None), "")
         raise JudgeError(
-            f"the held-out success of {name!r} was not measured: of {len(attempts)} attempts none has a known outcome ({reasons})",
+            f"the held-out success of {name!r} was not measured: of {len(attempts)} attempts none has a known outcome ({reasons}){first}",
             hint="mend that and evaluate again; what the run has trained is kept",
             reason="nothing_measured",
         )
