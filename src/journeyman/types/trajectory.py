@@ -18,7 +18,8 @@ class Turn(Record):
     """One model call inside a rollout, stored before its reply left.
 
     `sampled_logprobs` are of the distribution that is trained (see `Sample.logprobs`); `adapter` is the version that produced the
-    tokens (`model@step`, None for the base). `body_hash` recognises a client's retry of the same request.
+    tokens (`model@step`, None for the base). `call` names the call that was answered (a call for n replies has n turns, each of which
+    counts against the rollout's `max_turns`); by it and `body_hash` a client's retry is recognised.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Turn(Record):
     started_at: float
     seconds: float
     body_hash: str = ""
+    call: str = ""
 
 
 class ToolEvent(Record):
