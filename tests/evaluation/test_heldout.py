@@ -118,7 +118,7 @@ NOT_THE_MODELS_DOING = [
 ]
 
 
-def attempts_of(judge: Judge = EvidenceJudge(), **failures: Exception) -> Any:  # noqa: B008
+def attempts_of(judge: Judge | None = None, **failures: Exception) -> Any:
     """Evaluate an agent whose attempts at these scenarios raise."""
 
     async def breaks(scenario: Scenario, run: Rollout) -> None:
@@ -127,7 +127,7 @@ def attempts_of(judge: Judge = EvidenceJudge(), **failures: Exception) -> Any:  
         await double_and_say(scenario, run)
 
     async def run(variants: dict[str, Model]) -> Evaluation:
-        return await evaluate({"warm": double_and_say, "trained": breaks}, scenarios(), variants, judge)
+        return await evaluate({"warm": double_and_say, "trained": breaks}, scenarios(), variants, judge or EvidenceJudge())
 
     return run
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from journeyman.data.conversations import Turns, kind_of, parsed, tools_of
 from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.repeated_prompt import text_without_prompt, without_prompt
 from journeyman.data.rows import Loaded, Row
-from journeyman.data.told_twice import text_without_prompt, without_prompt
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
 from journeyman.types.training import SftExample, TextExample

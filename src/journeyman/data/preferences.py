@@ -2,10 +2,11 @@
 
 | format | columns |
 |---|---|
-| `preference` | `chosen`, `rejected` (+ `prompt`, `tools`): texts, or lists of messages; without `prompt`, what both begin with is given;
-  a prompt that both repeat is taken once |
+| `preference` | `chosen`, `rejected` (+ `prompt`, `tools`): texts, or lists of messages |
 | `sharegpt_preference` | `conversations`, `chosen`, `rejected` (+ `system`, `tools`) |
 | `alpaca_preference` | `instruction`, `chosen`, `rejected` (+ `input`, `system`) |
+
+Without `prompt`, what both sides begin with is the prompt; a prompt that both sides repeat is taken once (`repeated_prompt.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 from journeyman.data.conversations import Turns, kind_of, tools_of
 from journeyman.data.examples import question_of, sft_examples, text_of
 from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.repeated_prompt import refuse_two_questions, same_beginning, text_without_prompt, without_prompt
 from journeyman.data.rows import Loaded, Row, as_rows
-from journeyman.data.told_twice import refuse_two_questions, same_beginning, text_without_prompt, without_prompt
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
 from journeyman.types.training import PreferencePair, SftExample, TextExample, TextPair
