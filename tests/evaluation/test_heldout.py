@@ -193,6 +193,10 @@ async def test_what_is_missing_is_shown_with_its_reasons(variants: dict[str, Mod
     assert evaluation_numbers(report)["heldout/trained/missing"] == 2.0
 
 
+async def test_the_table_has_no_column_for_what_is_missing_where_nothing_is(evaluation: Evaluation) -> None:
+    assert "missing" not in variant_rows(evaluation.summary)[0]
+
+
 async def test_a_variant_of_which_nothing_is_known_has_no_success_at_all(variants: dict[str, Model]) -> None:
     dead = {f"s{number}": NOT_THE_MODELS_DOING[0] for number in NUMBERS}
     with pytest.raises(JudgeError) as caught:

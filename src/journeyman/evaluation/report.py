@@ -166,8 +166,8 @@ def duration_text(seconds: float) -> str:
 
 
 def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
-    """A table of the variants, header first: the same in terminal, Markdown and HTML."""
-    header = ["", "success [95 % interval]", "score", "turns", "calls", "invalid calls", "tokens", "p50 / p95", "failed", "missing"]
+    """A table of the variants, header first: the same in terminal, Markdown and HTML. Has a column `missing` where something is."""
+    header = ["", "success [95 % interval]", "score", "turns", "calls", "invalid calls", "tokens", "p50 / p95", "failed"]
     rows = [header]
     for one in evaluation.variants:
         costs = one.costs
@@ -182,9 +182,11 @@ def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
                 f"{costs['sampled_tokens']:.0f}",
                 f"{costs['seconds_p50']:.1f} s / {costs['seconds_p95']:.1f} s",
                 str(one.num_failed),
-                str(one.num_missing),
             ]
         )
+    if any(one.num_missing for one in evaluation.variants):  # where nothing is, the table keeps its width
+        for row, cell in zip(rows, ("missing", *(str(one.num_missing) for one in evaluation.variants)), strict=True):
+            row.append(cell)
     return rows
 
 
