@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from journeyman.errors import InputError, SettingError
 from journeyman.types.json_text import check_json
+from journeyman.types.secrets import Secret
 from journeyman.types.text_files import read_text
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
@@ -159,8 +160,8 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
-        raise SettingError(f"cannot read the setting {text!r}", hint="write it as name=value or part.name=value")
-    parsed = _parse_yaml(value, f"the value of {text!r}", hint="put quotes around text with special signs")
+        raise SettingError(f"cannot read the setting {name.partition(':')[0].strip()!r}", hint="write it as name=value or part.name=value")
+    parsed = _parse_yaml(value, f"the value of {name.strip()!r}", hint="put quotes around text with special signs")
     return keys, _number(parsed) if isinstance(parsed, str) else parsed
 
 
@@ -258,14 +259,33 @@ def _number(text: str) -> float | str:
 
 def _problem(kind: type[BaseModel], location: Sequence[int | str], error: str, message: str, value: object) -> str:
     name = ".".join(_without_tags(kind, location))
+    given = "" if _may_hold_secret(kind, location) else f" (given: {value!r})"
     if error == "union_tag_not_found":
-        return f"{name}: `kind` is missing: it says which choice these settings are of (given: {value!r})"
+        return f"{name}: `kind` is missing: it says which choice these settings are of{given}"
     if error != "extra_forbidden":
-        return f"{name or 'settings'}: {message[:1].lower()}{message[1:]} (given: {value!r})"
+        return f"{name or 'settings'}: {message[:1].lower()}{message[1:]}{given}"
     known = sorted(_fields_at(kind, location[:-1]))
     nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     advice = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
     return f"unknown setting {name!r}; {advice}"
+
+
+def _may_hold_secret(kind: type[BaseModel], location: Sequence[int | str]) -> bool:
+    """Whether what is at a location, or below it, may be a secret by its type."""
+    models: list[type[BaseModel]] = [kind]
+    annotations: list[Any] = [kind]
+    for part in location:
+        inner = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        if inner:
+            annotations = list(inner)
+            models = [model for annotation in inner for model in _models_in(annotation)]
+    return any(_names_secret(annotation) for annotation in annotations)
+
+
+def _names_secret(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_names_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is Secret or any(_names_secret(argument) for argument in get_args(annotation))
 
 
 def _without_tags(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -19,11 +19,13 @@
     ├── ServiceError                    the HTTP service answered with an error, or not at all
     └── WaitTimeoutError                a wait ran out of time; says what it waited for
 
-A message says what was wrong, what was given, and what to do. Errors of other libraries are mapped once, where they enter, with
+A message says what was wrong, what was given, and what to do; known secrets are hidden in it. Errors of other libraries are mapped once, where they enter, with
 `raise ... from`.
 """
 
 from __future__ import annotations
+
+from journeyman.redaction import redact
 
 
 class JourneymanError(Exception):
@@ -39,9 +41,9 @@ class JourneymanError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(redact(message))
+        self.message = redact(message)
+        self.hint = None if hint is None else redact(hint)
         self.reason = reason
 
     def __str__(self) -> str:

@@ -36,9 +36,9 @@ def test_options_that_contradict_each_other_are_refused(
 def test_a_command_is_split_as_a_shell_would_and_keeps_its_variables() -> None:
     target = target_from_options("python -m 'my server'", None, None, ["A=b"])
     assert target.command == ("python", "-m", "my server")
-    assert target.env == {"A": "b"}
+    assert target.revealed().env == {"A": "b"}
 
 
 def test_a_url_keeps_its_headers() -> None:
     target = target_from_options(None, "http://localhost/mcp", ["Authorization: Bearer x"], None)
-    assert (target.url, target.headers) == ("http://localhost/mcp", {"Authorization": "Bearer x"})
+    assert (target.url, target.revealed().headers) == ("http://localhost/mcp", {"Authorization": "Bearer x"})

@@ -8,6 +8,7 @@ import pytest
 
 from journeyman.cli import mcp_train
 from journeyman.cli.app import run
+from journeyman.cli.mcp_target import TargetOptions
 from journeyman.cli.mcp_train import Request, new_settings, resumed_settings
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError, StoreError
@@ -22,8 +23,9 @@ from journeyman.types.runs import StepMetrics
 
 
 def request(home: Path, **given: Any) -> Request:
-    nothing: dict[str, Any] = {"server": None, "url": None, "headers": None, "env": None, "given": {}, "config": None}
-    return Request(**{**nothing, "overrides": (), "resume": None, "home": home, **given})
+    nothing: dict[str, Any] = {"given": {}, "config": None}
+    target = TargetOptions(*(given.pop(name, None) for name in ("server", "url", "headers", "env")))
+    return Request(**{**nothing, "target": target, "overrides": (), "resume": None, "home": home, **given})
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     settings = new_settings(asked[0])
     assert settings.tools == ("one", "two")
     assert (settings.allow_writes, settings.steps, settings.seed, settings.judge) == (True, 4, 0, "openai/x")
-    assert settings.target.env == {"A": "b"}
+    assert settings.target.revealed().env == {"A": "b"}
     assert settings.grpo.loss.clip_low == 0.1
 
 

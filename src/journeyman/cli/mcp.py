@@ -119,6 +119,7 @@ def train(
 
     Ctrl-C stops cleanly and says how to go on. docs/mcp.md lists every setting of --config and --set, with its default.
     """
+    from journeyman.cli.mcp_target import TargetOptions
     from journeyman.cli.mcp_train import Request, run_training
 
     given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
@@ -127,10 +128,7 @@ def train(
     given["allow_writes"] = allow_writes or None
     run_training(
         Request(
-            server=server,
-            url=url,
-            headers=header,
-            env=env,
+            target=TargetOptions(server, url, header, env),
             given={name: value for name, value in given.items() if value is not None},
             config=config,
             overrides=tuple(settings or ()),

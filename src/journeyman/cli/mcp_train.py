@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from journeyman.cli.mcp_target import TargetOptions, options_over, target_from_options
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 class Request:
     """What the command line asked for. `given` holds only options that were given."""
 
-    server: str | None
-    url: str | None
-    headers: Sequence[str] | None
-    env: Sequence[str] | None
+    target: TargetOptions
     given: Mapping[str, Any]
     config: Path | None
     overrides: tuple[str, ...]
@@ -49,15 +47,15 @@ def run_training(request: Request) -> None:
 
 def new_settings(request: Request) -> McpTrain:
     """The settings of a new run: the file, changed by --set, changed by options. Raises SettingError."""
-    from journeyman.cli.mcp_target import target_from_options
     from journeyman.config import checked, merged, overridden
     from journeyman.recipes.mcp_settings import McpTrain
 
     given, file = dict(request.given), settings_in(request.config)
-    if request.server or request.url or "target" not in file:
-        target = target_from_options(request.server, request.url, request.headers, request.env)
+    asked = request.target
+    if asked.server or asked.url or "target" not in file:
+        target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
         given["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
-    elif request.headers or request.env:
+    elif asked:
         raise SettingError("--header and --env belong to --server or --url", hint=f"write them under `target` in {request.config}")
     where = "the settings" if request.config is None else str(request.config)
     return checked(McpTrain, merged(overridden(file, request.overrides), given), where)
@@ -79,7 +77,6 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
 
     A change is refused unless it is allowed (`--allow-changed-settings`); only the steps and the judge's budget may always change.
     """
-    from journeyman.cli.mcp_target import target_from_options
     from journeyman.cli.runs import open_store
     from journeyman.config import load_settings, merged, parse_override
     from journeyman.recipes.mcp_settings import McpTrain
@@ -96,9 +93,9 @@ def resumed_settings(request: Request, run: str) -> McpTrain:
             for name in reversed(names):
                 value = {name: value}
             data = merged(data, value)
-        if request.server or request.url or request.headers or request.env:
-            target = target_from_options(request.server, request.url, request.headers, request.env)
-            data = merged(data, {"target": target.model_dump(mode="json", exclude={"start_timeout_seconds"})})
+        if request.target:
+            data = data | {"target": options_over(data["target"], request.target)}
         settings = load_settings(McpTrain, given=merged(data, request.given))
         changed_settings(store, run, settings, are_allowed=request.allow_changed)
+        settings.target.revealed()  # a secret that must be given again is told before anything is loaded
     return settings

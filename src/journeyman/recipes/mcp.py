@@ -116,7 +116,8 @@ async def evaluate(
 
 def slug(settings: McpTrain) -> str:
     """A model name from the server's command or URL."""
-    words = settings.target.url or " ".join(Path(word).name for word in settings.target.command or ())
+    target = settings.target
+    words = str(target.url).partition("?")[0] if target.url else " ".join(Path(str(word)).name for word in target.command or ())
     name = re.sub(
         r"[^a-z0-9]+",
         "-",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from journeyman.store import Store
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.types.differences import Change, differences
 from journeyman.types.record import Record
+from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.version import __version__
 
 _S = TypeVar("_S", bound=Record)
@@ -43,7 +44,7 @@ def step_key(phase: str, number: int) -> str:
 def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
     """As `step_key`, for attempts made as `settings` say: those made otherwise are not found by it."""
     return shaped_key(
-        phase, number, settings.target.model_dump(mode="json"), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))
+        phase, number, _comparable(settings.target), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))
     )
 
 
@@ -100,9 +101,9 @@ def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: b
     Settings that the run was started without, because its version did not have them, count as their defaults. Raises SettingError for a
     change that is not allowed, or that cannot be honoured any more, and what `run_settings` raises.
     """
-    given = run_settings(store, run, type(settings)).model_dump(mode="json")
+    given = _comparable(run_settings(store, run, type(settings)))
     fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
-    found = differences(given, settings.model_dump(mode="json"))
+    found = differences(given, _comparable(settings))
     check_changes(run, [change for change in found if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
     return found
 
@@ -120,6 +121,11 @@ def check_changes(run: str, found: Sequence[Change], *, fixed: Sequence[str], ar
             f"run {run!r} was started with other settings: {_listed(found)}",
             hint="leave them as they were, or go on with the new ones: --allow-changed-settings",
         )
+
+
+def _comparable(settings: Record) -> dict[str, Any]:
+    """Settings to compare: another secret in the same place is no other setting."""
+    return settings.model_dump(mode="json", context=ALL_HIDDEN)
 
 
 def _is_one_of(change: Change, names: Sequence[str]) -> bool:

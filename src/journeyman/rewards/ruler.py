@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from journeyman.config import home_folder
+from journeyman.config import environment, home_folder
 from journeyman.errors import JudgeError, SettingError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
 from journeyman.rewards.attempt_text import AttemptText, attempt_text, estimate_tokens, shared_text
@@ -27,6 +27,7 @@ from journeyman.rewards.judge_store import JudgeStore
 from journeyman.rewards.quoting import quoted
 from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.rewards.spending import Spending
+from journeyman.types.secrets import Secret, hide_in_url
 from journeyman.types.trajectory import Group, JudgeCall, Trajectory, Verdict
 
 ORDER_AGREEMENT = "order_agreement"
@@ -54,7 +55,7 @@ class Ruler:
     def __init__(
         self,
         model: str,
-        base_url: str | None = None,
+        base_url: str | Secret | None = None,
         api_key: str | None = None,
         rubric: str | Sequence[Criterion] | None = None,
         *,
@@ -73,7 +74,8 @@ class Ruler:
         self._store = JudgeStore(home_folder(home)) if self.options.cache or run else None
         budget = self.options.parsed_budget()
         self.spending = Spending(price=self.options.price, budget=budget, store=self._store, run=run)
-        endpoint = LlmEndpoint.parse(model, base_url, api_key_env=self.options.api_key_env)
+        url = base_url.value(environment, what="the judge's base_url") if isinstance(base_url, Secret) else base_url
+        endpoint = LlmEndpoint.parse(model, url, api_key_env=self.options.api_key_env)
         self.llm = Llm(endpoint, api_key=api_key, settings=settings, meter=self.spending, sleep=sleep)
         self._model = JudgeModel(
             self.llm,
@@ -95,7 +97,7 @@ class Ruler:
         what = "ranks" if self.options.reward == "ranks" else "scores"
         return (
             f"0 to 1, relative within the attempts at a task ({what}, both orders), as compared by {self.llm.endpoint.model} "
-            f"at {self.llm.endpoint.base_url}: reaching the goal first, then with fewer steps"
+            f"at {hide_in_url(self.llm.endpoint.base_url)}: reaching the goal first, then with fewer steps"
         )
 
     async def check(self) -> None:

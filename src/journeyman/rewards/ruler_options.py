@@ -10,6 +10,7 @@ from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.fairness import RewardKind
 from journeyman.rewards.spending import JudgeBudget, Price
 from journeyman.types.record import Record
+from journeyman.types.secrets import SecretUrl
 
 
 class RulerOptions(Record):
@@ -35,7 +36,7 @@ class RulerOptions(Record):
         seed: of who is compared with whom.
     """
 
-    base_url: str | None = None
+    base_url: SecretUrl | None = None
     api_key_env: str | None = None
     rubric: str | tuple[Criterion, ...] | None = None
     mode: Literal["listwise", "pairwise"] = "listwise"

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from journeyman.errors import McpError
+from journeyman.redaction import redact
 from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
-from journeyman.scenarios.target import McpTarget
+from journeyman.scenarios.target import McpTarget, RevealedTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
 from journeyman.types.json_text import well_formed
 
@@ -79,13 +80,13 @@ class McpServer:
             if is_closed(error):
                 self._death = self._died(f"it died while {name!r} ran")
                 raise self._death from error
-            return ToolResult(well_formed(str(error)), True, time.perf_counter() - started)
+            return ToolResult(_shown(str(error)), True, time.perf_counter() - started)
         except _stream_errors() as error:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
             # The library checks results against the tool's output schema; a server that breaks its own is the tool's failure.
-            return ToolResult(well_formed(f"unusable result: {error}"), True, time.perf_counter() - started)
+            return ToolResult(_shown(f"unusable result: {error}"), True, time.perf_counter() - started)
         return read_result(result, time.perf_counter() - started)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
@@ -139,9 +140,10 @@ async def open_server(
         log_folder: where the server's stderr goes, as `mcp-server-*.log`; a temporary folder by default.
         start_timeout_seconds: the target's own when None.
 
-    Raises McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
+    Raises SettingError for a secret of the target that is not known; McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
     wrong_path, failed.
     """
+    target.revealed()  # a secret that is not known is told before anything is started
     if target.url is not None:
         await preflight(target)
     with contextlib.ExitStack() as files:
@@ -179,6 +181,11 @@ async def _end(owner: asyncio.Task[None]) -> None:
         owner.exception()
 
 
+def _shown(text: str) -> str:
+    """What a server says, as the model and the store get it: a secret that it was given does not come back."""
+    return redact(well_formed(text))
+
+
 def read_result(result: Any, seconds: float) -> ToolResult:
     """A call's result as text, from either major version of the library."""
     parts = []
@@ -194,7 +201,7 @@ def read_result(result: Any, seconds: float) -> ToolResult:
     structured = _field(result, "structured_content")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolResult(well_formed("\n".join(parts)), bool(_field(result, "is_error")), seconds)
+    return ToolResult(_shown("\n".join(parts)), bool(_field(result, "is_error")), seconds)
 
 
 @contextlib.asynccontextmanager
@@ -206,18 +213,19 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
         # Without any logging set up, Python would print each junk line of a server with a stack trace; we report it once ourselves.
         library_log.addHandler(logging.NullHandler())
     async with contextlib.AsyncExitStack() as stack:
+        revealed = target.revealed()
         if target.command is not None:
             from mcp.client.stdio import stdio_client
 
             parameters = mcp.StdioServerParameters(
                 command=target.program(),
-                args=list(target.command[1:]),
-                env={**target.env, "PATH": target.search_path()},
+                args=list((revealed.command or ())[1:]),
+                env={**revealed.env, "PATH": target.search_path()},
                 cwd=target.cwd,
             )
             transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
         else:
-            transport = await _http_transport(target, stack)
+            transport = await _http_transport(revealed, stack)
         if hasattr(mcp, "Client"):
             client: Any = mcp.Client(transport, read_timeout_seconds=timeout_seconds, message_handler=on_message)
             yield await stack.enter_async_context(client)
@@ -229,7 +237,7 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
         yield session
 
 
-async def _http_transport(target: McpTarget, stack: contextlib.AsyncExitStack) -> Any:
+async def _http_transport(target: RevealedTarget, stack: contextlib.AsyncExitStack) -> Any:
     # The factory is the library's own, so that the client is of the HTTP library that this version of mcp uses.
     from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client  # type: ignore[attr-defined,unused-ignore]
 

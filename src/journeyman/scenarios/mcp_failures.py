@@ -4,6 +4,7 @@ between versions of the library and of the HTTP client below it."""
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -87,11 +88,12 @@ async def preflight(target: McpTarget) -> None:
 
 
 def _probe(target: McpTarget) -> None:
-    assert target.url is not None
+    revealed = target.revealed()
+    assert revealed.url is not None
     body = json.dumps({"jsonrpc": "2.0", "id": "journeyman", "method": "ping"}).encode()
-    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **target.headers}
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **revealed.headers}
     try:
-        request = urllib.request.Request(target.url, data=body, headers=headers, method="POST")
+        request = urllib.request.Request(revealed.url, data=body, headers=headers, method="POST")
         with urllib.request.urlopen(request, timeout=_PREFLIGHT_SECONDS):
             return
     except urllib.error.HTTPError as error:
@@ -116,9 +118,9 @@ def _probe(target: McpTarget) -> None:
         raise McpError(
             "handshake_timeout", f"the MCP server {target.url} did not answer within {_PREFLIGHT_SECONDS:g} s", hint="check that it runs"
         ) from error
-    except ValueError as error:
+    except (ValueError, http.client.HTTPException) as error:
         raise McpError(
-            "failed", f"the URL {target.url!r} cannot be used: {error}", hint="give a URL such as http://127.0.0.1:8000/mcp"
+            "failed", f"the URL {target.url} cannot be used: {error}", hint="give a URL such as http://127.0.0.1:8000/mcp"
         ) from error
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Record(BaseModel):
     """Frozen, and unknown fields are refused: a misspelt field is an error, not silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What was given is not in the text of an error: it may hold a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SettingsRecord(Record):

@@ -1,0 +1,81 @@
+"""What may be shown of a text. Known secrets become `***`; what would steer a terminal becomes visible.
+
+The lowest part of the house: errors, logs, reports, the store and the terminal all pass their texts through here. This is the second line:
+the first is that settings hold secrets in a type of its own (`types/secrets.py`), which is never written out.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import unicodedata
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus, unquote
+
+HIDDEN = "***"
+_MIN_LENGTH = 6  # shorter ones are words of other texts too
+
+_ROLLOUT_TOKEN = re.compile(r"(/r/[A-Za-z0-9_-]+\.)[A-Za-z0-9_-]+")
+# Not the placeholder of our own hints, and not the word in a sentence.
+_BEARER = re.compile(r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=\S*[\d._-]))(?!(?-i:TOKEN\b)|\$)[^\s\"',]{3,}")
+_PARAMETER = re.compile(r"(?i)([?&][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")
+_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#@\"'<>]+@")
+
+_known: dict[str, None] = {}
+
+
+def remember(secrets: Iterable[str]) -> None:
+    """From now on `redact` hides these texts, and the forms they take in URLs, in quotes and in Basic authorization.
+
+    Texts of fewer than six characters are not taken: they would be found inside other words.
+    """
+    for secret in secrets:
+        # "Bearer abc" is also sent and quoted without its scheme.
+        for text in {secret, secret.strip(), secret.strip().rpartition(" ")[2], unquote(secret)}:
+            if len(text) < _MIN_LENGTH or HIDDEN in text:
+                continue
+            forms = (text, quote(text, safe=""), quote(text), quote_plus(text), repr(text)[1:-1], _in_base64(text))
+            _known.update(dict.fromkeys(form for form in forms if len(form) >= _MIN_LENGTH))
+
+
+def redact(text: str) -> str:
+    """The text with `***` for what is known as secret, rollout tokens, bearer tokens, and a URL's password, keys and tokens.
+
+    Example:
+        >>> redact("POST /r/ab12.s3cret/v1/chat/completions")
+        'POST /r/ab12.***/v1/chat/completions'
+    """
+    for secret in sorted((one for one in _known if one in text), key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, HIDDEN)
+    if "://" in text:
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text))
+    return _BEARER.sub(rf"\1{HIDDEN}", _ROLLOUT_TOKEN.sub(rf"\1{HIDDEN}", text))
+
+
+def printable(text: str) -> str:
+    r"""The text with every sign that is not printed as itself written out: only tabs and line ends stay.
+
+    Control characters, marks that turn the direction of writing, signs without width, and halves of a surrogate pair.
+
+    Example:
+        >>> printable("\x1b[31mred\r\n")
+        '\\x1b[31mred\n'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join(sign if _is_printed(sign) else sign.encode("unicode_escape").decode("ascii") for sign in text)
+
+
+def _is_printed(sign: str) -> bool:
+    if sign in "\n\t":
+        return True
+    if not sign.isprintable():
+        return unicodedata.category(sign) == "Zs"  # wide and no-break spaces
+    # Python calls these printable, and no terminal shows them.
+    return sign not in "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0" and not 0xE0100 <= ord(sign) <= 0xE01EF
+
+
+def _in_base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
