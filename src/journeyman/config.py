@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from journeyman.errors import InputError, SettingError
 from journeyman.types.json_text import check_json
-from journeyman.types.secrets import Secret
+from journeyman.types.secrets import Secret, remember_key
 from journeyman.types.text_files import read_text
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
@@ -28,6 +29,7 @@ CACHE_VARIABLE = "JOURNEYMAN_CACHE"
 PROCESSES_VARIABLE = "JOURNEYMAN_ENGINE_PROCESSES"
 
 _S = TypeVar("_S", bound=BaseModel)
+_SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd|pat|credentials?)$")
 _MAX_YAML_VALUES = 100_000  # with every alias written out: messages and records write them out
 
 
@@ -75,6 +77,13 @@ def environment(name: str) -> str | None:
     except InputError as error:
         raise SettingError(f"the environment variable {name} is not UTF-8", hint="set it again", reason=error.reason) from error
     return value
+
+
+def remember_environment() -> None:
+    """Hide the values of variables that hold a key, a token or a password, by their names, wherever they would be shown."""
+    for name, value in os.environ.items():
+        if _SECRET_VARIABLE.search(name):
+            remember_key(value)
 
 
 def program() -> str:

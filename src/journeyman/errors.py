@@ -19,8 +19,8 @@
     ├── ServiceError                    the HTTP service answered with an error, or not at all
     └── WaitTimeoutError                a wait ran out of time; says what it waited for
 
-A message says what was wrong, what was given, and what to do; known secrets are hidden in it. Errors of other libraries are mapped once, where they enter, with
-`raise ... from`.
+A message says what was wrong, what was given, and what to do; secrets are hidden in it. Errors of other libraries are mapped once, where
+they enter, with `raise ... from`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from journeyman.observe.logs import redact, set_up_logging
+from journeyman.observe.logs import set_up_logging
+from journeyman.redaction import redact
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ class TestCommand:
             (["--prompt-only", "m", "--server", "x", "--target", "0"], "goal"),
             (["--prompt-only", "m", "--server", "x", "--judge", "j"], "--judge is not for --prompt-only"),
             (["--prompt-only", "m", "--server", "x", "--prompt", "/no/such"], "cannot be read"),
-            (["r", "--prompt-only", "m", "--server", "x"], "has its MCP server"),
+            (["r", "--prompt-only", "m", "--tools", "x"], "has its tools"),
             (["r", "--shots", "2"], "--shots belongs to --prompt-only"),
             ([], "no run to evaluate"),
         ],

@@ -88,6 +88,7 @@ def chat(
     from journeyman.agents.conversation import ConversationSettings
     from journeyman.cli.chat_open import ChatRequest
     from journeyman.cli.mcp import names_of
+    from journeyman.cli.mcp_target import TargetOptions
     from journeyman.errors import InputError
 
     if message is None and not sys.stdin.isatty():
@@ -101,10 +102,7 @@ def chat(
         connect=connect,
         api_key=api_key,
         compare=compare,
-        server=server,
-        url=url,
-        headers=header,
-        env=env,
+        target=TargetOptions(server, url, header, env),
         tools=names_of(tools),
         no_tools=no_tools,
         allow_writes=allow_writes,

@@ -4,13 +4,14 @@ the MCP server whose tools are offered."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.agents.conversation import Conversation, ConversationSettings
+from journeyman.cli.mcp_target import TargetOptions
 from journeyman.errors import InputError, McpError, SettingError
 
 if TYPE_CHECKING:
@@ -31,10 +32,7 @@ class ChatRequest:
     connect: str | None = None
     api_key: str | None = None
     compare: str | None = None
-    server: str | None = None
-    url: str | None = None
-    headers: Sequence[str] | None = None
-    env: Sequence[str] | None = None
+    target: TargetOptions = field(default_factory=TargetOptions)
     tools: tuple[str, ...] | None = None
     no_tools: bool = False
     allow_writes: bool = False
@@ -94,7 +92,7 @@ def _check(request: ChatRequest) -> RunInfo | None:
     from journeyman.cli.runs import open_store
     from journeyman.cli.serve import base_of
 
-    if request.no_tools and (request.server or request.url or request.tools or request.allow_writes):
+    if request.no_tools and (request.target or request.tools or request.allow_writes):
         raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
     if request.step is not None and (request.run is None or request.connect):
         raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
@@ -116,14 +114,14 @@ def _check(request: ChatRequest) -> RunInfo | None:
 
 async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]) -> _Offer | None:
     """The tools to offer: of the server that is named, else of the run's own."""
-    from journeyman.cli.mcp_target import target_from_options
+    from journeyman.cli.mcp_target import target_from_options, target_of_run
     from journeyman.scenarios import open_server, usable_tools
 
-    names, allow_writes = request.tools, request.allow_writes
+    names, allow_writes, asked = request.tools, request.allow_writes, request.target
     if request.no_tools:
         return None
-    if request.server or request.url or request.headers or request.env:
-        target = target_from_options(request.server, request.url, request.headers, request.env)
+    if asked.server or asked.url or (asked and (info is None or info.kind != "mcp")):
+        target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
     elif info is not None and info.kind == "mcp":
         from journeyman.cli.runs import open_store
         from journeyman.recipes.mcp_settings import McpTrain
@@ -131,7 +129,8 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
 
         with open_store(request.home) as store:
             settings = run_settings(store, info.id, McpTrain)
-        target, names, allow_writes = settings.target, names or settings.tools, allow_writes or settings.allow_writes
+        target, names = target_of_run(info.id, request.home, asked), names or settings.tools
+        allow_writes = allow_writes or settings.allow_writes
     elif names or allow_writes:
         raise SettingError("--tools and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
     else:
@@ -141,7 +140,7 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
         async with open_server(target) as server:
             found = usable_tools(server.tools, target.label, names, allow_writes=allow_writes)
     except McpError as error:
-        if request.server or request.url:
+        if asked.server or asked.url:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
         raise McpError(error.reason or "failed", error.message, hint=hint) from error

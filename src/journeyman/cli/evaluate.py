@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from journeyman.cli.options import (
     home_folder,
 )
 from journeyman.errors import SettingError
+
+if TYPE_CHECKING:
+    from journeyman.cli.mcp_target import TargetOptions
 
 _DEFAULT_ATTEMPTS = 4
 _PROMPTING = "Prompting alone (--prompt-only)"
@@ -97,14 +100,16 @@ def evaluate(
     With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
     """
     from journeyman.cli.mcp import names_of
+    from journeyman.cli.mcp_target import TargetOptions
 
     prompting = {
-        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--server": server, "--url": url, "--header": header,
-        "--env": env, "--tools": tools, "--allow-writes": allow_writes or None, "--seed": seed,
+        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": tools, "--allow-writes": allow_writes or None,
+        "--seed": seed,
     }  # fmt: skip
+    options = TargetOptions(server, url, header, env)
     if prompt_only is None:
         _refuse(prompting, "belongs to --prompt-only MODEL")
-        _evaluate_run(run, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
+        _evaluate_run(run, options, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
         return
     from journeyman.cli.plateau import PlateauRequest, run_plateau
 
@@ -122,10 +127,7 @@ def evaluate(
             shots=shots,
             goal=target,
             out=out,
-            server=server,
-            url=url,
-            headers=header,
-            env=env,
+            target=options,
             tools=names_of(tools),
             allow_writes=allow_writes,
             seed=seed,
@@ -139,9 +141,10 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
         raise SettingError(f"{given[0]} {why}", hint="see journeyman eval --help")
 
 
-def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None, judge: str | None) -> None:
+def _evaluate_run(run: str | None, options: TargetOptions, home: Path, attempts: int, limit: int | None, judge: str | None) -> None:
     from journeyman.cli.console import output
     from journeyman.cli.interrupts import run_interruptible
+    from journeyman.cli.mcp_target import target_of_run
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
     from journeyman.config import command_line
@@ -151,8 +154,9 @@ def _evaluate_run(run: str | None, home: Path, attempts: int, limit: int | None,
     if run is None:
         raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
     open_store(home, run).close()  # a wrong run is found out before anything is shown
+    target = target_of_run(run, home, options) if options else None
     console = output()
     with ProgressView(console) as view:
-        work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge)
+        work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge, target=target)
         report = run_interruptible(work, lambda: f"again: {command_line('eval', run, '--home', home)}")
     show_report(report, console)

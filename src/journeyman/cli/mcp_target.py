@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import SettingError
@@ -76,6 +77,19 @@ def same_target(known: McpTarget, options: TargetOptions) -> McpTarget:
             f"the run has another MCP server: {known.label}", hint="give it again as it was, with its secrets", reason="other_target"
         )
     return given
+
+
+def target_of_run(run: str, home: Path, options: TargetOptions) -> McpTarget:
+    """The MCP server of a run, with the secrets that were given again. Raises SettingError, NotFoundError."""
+    from journeyman.cli.runs import open_store
+    from journeyman.recipes.mcp_settings import McpTrain
+    from journeyman.recipes.resume import run_settings
+
+    with open_store(home, run) as store:
+        kind = store.runs.get(run).kind
+        if kind != "mcp":
+            raise SettingError(f"run {run!r} ({kind}) has no MCP server", hint="leave out --server, --url, --header and --env")
+        return same_target(run_settings(store, run, McpTrain).target, options)
 
 
 def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from journeyman.cli.mcp_target import TargetOptions, same_target, target_from_options
 from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError
 from journeyman.types.text_files import read_text
@@ -30,10 +31,7 @@ class PlateauRequest:
     shots: str | None
     goal: float | None
     out: Path | None
-    server: str | None
-    url: str | None
-    headers: Sequence[str] | None
-    env: Sequence[str] | None
+    target: TargetOptions
     tools: tuple[str, ...] | None
     allow_writes: bool
     seed: int | None
@@ -62,25 +60,28 @@ def run_plateau(request: PlateauRequest) -> None:
 
 def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
     """Raises SettingError, InputError, NotFoundError."""
-    from journeyman.cli.mcp_target import target_from_options
     from journeyman.cli.runs import open_store
     from journeyman.config import load_settings
     from journeyman.recipes.plateau import PlateauSettings, settings_of_run
 
     if request.run is None:
-        target = target_from_options(request.server, request.url, request.headers, request.env)
+        asked = request.target
+        target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
         return load_settings(PlateauSettings, given=_given(request) | {"target": target.model_dump()})
-    if request.server or request.url or request.headers or request.env or request.tools or request.allow_writes or request.seed is not None:
+    if request.tools or request.allow_writes or request.seed is not None:
         raise SettingError(
-            "a run has its MCP server, its tools and its scenarios already, or its tasks and rewards",
+            "a run has its tools and its scenarios already, or its tasks and rewards",
             hint="give RUN, or --server and its options",
         )
     with open_store(request.home, request.run) as store:
         kind = store.runs.get(request.run).kind
     if kind != "mcp":
+        if request.target:
+            raise SettingError(f"run {request.run!r} ({kind}) has no MCP server", hint="leave out --server, --url, --header and --env")
         return _of_grpo(request, request.run)
     known = settings_of_run(request.run, request.home, request.model)
-    return load_settings(PlateauSettings, given=known.model_dump() | _given(request))
+    again = {"target": same_target(known.target, request.target).model_dump()}
+    return load_settings(PlateauSettings, given=known.model_dump() | again | _given(request))
 
 
 def _given(request: PlateauRequest) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
+from journeyman.types.secrets import remember_key
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -32,6 +33,7 @@ class Wire:
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = _base_url(url)
         self.api_key = api_key or "none"
+        remember_key(api_key)
         self._client: AsyncOpenAI | None = None
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from journeyman.errors import StoreError
 from journeyman.evaluation.pictures import new_figure, save_figure
 from journeyman.evaluation.plateau import Plateau, PlateauCell
+from journeyman.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,7 +133,7 @@ def write_plateau(plateau: Plateau, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         picture = draw_plateau(plateau, folder / "plateau.png")
-        (folder / "plateau.json").write_text(plateau.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (folder / "plateau.md").write_text(plateau_markdown(plateau, picture.name), encoding="utf-8")
+        (folder / "plateau.json").write_text(redact(plateau.model_dump_json(indent=2)) + "\n", encoding="utf-8")
+        (folder / "plateau.md").write_text(redact(plateau_markdown(plateau, picture.name)), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the plateau cannot be written into {folder}: {error}", hint="give another folder with --out") from error

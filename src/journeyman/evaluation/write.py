@@ -9,6 +9,7 @@ from journeyman.evaluation.markdown import report_markdown
 from journeyman.evaluation.page import report_page
 from journeyman.evaluation.pictures import draw_heldout, draw_loss, draw_steps
 from journeyman.evaluation.report import Report
+from journeyman.redaction import redact
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -24,11 +25,11 @@ def write_report(report: Report, folder: Path) -> Path:
             "Held-out success": draw_heldout(report, folder / "heldout.png"),
         }
         pictures = {title: path for title, path in drawn.items() if path is not None}
-        (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / "report.json").write_text(redact(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
         names = {title: path.name for title, path in pictures.items()}
-        (folder / "report.md").write_text(report_markdown(report, names), encoding="utf-8")
+        (folder / "report.md").write_text(redact(report_markdown(report, names)), encoding="utf-8")
         page = folder / "report.html"
-        page.write_text(report_page(report, pictures), encoding="utf-8")
+        page.write_text(redact(report_page(report, pictures)), encoding="utf-8")
     except OSError as error:
         raise StoreError(
             f"the report cannot be written into {folder}: {error}", hint="check that the folder is writable and the disk not full"

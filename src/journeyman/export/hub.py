@@ -13,6 +13,7 @@ from typing import Any
 
 from journeyman.config import environment
 from journeyman.errors import SettingError, StoreError
+from journeyman.types.secrets import remember_key
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -44,6 +45,7 @@ class HubRepository:
             raise SettingError(
                 f"cannot upload to {name}: there is no Hugging Face token here", hint="set HF_TOKEN, or log in with: hf auth login"
             )
+        remember_key(token)
         api = HfApi(endpoint=environment("HF_ENDPOINT"), token=token)
         with _mapped_errors(f"cannot upload to {name}", "nothing was written; export without --push to keep it here"):
             api.whoami()

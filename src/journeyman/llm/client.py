@@ -22,6 +22,7 @@ from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError
 from journeyman.llm.dialect import Dialect
 from journeyman.llm.endpoint import LlmEndpoint, read_key
 from journeyman.llm.replies import FindFault, JsonMode, JsonReply, TextReply, TokenChoice, Usage, read_json, shorten
+from journeyman.types.secrets import remember_key
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -74,6 +75,7 @@ class Llm:
         self.settings = settings or LlmSettings()
         self.usage = Usage()
         self._api_key = api_key or read_key(endpoint)
+        remember_key(self._api_key)
         self._sleep = sleep
         self._meter = meter
         self._random = random.Random(0)

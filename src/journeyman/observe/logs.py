@@ -1,4 +1,4 @@
-"""Logging set-up for the program, and the filter that keeps rollout tokens out of every log line.
+"""Logging set-up for the program, and the filter that keeps secrets and control characters out of every log line.
 
 Library code only does `logging.getLogger(__name__)`; nothing here runs at import. A program calls `set_up_logging`
 once.
@@ -7,29 +7,17 @@ once.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from typing import TextIO
 
-_ROLLOUT_TOKEN = re.compile(r"(/r/[A-Za-z0-9_-]+\.)[A-Za-z0-9_-]+")
-_BEARER = re.compile(r"(?i)(\bbearer\s+)[^\s\"',]+")
-
-
-def redact(text: str) -> str:
-    """The text with rollout tokens and bearer tokens replaced by `***`.
-
-    Example:
-        >>> redact("POST /r/ab12.s3cret/v1/chat/completions")
-        'POST /r/ab12.***/v1/chat/completions'
-    """
-    return _BEARER.sub(r"\1***", _ROLLOUT_TOKEN.sub(r"\1***", text))
+from journeyman.redaction import printable, redact
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as usual, then redacts: message, arguments and traceback alike."""
+    """Formats as usual, then hides secrets and writes out what would steer a terminal: in message, arguments and traceback alike."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return printable(redact(super().format(record)))
 
 
 def set_up_logging(level: int = logging.WARNING, stream: TextIO | None = None) -> None:

@@ -35,6 +35,7 @@ from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
+from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.types.scenarios import Scenario
@@ -86,15 +87,24 @@ async def train(
 
 
 async def evaluate(
-    run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
+    run: str,
+    *,
+    home: Path,
+    progress: Progress,
+    attempts: int = 4,
+    limit: int | None = None,
+    judge: str | None = None,
+    target: McpTarget | None = None,
 ) -> Report:
     """Evaluate a finished or stopped run again on its held-out scenarios: greedy, and `attempts` sampled attempts each. The report has a
     folder of its own under the run's `evaluations/`.
 
+    `target`: its MCP server with the secrets that the run did not keep; the run's own when None.
     With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
     """
     with Store.open(home) as store:
         settings = run_settings(store, run, McpTrain)
+        settings = settings if target is None else settings.model_copy(update={"target": target})
         rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
     if not rows:
         raise NotFoundError(

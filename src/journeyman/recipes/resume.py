@@ -43,9 +43,7 @@ def step_key(phase: str, number: int) -> str:
 
 def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
     """As `step_key`, for attempts made as `settings` say: those made otherwise are not found by it."""
-    return shaped_key(
-        phase, number, _comparable(settings.target), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS))
-    )
+    return shaped_key(phase, number, _comparable(settings.target), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS)))
 
 
 def shaped_key(phase: str, number: int, *shape: object) -> str:

@@ -51,6 +51,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
     costs = Costs()
     async with AsyncExitStack() as stack:
         with costs.phase("start"):
+            settings.target.revealed()  # a secret that must be given again is told before anything else
             progress.phase("start", note=settings.target.label)
             judge = make_judge(settings, run=run, home=home, progress=progress)
             if isinstance(judge, Ruler):

@@ -21,6 +21,7 @@ from journeyman.recipes.methods import McpFile, Settings
 from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
 from journeyman.recipes.scoring import reward_functions
 from journeyman.recipes.sft_settings import SftTrain
+from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 
@@ -66,13 +67,23 @@ async def train(
 
 
 async def evaluate(
-    run: str, *, home: Path, progress: Progress, attempts: int = 4, limit: int | None = None, judge: str | None = None
+    run: str,
+    *,
+    home: Path,
+    progress: Progress,
+    attempts: int = 4,
+    limit: int | None = None,
+    judge: str | None = None,
+    target: McpTarget | None = None,
 ) -> Report:
-    """Evaluate a run again on its held-out tasks, as its method does. Raises SettingError for a run without tasks to attempt."""
+    """Evaluate a run again on its held-out tasks, as its method does. Raises SettingError for a run without tasks to attempt.
+
+    `target`: the MCP server of a run that has one, with the secrets that the run did not keep.
+    """
     with Store.open(home) as store:
         kind = store.runs.get(run).kind
     if kind == "mcp":
-        return await mcp.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit, judge=judge)
+        return await mcp.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit, judge=judge, target=target)
     if kind != "grpo":
         raise SettingError(
             f"run {run!r} ({kind}) has no tasks to attempt again", hint=f"what was measured is in its report: journeyman runs show {run}"

@@ -140,8 +140,8 @@ async def open_server(
         log_folder: where the server's stderr goes, as `mcp-server-*.log`; a temporary folder by default.
         start_timeout_seconds: the target's own when None.
 
-    Raises SettingError for a secret of the target that is not known; McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
-    wrong_path, failed.
+    Raises SettingError for a secret of the target that is not known. McpError: command_not_found, exited_at_start, junk_on_stdout,
+    handshake_timeout, connection_refused, unauthorized, wrong_path, failed.
     """
     target.revealed()  # a secret that is not known is told before anything is started
     if target.url is not None:

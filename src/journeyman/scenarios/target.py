@@ -74,7 +74,9 @@ class McpTarget(Record):
         try:
             words = tuple(shlex.split(text))
         except ValueError as error:
-            raise SettingError(f"the server command cannot be read: {error}", hint="check its quotes", reason="unreadable_command") from error
+            raise SettingError(
+                f"the server command cannot be read: {error}", hint="check its quotes", reason="unreadable_command"
+            ) from error
         if not words:
             raise SettingError("the server command is empty", hint='give a command such as "python -m mcp_server_time"')
         return cls(command=words)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from journeyman.errors import ServiceError, SettingError
+from journeyman.types.secrets import remember_key
 
 
 def is_loopback(host: str) -> bool:
@@ -39,6 +40,7 @@ class Gate:
 
     def __init__(self, api_key: str | None) -> None:
         self._api_key = api_key
+        remember_key(api_key)
 
     def check(self, request: Request) -> None:
         """Let a call to `/api` or `/v1` pass, or raise ServiceError 401 or 403."""

@@ -65,7 +65,8 @@ class Database:
 
     def _prepare_folder(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # What models and servers said lies here: nobody else's business.
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StoreError(
                 f"the home folder {self.path.parent} cannot be made: a file is in its place",

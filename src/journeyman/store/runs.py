@@ -11,6 +11,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from journeyman.errors import NotFoundError
+from journeyman.redaction import redact
 from journeyman.store.database import Database
 from journeyman.store.tables import RUNS, STEPS
 from journeyman.types.runs import RunInfo, RunState, StepMetrics
@@ -72,7 +73,8 @@ class Runs:
     ) -> RunInfo:
         """Change what is given. A run that goes on (state "running") loses its error."""
         values: dict[str, Any] = {"updated_at": time.time()}
-        given = {"state": state, "phase": phase, "step": step, "error": error, "tokenizer": tokenizer}
+        shown = None if error is None else redact(error)
+        given = {"state": state, "phase": phase, "step": step, "error": shown, "tokenizer": tokenizer}
         values.update({name: value for name, value in given.items() if value is not None})
         if state == "running":
             values["error"] = None

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
+from journeyman.types.secrets import Redacted
 
 RunState = Literal["created", "running", "stopped", "done", "failed"]
 
@@ -27,7 +28,7 @@ class RunInfo(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     phase: str = ""
     step: int = 0
-    error: str | None = None
+    error: Redacted | None = None
     tokenizer: str | None = None
 
 

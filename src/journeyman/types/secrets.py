@@ -17,7 +17,7 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, SerializationInfo
 from pydantic_core import core_schema
 
 from journeyman.errors import SettingError
-from journeyman.redaction import HIDDEN, remember
+from journeyman.redaction import HIDDEN, redact, remember
 
 #: Given to `model_dump(mode="json", context=...)`: references are hidden too, so that two ways to give a secret compare equal.
 ALL_HIDDEN: Final = {"secrets": "all hidden"}
@@ -25,8 +25,11 @@ ALL_HIDDEN: Final = {"secrets": "all hidden"}
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_WORDS = frozenset(
-    "token tokens secret secrets password passwd pass passphrase pwd pw key keys apikey auth authorization authentication bearer credential "
-    "credentials cookie cookies session signature sig jwt pat accesskey secretkey privatekey accesstoken authtoken apitoken dsn".split()
+    (
+        "token tokens secret secrets password passwd pass passphrase pwd pw key keys apikey auth authorization authentication bearer "
+        "credential credentials cookie cookies session signature sig jwt pat accesskey secretkey privatekey accesstoken authtoken "
+        "apitoken dsn"
+    ).split()
 )
 _NAMES_NO_SECRET = frozenset("max min num sort primary foreign".split())
 _GIVES_NAME_AND_VALUE = frozenset(("-H", "--header", "--headers", "-e", "--env", "-u", "--user"))
@@ -117,6 +120,12 @@ def is_secret_name(name: str) -> bool:
     """
     words = [word.lower() for word in _WORDS.findall(name)]
     return any(word in _SECRET_WORDS for word in words) and words[0] not in _NAMES_NO_SECRET
+
+
+def remember_key(key: str | None) -> None:
+    """From now on a key is hidden wherever it appears, unless it is an ordinary word, such as those given where none is needed."""
+    if key:
+        Secret(key).remember_as("")
 
 
 def hide_in_url(text: str) -> str | Secret:
@@ -219,5 +228,6 @@ def _written(secret: Secret, info: SerializationInfo) -> str:
     return secret.hidden if info.context == ALL_HIDDEN else secret.shown
 
 
+Redacted = Annotated[str, AfterValidator(redact)]
 SecretUrl = Annotated[str | Secret, AfterValidator(lambda given: hide_in_url(given) if isinstance(given, str) else given)]
 SecretCommand = Annotated[tuple[str | Secret, ...], AfterValidator(hide_in_command)]

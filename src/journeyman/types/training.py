@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from journeyman.types.messages import Message, Tool
 from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
+from journeyman.types.secrets import Redacted
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.trajectory import Failure, ToolEvent
 
@@ -161,7 +162,7 @@ class JobStatus(Record):
     state: Literal["queued", "running", "done", "failed"]
     progress: float = Field(default=0.0, ge=0.0, le=1.0)
     result: TrainResult | None = None
-    error: str | None = None
+    error: Redacted | None = None
     error_code: str | None = None
 
 

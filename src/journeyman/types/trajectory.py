@@ -13,6 +13,7 @@ from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
+from journeyman.types.secrets import Redacted
 
 
 class Turn(Record):
@@ -63,10 +64,10 @@ class ToolEvent(Record):
 
 
 class Failure(Record):
-    """Why a rollout raised: the exception's class name and its message, of which half characters are replaced: they could not be kept."""
+    """Why a rollout raised: the exception's class name and its message, without secrets and half characters, which cannot be kept."""
 
     type: str
-    message: Annotated[str, AfterValidator(well_formed)]
+    message: Annotated[Redacted, AfterValidator(well_formed)]
 
 
 class JudgeCall(Record):
