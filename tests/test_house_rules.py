@@ -76,3 +76,36 @@ def test_json_lines_are_read_by_the_one_reader(path: Path) -> None:
     if path.relative_to(ROOT / "src" / "journeyman").as_posix() in CUTS_OUTPUT_INTO_LINES:
         return
     assert not (".splitlines()" in text and re.search(r"json\.loads|parse_json|model_validate_json", text)), "use types/text_files.py"
+
+
+# Programs of their own: those to read and copy, and what a child process says to its parent.
+WRITES_TO_THE_TERMINAL = {
+    "cli/console.py", "observe/logs.py", "modeling/gguf_conversion.py", "recipes/imitate.py", "recipes/prefer.py", "recipes/r1_zero.py",
+    "recipes/use_tools.py", "recipes/yes_no_maybe.py",
+}  # fmt: skip
+
+
+def terminal_writes(path: Path) -> list[int]:
+    """Lines that call print, use standard output or error, or make a console of rich's own."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        used = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        is_print = called in ("print", "Console", "rich.print", "typer.echo", "typer.secho", "click.echo", "click.secho")
+        if is_print or used in ("sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"):
+            found.append(node.lineno)  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_texts_reach_the_terminal_through_the_one_door(path: Path) -> None:
+    """Text of models, servers and data may hold escape sequences, markup and secrets: `cli/console.py` takes care of them."""
+    if path.relative_to(ROOT / "src" / "journeyman").as_posix() not in WRITES_TO_THE_TERMINAL:
+        assert not terminal_writes(path), f"{name_of(path)} writes to the terminal itself in line {terminal_writes(path)}"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name == "cli"], ids=name_of)
+def test_commands_print_no_markup(path: Path) -> None:
+    """Texts are printed as they are; a style is given by `styled`."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"markup=True|from_markup|rich\.markup", text), f"{name_of(path)} interprets markup"

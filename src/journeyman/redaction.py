@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
@@ -53,10 +53,11 @@ def redact(text: str) -> str:
     return _BEARER.sub(rf"\1{HIDDEN}", _ROLLOUT_TOKEN.sub(rf"\1{HIDDEN}", text))
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, escape: Callable[[str], str] | None = None) -> str:
     r"""The text with every sign that is not printed as itself written out: only tabs and line ends stay.
 
-    Control characters, marks that turn the direction of writing, signs without width, and halves of a surrogate pair.
+    Control characters, marks that turn the direction of writing, signs without width, and halves of a surrogate pair. `escape` writes one
+    out; as Python does when None.
 
     Example:
         >>> printable("\x1b[31mred\r\n")
@@ -65,7 +66,12 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     text = text.replace("\r\n", "\n")
-    return "".join(sign if _is_printed(sign) else sign.encode("unicode_escape").decode("ascii") for sign in text)
+    escape = escape or _escape
+    return "".join(sign if _is_printed(sign) else escape(sign) for sign in text)
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
 
 
 def _is_printed(sign: str) -> bool:

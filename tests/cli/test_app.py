@@ -57,9 +57,11 @@ def test_an_error_of_ours_is_a_message_a_hint_and_its_exit_code(capsys: pytest.C
     assert "Traceback" not in shown.err + shown.out
 
 
-def test_debug_anywhere_shows_the_traceback_instead() -> None:
-    with pytest.raises(ModelNotFoundError):
-        run(["models", "fetch", "smolm2-135m", "--debug"])
+def test_debug_anywhere_shows_the_traceback_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "fetch", "smolm2-135m", "--debug"]) == ModelNotFoundError.exit_code
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "ModelNotFoundError" in shown
 
 
 def test_an_unforeseen_error_is_one_line_and_its_traceback_is_kept_in_a_file(

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from tests.llm_server import scripted
 from tests.llm_server import serve as serve_llm
 from tests.recipes.conftest import TARGET
@@ -28,10 +27,10 @@ from tests.service.fakes import FakeTrainer
 
 from journeyman.agents.conversation import ConversationSettings
 from journeyman.chat.renderer import Renderer
+from journeyman.cli import console
 from journeyman.cli.app import run
 from journeyman.cli.chat_loop import ChatLoop
 from journeyman.cli.chat_open import ChatRequest, open_chat
-from journeyman.cli.chat_view import printable
 from journeyman.cli.loop_thread import LoopThread
 from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
@@ -257,7 +256,7 @@ class Talk:
 
     def __init__(self, model: Model, home: Path) -> None:
         self.model, self.home = model, home
-        self.console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115  lives as long as the test
+        self.console = console.Terminal(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115  lives as long as the test
 
     def __call__(self, *lines: str | type[BaseException]) -> str:
         left = iter(lines)
@@ -394,7 +393,3 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends_the_program(model:
             terminal.close()
     assert "one" in prompts[-1]
     assert "six" not in prompts[-1]
-
-
-def test_control_characters_of_a_model_do_not_reach_the_terminal() -> None:
-    assert printable("a\x1b[31mb\x07\tc\n") == "a�[31mb�\tc\n"

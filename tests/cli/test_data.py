@@ -46,10 +46,10 @@ def test_without_colours_what_is_trained_stands_between_marks(tiny_model: Path, 
 def test_colours_tell_given_from_trained_and_show_the_end_token(tiny_tokenizer: Any) -> None:
     from io import StringIO
 
-    from rich.console import Console
+    from journeyman.cli.console import Terminal
 
     out = StringIO()
-    console = Console(file=out, force_terminal=True, color_system="standard", width=200, no_color=False)
+    console = Terminal(file=out, force_terminal=True, color_system="standard", width=200, no_color=False)
     found = render_all(sft_examples([CHAT]), Renderer(tiny_tokenizer, 512), "tiny")
     show(console, found, "rows", num_shown=1, is_cut=False, by_token=False, is_full=False)
     text = out.getvalue()

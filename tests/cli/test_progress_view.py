@@ -4,8 +4,8 @@ import io
 import threading
 
 import pytest
-from rich.console import Console
 
+from journeyman.cli.console import Terminal
 from journeyman.cli.progress_state import ProgressState, duration, reading, sparkline
 from journeyman.cli.progress_view import ProgressView
 from journeyman.observe.progress import Progress, SilentProgress
@@ -21,7 +21,7 @@ class Clock:
 
 def plain(clock: Clock) -> tuple[ProgressView, io.StringIO]:
     stream = io.StringIO()
-    return ProgressView(Console(file=stream, width=200), is_live=False, clock=clock), stream
+    return ProgressView(Terminal(file=stream, width=200), is_live=False, clock=clock), stream
 
 
 def use(progress: Progress) -> None:
@@ -63,7 +63,7 @@ def test_without_a_terminal_a_long_phase_speaks_every_fifteen_seconds() -> None:
 
 def test_in_a_terminal_the_block_shows_phase_bar_steps_and_chart() -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=120)
+    console = Terminal(file=stream, force_terminal=True, width=120)
     with ProgressView(console, clock=Clock()) as view:
         use(view)
     shown = stream.getvalue()
@@ -72,7 +72,7 @@ def test_in_a_terminal_the_block_shows_phase_bar_steps_and_chart() -> None:
 
 
 def test_many_threads_may_speak_while_the_block_is_drawn() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    console = Terminal(file=io.StringIO(), force_terminal=True, width=120)
 
     def work(view: ProgressView) -> None:
         for _ in range(50):

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from journeyman.cli.chat import chat
-from journeyman.cli.console import INTERRUPTED, failures, show_bug, show_failure
+from journeyman.cli.console import (
+    INTERRUPTED,
+    OUTPUT_CLOSED,
+    OutputClosedError,
+    end,
+    failures,
+    output,
+    prepare,
+    show_bug,
+    show_failure,
+    show_traceback,
+    silence,
+)
 from journeyman.cli.data import data
 from journeyman.cli.doctor import doctor
 from journeyman.cli.evaluate import evaluate
@@ -22,6 +34,7 @@ from journeyman.cli.models import models
 from journeyman.cli.runs import runs
 from journeyman.cli.serve import serve
 from journeyman.cli.train import train
+from journeyman.config import remember_environment
 from journeyman.errors import JourneymanError
 
 _HELP = """Train a small open model to be good at one job: your agent's.
@@ -60,8 +73,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    prepare()
+    remember_environment()
+    code = _run(words, is_debug=is_debug)
+    return end() or code
+
+
+def _run(words: list[str], *, is_debug: bool) -> int:
     try:
         build()(words, prog_name="journeyman")
+    except OutputClosedError:
+        silence()
+        return OUTPUT_CLOSED
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -69,11 +92,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except JourneymanError as error:
         if is_debug:
-            raise
+            show_traceback(error)
+            return error.exit_code
         return show_failure(error)
-    except Exception as error:  # the top handler of the program
+    except Exception as error:  # noqa: BLE001 - the top handler of the program
         if is_debug:
-            raise
+            show_traceback(error)
+            return 70
         return show_bug(error)
     return 0
 
@@ -82,7 +107,7 @@ def _show_version(is_wanted: bool) -> None:
     if is_wanted:
         from journeyman import __version__
 
-        typer.echo(f"journeyman {__version__}")
+        output().print(f"journeyman {__version__}")
         raise typer.Exit
 
 

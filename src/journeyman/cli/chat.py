@@ -125,7 +125,7 @@ def _hold(request: ChatRequest, messages: Sequence[str] | None, save: Path | Non
             opened = loop.run(stack.enter_async_context(open_chat(request, note)))
             talk = ChatLoop(opened, loop, console, line_reader(console))
             if messages is None:
-                console.print(greeting(opened), markup=False, highlight=False, style="dim")
+                console.print(greeting(opened), style="dim")
                 talk.talk()
             for text in messages or ():
                 talk.send(text)

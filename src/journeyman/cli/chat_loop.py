@@ -14,10 +14,9 @@ from journeyman.errors import InputError, JourneymanError, StoreError
 from journeyman.types.text_files import json_line, json_lines, open_to_append
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from journeyman.agents.conversation import Conversation
     from journeyman.cli.chat_open import OpenChat
+    from journeyman.cli.console import Terminal
     from journeyman.cli.loop_thread import LoopThread
 
 COMMANDS = {
@@ -38,7 +37,7 @@ class ChatLoop:
         read_line: asks for a line; raises EOFError at the end.
     """
 
-    def __init__(self, chat: OpenChat, loop: LoopThread, console: Console, read_line: Callable[[], str]) -> None:
+    def __init__(self, chat: OpenChat, loop: LoopThread, console: Terminal, read_line: Callable[[], str]) -> None:
         self._conversations = chat.conversations
         self._loop = loop
         self._console = console
@@ -77,7 +76,7 @@ class ChatLoop:
         rest = rest.strip()
         if name == "/help":
             for command, meaning in COMMANDS.items():
-                self._console.print(f"{command:<18}{meaning}", markup=False, highlight=False)
+                self._console.print(f"{command:<18}{meaning}")
         elif name == "/reset":
             for conversation in self._conversations:
                 conversation.reset()
@@ -95,14 +94,14 @@ class ChatLoop:
         if text:
             for conversation in self._conversations:
                 conversation.system = "" if text == "-" else text
-        self._console.print(self._conversations[0].system or "no system message", markup=False, highlight=False, style="dim")
+        self._console.print(self._conversations[0].system or "no system message", style="dim")
 
     def save(self, path: Path | None) -> None:
         """Add the first conversation to a file. Raises InputError, StoreError."""
         if path is None:
             raise InputError("/save needs a file", hint="/save conversations.jsonl")
         number = save_row(path, self._conversations)
-        self._console.print(f"saved as row {number} of {path}", markup=False, highlight=False, style="dim")
+        self._console.print(f"saved as row {number} of {path}", style="dim")
 
 
 def save_row(path: Path, conversations: Sequence[Conversation]) -> int:
@@ -121,7 +120,7 @@ def save_row(path: Path, conversations: Sequence[Conversation]) -> int:
         raise StoreError(f"the conversation cannot be saved to {path}: {error}", hint="give another file") from error
 
 
-def line_reader(console: Console) -> Callable[[], str]:
+def line_reader(console: Terminal) -> Callable[[], str]:
     """Asks for a line, with editing and history where this Python has them."""
     prompt = "you> "
     with contextlib.suppress(ImportError):
@@ -136,4 +135,4 @@ def line_reader(console: Console) -> Callable[[], str]:
 
 def note(text: str) -> None:
     """A line about what is being opened. Standard error, so that the replies of `--message` can be piped."""
-    failures().print(text, style="dim", markup=False, highlight=False)
+    failures().print(text, style="dim")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from journeyman.agents.tool_runner import cut
 from journeyman.errors import JourneymanError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from journeyman.cli.console import Terminal
 
 _SHOWN_RESULT_CHARS = 400
 _THINKING, _CALL, _RESULT, _FAULT, _FACTS = "dim italic", "cyan", "dim", "red", "dim"
@@ -31,7 +30,7 @@ class ChatView:
         context_length: tokens that prompt and reply may have together, where it is known.
     """
 
-    def __init__(self, console: Console, context_length: int | None = None) -> None:
+    def __init__(self, console: Terminal, context_length: int | None = None) -> None:
         self._console = console
         self._context_length = context_length
 
@@ -79,7 +78,7 @@ class ChatView:
                 async for event in events:
                     column.append_text(writer.take(event))
         except JourneymanError as error:
-            column.append(f"{writer.end_of_line()}{printable(error.message)}\n", _FAULT)
+            column.append(f"{writer.end_of_line()}{error.message}\n", _FAULT)
 
 
 class _Writer:
@@ -99,10 +98,10 @@ class _Writer:
         out = Text(self.end_of_line())
         if isinstance(event, CallAsked):
             function = event.call.function
-            return out.append(f"  → {printable(function.name)} {printable(function.arguments)}\n", _CALL)
+            return out.append(f"  → {function.name} {function.arguments}\n", _CALL)
         if isinstance(event, CallDone):
             mark, style = ("✗", _FAULT) if event.event.is_error else ("←", _RESULT)
-            return out.append(f"  {mark} {printable(cut(event.event.result, _SHOWN_RESULT_CHARS))}\n", style)
+            return out.append(f"  {mark} {cut(event.event.result, _SHOWN_RESULT_CHARS)}\n", style)
         if isinstance(event, OutOfTurns):
             return out.append(f"  stopped: the model still calls tools after {event.num_turns} replies\n", "yellow")
         return out.append(self._facts(event))
@@ -115,7 +114,7 @@ class _Writer:
     def _piece(self, piece: TextPiece) -> Text:
         out = Text(self.end_of_line() if piece.is_thinking != self._is_thinking else "")
         self._is_thinking = piece.is_thinking
-        text = printable(piece.text)
+        text = piece.text
         self._is_in_line = not text.endswith("\n") if text else self._is_in_line
         return out.append(text, _THINKING if piece.is_thinking else "")
 
@@ -132,25 +131,13 @@ class _Writer:
         return text.append(f"  {self._num_tokens} tokens in {self._seconds:.1f} s{context}\n", _FACTS)
 
 
-def printable(text: str) -> str:
-    """Text of models and tools without the control characters that would steer the terminal; line ends and tabs stay.
-
-    Example:
-        >>> printable("a\\x1b[2Jb\\n")
-        'a�[2Jb\\n'
-    """
-    if text.isprintable():
-        return text
-    return "".join("�" if unicodedata.category(sign) == "Cc" and sign not in "\n\t" else sign for sign in text)
-
-
-def show_tools(console: Console, conversation: Conversation) -> None:
+def show_tools(console: Terminal, conversation: Conversation) -> None:
     """The tools that are offered, one a line, with their parameters."""
     if not conversation.tools:
         console.print("no tools in this conversation; --server or --url offers some", style="dim")
     for tool in conversation.tools:
         function = tool.function
         names = ", ".join(function.parameters.get("properties", {}))
-        console.print(Text(f"{printable(function.name)}({names})", "bold"), soft_wrap=True)
+        console.print(Text(f"{function.name}({names})", "bold"), soft_wrap=True)
         if function.description:
-            console.print(Text(f"  {printable(function.description.strip().splitlines()[0])}", "dim"), soft_wrap=True)
+            console.print(Text(f"  {function.description.strip().splitlines()[0]}", "dim"), soft_wrap=True)

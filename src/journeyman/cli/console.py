@@ -1,55 +1,156 @@
-"""Where the program prints, and how it says that something failed."""
+"""The door to the terminal: what the program prints passes here, and nothing else writes to it.
+
+Texts of others (models, MCP servers, data, file names) pass it too: secrets are hidden, and signs that would steer the terminal are written
+out. A text is printed as it is, never as markup; what is to have a style is told so: `styled(("error:", "bold red"), " …")`.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import os
+import re
 import sys
 import tempfile
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from journeyman.redaction import printable, redact
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from journeyman.errors import JourneymanError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
 
+OUTPUT_CLOSED = 141
+"""Exit code when whoever read the output went away, as in `| head` (128 + SIGPIPE)."""
 
-def output() -> Console:
+
+class OutputClosedError(SystemExit):
+    """Nobody reads the output any more. It ends the program as an exit does, not as a failure of the work."""
+
+    def __init__(self) -> None:
+        super().__init__(OUTPUT_CLOSED)
+
+
+class Terminal(Console):
+    """rich's console, for texts that others wrote: no markup, no emoji names, no colours by content, no links, no control characters."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is printed, piece by piece. Only pieces marked as control, which rich itself makes, may move the cursor."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                style = segment.style.update_link(None) if segment.style is not None and segment.style.link else segment.style
+                yield Segment(printable(redact(segment.text)), style)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise OutputClosedError
+
+
+def prepare() -> None:
+    """Once, at the start of the program: signs that an output cannot show are written out, and warnings of libraries pass as ours do."""
+    from journeyman.observe.logs import RedactingFormatter
+
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(RedactingFormatter())
+
+
+def end() -> int | None:
+    """Once, at the end of the program: put out what is still held back. The exit code when nobody reads it, None when all is well."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+        return OUTPUT_CLOSED
+    return None
+
+
+def silence() -> None:
+    """Nobody reads the output: what is still held back goes nowhere, instead of failing when Python ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except io.UnsupportedOperation:
+        return  # an output without a file, as in tests, cannot be closed by a reader
+
+
+def output() -> Terminal:
     """Standard output. Long lines are not wrapped where there is no terminal, so that they can be searched and cut."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 160))
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=max(console.width, 160))
 
 
-def failures() -> Console:
+def failures() -> Terminal:
     """Standard error."""
-    from rich.console import Console
+    return Terminal(stderr=True, soft_wrap=True)
 
-    return Console(stderr=True, soft_wrap=True)
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Texts in a row, each with a style or without.
+
+    Example:
+        >>> styled(("error:", "bold red"), " [no markup]").plain
+        'error: [no markup]'
+    """
+    return Text.assemble(*parts)
+
+
+def write_json(value: object) -> None:
+    """A value as JSON to standard output and nothing else; what cannot be shown is escaped as JSON does."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
+    text = json.dumps(value, indent=2, ensure_ascii=not encoding.startswith("utf"))
+    try:
+        sys.stdout.write(printable(redact(text), escape=lambda sign: json.dumps(sign)[1:-1]) + "\n")
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
 
 
 def show_failure(error: JourneymanError) -> int:
     """Print an error that was raised on purpose, with what to do about it; returns the exit code."""
-    from rich.markup import escape
-
     console = failures()
-    console.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False)
+    console.print(styled(("error:", "bold red"), f" {error.message}"))
     if error.hint:
-        console.print(f"[bold]what to do:[/] {escape(error.hint)}", highlight=False)
+        console.print(styled(("what to do:", "bold"), f" {error.hint}"))
     return error.exit_code
 
 
 def show_bug(error: Exception) -> int:
     """Print an error nobody foresaw in one line; the traceback goes to a file, for the report. Returns the exit code."""
-    from rich.markup import escape
-
     console = failures()
-    text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile("w", prefix="journeyman-", suffix=".txt", delete=False) as file:
-        file.write(f"{' '.join(sys.argv)}\n{text}")
-    console.print(f"[bold red]unexpected {type(error).__name__}:[/] {escape(str(error))}", highlight=False)
-    console.print(f"This is a bug. The traceback is in {file.name}; --debug shows it here.", highlight=False)
+    with tempfile.NamedTemporaryFile("w", prefix="journeyman-", suffix=".txt", delete=False, encoding="utf-8", errors="replace") as file:
+        file.write(f"{_command_line()}\n{redact(_traceback(error))}")
+    console.print(styled((f"unexpected {type(error).__name__}:", "bold red"), f" {error}"))
+    console.print(f"This is a bug. The traceback is in {file.name}; --debug shows it here.")
     return 70
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print a traceback, for --debug."""
+    failures().print(_traceback(error).rstrip())
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _command_line() -> str:
+    """How the program was called, without secrets."""
+    from journeyman.types.secrets import hide_in_command
+
+    words = " ".join(str(word) for word in hide_in_command(sys.argv))
+    return re.sub(r"(target\.(?:env|headers)\.[^=\s]*=).*", r"\1***", words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from typing import Annotated
 
@@ -43,9 +42,7 @@ def preview(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a data file is read as, how long its examples are, and which tokens are trained. Trains nothing, loads no weights."""
-    from rich.markup import escape
-
-    from journeyman.cli.console import failures, output
+    from journeyman.cli.console import failures, output, write_json
     from journeyman.cli.data_preview import render_all
     from journeyman.cli.data_view import as_record, show
     from journeyman.data import examples_or_pairs, read_rows
@@ -54,10 +51,10 @@ def preview(
     found = read_rows(source, split)
     loaded = examples_or_pairs(islice(found, limit) if limit else found, format, columns_of(column), skip_bad)
     name = base or DEFAULT_BASE
-    renderer = open_renderer(name, note=lambda text: failures().print(escape(text), highlight=False))
+    renderer = open_renderer(name, note=lambda text: failures().print(text))
     preview = render_all(loaded, renderer, name)
     if as_json:
-        print(json.dumps(as_record(preview, rows), indent=2, ensure_ascii=False))
+        write_json(as_record(preview, rows))
         return
     is_cut = bool(limit) and loaded.num_rows == limit
     show(output(), preview, source, num_shown=rows, is_cut=is_cut, by_token=tokens, is_full=full)

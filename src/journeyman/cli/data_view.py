@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from journeyman.cli.console import styled
 from journeyman.cli.data_preview import Preview, Rendered, histogram
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
+
+    from journeyman.cli.console import Terminal
 
 GIVEN, TRAINED, STOP = "dim", "bold green", "bold white on green"
 _REJECTED, _REJECTED_STOP = "bold red", "bold white on red"
@@ -22,24 +24,20 @@ _NUM_FAULTS = 5
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "␡"}
 
 
-def show(console: Console, preview: Preview, source: str, *, num_shown: int, is_cut: bool, by_token: bool, is_full: bool) -> None:
+def show(console: Terminal, preview: Preview, source: str, *, num_shown: int, is_cut: bool, by_token: bool, is_full: bool) -> None:
     """Print what was found, how long the examples are, and the first of them."""
-    from rich.markup import escape
-
     loaded = preview.loaded
-    console.print(f"[bold]{escape(source)}[/]: {escape(loaded.note)}", highlight=False)
+    console.print(styled((source, "bold"), f": {loaded.note}"))
     if is_cut:
-        console.print(f"[yellow]only the first {loaded.num_rows} rows were read[/] (--limit 0 reads all)", highlight=False)
+        console.print(styled((f"only the first {loaded.num_rows} rows were read", "yellow"), " (--limit 0 reads all)"))
     for fault in loaded.faults:
-        console.print(f"  [red]{escape(fault)}[/]", highlight=False)
-    console.print(
-        f"as tokens of [bold]{escape(preview.base)}[/], {preview.template}, context {preview.renderer.context_length}", highlight=False
-    )
+        console.print(f"  {fault}", style="red")
+    console.print(styled("as tokens of ", (preview.base, "bold"), f", {preview.template}, context {preview.renderer.context_length}"))
     _show_counts(console, preview)
     for fault in preview.faults[:_NUM_FAULTS]:
-        console.print(f"[red]would be refused:[/] {escape(fault)}", highlight=False)
+        console.print(styled(("would be refused:", "red"), f" {fault}"))
     if len(preview.faults) > _NUM_FAULTS:
-        console.print(f"[red]and {len(preview.faults) - _NUM_FAULTS} more would be refused[/]", highlight=False)
+        console.print(f"and {len(preview.faults) - _NUM_FAULTS} more would be refused", style="red")
     if num_shown and preview.rendered:
         console.print()
         console.print(_legend(has_pairs=bool(preview.rendered[0].side), has_colour=_has_colour(console)))
@@ -81,7 +79,7 @@ def as_record(preview: Preview, num_shown: int) -> dict[str, Any]:
     }
 
 
-def _show_counts(console: Console, preview: Preview) -> None:
+def _show_counts(console: Terminal, preview: Preview) -> None:
     if not preview.rendered:
         return
     share = preview.num_trained / preview.num_tokens
@@ -97,7 +95,7 @@ def _show_counts(console: Console, preview: Preview) -> None:
     for first, last, count in bins:
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
         lengths = f"{first:>{width},} to {last:>{width},}" if first < last else f"{first:>{width},}"
-        console.print(f"  {lengths}  [cyan]{bar}[/] {count or ''}", highlight=False)
+        console.print(styled(f"  {lengths}  ", (bar, "cyan"), f" {count or ''}"))
 
 
 def _legend(*, has_pairs: bool, has_colour: bool) -> Text:
@@ -111,12 +109,13 @@ def _legend(*, has_pairs: bool, has_colour: bool) -> Text:
     return Text("  ").join([Text(word, style) for word, style in words])
 
 
-def _show_one(console: Console, preview: Preview, one: Rendered, *, by_token: bool, is_full: bool) -> None:
+def _show_one(console: Terminal, preview: Preview, one: Rendered, *, by_token: bool, is_full: bool) -> None:
     from rich.rule import Rule
 
     title = f"example {one.number}" if not one.side else f"pair {one.number}, {one.side}"
     console.print()
-    console.print(Rule(f"[bold]{title}[/]: {len(one.token_ids)} tokens, {one.num_trained} trained", align="left", style="dim"))
+    heading = styled((title, "bold"), f": {len(one.token_ids)} tokens, {one.num_trained} trained")
+    console.print(Rule(heading, align="left", style="dim"))
     console.print(_text(preview, one, has_colour=_has_colour(console), by_token=by_token, is_full=is_full), soft_wrap=True)
 
 
@@ -174,5 +173,5 @@ def _visible(text: str) -> str:
     return _plain(text).replace(" ", "·").replace("\t", "→").replace("\n", "⏎\n")
 
 
-def _has_colour(console: Console) -> bool:
+def _has_colour(console: Terminal) -> bool:
     return console.color_system is not None and not console.no_color

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -17,21 +16,23 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports."""
-    from rich.markup import escape
-
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, styled, write_json
     from journeyman.cli.doctor_checks import all_checks
 
     checks = all_checks(home_folder(home), port)
     is_broken = any(check.state == "broken" for check in checks)
     if as_json:
-        print(json.dumps({"is_fine": not is_broken, "checks": [asdict(check) for check in checks]}, indent=2))
+        write_json({"is_fine": not is_broken, "checks": [asdict(check) for check in checks]})
         raise typer.Exit(int(is_broken))
     console = output()
-    signs = {"fine": "[green]fine  [/]", "note": "[yellow]note  [/]", "broken": "[red]broken[/]"}
+    colours = {"fine": "green", "note": "yellow", "broken": "red"}
     for check in checks:
-        console.print(f"{signs[check.state]}  {check.name:<12} {escape(check.found)}", highlight=False, soft_wrap=True)
+        line = styled((f"{check.state:<6}", colours[check.state]), f"  {check.name:<12} {check.found}")
+        console.print(line, soft_wrap=True)
         if check.advice:
-            console.print(f"                      -> {escape(check.advice)}", highlight=False, soft_wrap=True)
-    console.print("[red]Something is missing; see above.[/]" if is_broken else "[green]This machine can train.[/]")
+            console.print(f"                      -> {check.advice}", soft_wrap=True)
+    if is_broken:
+        console.print("Something is missing; see above.", style="red")
+    else:
+        console.print("This machine can train.", style="green")
     raise typer.Exit(int(is_broken))

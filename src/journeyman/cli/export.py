@@ -51,9 +51,7 @@ def export(
     home: HomeOption = None,
 ) -> None:
     """Export what a run trained; it is loaded again and must answer as the served version does."""
-    from rich.markup import escape
-
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, styled
     from journeyman.cli.progress_view import ProgressView
     from journeyman.cli.runs import open_store
 
@@ -69,16 +67,16 @@ def export(
             exported = export_run(
                 store, run, settings, out=out, model=model, step=step, may_replace=force, push_to=repository, progress=view
             )
-    console.print(f"[bold]{escape(exported.version)}[/] is in {escape(str(exported.folder))}", highlight=False, soft_wrap=True)
+    console.print(styled((exported.version, "bold"), f" is in {exported.folder}"), soft_wrap=True)
     if exported.url is not None:
-        console.print(f"uploaded        {exported.url}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"checked         {exported.agreement.text()}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"uploaded        {exported.url}", soft_wrap=True)
+    console.print(f"checked         {exported.agreement.text()}", soft_wrap=True)
     for how, agreement in exported.measured.items():
-        console.print(f"{how}: {agreement.text()}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{how}: {agreement.text()}", soft_wrap=True)
     for note in exported.notes:
-        console.print(f"note            {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note            {note}", soft_wrap=True)
     for command in exported.commands:
-        console.print(f"\n{command}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\n{command}", soft_wrap=True)
 
 
 def settings_of(format: str, quant: str | None, dtype: str | None) -> ExportSettings:

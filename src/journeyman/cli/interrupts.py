@@ -11,7 +11,7 @@ import typer
 from journeyman.cli.console import INTERRUPTED, failures
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from journeyman.cli.console import Terminal
 
 _Result = TypeVar("_Result")
 
@@ -28,7 +28,7 @@ def run_interruptible(
         return asyncio.run(work)
     except KeyboardInterrupt:
         console = failures()
-        console.print("\ninterrupted; what was finished is kept", highlight=False)
+        console.print("\ninterrupted; what was finished is kept")
         _tell(console, how_to_go_on())
         raise typer.Exit(INTERRUPTED) from None
     except Exception:
@@ -37,6 +37,6 @@ def run_interruptible(
         raise
 
 
-def _tell(console: Console, text: str) -> None:
+def _tell(console: Terminal, text: str) -> None:
     if text:
-        console.print(text, highlight=False, markup=False)
+        console.print(text)

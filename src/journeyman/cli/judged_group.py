@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,13 +21,13 @@ def show_group(home: Path, run: str, group: str, *, as_json: bool = False) -> No
 
     Raises NotFoundError, naming groups that there are.
     """
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, write_json
     from journeyman.cli.runs import open_store
 
     with open_store(home, run) as store:
         attempts = find_group(store, run, group)
     if as_json:
-        print(json.dumps([one.model_dump(mode="json", exclude={"turns"}) for one in attempts], indent=2))
+        write_json([one.model_dump(mode="json", exclude={"turns"}) for one in attempts])
         return
     console = output()
     for part in render_group(group, attempts):

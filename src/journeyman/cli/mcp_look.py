@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from journeyman.cli.console import Terminal
     from journeyman.scenarios import ChatWriter, McpTarget, McpTool, Proposer, ScenarioSet
     from journeyman.types.scenarios import Scenario
 
@@ -19,14 +18,14 @@ _CHARS_PER_TOKEN = 4
 
 async def show_tools(target: McpTarget, *, allow_writes: bool = False, as_json: bool = False) -> None:
     """Print the server's tools, what each takes, and whether training would call it."""
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, write_json
     from journeyman.scenarios import open_server, usable_tools
 
     async with open_server(target) as server:
         tools = server.tools
         console = output()
         if as_json:
-            console.print_json(json.dumps([_tool_row(tool, allow_writes) for tool in tools]))
+            write_json([_tool_row(tool, allow_writes) for tool in tools])
             return
         _print_tools(console, tools, allow_writes)
         # Says, as an error, when nothing could be trained with these tools.
@@ -45,7 +44,7 @@ async def show_scenarios(
     as_json: bool = False,
 ) -> None:
     """Build scenarios and print `count` of each split. The base model is loaded only when values must be proposed."""
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, write_json
     from journeyman.scenarios import InTurn, ScenarioSettings, build_scenarios, open_server
 
     console = output()
@@ -59,8 +58,7 @@ async def show_scenarios(
             proposer = InTurn(opened.proposer(), proposer)
         made = await build_scenarios(server, settings, proposer=proposer, writer=opened, seed=seed)
     if as_json:
-        rows = [scenario.model_dump(mode="json") for scenario in (*made.heldout[:count], *made.train[:count])]
-        console.print_json(json.dumps(rows, ensure_ascii=False))
+        write_json([scenario.model_dump(mode="json") for scenario in (*made.heldout[:count], *made.train[:count])])
         return
     _print_scenarios(console, made, count)
 
@@ -117,30 +115,30 @@ def _verdict(tool: McpTool, allow_writes: bool) -> str:
     return f"no: it may change something, {how} (--allow-writes)"
 
 
-def _print_tools(console: Console, tools: Sequence[McpTool], allow_writes: bool) -> None:
-    from rich.markup import escape
+def _print_tools(console: Terminal, tools: Sequence[McpTool], allow_writes: bool) -> None:
+    from journeyman.cli.console import styled
 
     for tool in tools:
         parameters = ", ".join(
             f"{name}{'' if name in tool.required else '?'}: {schema.get('type', 'any')}" for name, schema in tool.properties.items()
         )
-        console.print(f"[bold]{escape(tool.server_name)}[/]({escape(parameters)})", highlight=False)
+        console.print(styled((tool.server_name, "bold"), f"({parameters})"))
         if tool.description:
-            console.print(f"  {escape(tool.description.splitlines()[0])}", highlight=False)
+            console.print(f"  {tool.description.splitlines()[0]}")
         size = len(json.dumps(tool.parameters)) // _CHARS_PER_TOKEN
-        console.print(f"  used in training: {escape(_verdict(tool, allow_writes))}; about {size} tokens of schema", highlight=False)
+        console.print(f"  used in training: {_verdict(tool, allow_writes)}; about {size} tokens of schema")
 
 
-def _print_scenarios(console: Console, made: ScenarioSet, count: int) -> None:
-    from rich.markup import escape
+def _print_scenarios(console: Terminal, made: ScenarioSet, count: int) -> None:
+    from journeyman.cli.console import styled
 
     for title, scenarios in (("held-out", made.heldout), ("training", made.train)):
-        console.print(f"[bold]{len(scenarios)} {title} scenarios[/], {min(count, len(scenarios))} of them:", highlight=False)
+        console.print(styled((f"{len(scenarios)} {title} scenarios", "bold"), f", {min(count, len(scenarios))} of them:"))
         for scenario in scenarios[:count]:
-            console.print(f"  {escape(scenario.task)}", highlight=False)
-            console.print(f"    [dim]{escape(_witness_line(scenario))}[/]", highlight=False)
+            console.print(f"  {scenario.task}")
+            console.print(f"    {_witness_line(scenario)}", style="dim")
     for note in made.notes:
-        console.print(f"note: {escape(note)}", highlight=False)
+        console.print(f"note: {note}")
 
 
 def _witness_line(scenario: Scenario) -> str:

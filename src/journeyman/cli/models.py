@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ def list_models(as_json: JsonOption = False) -> None:
     """Base models that need no hub, and whether they are in the cache. Any folder or Hugging Face id works too."""
     from rich.table import Table
 
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, styled, write_json
     from journeyman.modeling.base_models import default_cache, known_names, missing_parts
 
     rows = []
@@ -25,11 +24,11 @@ def list_models(as_json: JsonOption = False) -> None:
         folder = default_cache() / "models" / name
         rows.append({"name": name, "folder": str(folder), "is_here": not missing_parts(folder)})
     if as_json:
-        print(json.dumps(rows, indent=2))
+        write_json(rows)
         return
     table = Table("base model", "", "folder", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:
-        state = "[green]here[/]" if row["is_here"] else "[yellow]not fetched yet[/]"
+        state = styled(("here", "green") if row["is_here"] else ("not fetched yet", "yellow"))
         table.add_row(str(row["name"]), state, str(row["folder"]))
     output().print(table)
 
@@ -39,11 +38,9 @@ def fetch_model(
     name: Annotated[str, typer.Argument(help="A known name, a folder, or a Hugging Face id.")] = "smollm2-135m",
 ) -> None:
     """Put a base model into the cache, or check that it is complete."""
-    from rich.markup import escape
-
     from journeyman.cli.console import output
     from journeyman.modeling.base_models import resolve_base
 
     console = output()
-    base = resolve_base(name, note=lambda text: console.print(escape(text), highlight=False))
-    console.print(f"{escape(base.name)} is in {escape(str(base.folder))}", highlight=False, soft_wrap=True)
+    base = resolve_base(name, note=lambda text: console.print(text))
+    console.print(f"{base.name} is in {base.folder}", soft_wrap=True)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from journeyman.cli.console import Terminal, styled
 from journeyman.cli.progress_state import FinishedStep, ProgressState, duration, reading, sparkline
 
 _PLAIN_SECONDS = 15.0
@@ -32,7 +32,7 @@ class ProgressView:
         clock: seconds from anywhere; tests pass their own.
     """
 
-    def __init__(self, console: Console, *, is_live: bool | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Terminal, *, is_live: bool | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._is_live = console.is_terminal if is_live is None else is_live
         self._state = ProgressState(clock)
@@ -59,7 +59,7 @@ class ProgressView:
             self._state.begin(name, total, note)
             self._spoken = self._clock()
         amount = "" if total is None else f" ({total})"
-        self._console.print(f"[bold cyan]{escape(name)}[/]{amount}{'  ' + escape(note) if note else ''}")
+        self._console.print(styled((name, "bold cyan"), amount, f"  {note}" if note else ""))
 
     def advance(self, amount: int = 1, **values: float) -> None:
         line = ""
@@ -69,20 +69,20 @@ class ProgressView:
                 self._spoken = self._clock()
                 line = _phase_line(self._state)
         if line:
-            self._console.print(line, highlight=False)
+            self._console.print(line)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         with self._lock:
             finished = self._state.finish_step(step, metrics)
             self._spoken = self._clock()
         if not self._is_live:
-            self._console.print(_step_line(finished), highlight=False)
+            self._console.print(_step_line(finished))
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False)
+        self._console.print(text)
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+        self._console.print(styled(("note:", "yellow"), f" {text}"))
 
     def _render(self) -> RenderableType:
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
+    from journeyman.cli.console import Terminal
     from journeyman.observe.health import Finding
     from journeyman.store.store import Store
     from journeyman.types.runs import RunInfo, StepMetrics
@@ -38,7 +36,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """All runs of the home folder, the newest first."""
     from rich.table import Table
 
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, styled, write_json
     from journeyman.config import program
     from journeyman.store.run_lock import as_it_is
 
@@ -46,26 +44,24 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     with open_store(where) as store:
         infos = [as_it_is(info, store.home.run(info.id).lock) for info in store.runs.list()]
     if as_json:
-        print(json.dumps([info.model_dump() for info in infos], indent=2))
+        write_json([info.model_dump() for info in infos])
         return
     if not infos:
-        console.print(f'no runs in {where} yet; start one with: {program()} mcp train --server "CMD"', highlight=False, markup=False)
+        console.print(f'no runs in {where} yet; start one with: {program()} mcp train --server "CMD"')
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("run", "state", "phase", "step", "base", "started"):
         table.add_column(name)
     for info in infos:
         started = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created_at))
-        table.add_row(info.id, _state(info, why=True), info.phase, str(info.step), info.base, started)
+        table.add_row(info.id, styled(*_state(info, why=True)), info.phase, str(info.step), info.base, started)
     console.print(table)
 
 
 @runs.command("show")
 def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = None, as_json: JsonOption = False) -> None:
     """One run: steps, how healthy it is, adapters, report, and how to serve or resume it."""
-    from rich.markup import escape
-
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, styled, write_json
     from journeyman.observe.health import findings, run_history
     from journeyman.observe.savings import packing_saving
     from journeyman.store.run_lock import as_it_is
@@ -93,26 +89,26 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
             "findings": [asdict(finding) for finding in found],
             "packing_saving": saving,
         }
-        print(json.dumps(shown, indent=2))
+        write_json(shown)
         return
     console = output()
-    console.print(f"[bold]{escape(info.id)}[/]  {info.kind}  base {escape(info.base)}  {_state(info)}  step {info.step}", highlight=False)
+    console.print(styled((info.id, "bold"), f"  {info.kind}  base {info.base}  ", *_state(info), f"  step {info.step}"))
     if info.error:
-        console.print(f"[red]{escape(info.error)}[/]", highlight=False)
+        console.print(info.error, style="red")
     console.print(_step_table(steps) if steps else "no steps yet")
     if not info.settings and (line := _last_settings(steps)):
-        console.print(f"settings        {escape(line)}", highlight=False, soft_wrap=True)
+        console.print(f"settings        {line}", soft_wrap=True)
     show_findings(console, found)
     if saving is not None:
-        console.print(f"packing         shared prefixes saved {saving:.2f}x of the tokens to compute", highlight=False)
+        console.print(f"packing         shared prefixes saved {saving:.2f}x of the tokens to compute")
     for adapter in adapters[-1:]:
-        console.print(f"newest adapter  {escape(adapter.name)}  {escape(str(adapter.folder))}", highlight=False, soft_wrap=True)
+        console.print(f"newest adapter  {adapter.name}  {adapter.folder}", soft_wrap=True)
     if report.is_dir():
-        console.print(f"report          {escape(str(report))}", highlight=False, soft_wrap=True)
+        console.print(f"report          {report}", soft_wrap=True)
     for path in again:
-        console.print(f"evaluation      {escape(str(path))}", highlight=False, soft_wrap=True)
+        console.print(f"evaluation      {path}", soft_wrap=True)
     for line in _next_commands(info, where, bool(adapters)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 @runs.command("compare")
@@ -124,7 +120,7 @@ def compare_runs(
     """Settings that differ between runs, and the readings of their last step side by side."""
     from rich.table import Table
 
-    from journeyman.cli.console import output
+    from journeyman.cli.console import output, write_json
     from journeyman.errors import SettingError
     from journeyman.types.differences import flat
 
@@ -138,7 +134,7 @@ def compare_runs(
     for name in sorted({name for last in lasts for name in last}):
         rows[name] = [f"{last[name]:.4g}" if name in last else "" for last in lasts]
     if as_json:
-        print(json.dumps({run: {name: values[at] for name, values in rows.items()} for at, run in enumerate(names)}, indent=2))
+        write_json({run: {name: values[at] for name, values in rows.items()} for at, run in enumerate(names)})
         return
     table = Table("", *names, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name, values in rows.items():
@@ -182,15 +178,15 @@ def how_to_resume(home: Path, run: str, *command: str) -> str:
     return f"go on with: {command_line(*command, '--resume', run, '--home', home)}"
 
 
-def show_findings(console: Console, found: Sequence[Finding]) -> None:
+def show_findings(console: Terminal, found: Sequence[Finding]) -> None:
     """A line a finding; docs/health.md has a paragraph for each name."""
-    from rich.markup import escape
+    from journeyman.cli.console import styled
 
     colours = {"problem": "red", "watch": "yellow", "normal": "dim"}
     for finding in found:
         advice = f"; try: {finding.advice}" if finding.advice else ""
-        line = f"[{colours[finding.level]}]{finding.level:<8}{finding.name}[/]  {escape(finding.text + advice)}"
-        console.print(line, highlight=False, soft_wrap=True)
+        name = (f"{finding.level:<8}{finding.name}", colours[finding.level])
+        console.print(styled(name, f"  {finding.text}{advice}"), soft_wrap=True)
 
 
 def _last_settings(steps: Sequence[StepMetrics]) -> str:
@@ -206,12 +202,11 @@ def _last_settings(steps: Sequence[StepMetrics]) -> str:
     return f"not the defaults in the last step: {changed}" if changed else ""
 
 
-def _state(info: RunInfo, *, why: bool = False) -> str:
+def _state(info: RunInfo, *, why: bool = False) -> tuple[str | tuple[str, str], ...]:
     from journeyman.store.run_lock import GONE
 
     colours = {"running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
-    text = f"[{colours.get(info.state, 'default')}]{info.state}[/]"
-    return f"{text} ({GONE})" if why and info.error == GONE else text
+    return (info.state, colours.get(info.state, "default")), f" ({GONE})" if why and info.error == GONE else ""
 
 
 def _step_table(steps: Sequence[StepMetrics]) -> object:

@@ -63,12 +63,12 @@ def serve(
         bind(host, port).close()  # a taken port is found out before the model is loaded
     set_up_logging()
     console = output()
-    console.print(f"loading {base} ...", highlight=False, markup=False)
+    console.print(f"loading {base} ...")
     backend = open_backend(
         base,
         home=where,
         num_workers=workers,
-        note=lambda text: console.print(text, markup=False),
+        note=lambda text: console.print(text),
         rollout_expiry_seconds=rollout_expiry,
         retention=chosen.retention,
     )
@@ -77,10 +77,10 @@ def serve(
     try:
         with Server(app, host=host, port=port, api_key=api_key) as server:
             for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
             server.wait()
     except KeyboardInterrupt:
-        console.print("stopped", highlight=False)
+        console.print("stopped")
 
 
 def base_of(run: str | None, base: str | None, home: Path) -> str:

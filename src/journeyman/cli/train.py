@@ -119,11 +119,10 @@ def train(
 
 def print_schema(method: str | None) -> None:
     """The JSON schema, to standard output and nothing else."""
-    import json
-
+    from journeyman.cli.console import write_json
     from journeyman.recipes.methods import schema
 
-    print(json.dumps(schema(method), indent=2, ensure_ascii=False))
+    write_json(schema(method))
 
 
 def read_settings(request: Request) -> Settings:
@@ -152,10 +151,8 @@ def show_valid(settings: Settings, request: Request) -> None:
     found = check(settings, request.home)
     changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
     console = output()
-    console.print(
-        f"{request.file or request.resume} is valid: method {settings.method}, {found}", highlight=False, markup=False, soft_wrap=True
-    )
-    console.print(f"not the defaults: {changed or 'nothing'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{request.file or request.resume} is valid: method {settings.method}, {found}", soft_wrap=True)
+    console.print(f"not the defaults: {changed or 'nothing'}", soft_wrap=True)
 
 
 def run_recipe(settings: Settings, request: Request) -> None:

@@ -63,7 +63,7 @@ async def main(steps: int = 8) -> None:
             *asked, expected = one["messages"]
             reply = await client.chat.completions.create(model=model.name, messages=asked, max_tokens=48, temperature=0)
             num_right += reply.choices[0].message.content == expected["content"]
-        print(f"{num_right} of {len(heldout)} unseen orders read right, e.g. {reply.choices[0].message.content}")
+        print(f"{num_right} of {len(heldout)} unseen orders read right, e.g. {reply.choices[0].message.content!r}")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ async def main(steps: int = 6) -> None:
         question = unseen["prompt"]
         for client, name in ((backend.base_model().openai(), "base"), (model.openai(), model.name)):
             reply = await client.chat.completions.create(model=name, messages=question, max_tokens=48, temperature=0)
-            print(f"{name}: {reply.choices[0].message.content}")
+            print(f"{name}: {reply.choices[0].message.content!r}")
 
 
 if __name__ == "__main__":
