@@ -8,7 +8,7 @@ import pytest
 
 from journeyman.cli import mcp_train
 from journeyman.cli.app import run
-from journeyman.cli.mcp_target import TargetOptions
+from journeyman.cli.mcp_target import TargetOptions, target_from_options, target_of_run
 from journeyman.cli.mcp_train import Request, new_settings, resumed_settings
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError, StoreError
@@ -141,6 +141,62 @@ def test_a_resume_with_settings_that_came_too_late_is_refused_even_when_allowed(
 
 def test_settings_that_are_as_they_were_may_be_given_to_a_resume(home: Path) -> None:
     assert resumed_settings(request(home, server="some-server", overrides=("seed=7",)), "one").seed == 7
+
+
+class TestSecrets:
+    """A run keeps references to the environment; what was given in clear must be given again, and is no other setting."""
+
+    SERVER = "some-server --token ${NUMBERS}"
+
+    @pytest.fixture
+    def kept(self, home: Path) -> Path:
+        target = target_from_options(self.SERVER, None, None, ["PASSWORD=Bearer ${NUMBERS}", "OTHER=in-clear"])
+        settings = McpTrain(target=target, steps=2)
+        with Store.open(home) as store:
+            store.runs.create("kept", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
+        return home
+
+    def test_a_reference_is_kept_and_followed_when_the_run_goes_on(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for value in ("first-value", "second-value"):
+            monkeypatch.setenv("NUMBERS", value)
+            revealed = resumed_settings(request(kept, env=["OTHER=again"]), "kept").target.revealed()
+            assert revealed.command == ("some-server", "--token", value)
+            assert revealed.env == {"PASSWORD": f"Bearer {value}", "OTHER": "again"}
+
+    def test_what_was_given_in_clear_or_is_not_set_any_more_is_named(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NUMBERS", "a-value")
+        with pytest.raises(SettingError) as caught:
+            resumed_settings(request(kept), "kept")
+        assert (caught.value.reason, "OTHER" in caught.value.message) == ("secret_missing", True)
+        monkeypatch.delenv("NUMBERS")
+        with pytest.raises(SettingError) as caught:
+            resumed_settings(request(kept, env=["OTHER=again"]), "kept")
+        assert (caught.value.reason, "NUMBERS" in caught.value.message) == ("secret_not_set", True)
+
+    @pytest.mark.parametrize("server", ["some-server --token in-clear", "some-server --token ${ANOTHER}"])
+    def test_another_secret_is_no_other_server_and_names_no_other_model(
+        self, kept: Path, server: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NUMBERS", "a-value")
+        monkeypatch.setenv("ANOTHER", "b-value")
+        settings = resumed_settings(request(kept, server=server, env=["OTHER=again"]), "kept")
+        assert recipe.slug(settings) == recipe.slug(McpTrain(target=McpTarget.parse(self.SERVER)))
+        with Store.open(kept) as store:
+            assert accept_settings(store, "kept", settings, are_allowed=False) == ()
+            assert "again" not in json.dumps(store.runs.get("kept").settings)
+
+    @pytest.mark.parametrize("given", [{"server": "some-server --token x --more"}, {"env": ["OTHER=again", "NEW=x"]}])
+    def test_another_server_is_still_refused(self, kept: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NUMBERS", "a-value")
+        with pytest.raises(SettingError, match="allow-changed-settings"):
+            resumed_settings(request(kept, **given), "kept")
+
+    def test_an_evaluation_takes_the_secrets_again_and_no_other_server(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NUMBERS", "a-value")
+        assert target_of_run("kept", kept, TargetOptions(env=["OTHER=again"])).revealed().env["OTHER"] == "again"
+        with pytest.raises(SettingError) as caught:
+            target_of_run("kept", kept, TargetOptions(server="another-server"))
+        assert caught.value.reason == "other_target"
 
 
 def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:

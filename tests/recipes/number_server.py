@@ -1,7 +1,8 @@
 """An MCP server that doubles numbers: tasks that a script can answer without a model.
 
 It speaks JSON-RPC by hand, with the words that the MCP library's server uses: a run starts a handful of servers, and importing the
-library takes each of them a second. It ends in the middle of a call as soon as there is a file where the variable END_WHEN says.
+library takes each of them a second. It ends in the middle of a call as soon as there is a file where the variable END_WHEN says. With the
+variable LEAKS it tells all its arguments and variables in its log and in what it says of failures.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(text: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": text}], "isError": True}
+    told = f"{text} ({leaked()})" if "LEAKS" in os.environ else text
+    return {"content": [{"type": "text", "text": told}], "isError": True}
+
+
+def leaked() -> str:
+    return f"{sys.argv[1:]} {dict(os.environ)}"
 
 
 def reply(method: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +66,8 @@ def reply(method: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if "LEAKS" in os.environ:
+        print(leaked(), file=sys.stderr, flush=True)
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message:

@@ -39,6 +39,7 @@ from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.types.scenarios import Scenario
+from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
 from journeyman.types.trajectory import Group
@@ -125,9 +126,9 @@ async def evaluate(
 
 
 def slug(settings: McpTrain) -> str:
-    """A model name from the server's command or URL."""
-    target = settings.target
-    words = str(target.url).partition("?")[0] if target.url else " ".join(Path(str(word)).name for word in target.command or ())
+    """A model name from the server's command or URL; however a secret is given, it is the same."""
+    target = settings.target.model_dump(mode="json", context=ALL_HIDDEN)
+    words = target["url"].partition("?")[0] if target["url"] else " ".join(Path(word).name for word in target["command"])
     name = re.sub(
         r"[^a-z0-9]+",
         "-",

@@ -81,7 +81,7 @@ class JudgeStore:
         with self._lock:
             try:
                 if self._connection is None:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                     self._connection = sqlite3.connect(self.path, timeout=30.0, check_same_thread=False)
                     self._connection.execute("PRAGMA journal_mode = WAL")
                     self._connection.executescript(_TABLES)

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from journeyman.config import environment
 from journeyman.errors import McpError, SettingError
+from journeyman.redaction import HIDDEN
 from journeyman.types.record import Record
 from journeyman.types.secrets import Secret, SecretCommand, SecretUrl
 
@@ -110,7 +111,8 @@ class McpTarget(Record):
                 failures.append(error)
                 return ""
 
-        command = None if self.command is None else tuple(value(word, f"the argument {word} of the server") for word in self.command)
+        words = self.command or ()
+        command = tuple(value(word, f"the server's argument {_named(word, words[at - 1])}") for at, word in enumerate(words)) or None
         url = None if self.url is None else value(self.url, f"the secret part of the URL {self.url}")
         env = {name: value(secret, f"the server's environment variable {name}") for name, secret in self.env.items()}
         headers = {name: value(secret, f"the header {name}") for name, secret in self.headers.items()}
@@ -143,6 +145,11 @@ class McpTarget(Record):
                 hint=f"install the server into this environment, or give the full path of {name!r}",
             )
         return found
+
+
+def _named(word: str | Secret, before: str | Secret) -> str:
+    """An argument in words; one that is hidden as a whole is named by the option before it."""
+    return f"after {before}" if str(word) == HIDDEN else str(word)
 
 
 def _without_password(url: str) -> tuple[str, dict[str, str]]:

@@ -39,6 +39,7 @@ _TOKEN = re.compile(
 )
 _RANDOM = re.compile(r"(?=\D*\d)(?=.*[A-Za-z])\S{8,}|[^\s/.]{16,}", re.DOTALL)
 _PARTS = re.compile(r"[^\w+=-]+")
+_NAME = re.compile(r"[\w.-]+")
 _OPTION = re.compile(r"--\S*|-[A-Za-z]")
 _URL = re.compile(r"^([^:/?#\s]+://)?(?:([^/?#]*)@)?([^?#]*)(?:\?([^#]*))?(?:#(.*))?$", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>|;]+")
@@ -199,11 +200,11 @@ def _written_word(word: str, hide: _Hide, *, before: str) -> str:
         return hide(word, before)
     if before in _GIVES_NAME_AND_VALUE and (match := re.match(r"([^=:]+)([=:]\s*)(.*)$", word, re.DOTALL)):
         return match[1] + match[2] + hide(match[3], match[1])
+    name, equals, value = word.partition("=")
+    if equals and _NAME.fullmatch(name) and (is_secret_name(name) or _TOKEN.fullmatch(value)):
+        return f"{name}={hide(value, name)}"
     if _TOKEN.fullmatch(word):
         return hide(word, "token")
-    name, equals, value = word.partition("=")
-    if equals and _TOKEN.fullmatch(value):
-        return f"{name}={hide(value, 'token')}"
     word = _URL_IN_TEXT.sub(lambda match: _written_url(match[0], hide), word)
     return _ASSIGNMENT.sub(lambda match: _written_assignment(match, hide), word)
 
