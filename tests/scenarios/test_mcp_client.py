@@ -166,3 +166,10 @@ def test_a_target_is_read_from_a_command_line_or_a_url() -> None:
 
 def test_python_means_the_one_that_runs_us() -> None:
     assert McpTarget.parse("python -m x").program().startswith(str(Path(sys.executable).parent))
+
+
+async def test_a_server_whose_output_is_not_utf8_is_used_as_far_as_it_can_be_read(target: Make) -> None:
+    async with open_server(target("raw_server", "latin1")) as server:
+        assert [tool.server_name for tool in server.tools]
+        result = await server.call(server.tools[0].name, {})
+    assert "caf\ufffd" in result.text

@@ -141,6 +141,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 fault = _csv_fault(values, len(reader.fieldnames or ()))
                 yield Row(number, None if fault else values, path.name, fault, "line", "wrong_columns" if fault else None)
     except UnicodeDecodeError as error:
+        read_text(path)  # as a whole it tells the line and the column
         raise InputError(
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {number}", hint=_RECODE, reason="not_utf8"
         ) from error

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import StoreError
+from journeyman.evaluation.markdown import escaped
 from journeyman.evaluation.pictures import new_figure, save_figure
 from journeyman.evaluation.plateau import Plateau, PlateauCell
-from journeyman.redaction import redact
+from journeyman.redaction import printable, redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,14 +66,15 @@ def show_plateau(plateau: Plateau, console: Console, folder: Path) -> None:
 def plateau_markdown(plateau: Plateau, picture: str | None) -> str:
     """The same as Markdown; `picture` is a file name relative to it."""
     header, *body = cell_rows(plateau)
+    header, *body = [[escaped(cell) for cell in row] for row in (header, *body)]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *[f"| {' | '.join(row)} |" for row in body]]
     costs = ["| cell | success | turns | calls | prompt tokens | sampled tokens | failed |", "|" + "---|" * 7]
-    costs += [f"| {' | '.join(_cost_cells(cell))} |" for cell in plateau.cells]
+    costs += [f"| {' | '.join(map(escaped, _cost_cells(cell)))} |" for cell in plateau.cells]
     parts = [
-        f"# Prompting {plateau.model} on `{plateau.server}`",
-        f"**{headline(plateau)}**",
-        "\n".join(f"- {reason}" for reason in plateau.reasons),
-        *[f"> {note}" for note in plateau.notes],
+        f"# Prompting {escaped(plateau.model)} on {escaped(plateau.server)}",
+        f"**{escaped(headline(plateau))}**",
+        "\n".join(f"- {escaped(reason)}" for reason in plateau.reasons),
+        *[f"> {escaped(note)}" for note in plateau.notes],
         f"## Success of each prompt, {plateau.num_scenarios} held-out scenarios (set {plateau.scenarios_hash})",
         "\n".join(lines),
         "`*`: the best cell on all scenarios. Its lead over the others is part luck; the number to believe is the one in the first line.",
@@ -134,6 +136,6 @@ def write_plateau(plateau: Plateau, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         picture = draw_plateau(plateau, folder / "plateau.png")
         (folder / "plateau.json").write_text(redact(plateau.model_dump_json(indent=2)) + "\n", encoding="utf-8")
-        (folder / "plateau.md").write_text(redact(plateau_markdown(plateau, picture.name)), encoding="utf-8")
+        (folder / "plateau.md").write_text(printable(redact(plateau_markdown(plateau, picture.name))), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the plateau cannot be written into {folder}: {error}", hint="give another folder with --out") from error

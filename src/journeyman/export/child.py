@@ -27,7 +27,8 @@ def run_check(module: str, path: Path, probes: Sequence[Probe], **more: Any) -> 
     try:
         result = subprocess.run(
             [sys.executable, "-m", module, str(path), str(request), str(answer)],
-            capture_output=True, text=True, check=False, timeout=_SECONDS, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=_SECONDS,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -133,7 +133,9 @@ def _put_in_place(converted: Path, folder: Path) -> None:
 def _run(command: list[str], what: str, timeout_seconds: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_seconds, env=environment)
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=timeout_seconds, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         raise ModelNotFoundError(
             f"{what} took longer than {timeout_seconds} s", hint="check the network, then start the same command again"

@@ -222,6 +222,7 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
                 args=list((revealed.command or ())[1:]),
                 env={**revealed.env, "PATH": target.search_path()},
                 cwd=target.cwd,
+                encoding_error_handler="replace",  # one line that is not UTF-8 must not end the connection
             )
             transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
         else:

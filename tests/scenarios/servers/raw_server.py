@@ -24,6 +24,8 @@ def tools(cursor: str | None) -> dict[str, object]:
         found = [{"name": f"tool.{page}", "description": "Reads.", "inputSchema": {"type": "object"}}]
         return {"tools": found, **({"nextCursor": str(page + 1)} if page < 2 else {})}
     good = {"name": "fine", "description": "Reads.", "inputSchema": {"type": "object"}}
+    if KIND == "latin1":
+        return {"tools": [good]}
     return {"tools": [{"name": "odd", "description": "Reads.", "inputSchema": SCHEMAS[KIND]}, good]}
 
 
@@ -36,6 +38,8 @@ def reply(request: dict[str, object]) -> dict[str, object]:
         return {"result": {"protocolVersion": params["protocolVersion"], "capabilities": capabilities, "serverInfo": info}}
     if method == "tools/list":
         return {"result": tools(params.get("cursor"))}
+    if method == "tools/call":
+        return {"result": {"content": [{"type": "text", "text": "café"}], "isError": False}}
     return {"error": {"code": -32601, "message": "no such method"}}
 
 
@@ -51,4 +55,6 @@ if __name__ == "__main__":
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message:
-            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply(message)}), flush=True)
+            answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply(message)}, ensure_ascii=False)
+            sys.stdout.buffer.write(f"{answer}\n".encode("latin-1" if KIND == "latin1" else "utf-8"))
+            sys.stdout.flush()
