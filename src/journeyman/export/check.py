@@ -49,7 +49,9 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
-        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, attn_implementation="sdpa").eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, attn_implementation="sdpa", trust_remote_code=False
+        ).eval()
     _check_tokenizer(version, folder)
     if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
         raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)

@@ -113,7 +113,7 @@ def open_version(store: Store, row: AdapterRow, note: Callable[[str], None] | No
                 f"the adapter in {row.folder} is not the one that was trained as {row.name}",
                 hint="was it changed by hand? Restore it, or take another step with --step",
             )
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         renderer = Renderer(load_tokenizer(base.folder), int(config.get_text_config().max_position_embeddings))
         yield Version(info, row, base, config, renderer, tensors, scaling, store.home.run(row.run).report)
     finally:

@@ -98,7 +98,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         with _quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFoundError(
             f"the tokenizer in {folder} cannot be read: {_first_line(error)}",
@@ -112,7 +112,9 @@ def read_context_length(folder: Path) -> int:
 
     try:
         with _quiet():
-            return config_context_length(AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config())
+            return config_context_length(
+                AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+            )
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelNotFoundError(f"the configuration in {folder} cannot be read: {_first_line(error)}") from error
 

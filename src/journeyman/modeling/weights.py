@@ -46,7 +46,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
     try:
         with quiet_transformers():
             module = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=torch.float32, attn_implementation=ATTENTION_NAME, local_files_only=True
+                str(folder), dtype=torch.float32, attn_implementation=ATTENTION_NAME, local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(
