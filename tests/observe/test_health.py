@@ -69,6 +69,10 @@ def test_a_real_healthy_run_gives_no_finding_at_any_step() -> None:
 
 BAD = {
     "no_spread": (run("reward/with_spread", [0.5, 0.0, 0.0], reward__num_groups=4.0), "in 2 steps no group (0%)"),
+    "kinds_failing": (
+        run("reward/kind/convert", [0.0] * 3, **{"reward/kind/look up": 0.9, "reward__success": 0.45}),
+        "1 of 2 kinds of tasks never succeed: convert",
+    ),
     "reward_falling": (rewarded([0.5, 0.7, 0.8, 0.8, 0.4, 0.3, 0.2]), "from 0.77 to 0.30"),
     "reward_flat": (rewarded([0.3, 0.31] * 5, half=0.02), "0.30 in 4 steps, 0.30 in the 4 after them"),
     "entropy_collapse": (run("train/entropy", [0.4, 0.4, 0.4, 0.3, 0.2, 0.1]), "from 0.400 to 0.100"),
@@ -106,6 +110,56 @@ def test_a_run_that_solves_its_tasks_is_told_so() -> None:
     (finding,) = findings(run("reward/with_spread", [0.1] * 3, reward__num_groups=8.0, reward__success=0.95, reward__mean=0.97))
     assert (finding.name, finding.level) == ("no_spread", "watch")
     assert "solved" in finding.text
+
+
+def alike(**more: float) -> list[Metrics]:
+    """Three steps in which hardly a group has spread and nearly all attempts succeed."""
+    return run("reward/with_spread", [0.1] * 3, reward__num_groups=8.0, reward__success=0.9, reward__mean=0.92, **more)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named"),
+    [
+        ({"convert": 0.0, "look up": 1.0}, ["convert"]),
+        ({"convert": 0.0, "look up": 1.0, "add": 0.0}, ["add", "convert"]),
+        ({f"kind {number}": float(number > 9) for number in range(30)}, ["kind 0", "kind 1", "and 6 more"]),
+    ],
+)
+def test_tasks_are_not_called_solved_while_a_kind_of_them_never_succeeds(kinds: dict[str, float], named: list[str]) -> None:
+    rates = {f"reward/kind/{name}": rate for name, rate in kinds.items()}
+    history = alike(reward__num_alike_at_bottom=2.0, reward__num_alike_at_top=5.0, **rates)
+    (finding,) = findings(history)
+    assert (finding.name, finding.level) == ("no_spread", "problem")
+    assert "solved" not in finding.text
+    assert all(name in finding.text and name in finding.advice for name in named)
+    assert "6 groups" in finding.text
+    assert len(finding.text) < 400
+
+
+def test_a_kind_that_succeeds_now_and_then_does_not_keep_the_tasks_from_being_solved() -> None:
+    history = alike(**{"reward/kind/convert": 0.0, "reward/kind/look up": 1.0})
+    history[-1]["reward/kind/convert"] = 0.1
+    (finding,) = findings(history)
+    assert (finding.level, "solved" in finding.text) == ("watch", True)
+
+
+def test_groups_that_are_alike_at_the_bottom_and_at_the_top_are_advised_differently() -> None:
+    def told(success: float, bottom: float, top: float) -> str:
+        (finding,) = findings(run("reward/with_spread", [0.0] * 3, reward__num_groups=8.0, reward__success=success,
+                                  reward__num_alike_at_bottom=bottom, reward__num_alike_at_top=top))  # fmt: skip
+        return finding.advice
+
+    assert len({told(0.0, 8.0, 0.0), told(0.6, 1.0, 7.0), told(0.5, 0.0, 0.0), told(1.0, 0.0, 8.0)}) == 4
+
+
+def test_where_every_kind_fails_none_is_singled_out() -> None:
+    history = run("reward/kind/a", [0.0] * 4, **{"reward/kind/b": 0.0, "reward__success": 0.0})
+    assert names(history) == []
+
+
+def test_without_told_success_a_low_reward_counts_as_failing() -> None:
+    history = run("reward/kind/a", [0.15] * 3, **{"reward/kind/b": 0.9})
+    assert names(history) == ["kinds_failing"]
 
 
 def test_a_finding_is_news_once_while_it_lasts() -> None:

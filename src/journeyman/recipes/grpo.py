@@ -22,6 +22,7 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
+from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
@@ -204,7 +205,7 @@ def _nothing_to_learn(empty: int, metrics: Metrics, groups: Sequence[Group]) -> 
     mean = metrics["reward/mean"]
     text = f"in {empty} steps no group had attempts of different reward (mean reward {mean:.2f})"
     hint = (
-        "the model solves these tasks already: use harder ones, or stop here"
+        without_spread_advice([metrics])
         if mean > 0.9
         else "all attempts are alike: easier tasks, a reward that tells more of them apart, or a larger group (--set group_size=16)"
     )

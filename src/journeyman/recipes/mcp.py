@@ -19,6 +19,7 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
+from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.learning import Plan, learn
@@ -29,7 +30,7 @@ from journeyman.recipes.places import warm_steps
 from journeyman.recipes.resume import attempts_key, run_settings
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
-from journeyman.recipes.warm_start import executed_share, kind_of, warm_start
+from journeyman.recipes.warm_start import executed_share, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.mcp_client import open_server
@@ -38,7 +39,7 @@ from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
-from journeyman.types.scenarios import Scenario
+from journeyman.types.scenarios import Scenario, kind_of
 from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
@@ -271,7 +272,7 @@ def _what_to_do(metrics: dict[str, float]) -> str:
     if "reward/mean" not in metrics:
         return "mend what makes the attempts fail, then go on with --resume"
     if metrics["reward/mean"] > 0.9:
-        return "the model solves these tasks already: use harder ones, or stop here"
+        return without_spread_advice([metrics])
     if metrics["rollout/executed"] < 0.2:
         return (
             "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
@@ -20,7 +20,7 @@ from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import drills
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.types.runs import StepMetrics
-from journeyman.types.scenarios import Scenario
+from journeyman.types.scenarios import kind_of
 from journeyman.types.trajectory import Group
 
 
@@ -82,14 +82,6 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         session.progress.warn(text)
     metrics = reward_metrics(judged, settings.grpo) | {"rollout/executed": executed_share(judged)}
     return metrics | tools_with_success(judged)
-
-
-def kind_of(scenario: Scenario) -> Hashable:
-    """Scenarios of one kind ask for the same of the same tools."""
-    witness = scenario.witness
-    if witness is None:
-        return None
-    return tuple(call.tool for call in witness.calls), tuple(answer.path for answer in witness.answers)
 
 
 def tools_with_success(groups: Sequence[Group]) -> dict[str, float]:

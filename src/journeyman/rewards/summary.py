@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from journeyman.observe.health.readings import AT_BOTTOM, AT_TOP, KIND
+from journeyman.types.scenarios import kind_name
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
 from journeyman.types.trajectory import Group, Trajectory
@@ -20,7 +22,9 @@ def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dic
     `reward/mean`, `reward/low`, `reward/high`: mean of the groups' mean rewards and its 95 % interval (normal, over groups: attempts at
     one scenario are not independent); `reward/std` within groups; `reward/success`, `reward/success_low`, `reward/success_high` where the
     judge tells success; `reward/num_excluded` attempts without reward; `reward/with_spread` the share of groups that can teach, the
-    overlong penalty and ties of the settings applied as the trainer does (all others are of the rewards as given);
+    overlong penalty and ties of the settings applied as the trainer does (all others are of the rewards as given); of those that cannot,
+    `reward/num_alike_at_bottom` in which all attempts fail and `reward/num_alike_at_top` in which all succeed;
+    `reward/kind/<name>` the success of each kind of tasks (the reward, where the judge tells no success);
     `reward/check/<name>`, the mean of each check of the verdicts; and the metrics of a judging model (`judge_metrics`).
     """
     scored = [group for group in groups if any(one.reward is not None for one in group)]
@@ -31,7 +35,9 @@ def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dic
         return metrics
     metrics |= _interval("reward", [_mean(rewards) for rewards in rewarded], "mean", "low", "high")
     metrics["reward/std"] = _mean([_std(rewards) for rewards in rewarded])
-    metrics["reward/with_spread"] = _mean([float(has_spread(group, settings or Grpo())) for group in scored])
+    spread = [has_spread(group, settings or Grpo()) for group in scored]
+    metrics["reward/with_spread"] = _mean([float(one) for one in spread])
+    metrics |= _alike([group for group, has_some in zip(scored, spread, strict=True) if not has_some]) | _kinds(scored)
     successes = [flags for group in groups if (flags := _successes(group.trajectories))]
     if successes:
         rates = [_mean(flags) for flags in successes]
@@ -92,6 +98,29 @@ def excluded_text(groups: Sequence[Group]) -> str:
 def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
     verdicts = [one.verdict for one in trajectories if one.verdict is not None]
     return [float(verdict.is_success) for verdict in verdicts if verdict.is_success is not None]
+
+
+def _success(group: Group) -> float:
+    """The share of a scored group's attempts that succeed; their mean reward where the judge tells no success."""
+    return _mean(_successes(group.trajectories) or [one.reward for one in group if one.reward is not None])
+
+
+def _alike(groups: Sequence[Group]) -> dict[str, float]:
+    """Of scored groups without spread, how many lie at the bottom and how many at the top."""
+    num_at_bottom = num_at_top = 0
+    for group in groups:
+        bottom, top = (0.0, 1.0) if _successes(group.trajectories) else (AT_BOTTOM, AT_TOP)
+        num_at_bottom += _success(group) <= bottom
+        num_at_top += _success(group) >= top
+    return {"reward/num_alike_at_bottom": float(num_at_bottom), "reward/num_alike_at_top": float(num_at_top)}
+
+
+def _kinds(groups: Sequence[Group]) -> dict[str, float]:
+    rates: dict[str, list[float]] = {}
+    for group in groups:
+        if name := kind_name(group.scenario):
+            rates.setdefault(name, []).append(_success(group))
+    return {f"{KIND}{name}": _mean(found) for name, found in sorted(rates.items())}
 
 
 def _checks(groups: Sequence[Group]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from journeyman.types.record import Record
 
 Split = Literal["train", "heldout"]
+_MAX_KIND_NAME = 100
 
 
 class WitnessCall(Record):
@@ -55,3 +57,28 @@ class Scenario(Record):
     difficulty: int = Field(default=1, ge=1, le=5)
     witness: Witness | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+def kind_of(scenario: Scenario) -> Hashable:
+    """Scenarios of one kind ask for the same of the same tools; one without a witness is of the kind that its `data` names, if it does."""
+    witness = scenario.witness
+    if witness is None:
+        given = scenario.data.get("kind")
+        return given if isinstance(given, str) else None
+    return tuple(call.tool for call in witness.calls), tuple(answer.path for answer in witness.answers)
+
+
+def kind_name(scenario: Scenario) -> str:
+    """The kind in words; empty when it has none. Longer names are cut: a metric is named after it.
+
+    Example:
+        >>> one = WitnessCall(tool="convert", arguments={}, result='{"to": 2}')
+        >>> witness = Witness(calls=(one,), answers=(ExpectedAnswer(path=("to",), value=2),))
+        >>> kind_name(Scenario(id="t", task="How much?", data={"kind": "one call"}, witness=witness))
+        'one call: convert, to'
+    """
+    given, witness = scenario.data.get("kind"), scenario.witness
+    tools = [] if witness is None else [call.tool for call in witness.calls]
+    paths = [] if witness is None else [".".join(map(str, answer.path)) for answer in witness.answers]
+    asked = ", ".join(part for part in (" + ".join(tools), *paths) if part)
+    return ": ".join(part for part in (given if isinstance(given, str) else "", asked) if part)[:_MAX_KIND_NAME]

@@ -25,12 +25,13 @@ from journeyman.observe.health.policy import (
     updates_skipped,
 )
 from journeyman.observe.health.readings import with_rewards
-from journeyman.observe.health.rewards import no_spread, reward_falling, reward_flat
+from journeyman.observe.health.rewards import kinds_failing, no_spread, reward_falling, reward_flat
 from journeyman.types.runs import StepMetrics
 
 _LEVELS: Final = ("problem", "watch", "normal")
 _CHECKS: Final[dict[str, Check]] = {
     "no_spread": no_spread,
+    "kinds_failing": kinds_failing,
     "reward_falling": reward_falling,
     "reward_flat": reward_flat,
     "entropy_collapse": entropy_collapse,
@@ -66,6 +67,8 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
     found = [Finding(name, *seen) for name, check in _CHECKS.items() if (seen := check(history)) is not None]
     if any(finding.name == "reward_falling" for finding in found):
         found = [finding for finding in found if finding.name != "reward_flat"]
+    if any(finding.name == "no_spread" for finding in found):  # it names them
+        found = [finding for finding in found if finding.name != "kinds_failing"]
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 
 

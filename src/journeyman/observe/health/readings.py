@@ -14,7 +14,11 @@ from journeyman.observe.health.finding import Metrics
 WINDOW: Final = 3
 _Z: Final = 1.96  # half width of a 95 % interval in standard errors
 _JUMP: Final = 2 / math.sqrt(math.pi)  # the mean distance of two draws from one normal distribution, in its standard deviations
-_SOLVED: Final = 0.8
+#: Success (or a reward out of 1) from which tasks count as solved, and up to which as failed.
+AT_TOP: Final = 0.8
+AT_BOTTOM: Final = 0.2
+#: What the success of a kind of tasks is named: this and the kind.
+KIND: Final = "reward/kind/"
 _AS_TRAINED: Final = {"reward/mean": "train/reward_mean", "reward/std": "train/reward_spread", "reward/num_groups": "train/num_groups"}
 
 
@@ -60,10 +64,24 @@ def has_risen(history: Sequence[Metrics]) -> bool:
 
 
 def is_solved(history: Sequence[Metrics]) -> bool:
-    """Whether most attempts succeed; rewards stand in for success where the judge does not tell it, if they are out of 1."""
+    """Whether most attempts succeed, and some of every kind of tasks; rewards stand in for success where the judge does not tell it, if
+    they are out of 1."""
     recent = history[-WINDOW:]
     told = series(recent, "reward/success") or [reward for reward in series(recent, "reward/mean") if reward <= 1.0]
-    return fmean(told or [0.0]) >= _SOLVED
+    return fmean(told or [0.0]) >= AT_TOP and not failing_kinds(history)
+
+
+def failing_kinds(history: Sequence[Metrics], fewest: int = 1) -> list[str]:
+    """Kinds of tasks that never succeeded in the last three steps that had some of them (at least `fewest` steps)."""
+    highest = 0.0 if any("reward/success" in step for step in history) else AT_BOTTOM
+    names = sorted({name for step in history for name in step if name.startswith(KIND)})
+    recent = {name: series(history, name)[-WINDOW:] for name in names}
+    return [name.removeprefix(KIND) for name, rates in recent.items() if len(rates) >= fewest and max(rates) <= highest]
+
+
+def num_kinds(history: Sequence[Metrics]) -> int:
+    """How many kinds of tasks there are."""
+    return len({name for step in history for name in step if name.startswith(KIND)})
 
 
 def _half_width(step: Metrics) -> Metrics:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from journeyman.observe.health.finding import Metrics, Seen
-from journeyman.observe.health.readings import WINDOW, is_solved, reward_noise, series
+from journeyman.observe.health.readings import WINDOW, failing_kinds, is_solved, num_kinds, reward_noise, series
 
 # If half of the groups have spread, none of eight has in 1 of 256 cases, and fewer than a quarter of sixteen in 1 of 94.
 _GROUPS_FOR_NONE: Final = 8
@@ -26,6 +26,8 @@ _RISE: Final = 0.05  # a step, of the spread of rewards within a group
 _RISE_OF_REWARD: Final = 0.01  # a step, of the reward, where no spread is known
 _RISE_ERRORS: Final = 3.0
 _HALF: Final = 4
+_MAX_NAMED: Final = 4  # kinds
+_HELP_KINDS: Final = "read attempts of the kinds that never succeed; drills, examples or easier tasks of these kinds"
 
 
 def no_spread(history: Sequence[Metrics]) -> Seen | None:
@@ -36,8 +38,50 @@ def no_spread(history: Sequence[Metrics]) -> Seen | None:
         return None
     share, seen = found
     if is_solved(history):
-        return "watch", f"{seen}: these tasks are solved", "stop here, or give harder tasks", share
-    return "problem", seen, "larger groups, easier tasks, or a judge that tells finer", share
+        return "watch", f"{seen}: these tasks are solved", without_spread_advice(history), share
+    return "problem", seen + _where_alike(history), without_spread_advice(history), share
+
+
+def kinds_failing(history: Sequence[Metrics]) -> Seen | None:
+    """Kinds of tasks that never succeed, where others do."""
+    failing = failing_kinds(history, WINDOW)
+    if not failing or len(failing) == num_kinds(history):
+        return None
+    share = len(failing) / num_kinds(history)
+    return "watch", f"{len(failing)} of {num_kinds(history)} kinds of tasks never succeed: {_listed(failing)}", _HELP_KINDS, share
+
+
+def without_spread_advice(history: Sequence[Metrics]) -> str:
+    """What to do where groups have no spread: all attempts fail, all succeed, or neither."""
+    bottom, top = _num_alike(history)
+    failing = failing_kinds(history)
+    if failing and len(failing) < num_kinds(history):
+        return f"{_HELP_KINDS} ({_listed(failing)}); what is solved need not be trained on"
+    if is_solved(history):
+        return "the model solves these tasks already: stop here, or give harder ones"
+    if bottom > top:
+        return "all attempts fail: easier tasks, more drills or examples, or a larger base"
+    if top > bottom:
+        return "all attempts succeed: harder tasks"
+    return "larger groups, easier tasks, or a judge that tells finer"
+
+
+def _where_alike(history: Sequence[Metrics]) -> str:
+    """How many of the groups without spread are at the bottom and at the top, and the kinds at the bottom."""
+    bottom, top = _num_alike(history)
+    failing = failing_kinds(history)
+    told = f"; in the last steps all attempts failed in {bottom:.0f} groups and succeeded in {top:.0f}" if bottom or top else ""
+    return told + (f"; these kinds of tasks never succeed: {_listed(failing)}" if failing else "")
+
+
+def _num_alike(history: Sequence[Metrics]) -> tuple[float, float]:
+    recent = history[-WINDOW:]
+    return sum(series(recent, "reward/num_alike_at_bottom")), sum(series(recent, "reward/num_alike_at_top"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = "; ".join(names[:_MAX_NAMED])
+    return shown if len(names) <= _MAX_NAMED else f"{shown}; and {len(names) - _MAX_NAMED} more"
 
 
 def _none_has_spread(steps: Sequence[tuple[float, float]]) -> tuple[float, str] | None:
