@@ -43,7 +43,13 @@ _NAME = re.compile(r"[\w.-]+")
 _OPTION = re.compile(r"--\S*|-[A-Za-z]")
 _URL = re.compile(r"^([^:/?#\s]+://)?(?:([^/?#]*)@)?([^?#]*)(?:\?([^#]*))?(?:#(.*))?$", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>|;]+")
-_ASSIGNMENT = re.compile(r"([\w.-]+)(\s*[=:]\s*(?:(?:Bearer|Basic|Token)\s+)?|\s+)(\"[^\"]*\"|'[^']*'|[^\s\"'&;|]+)")
+_VALUE = r"(\"[^\"]*\"|'[^']*'|[^\s\"'&;|,}]+)"
+_ASSIGNMENTS = (
+    re.compile(rf"([\w.-]+)([\"']?\s*[=:]\s*(?:(?:Bearer|Basic|Token)\s+)?){_VALUE}"),
+    re.compile(rf"(?<!\S)(--?[\w.-]+)(\s+){_VALUE}"),
+)
+# The same options with what they give in the same word.
+_ATTACHED = re.compile(r"(--headers?=|--env=|-H|-e)([\w.-]+\s*[=:]\s*)(.+)", re.DOTALL)
 _GIVE_AGAIN = "secrets are never kept: give it again, or let it refer to an environment variable, as ${NAME}, which is kept"
 
 
@@ -54,16 +60,18 @@ class Secret:
         text: in it `${NAME}` stands for an environment variable.
         shown: the text with `***` for its secret parts, but for those that are references.
         hidden: as `shown`, with `***` for the references too.
+        is_literal: it has no references: what looks like one is part of it.
 
     Example:
         >>> str(Secret("abc")), str(Secret("Bearer ${TOKEN}"))
         ('***', 'Bearer ${TOKEN}')
     """
 
-    __slots__ = ("_text", "hidden", "shown")
+    __slots__ = ("_is_literal", "_text", "hidden", "shown")
 
-    def __init__(self, text: str, *, shown: str | None = None, hidden: str = HIDDEN) -> None:
+    def __init__(self, text: str, *, shown: str | None = None, hidden: str = HIDDEN, is_literal: bool = False) -> None:
         self._text = text
+        self._is_literal = is_literal
         self.shown = shown if shown is not None else text if _is_reference(text) else HIDDEN
         self.hidden = hidden
 
@@ -75,6 +83,8 @@ class Secret:
         """
         if HIDDEN in self._text:
             raise SettingError(f"{what} was not kept", hint=_GIVE_AGAIN, reason="secret_missing")
+        if self._is_literal:
+            return self._text
         values = {name: variable(name) for name in _REFERENCE.findall(self._text)}
         unset = [name for name, value in values.items() if not value]
         if unset:
@@ -174,7 +184,7 @@ def _hidden(text: str, written: Callable[[str, _Hide], str], *, is_script: bool 
     hidden = written(text, _Hide(keeps_references=False))
     if not is_script:
         hidden = _REFERENCE.sub(HIDDEN, hidden)
-    return text if hidden == text and HIDDEN not in text else Secret(text, shown=shown, hidden=hidden)
+    return text if hidden == text and HIDDEN not in text else Secret(text, shown=shown, hidden=hidden, is_literal=is_script)
 
 
 def _written_url(text: str, hide: _Hide) -> str:
@@ -200,20 +210,25 @@ def _written_word(word: str, hide: _Hide, *, before: str) -> str:
         return hide(word, before)
     if before in _GIVES_NAME_AND_VALUE and (match := re.match(r"([^=:]+)([=:]\s*)(.*)$", word, re.DOTALL)):
         return match[1] + match[2] + hide(match[3], match[1])
+    if match := _ATTACHED.fullmatch(word):
+        return match[1] + match[2] + hide(match[3], match[2])
     name, equals, value = word.partition("=")
     if equals and _NAME.fullmatch(name) and (is_secret_name(name) or _TOKEN.fullmatch(value)):
         return f"{name}={hide(value, name)}"
     if _TOKEN.fullmatch(word):
         return hide(word, "token")
     word = _URL_IN_TEXT.sub(lambda match: _written_url(match[0], hide), word)
-    return _ASSIGNMENT.sub(lambda match: _written_assignment(match, hide), word)
+    for assignment in _ASSIGNMENTS:
+        word = assignment.sub(lambda match: _written_assignment(match, hide), word)
+    return word
 
 
 def _written_assignment(match: re.Match[str], hide: _Hide) -> str:
     name, sign, value = match.groups()
-    if not is_secret_name(name) or (sign.isspace() and not name.startswith("-")):
+    if not is_secret_name(name) or value == HIDDEN:
         return match[0]
-    return f"{name}{sign}{value if value == HIDDEN else hide(value, name)}"
+    mark = value[0] if value[0] in "\"'" else ""
+    return f"{name}{sign}{mark}{hide(value.strip(mark) if mark else value, name)}{mark}"
 
 
 def _is_reference(text: str) -> bool:
