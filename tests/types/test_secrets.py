@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from journeyman.errors import SettingError
 from journeyman.scenarios.target import McpTarget
-from journeyman.types.secrets import ALL_HIDDEN, Secret, hide_in_command, hide_in_url
+from journeyman.types.secrets import ALL_HIDDEN, Secret, hide_in_command, hide_in_settings, hide_in_url
 
 VARIABLES = {"TOKEN": "from-the-environment", "HOST": "example.org"}
 
@@ -126,3 +126,20 @@ def test_what_does_not_fit_is_not_quoted() -> None:
         McpTarget.model_validate({"url": "https://h/mcp?token=abcdef", "command": ["x"], "headers": {"A": ["planted"]}})
     assert "planted" not in str(caught.value)
     assert "abcdef" not in str(caught.value)
+
+
+def test_settings_of_any_program_are_stored_without_their_secrets() -> None:
+    given = {
+        "api_key": "abc",
+        "judge": {"api_key_env": "OPENAI_API_KEY", "base_url": "https://u:p@h/v1", "max_tokens": 5, "rubric": "see http://x?y=z, ok"},
+        "target": {"command": ["x", "--token", "abc"], "env": {"A": "b", "B": "${B}"}, "headers": {"C": "d"}, "cwd": None},
+        "servers": [{"password": "abc", "name": "one"}],
+    }  # fmt: skip
+    shown = hide_in_settings(given)
+    assert shown == {
+        "api_key": "***",
+        "judge": {"api_key_env": "OPENAI_API_KEY", "base_url": "https://***@h/v1", "max_tokens": 5, "rubric": "see http://x?y=z, ok"},
+        "target": {"command": ["x", "--token", "***"], "env": {"A": "***", "B": "${B}"}, "headers": {"C": "***"}, "cwd": None},
+        "servers": [{"password": "***", "name": "one"}],
+    }
+    assert hide_in_settings(shown) == shown

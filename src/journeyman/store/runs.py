@@ -15,6 +15,7 @@ from journeyman.redaction import redact
 from journeyman.store.database import Database
 from journeyman.store.tables import RUNS, STEPS
 from journeyman.types.runs import RunInfo, RunState, StepMetrics
+from journeyman.types.secrets import hide_in_settings
 
 
 class Runs:
@@ -36,7 +37,7 @@ class Runs:
                     state="created",
                     phase="",
                     step=0,
-                    settings=json.dumps(dict(settings or {})),
+                    settings=json.dumps(hide_in_settings(settings or {})),
                     created_at=now,
                     updated_at=now,
                     tokenizer=tokenizer,
@@ -79,7 +80,7 @@ class Runs:
         if state == "running":
             values["error"] = None
         if settings is not None:
-            values["settings"] = json.dumps(dict(settings))
+            values["settings"] = json.dumps(hide_in_settings(settings))
         with self._database.write() as connection:
             connection.execute(update(RUNS).where(RUNS.c.id == run).values(**values))
         return self.get(run)
@@ -125,7 +126,7 @@ def _info(row: Row[Any]) -> RunInfo:
         state=row.state,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        settings=json.loads(row.settings),
+        settings=hide_in_settings(json.loads(row.settings)),  # older versions kept secrets
         phase=row.phase,
         step=row.step,
         error=row.error,

@@ -9,7 +9,7 @@ Not for finding secrets in free text: `redaction.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -162,6 +162,31 @@ def hide_in_command(words: Sequence[str | Secret]) -> tuple[str | Secret, ...]:
         before = str(found[-1]) if found else ""
         found.append(word if isinstance(word, Secret) else _hidden(word, partial(_written_word, before=before), is_script=before == "-c"))
     return tuple(found)
+
+
+def hide_in_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of any program as they may be stored: hidden are values under `headers` and `env`, parts of URLs and commands, and texts
+    whose name says that they are secret; references are kept.
+
+    Example:
+        >>> hide_in_settings({"target": {"url": "http://h/?key=abc", "headers": {"X": "abc"}}, "judge": {"api_key_env": "KEY", "seed": 1}})
+        {'target': {'url': 'http://h/?key=***', 'headers': {'X': '***'}}, 'judge': {'api_key_env': 'KEY', 'seed': 1}}
+    """
+    return {name: _hidden_setting(name, value) for name, value in settings.items()}
+
+
+def _hidden_setting(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        is_secret = name in ("headers", "env")
+        return {key: str(Secret(one)) if is_secret and isinstance(one, str) else _hidden_setting(key, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        is_command = name == "command" and all(isinstance(one, str) for one in value)
+        return [str(one) for one in hide_in_command(value)] if is_command else [_hidden_setting("", one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if is_secret_name(name) and not name.endswith("_env"):
+        return str(Secret(value))
+    return str(hide_in_url(value)) if "://" in value and not any(map(str.isspace, value)) else value
 
 
 class _Hide:
