@@ -266,3 +266,13 @@ async def test_a_model_compares_what_base_and_trained_did_on_held_out_tasks(
     assert report.judge_cost is not None
     assert report.judge_cost.calls == sum(len(one["messages"]) > 1 for one in server.requests)
     assert "both orders agree" in line
+
+
+def test_a_run_whose_output_nobody_reads_any_more_is_stopped_not_failed(model: FakeModel, settings: McpTrain, tmp_path: Path) -> None:
+    class Unread(SilentProgress):
+        def step(self, step: int, metrics: dict[str, float]) -> None:
+            raise SystemExit(141)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(train(settings, Unread(), home=tmp_path))
+    assert (only_run(tmp_path).state, only_run(tmp_path).step) == ("stopped", 1)

@@ -154,7 +154,7 @@ async def kept_state(opened: OpenRun) -> AsyncIterator[None]:
     runs.update(opened.run, state="running")
     try:
         yield
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, SystemExit):  # an exit: nobody reads the program's output any more
         runs.update(opened.run, state="stopped")
         raise
     except JudgeError as error:
