@@ -91,7 +91,8 @@ async def test_what_is_built_without_a_writer_for_a_seed_does_not_change(target:
     async with open_server(target("plain_server", "shapes")) as server:
         settings = ScenarioSettings(num_train=12, num_heldout=8, values_per_parameter=8, call_timeout_seconds=120)
         made = await build_scenarios(server, settings, proposer=ProposerByName(timezone=ZONES, expression=sums))
-    rows = [scenario.model_dump() for scenario in (*made.train, *made.heldout)]
+    # What else was seen in the place of an answer is for the judge: it asks for nothing.
+    rows = [scenario.model_dump(exclude={"witness": {"answers": {"__all__": {"seen"}}}}) for scenario in (*made.train, *made.heldout)]
     assert hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16] == "8cd6fb817f07c90a"
 
 
