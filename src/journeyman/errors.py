@@ -10,7 +10,8 @@
     ├── JudgeError                      a judge could not score a group
     ├── LlmError                        a call to an OpenAI-compatible model failed
     │   ├── LlmOutageError              the server is down or busy, and stayed so through all retries
-    │   └── LlmRefusalError             it answered, but with nothing that can be used
+    │   ├── LlmRefusalError             it answered, but with nothing that can be used
+    │   └── LlmSettingError             it can never answer as it is set up: key, address, name, parameter (exit code 2)
     ├── EngineError                     the engine failed
     │   └── AdapterError                an adapter could not be loaded, or is not the one that was trained
     ├── TrainingError                   a step could not be computed
@@ -99,6 +100,10 @@ class LlmRefusalError(LlmError):
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None, usage: object = None) -> None:
         super().__init__(message, hint=hint, reason=reason)
         self.usage = usage
+
+
+class LlmSettingError(LlmError, SettingError):
+    """The model cannot answer the way it is set up: its key, address, name or a parameter is wrong. Trying again does not help."""
 
 
 class EngineError(JourneymanError):

@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from journeyman.cli.options import BaseOption, HomeOption, home_folder
+from journeyman.cli.options import BaseOption, HomeOption, checked_key_option, home_folder
 from journeyman.errors import SettingError
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Serve what this run trained.", metavar="RUN")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any but loopback requires --api-key.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY", callback=checked_key_option),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that compute \\[default: measured].", show_default=False)
 ]

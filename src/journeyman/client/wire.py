@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from journeyman.config import checked_key
 from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
@@ -26,12 +27,12 @@ class Wire:
 
     Args:
         url: where the server is, with or without a trailing `/v1`.
-        api_key: the server's key; any text when it needs none.
+        api_key: the server's key, None when it needs none. Raises SettingError (malformed_key).
     """
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = _base_url(url)
-        self.api_key = api_key or "none"
+        self.api_key = "none" if api_key is None else checked_key(api_key, "the server's API key")
         self._client: AsyncOpenAI | None = None
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from journeyman.config import check_hub_token
 from journeyman.data.rows import Row
 from journeyman.errors import InputError
 
@@ -32,6 +33,7 @@ def read_saved(folder: Path, split: str | None) -> Iterator[Row]:
 
 def read_hub(name: str, split: str | None) -> Iterator[Row]:
     """The rows of `ORG/NAME` or `ORG/NAME:SUBSET`, from the cache of the `datasets` library or downloaded into it."""
+    check_hub_token()
     datasets = _library(name)
     repository, _, subset = name.partition(":")
     try:

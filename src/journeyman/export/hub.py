@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from journeyman.config import environment
+from journeyman.config import check_hub_token, environment
 from journeyman.errors import SettingError, StoreError
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -39,6 +39,7 @@ class HubRepository:
             raise SettingError(f"{name!r} is no name of a repository", hint="write ORG/NAME: letters, digits, '-', '_' and '.'")
         if constants.is_offline_mode():
             raise StoreError(f"cannot upload to {name}: HF_HUB_OFFLINE is set", hint="unset it, or export without --push and upload later")
+        check_hub_token()
         token = get_token()
         if token is None:
             raise SettingError(

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from journeyman.config import checked_key
 from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError
 from journeyman.llm.dialect import Dialect
 from journeyman.llm.endpoint import LlmEndpoint, read_key
@@ -58,7 +59,7 @@ class Meter(Protocol):
 class Llm:
     """Calls one endpoint. Use as an async context manager, or `await close()`.
 
-    Raises LlmError at once when the key's variable is not set: better than after the work that leads up to the first call.
+    Raises LlmSettingError (missing_key, malformed_key) at once: better than after the work that leads up to the first call.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Llm:
         self.endpoint = endpoint
         self.settings = settings or LlmSettings()
         self.usage = Usage()
-        self._api_key = api_key or read_key(endpoint)
+        self._api_key = read_key(endpoint) if api_key is None else checked_key(api_key, "api_key")
         self._sleep = sleep
         self._meter = meter
         self._random = random.Random(0)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from journeyman.config import cache_folder, path_of
+from journeyman.config import cache_folder, check_hub_token, path_of
 from journeyman.errors import JourneymanError, ModelNotFoundError
 from journeyman.modeling.wheel_models import WHEEL_MODELS, install_wheel_model
 
@@ -180,6 +180,7 @@ def _snapshot(name: str, patterns: list[str], *, local_files_only: bool) -> Path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    check_hub_token()
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=_HUB_EXTRA, local_files_only=local_files_only))
     except RepositoryNotFoundError as error:

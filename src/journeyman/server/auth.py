@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from journeyman.config import checked_key
 from journeyman.errors import ServiceError, SettingError
 
 
@@ -23,7 +24,7 @@ def is_loopback(host: str) -> bool:
 
 def check_bind(host: str, api_key: str | None) -> None:
     """Raises SettingError for an address others can reach without an API key."""
-    if not api_key and not is_loopback(host):
+    if api_key is None and not is_loopback(host):
         raise SettingError(
             f"binding {host} lets other machines use this server, so it needs an API key",
             hint="give --api-key KEY (or JOURNEYMAN_API_KEY), or bind 127.0.0.1",
@@ -34,11 +35,11 @@ class Gate:
     """Checks the API key.
 
     Args:
-        api_key: what callers must send as bearer token; None: everybody on this machine may call.
+        api_key: what callers must send as bearer token; None: everybody on this machine may call. Raises SettingError (malformed_key).
     """
 
     def __init__(self, api_key: str | None) -> None:
-        self._api_key = api_key
+        self._api_key = None if api_key is None else checked_key(api_key, "the server's API key")
 
     def check(self, request: Request) -> None:
         """Let a call to `/api` or `/v1` pass, or raise ServiceError 401 or 403."""
