@@ -43,7 +43,9 @@ MALFORMED = [
 def assert_told(error: JourneymanError, name: str, value: str) -> None:
     assert (error.reason, error.exit_code) == ("malformed_key", 2)
     assert name in error.message
-    assert "gehe" not in str(error) and "rest" not in str(error) and not (len(value.strip()) > 3 and value.strip() in str(error))
+    assert "gehe" not in str(error)
+    assert "rest" not in str(error)
+    assert len(value.strip()) <= 3 or value.strip() not in str(error)
 
 
 @pytest.mark.parametrize("value", MALFORMED)
@@ -75,11 +77,12 @@ def test_both_sides_of_our_own_wire_refuse_a_malformed_key(
     monkeypatch.setenv("JOURNEYMAN_API_KEY", value)
     assert run(["serve", "--base", "smollm2-135m"]) == 2
     told = capsys.readouterr().err
-    assert "JOURNEYMAN_API_KEY" in told and "gehe" not in told
+    assert "JOURNEYMAN_API_KEY" in told
+    assert "gehe" not in told
 
 
 @pytest.mark.parametrize(
-    "name, value", [("X-Key", "ge\nheim"), ("X-Key", "geheim\u201d"), ("X-Key", "  "), ("X Key", "geheim"), ("X-Kéy", "geheim")]
+    ("name", "value"), [("X-Key", "ge\nheim"), ("X-Key", "geheim\u201d"), ("X-Key", "  "), ("X Key", "geheim"), ("X-Kéy", "geheim")]
 )
 def test_a_header_that_cannot_be_sent_is_refused_by_its_name(name: str, value: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -114,10 +117,10 @@ def test_a_missing_key_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.text(min_size=1))
 def test_what_passes_can_stand_in_a_header(value: str) -> None:
-    try:
-        key = checked_key(value, "KEY")
-    except SettingError as error:
-        assert error.reason == "malformed_key"
-    else:
-        assert re.fullmatch(r"[!-~]+", key)
-        assert key == value.strip()
+    key = value.strip()
+    if re.fullmatch(r"[!-~]+", key) and not (len(key) > 1 and key[0] == key[-1] and key[0] in "\"'`"):
+        assert checked_key(value, "KEY") == key
+        return
+    with pytest.raises(SettingError) as caught:
+        checked_key(value, "KEY")
+    assert caught.value.reason == "malformed_key"

@@ -12,6 +12,7 @@ from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
+from journeyman.llm import omitted_of
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -72,6 +73,11 @@ class Model:
         """(base URL, API key) for a client of one's own."""
         client = self._shared_client()
         return str(client.base_url), client.api_key
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """Parameters of sampling that the model's server was found not to take: attempts since then were drawn without them."""
+        return omitted_of(self._client, self.name)
 
     def openai(self) -> AsyncOpenAI:
         """A client of this model for calls outside rollouts."""

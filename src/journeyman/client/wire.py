@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from journeyman.config import checked_key
 from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
+from journeyman.llm.openai_client import check_redirect, open_openai
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
 
@@ -39,7 +41,8 @@ class Wire:
     def client(self) -> AsyncOpenAI:
         """An `openai.AsyncOpenAI` on the server's root; made when it is first needed, because importing openai takes a second."""
         if self._client is None:
-            self._client = _keyed_class()(base_url=f"{self.url}/", api_key=self.api_key, timeout=_CONNECT_TIMEOUT_SECONDS, max_retries=2)
+            url, kind = f"{self.url}/", _keyed_class()
+            self._client = open_openai(url, self.api_key, kind=kind, timeout_seconds=_CONNECT_TIMEOUT_SECONDS)
         return self._client
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
@@ -67,6 +70,7 @@ class Wire:
                 return await self.client.get(path, cast_to=object, options=options)
             return await self.client.post(path, cast_to=object, body=body, options=options)
         except openai.APIStatusError as error:
+            check_redirect(error, f"the server at {self.url}")
             raise service_error(error, self.url) from error
         except openai.APITimeoutError as error:
             raise ServiceError(f"the Journeyman server at {self.url} did not answer {method.upper()} /{path} in time") from error
@@ -77,14 +81,10 @@ class Wire:
             ) from error
 
 
-_CLASS: list[type[AsyncOpenAI]] = []
-
-
+@functools.cache
 def _keyed_class() -> type[AsyncOpenAI]:
     """AsyncOpenAI with its one public `post` overridden, so that every call has a key of its own, the same in all its tries: the server
     then knows which of several equal calls is tried again. Made when first needed, because openai is imported lazily."""
-    if _CLASS:
-        return _CLASS[0]
     import openai
 
     class KeyedOpenAI(openai.AsyncOpenAI):
@@ -95,7 +95,6 @@ def _keyed_class() -> type[AsyncOpenAI]:
                 headers["Idempotency-Key"] = uuid.uuid4().hex
             return await super().post(path, **{**options, "options": {**given, "headers": headers}})
 
-    _CLASS.append(KeyedOpenAI)
     return KeyedOpenAI
 
 

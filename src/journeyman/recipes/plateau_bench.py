@@ -169,7 +169,7 @@ async def _provider_model(name: str) -> AsyncIterator[Model]:
     """A provider's model, tried once: a wrong key or name is told at once, not by every attempt."""
     endpoint = LlmEndpoint.parse(name)
     async with Llm(endpoint, settings=LlmSettings(max_tokens=256, max_retries=2)) as llm:
-        await llm.complete([{"role": "user", "content": "Say hello."}])
+        await llm.check()
     model = Model(endpoint.model, endpoint.base_url, read_key(endpoint) or "none")
     try:
         yield model

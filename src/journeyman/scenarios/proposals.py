@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from journeyman.errors import LlmError
+from journeyman.llm.openai_client import open_openai
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import humanise
 
@@ -185,10 +186,8 @@ class CompletionProposer:
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
-            from openai import AsyncOpenAI
-
             base_url, api_key = self._address
-            self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=self._timeout_seconds)
+            self._client = open_openai(base_url, api_key or "none", timeout_seconds=self._timeout_seconds)
         return self._client
 
 
