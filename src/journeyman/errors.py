@@ -37,7 +37,7 @@ class JourneymanError(Exception):
             it crosses the wire. The message may change, the reason may not.
     """
 
-    exit_code = 1
+    exit_code = 1  # set on one error where its cause is input and its class does not say so
 
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ class McpError(JourneymanError):
     """An MCP server could not be used.
 
     `reason` is one of: command_not_found, exited_at_start, handshake_timeout, junk_on_stdout, connection_refused, unauthorized,
-    wrong_path, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
+    wrong_path, redirected, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
     """
 
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:

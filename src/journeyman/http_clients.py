@@ -64,6 +64,11 @@ def http_library(kind: type) -> Any:
     return importlib.import_module(name.partition(".")[0])
 
 
+def open_on_this_machine(request: urllib.request.Request, timeout_seconds: float) -> Any:
+    """The answer of a server of ours on this machine, for code that is not asyncio's: with the standard library, through no proxy."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_seconds)
+
+
 # Proxies --------------------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +96,11 @@ def proxies() -> list[tuple[str, Proxy]]:
     ]
 
 
+def exempt_hosts() -> tuple[str, ...]:
+    """The hosts and networks that NO_PROXY names."""
+    return tuple(filter(None, (entry.strip() for entry in urllib.request.getproxies().get("no", "").split(","))))
+
+
 def check_proxy(proxy: Proxy) -> None:
     """Raises SettingError (bad_proxy) for an address that is none, and for a SOCKS proxy without the library for those."""
     try:
@@ -110,6 +120,17 @@ def check_proxy(proxy: Proxy) -> None:
             hint="pip install socksio, unset the variable, or name the hosts that need no proxy in NO_PROXY",
             reason="bad_proxy",
         )
+
+
+def without_proxy(url: str) -> dict[str, str]:
+    """Environment variables for a program of others that calls a server on this machine; none where it would find no proxy anyway.
+
+    Other libraries send loopback through a proxy too, unless NO_PROXY names it.
+    """
+    if not proxies() or not is_loopback(urlsplit(url).hostname or ""):
+        return {}
+    value = ",".join((*exempt_hosts(), "localhost", "127.0.0.1", "::1"))
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def proxy_note(url: str) -> str:
@@ -133,7 +154,7 @@ def _is_exempt(host: str, parts: SplitResult) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return any(_is_in(address, entry.strip().strip("[]")) for entry in urllib.request.getproxies().get("no", "").split(","))
+    return any(_is_in(address, entry.strip("[]")) for entry in exempt_hosts())
 
 
 def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str) -> bool:

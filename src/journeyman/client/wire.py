@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from journeyman.config import checked_key
-from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
-from journeyman.llm.openai_client import check_redirect, open_openai
+from journeyman.errors import InputError, JourneymanError, ServiceError, SettingError, error_from_code
+from journeyman.http_clients import proxy_note, redirect_of
+from journeyman.llm.openai_client import open_openai
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
 
@@ -47,7 +48,7 @@ class Wire:
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
         """GET `path` (no leading slash) as `kind`. Raises the error the server raised, or ServiceError."""
-        return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path)
+        return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path, self.url)
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
         """POST a record; as `get`. With `unset=False` fields that were not given are left out, so that the server knows."""
@@ -56,7 +57,7 @@ class Wire:
             check_json(data)
         except ValueError as error:  # pydantic's, for values that JSON cannot say
             raise InputError(f"what is sent to /{path} cannot be written as JSON: {error}", reason="not_json") from error
-        return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path)
+        return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path, self.url)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -70,15 +71,18 @@ class Wire:
                 return await self.client.get(path, cast_to=object, options=options)
             return await self.client.post(path, cast_to=object, body=body, options=options)
         except openai.APIStatusError as error:
-            check_redirect(error, f"the server at {self.url}")
             raise service_error(error, self.url) from error
         except openai.APITimeoutError as error:
-            raise ServiceError(f"the Journeyman server at {self.url} did not answer {method.upper()} /{path} in time") from error
+            text = f"the Journeyman server at {self.url} did not answer {method.upper()} /{path} in time{proxy_note(self.url)}"
+            raise ServiceError(text, reason="timeout") from error
         except openai.APIConnectionError as error:
             raise ServiceError(
-                f"no Journeyman server at {self.url}: {error.__cause__ or error}",
+                f"no Journeyman server at {self.url}{proxy_note(self.url)}: {error.__cause__ or error}",
                 hint="start one with `journeyman serve`, or give the address of one that runs",
+                reason="unreachable",
             ) from error
+        except (ValueError, RecursionError) as error:  # the library lets through what its JSON parser raises
+            raise _not_journeyman(self.url, "answers with something that is no JSON") from error
 
 
 @functools.cache
@@ -100,7 +104,12 @@ def _keyed_class() -> type[AsyncOpenAI]:
 
 def service_error(error: APIStatusError, url: str) -> JourneymanError:
     """The error a server answered with: the class it raised there, or a ServiceError."""
+    target = redirect_of(error.response)
+    if target is not None:
+        return _not_journeyman(url, f"redirects to {target}, which is not followed", reason="redirected")
     body = error.body if isinstance(error.body, dict) else {}
+    if error.status_code in (404, 405, 501) and "message" not in body:
+        return _not_journeyman(url, f"answers {error.status_code}")
     text = str(body.get("message") or error.message)
     known = error_from_code(str(body.get("code")), text, body.get("reason"))
     if known is not None:
@@ -119,6 +128,14 @@ def service_error(error: APIStatusError, url: str) -> JourneymanError:
     )
 
 
+def _not_journeyman(url: str, what: str, reason: str = "not_journeyman") -> ServiceError:
+    error = ServiceError(
+        f"{url} is not a Journeyman server: it {what}", hint="give the address that `journeyman serve` prints", reason=reason
+    )
+    error.exit_code = SettingError.exit_code
+    return error
+
+
 def _base_url(url: str) -> str:
     trimmed = url.rstrip("/").removesuffix("/v1")
     parts = urlsplit(trimmed)
@@ -127,11 +144,14 @@ def _base_url(url: str) -> str:
     return trimmed
 
 
-def _parsed(data: object, kind: type[_R], path: str) -> _R:
+def _parsed(data: object, kind: type[_R], path: str, url: str) -> _R:
+    if not isinstance(data, dict | list):
+        raise _not_journeyman(url, f"answers with {'a web page or a text' if isinstance(data, str) else 'no object'}")
     try:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         raise ServiceError(
-            f"the answer to /{path} is not what this client understands: {error.errors()[0]['msg']}",
-            hint="are client and server of the same version?",
+            f"the answer of {url} to /{path} is not what this client understands: {error.errors()[0]['msg']}",
+            hint=f"is {url} a Journeyman server, and of the same version as this client?",
+            reason="unknown_answer",
         ) from error

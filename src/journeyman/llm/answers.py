@@ -212,7 +212,7 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
 def _text_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, Any]:
     text = choice.get("text")
     if not isinstance(text, str | None):
-        raise LlmError(f"{where} answered with a text that is none: {_shown(text)}", reason="no_text")
+        raise LlmError(f"{where} answered with a text that is none: {_shown(text)}", hint=_ASK_AGAIN, reason="no_text")
     return {**choice, "index": number, "text": text or "", "finish_reason": _text_or(choice.get("finish_reason"), "stop"), "logprobs": None}
 
 
@@ -221,7 +221,7 @@ def _content(content: object, where: str) -> str | None:
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise LlmError(f"{where} answered with content that is no text: {_shown(content)}", reason="no_text")
+        raise LlmError(f"{where} answered with content that is no text: {_shown(content)}", hint=_ASK_AGAIN, reason="no_text")
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None

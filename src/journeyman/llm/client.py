@@ -246,9 +246,9 @@ class Llm:
         name = refused_parameter(error.message, error.param, self._body([], {}))
         if status in (400, 422) and name is not None and "context" not in error.message:
             return LlmSettingError(self._named(f"answered {status}: {text}"), hint=f"change {name}", reason="refused_parameter")
-        return self._error(
-            f"answered {status}: {text}", hint="the account has no quota left" if is_out_of_money else None, reason="refused"
-        )
+        if is_out_of_money:
+            return self._error(f"answered {status}: {text}", hint="the account has no quota left", reason="no_quota")
+        return self._error(f"answered {status}: {text}", reason="refused")
 
     def _read(self, completion: Any) -> TextReply:
         counted = completion.usage

@@ -179,7 +179,7 @@ class CompletionProposer:
                 )
             except openai.OpenAIError as error:
                 raise LlmError(
-                    f"the model that proposes values failed: {error}", hint="check that the server has /v1/completions"
+                    f"the model that proposes values failed: {error}", hint="check that the server has /v1/completions", reason="refused"
                 ) from error
         memory.tokens += reply.usage.completion_tokens if reply.usage else n * max_tokens
         return [choice.text for choice in reply.choices if not keep_whole or choice.finish_reason == "stop"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from urllib.parse import urlsplit
 
@@ -10,16 +9,7 @@ from fastapi import Request
 
 from journeyman.config import checked_key
 from journeyman.errors import ServiceError, SettingError
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+from journeyman.http_clients import is_loopback
 
 
 def check_bind(host: str, api_key: str | None) -> None:
