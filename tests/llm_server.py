@@ -50,8 +50,13 @@ def serve(script: Script) -> Iterator[ScriptedServer]:
     record = ScriptedServer("")
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({})
+
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def _answer(self, request: dict[str, Any]) -> None:
             record.requests.append(request)
             record.keys.append(self.headers.get("authorization", ""))
             answer = script(request)

@@ -34,7 +34,10 @@ class Proxy:
 
     @property
     def text(self) -> str:
-        return without_credentials(self.url)
+        # Up to the last @: a password that is not quoted may hold any sign.
+        scheme, _, rest = self.url.partition("://")
+        _, at, host = rest.rpartition("@")
+        return f"{scheme}://{'***' if at else ''}{at}{host}"
 
 
 def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = None, timeout: Any = None) -> Any:
@@ -198,16 +201,19 @@ def _is_any_address(host: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be shown: without user and password.
+    """A URL as it may be shown: without user, password and query.
 
     Example:
-        >>> without_credentials("http://me:secret@proxy:3128/x")
-        'http://***@proxy:3128/x'
+        >>> without_credentials("http://me:secret@proxy:3128/x?key=secret")
+        'http://***@proxy:3128/x?***'
     """
-    scheme, mark, rest = url.rpartition("://")
-    authority, slash, path = rest.partition("/")
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        scheme, rest = "", url
+    shown, query, _ = rest.partition("?")
+    authority, slash, path = shown.partition("/")
     user, at, host = authority.rpartition("@")
-    return f"{scheme}{mark}{'***' if user else ''}{at}{host}{slash}{path}"
+    return f"{scheme}{mark}{'***' if user else ''}{at}{host}{slash}{path}{'?***' if query else ''}"
 
 
 # Redirects ------------------------------------------------------------------------------------------------------------

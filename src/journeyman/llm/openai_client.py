@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from journeyman.config import checked_header, checked_key, environment, environment_key
 from journeyman.errors import LlmSettingError, SettingError
-from journeyman.http_clients import open_http_client, redirect_of, without_credentials
+from journeyman.http_clients import open_http_client, proxy_note, redirect_of, without_credentials
 from journeyman.llm.answers import check_stream, give_error_its_status, read_answer
 from journeyman.llm.dialect import Dialect
 
@@ -111,6 +111,9 @@ def model_client_class() -> type[AsyncOpenAI]:
                     check_redirect(error, dialect.where)
                     if not _is_learnt(dialect, error, sent):
                         raise
+                except openai.APIConnectionError as error:
+                    error.args = (f"{error}{proxy_note(str(self.base_url))}",)  # the library says "Connection error." and no more
+                    raise
 
         def as_sent(self, body: dict[str, Any]) -> dict[str, Any]:
             """A call's body without what its model was found not to take."""
