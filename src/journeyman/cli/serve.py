@@ -14,6 +14,15 @@ from journeyman.errors import SettingError
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Serve what this run trained.", metavar="RUN")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any but loopback requires --api-key.")]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        help="A further name to be called by, e.g. behind a proxy or in Docker; repeatable. Loopback, --host and IP addresses need none.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")]
 KeyOption = Annotated[
     str | None,
@@ -42,6 +51,7 @@ def serve(
     base: BaseOption = None,
     home: HomeOption = None,
     host: HostOption = "127.0.0.1",
+    allow_host: AllowHostOption = None,
     port: PortOption = 8100,
     api_key: KeyOption = None,
     workers: WorkersOption = None,
@@ -54,7 +64,7 @@ def serve(
     from journeyman.local import open_backend
     from journeyman.observe.logs import set_up_logging
     from journeyman.server.app import create_app
-    from journeyman.server.auth import check_bind
+    from journeyman.server.auth import KnownHosts, check_bind
     from journeyman.server.serve import Server, bind
     from journeyman.types.retention import ServerSettings
 
@@ -62,6 +72,7 @@ def serve(
     where = home_folder(home)
     base = base_of(run, base, where)
     check_bind(host, api_key)
+    KnownHosts(host, allow_host or ())  # a name that is none is found out before the model is loaded
     if port:
         bind(host, port).close()  # a taken port is found out before the model is loaded
     set_up_logging()
@@ -76,7 +87,7 @@ def serve(
         retention=chosen.retention,
     )
     names = backend.serve_run(run) if run else ()
-    app = create_app(backend, api_key=api_key)
+    app = create_app(backend, api_key=api_key, host=host, allowed_hosts=allow_host or ())
     try:
         with Server(app, host=host, port=port, api_key=api_key) as server:
             for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):

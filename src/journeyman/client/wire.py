@@ -125,6 +125,7 @@ def service_error(error: APIStatusError, url: str) -> JourneymanError:
         status=error.status_code,
         code=None if code is None else str(code),
         hint=hint,
+        reason=body.get("reason"),
     )
 
 
