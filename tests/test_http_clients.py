@@ -149,6 +149,15 @@ async def test_a_proxy_that_cannot_be_used_is_wrong_input(name: str, value: str,
     assert "heim" not in check.found + check.advice
 
 
+async def test_certificates_that_are_not_there_are_wrong_input_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with serve(scripted("fine")) as server:
+        await ask_llm(server.base_url)
+    with pytest.raises(SettingError) as caught:
+        await ask_llm("https://model.example/v1")
+    assert (caught.value.reason, caught.value.exit_code) == ("bad_certificates", 2)
+
+
 def test_doctor_shows_proxies_without_their_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_proxies().state == "fine"
     monkeypatch.setenv("HTTPS_PROXY", "http://me:geheim@proxy:3128")

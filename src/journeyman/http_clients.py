@@ -22,6 +22,7 @@ from journeyman.errors import SettingError
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SAME_METHOD = (307, 308)
 _TARGET_HEADER = "x-journeyman-redirect"
+HUB_URL = "https://huggingface.co"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -47,15 +48,24 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
         kind: the client class of the library that will use it, e.g. `openai.DefaultAsyncHttpxClient`; or one derived from it.
         timeout: as that library takes it.
 
-    Raises SettingError: bad_proxy, for a proxy variable that is in force and cannot be used.
+    Raises SettingError: bad_proxy, for a proxy variable that is in force and cannot be used; bad_certificates, for SSL_CERT_FILE.
     """
     library = http_library(kind)
     proxy = proxy_of(url)
-    # The library reads the proxy variables itself unless it is given a transport.
-    transport = library.AsyncHTTPTransport(
-        proxy=None if proxy is None else proxy.url,
-        limits=library.Limits(max_connections=1000, max_keepalive_connections=100),
-    )
+    needs_certificates = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
+    try:
+        # The library reads the proxy variables itself unless it is given a transport.
+        transport = library.AsyncHTTPTransport(
+            proxy=None if proxy is None else proxy.url,
+            limits=library.Limits(max_connections=1000, max_keepalive_connections=100),
+            verify=needs_certificates,
+        )
+    except OSError as error:
+        raise SettingError(
+            f"the certificates for {without_credentials(url)} cannot be read: {error}",
+            hint="set SSL_CERT_FILE and SSL_CERT_DIR to what is there, or unset them",
+            reason="bad_certificates",
+        ) from error
     return library.AsyncClient(
         transport=transport, headers=headers, timeout=timeout, follow_redirects=True, event_hooks={"response": [_stay_at_origin]}
     )

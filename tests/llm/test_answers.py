@@ -80,6 +80,10 @@ FAULTS: dict[str, tuple[Answer, str, int]] = {
     "error, a text": (raw('{"error": "no such model"}'), "refused", 1),
     "error, of the key": (raw('{"error": {"message": "bad", "type": "authentication_error"}}'), "unauthorized", 2),
     "error, by status": (raw('{"error": {"message": "gone", "code": 404}}'), "not_found", 2),
+    "error with half a character": (Answer(status=400, raw=b'{"error": {"message": "a \\ud800 b"}}'), "refused", 1),
+    "error of a status, a page": (Answer(status=404, raw=b"<html>Not here</html>", headers={"content-type": "text/html"}), "not_found", 2),
+    "wrong method": (Answer(status=405, raw=b""), "not_found", 2),
+    "error beside a choice": (raw('{"error": "no", "choices": [{"message": {"content": "a"}}]}'), "refused", 1),
     "no quota": (raw('{"error": {"message": "pay", "code": "insufficient_quota"}}'), "no_quota", 1),
 }
 # What means that the server is busy or broken for now.
@@ -119,6 +123,7 @@ async def test_an_answer_that_is_none_is_told_by_name_and_not_asked_for_again(na
         await asked(answer, wait)
     assert (caught.value.reason, caught.value.exit_code, wait.num_waits) == (reason, exit_code, 0)
     assert "'m'" in caught.value.message
+    str(caught.value).encode()
     assert caught.value.hint or reason == "refused"
 
 

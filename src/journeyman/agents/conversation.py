@@ -22,6 +22,7 @@ from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError, LlmSettingError
 from journeyman.http_clients import http_library, proxy_note, without_credentials
 from journeyman.llm.answers import chunk_calls, count_of, read_chunk, status_inside
+from journeyman.llm.replies import shorten
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.trajectory import ToolEvent
 
@@ -264,11 +265,13 @@ class Conversation:
             return ContextLengthError("the conversation no longer fits the model's context", hint="begin anew with /reset")
         status = getattr(error, "status_code", None) or status_inside({"error": error.body or error.message}) or 400
         if status in (408, 409, 429) or status >= 500:
-            return LlmOutageError(f"{where} is out of service: {error.message}", hint="try again later", reason="outage")
-        if status in (401, 403, 404):
-            hint = "check the model's name and the base URL (it usually ends in /v1)" if status == 404 else "check the API key"
-            return LlmSettingError(f"{where} refused: {error.message}", hint=hint, reason="not_found" if status == 404 else "unauthorized")
-        return LlmError(f"{where} refused: {error.message}", reason="refused")
+            return LlmOutageError(f"{where} is out of service: {shorten(error.message)}", hint="try again later", reason="outage")
+        if status == 404:
+            hint = "check the model's name and the base URL (it usually ends in /v1)"
+            return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint=hint, reason="not_found")
+        if status in (401, 403):
+            return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint="check the API key", reason="unauthorized")
+        return LlmError(f"{where} refused: {shorten(error.message)}", reason="refused")
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from journeyman.config import check_hub_token, environment
 from journeyman.errors import SettingError, StoreError
+from journeyman.http_clients import HUB_URL, proxy_of
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -40,6 +41,7 @@ class HubRepository:
         if constants.is_offline_mode():
             raise StoreError(f"cannot upload to {name}: HF_HUB_OFFLINE is set", hint="unset it, or export without --push and upload later")
         check_hub_token()
+        proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
         token = get_token()
         if token is None:
             raise SettingError(

@@ -19,6 +19,7 @@ from journeyman.types.json_text import check_json, parse_json
 _SHOWN_CHARACTERS = 120
 _ASK_AGAIN = "ask again; check the server's log"
 _TEXT_PARTS, _THINKING_PARTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
+_THOUGHTS = ("reasoning_content", "reasoning")
 # What the words of an error inside a 200 mean where no status is given.
 _STATUS_WORDS = (
     (429, re.compile(r"rate.?limit|too.?many|resource.?exhausted|throttl|quota", re.IGNORECASE)),
@@ -162,17 +163,12 @@ def _error_in(value: object) -> object:
     if not isinstance(value, Mapping):
         return None
     choices = value.get("choices")
-    if value.get("error") and not choices:
+    if value.get("error"):
         return value["error"]
     if value.get("object") == "error" or (choices is None and _status(value.get("code")) is not None):
         return value
     first = choices[0] if isinstance(choices, list) and choices else None
-    return (first.get("error") or None) if isinstance(first, Mapping) and not _says_something(first) else None
-
-
-def _says_something(choice: Mapping[str, Any]) -> bool:
-    message = choice.get("message")
-    return bool(choice.get("text")) or (isinstance(message, Mapping) and bool(message.get("content") or message.get("tool_calls")))
+    return (first.get("error") or None) if isinstance(first, Mapping) else None
 
 
 def _status(value: object) -> int | None:
@@ -200,11 +196,11 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
         "finish_reason": ended if isinstance(ended, str) and ended else ("tool_calls" if made else "stop"),
         "logprobs": _logprobs(choice.get("logprobs")),
         "message": {
-            **message,
             "role": "assistant",
             "content": _content(message.get("content"), where),
             "refusal": refusal if isinstance(refusal, str) and refusal else None,
             "tool_calls": made or None,
+            **{name: message[name] for name in _THOUGHTS if isinstance(message.get(name), str)},
         },
     }
 

@@ -105,5 +105,5 @@ def _azure_url(name: str) -> str:
             f"no Azure resource for the model {name!r}",
             hint=f"set {AZURE_ENDPOINT_ENV} to https://YOUR-RESOURCE.openai.azure.com and {AZURE_KEY_ENV} to its key",
         )
-    root = resource.rstrip("/")
+    root = resource.strip().rstrip("/")
     return f"{root}/" if root.endswith("/openai/v1") else f"{root}/openai/v1/"
