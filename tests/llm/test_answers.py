@@ -324,6 +324,19 @@ async def test_a_stream_with_odd_numbers_and_arguments_as_an_object_is_read() ->
 # Our own client -------------------------------------------------------------------------------------------------------
 
 
+async def test_an_address_that_is_none_or_holds_a_password_is_told_without_it() -> None:
+    for url in ("localhost:8100", "http://", "ftp://me:geheim@h", "http://me:geheim@h:99999", "http://[", ""):
+        with pytest.raises(ServiceError) as refused:
+            connect(url)
+        assert (refused.value.reason, refused.value.exit_code) == ("no_url", 2)
+        assert "geheim" not in str(refused.value)
+    with pytest.raises(ServiceError) as caught:
+        async with connect("http://me:geheim@127.0.0.1:1") as backend:
+            await backend.health()
+    assert caught.value.reason == "unreachable"
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "answer", [HTML, raw("null"), raw("[]"), raw('{"a": 1}'), raw(""), raw('{"na'), raw("fine", "text/plain"), raw('"x"')]
 )

@@ -341,7 +341,7 @@ class TrainableModel(ServedModel):
                 raise WaitTimeoutError(
                     f"waited for training job {status.id} of model {self.name!r}: it is {status.state} at {status.progress:.0%}, and "
                     f"nothing has changed for {_LONGEST_SILENCE_SECONDS:.0f} s",
-                    hint=f"the log of the server at {self._wire.url} says what it is doing; call again with the same key to go on waiting",
+                    hint=f"the log of the server at {self._wire.shown} says what it does; call again with the same key to go on waiting",
                 )
             # A server that does not let us wait is not asked as fast as it can answer.
             await asyncio.sleep(max(_SHORTEST_POLL_SECONDS - (time.monotonic() - asked_at), 0.0))

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from journeyman.config import checked_key
 from journeyman.errors import InputError, JourneymanError, ServiceError, SettingError, error_from_code
-from journeyman.http_clients import proxy_note, redirect_of
+from journeyman.http_clients import proxy_note, redirect_of, without_credentials
 from journeyman.llm.openai_client import open_openai
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
@@ -39,6 +39,11 @@ class Wire:
         self._client: AsyncOpenAI | None = None
 
     @property
+    def shown(self) -> str:
+        """The address for messages."""
+        return without_credentials(self.url)
+
+    @property
     def client(self) -> AsyncOpenAI:
         """An `openai.AsyncOpenAI` on the server's root; made when it is first needed, because importing openai takes a second."""
         if self._client is None:
@@ -48,7 +53,7 @@ class Wire:
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
         """GET `path` (no leading slash) as `kind`. Raises the error the server raised, or ServiceError."""
-        return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path, self.url)
+        return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path, self.shown)
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
         """POST a record; as `get`. With `unset=False` fields that were not given are left out, so that the server knows."""
@@ -57,7 +62,7 @@ class Wire:
             check_json(data)
         except ValueError as error:  # pydantic's, for values that JSON cannot say
             raise InputError(f"what is sent to /{path} cannot be written as JSON: {error}", reason="not_json") from error
-        return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path, self.url)
+        return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path, self.shown)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -71,18 +76,18 @@ class Wire:
                 return await self.client.get(path, cast_to=object, options=options)
             return await self.client.post(path, cast_to=object, body=body, options=options)
         except openai.APIStatusError as error:
-            raise service_error(error, self.url) from error
+            raise service_error(error, self.shown) from error
         except openai.APITimeoutError as error:
-            text = f"the Journeyman server at {self.url} did not answer {method.upper()} /{path} in time{proxy_note(self.url)}"
+            text = f"the Journeyman server at {self.shown} did not answer {method.upper()} /{path} in time{proxy_note(self.url)}"
             raise ServiceError(text, reason="timeout") from error
         except openai.APIConnectionError as error:
             raise ServiceError(
-                f"no Journeyman server at {self.url}{proxy_note(self.url)}: {error.__cause__ or error}",
+                f"no Journeyman server at {self.shown}{proxy_note(self.url)}: {error.__cause__ or error}",
                 hint="start one with `journeyman serve`, or give the address of one that runs",
                 reason="unreachable",
             ) from error
         except (ValueError, RecursionError) as error:  # the library lets through what its JSON parser raises
-            raise _not_journeyman(self.url, "answers with something that is no JSON") from error
+            raise _not_journeyman(self.shown, "answers with something that is no JSON") from error
 
 
 @functools.cache
@@ -138,10 +143,18 @@ def _not_journeyman(url: str, what: str, reason: str = "not_journeyman") -> Serv
 
 
 def _base_url(url: str) -> str:
-    trimmed = url.rstrip("/").removesuffix("/v1")
-    parts = urlsplit(trimmed)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ServiceError(f"{url!r} is not the address of a server", hint="write it like http://127.0.0.1:8100")
+    trimmed = url.strip().rstrip("/").removesuffix("/v1")
+    try:
+        parts = urlsplit(trimmed)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        error = ServiceError(
+            f"{without_credentials(url)!r} is not the address of a server", hint="write it like http://127.0.0.1:8100", reason="no_url"
+        )
+        error.exit_code = SettingError.exit_code
+        raise error
     return trimmed
 
 

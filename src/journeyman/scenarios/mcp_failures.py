@@ -134,10 +134,11 @@ def _check_status(target: McpTarget, response: Any) -> None:
             f"the MCP server {target.url} answered {status}: it wants authorization, and {given}",
             hint='pass a header: --header "Authorization: Bearer TOKEN"',
         )
-    if status in (404, 405):
+    is_page = status < 300 and "html" in response.headers.get("content-type", "")
+    if status in (404, 405) or is_page:
         raise McpError(
             "wrong_path",
-            f"there is no MCP endpoint at {target.url} (status {status})",
+            f"there is no MCP endpoint at {target.url} ({'a web page' if is_page else f'status {status}'})",
             hint="check the path; streamable HTTP servers usually listen at /mcp",
         )
 
