@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 from collections.abc import Callable
@@ -50,15 +51,14 @@ def ask(port: int, route: str, *headers: str) -> tuple[int, Any]:
     return int(head.split()[1]), json.loads(body) if body.startswith(b"{") else body
 
 
-@pytest.mark.parametrize("host", KNOWN)
-def test_a_server_is_called_by_any_name_of_loopback(running: Any, host: str) -> None:
-    status, _ = ask(running.server.port, "GET /healthz", f"Host: {host.replace('{port}', str(running.server.port))}")
-    assert status == 200
+def test_a_server_is_called_by_any_name_of_loopback(running: Any) -> None:
+    for host in KNOWN:
+        status, _ = ask(running.server.port, "GET /healthz", f"Host: {host.replace('{port}', str(running.server.port))}")
+        assert status == 200, host
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_a_call_by_another_name_is_refused_on_every_route(running: Any, route: str) -> None:
-    for host in ("evil.example", f"evil.example:{running.server.port}"):
+def test_a_call_by_another_name_is_refused_on_every_route(running: Any) -> None:
+    for route, host in itertools.product(ROUTES, ("evil.example", f"evil.example:{running.server.port}")):
         status, body = ask(running.server.port, route, f"Host: {host}", "Origin: http://localhost", "X-Forwarded-Host: localhost")
         assert (status, body["error"]["code"], body["error"]["reason"]) == (421, "unknown_host", "unknown_host")
         assert "evil.example" in body["error"]["message"]

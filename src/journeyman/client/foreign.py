@@ -1,7 +1,7 @@
 """Rollouts with models that are not served by Journeyman: their chat completions are noted on this side.
 
 A turn noted here has messages and the reply, but no token ids and no log-probabilities: good for judging and comparing, not for
-training. Streamed calls and calls through other clients than `run.openai()` are not noted.
+training. Streamed calls, calls for raw responses, and calls through other clients than `run.openai()` are not noted.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ForeignRecorder:
                 adapter=None,
                 messages=tuple(Message.model_validate(message) for message in body.get("messages", ())),
                 tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
-                reply=Message.model_validate(choice.message.model_dump()),
+                reply=Message.model_validate(choice.message.model_dump(warnings=False)),
                 prompt_ids=(),
                 sampled_ids=(),
                 sampled_logprobs=(),
