@@ -114,7 +114,7 @@ async def test_another_host_is_reached_through_the_proxy(monkeypatch: pytest.Mon
         assert proxy_of("http://model.example/v1") is None
 
 
-@pytest.mark.parametrize(("name", "variable"), zip(CLIENTS, 3 * ("HTTP_PROXY", "ALL_PROXY"), strict=True))
+@pytest.mark.parametrize(("name", "variable"), list(zip(CLIENTS, 3 * ("HTTP_PROXY", "ALL_PROXY"), strict=True)))
 async def test_a_failure_names_the_proxy_that_is_in_force(name: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "http://me:geheim@127.0.0.1:1")
     with pytest.raises((LlmError, ServiceError, McpError, openai.APIConnectionError)) as caught:
