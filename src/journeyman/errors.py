@@ -10,7 +10,8 @@
     ├── JudgeError                      a judge could not score a group
     ├── LlmError                        a call to an OpenAI-compatible model failed
     │   ├── LlmOutageError              the server is down or busy, and stayed so through all retries
-    │   └── LlmRefusalError             it answered, but with nothing that can be used
+    │   ├── LlmRefusalError             it answered, but with nothing that can be used
+    │   └── LlmSettingError             it can never answer as it is set up: key, address, name, parameter (exit code 2)
     ├── EngineError                     the engine failed
     │   └── AdapterError                an adapter could not be loaded, or is not the one that was trained
     ├── TrainingError                   a step could not be computed
@@ -36,7 +37,7 @@ class JourneymanError(Exception):
             it crosses the wire. The message may change, the reason may not.
     """
 
-    exit_code = 1
+    exit_code = 1  # set on one error where its cause is input and its class does not say so
 
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
@@ -74,7 +75,7 @@ class McpError(JourneymanError):
     """An MCP server could not be used.
 
     `reason` is one of: command_not_found, exited_at_start, handshake_timeout, junk_on_stdout, connection_refused, unauthorized,
-    wrong_path, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
+    wrong_path, redirected, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
     """
 
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
@@ -99,6 +100,10 @@ class LlmRefusalError(LlmError):
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None, usage: object = None) -> None:
         super().__init__(message, hint=hint, reason=reason)
         self.usage = usage
+
+
+class LlmSettingError(LlmError, SettingError):
+    """The model cannot answer the way it is set up: its key, address, name or a parameter is wrong. Trying again does not help."""
 
 
 class EngineError(JourneymanError):

@@ -143,7 +143,7 @@ class TestModels:
 
     def test_a_judge_whose_key_is_not_set_names_the_variable(self, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-        assert "OPENAI_API_KEY" in fails("--server", NUMBERS, "--judge", "openai/gpt-5-mini")
+        assert "OPENAI_API_KEY" in fails("--server", NUMBERS, "--judge", "openai/gpt-5-mini", code=2)
 
     def test_a_judge_that_answers_nonsense_scores_nothing_and_never_becomes_a_reward(
         self, fails: Fails, model: FakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

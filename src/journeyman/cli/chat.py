@@ -19,6 +19,7 @@ from journeyman.cli.options import (
     ServerOption,
     ToolsOption,
     UrlOption,
+    checked_key_option,
     home_folder,
 )
 
@@ -44,7 +45,10 @@ ConnectOption = Annotated[
     str | None, typer.Option("--connect", help="Talk to a Journeyman server that runs.", metavar="URL", show_default=False)
 ]
 KeyOption = Annotated[
-    str | None, typer.Option("--api-key", help="Of the server of --connect.", envvar="JOURNEYMAN_API_KEY", show_default=False)
+    str | None,
+    typer.Option(
+        "--api-key", help="Of the server of --connect.", envvar="JOURNEYMAN_API_KEY", callback=checked_key_option, show_default=False
+    ),
 ]
 NoToolsOption = Annotated[bool, typer.Option("--no-tools", help="Offer no tools, although the run has an MCP server.")]
 SystemOption = Annotated[

@@ -191,13 +191,11 @@ async def _open_speakers(
 
 async def _open_foreign(name: str, stack: AsyncExitStack) -> _Speaker:
     """A model of a provider. Raises LlmError when its key is not set."""
-    from journeyman.llm import LlmEndpoint, read_key
+    from journeyman.llm import LlmEndpoint, open_openai, read_key
 
     endpoint = LlmEndpoint.parse(name)
     key = read_key(endpoint)
-    import openai
-
-    client = await stack.enter_async_context(openai.AsyncOpenAI(api_key=key or "none", base_url=endpoint.base_url))
+    client = await stack.enter_async_context(open_openai(endpoint.base_url, key or "none"))
     return _Speaker(client, endpoint.model, name)
 
 

@@ -16,7 +16,7 @@ def doctor(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port that `journeyman serve` would take; 0 is any free one.")] = 8100,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports."""
+    """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports, proxies."""
     from rich.markup import escape
 
     from journeyman.cli.console import output

@@ -30,7 +30,8 @@ def target_from_options(server: str | None, url: str | None, headers: Sequence[s
 
     if not str(url).startswith(("http://", "https://")):
         raise SettingError(f"--url {url!r} is not the address of an MCP server", hint="it starts with http:// or https://")
-    return McpTarget(url=url, headers=pairs(headers, ":", "--header"))
+    target = McpTarget(url=url, headers=pairs(headers, ":", "--header"))
+    return target.model_copy(update={"headers": target.sent_headers()})
 
 
 def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str, str]:
@@ -44,6 +45,11 @@ def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str,
     for word in words or ():
         name, found_separator, value = word.partition(separator)
         if not found_separator or not name.strip():
-            raise SettingError(f"{option} {word!r} is not NAME{separator}VALUE", hint=f"write {option} 'NAME{separator}VALUE'")
+            # Not what was given: it may be the secret alone.
+            raise SettingError(
+                f"{option} is not NAME{separator}VALUE (given: {len(word)} characters, not shown)",
+                hint=f"write {option} 'NAME{separator}VALUE'",
+                reason="malformed_key",
+            )
         found[name.strip()] = value.strip()
     return found

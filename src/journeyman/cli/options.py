@@ -57,6 +57,13 @@ def home_folder(given: Path | None) -> Path:
     return config.home_folder(given)
 
 
+def checked_key_option(given: str | None) -> str | None:
+    """A server's key as it is sent. Raises SettingError (malformed_key) before anything slow begins."""
+    from journeyman.config import checked_key
+
+    return None if given is None else checked_key(given, "--api-key (JOURNEYMAN_API_KEY)")
+
+
 def columns_of(given: list[str] | None) -> dict[str, str]:
     """Our name of a column -> its name in the file, from `--column`. Raises SettingError."""
     from journeyman.errors import SettingError

@@ -12,6 +12,7 @@ from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
+from journeyman.llm import omitted_of
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -72,6 +73,11 @@ class Model:
         """(base URL, API key) for a client of one's own."""
         client = self._shared_client()
         return str(client.base_url), client.api_key
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """Parameters of sampling that the model's server was found not to take: attempts since then were drawn without them."""
+        return omitted_of(self._client, self.name)
 
     def openai(self) -> AsyncOpenAI:
         """A client of this model for calls outside rollouts."""
@@ -335,7 +341,7 @@ class TrainableModel(ServedModel):
                 raise WaitTimeoutError(
                     f"waited for training job {status.id} of model {self.name!r}: it is {status.state} at {status.progress:.0%}, and "
                     f"nothing has changed for {_LONGEST_SILENCE_SECONDS:.0f} s",
-                    hint=f"the log of the server at {self._wire.url} says what it is doing; call again with the same key to go on waiting",
+                    hint=f"the log of the server at {self._wire.shown} says what it does; call again with the same key to go on waiting",
                 )
             # A server that does not let us wait is not asked as fast as it can answer.
             await asyncio.sleep(max(_SHORTEST_POLL_SECONDS - (time.monotonic() - asked_at), 0.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from journeyman.http_clients import without_proxy
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import ToolEvent
 
@@ -63,8 +64,9 @@ class Rollout:
         return self._client
 
     def env(self) -> dict[str, str]:
-        """Environment variables that point an agent in another process at this rollout."""
-        return {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": self.api_key, "OPENAI_MODEL": self.model}
+        """Environment variables that point an agent in another process at this rollout, past the proxies that are set here."""
+        address = {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": self.api_key, "OPENAI_MODEL": self.model}
+        return address | without_proxy(self.base_url)
 
     def record_tool(self, event: ToolEvent) -> None:
         """Keep what became of a tool call; judges look at it."""

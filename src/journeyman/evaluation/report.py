@@ -191,8 +191,9 @@ def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
 
 
 def finding_lines(evaluation: EvaluationSummary) -> list[str]:
-    """The paired comparisons, what is missing, pass@k and the noise floor, one line each."""
+    """The paired comparisons, what was left out or is missing, pass@k and the noise floor, one line each."""
     lines = [f"{one.before} → {one.after}: {one.success.text()}" for one in evaluation.comparisons]
+    lines += [one.omitted_line for one in evaluation.variants if one.omitted_line]
     lines += [missing_line(one) for one in evaluation.variants if one.num_missing]
     lines += [undecidable_line(one) for one in evaluation.variants if one.checks.get("undecidable")]
     for one in evaluation.variants:

@@ -113,8 +113,8 @@ async def measure_plateau(
     """
     async with AsyncExitStack() as stack:
         progress.phase("start", note=settings.target.label)
-        pool = await stack.enter_async_context(_pool(settings))
         model = PromptedModel(settings.model, home, progress, stack)
+        pool = await stack.enter_async_context(_pool(settings))
         scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
         heldout = scenarios.heldout[: settings.limit]
         bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, settings.max_concurrent, seed=settings.seed)

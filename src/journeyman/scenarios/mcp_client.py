@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from journeyman.errors import McpError
-from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
+from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, open_mcp_http_client, preflight, read_tail
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
 from journeyman.types.json_text import well_formed
@@ -140,7 +140,7 @@ async def open_server(
         start_timeout_seconds: the target's own when None.
 
     Raises McpError: command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized,
-    wrong_path, failed.
+    wrong_path, redirected, failed. SettingError: malformed_key, bad_proxy.
     """
     if target.url is not None:
         await preflight(target)
@@ -230,10 +230,9 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
 
 
 async def _http_transport(target: McpTarget, stack: contextlib.AsyncExitStack) -> Any:
-    # The factory is the library's own, so that the client is of the HTTP library that this version of mcp uses.
-    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client  # type: ignore[attr-defined,unused-ignore]
+    from mcp.client.streamable_http import streamable_http_client
 
-    http = await stack.enter_async_context(create_mcp_http_client(headers=dict(target.headers)))
+    http = await stack.enter_async_context(open_mcp_http_client(target))
     assert target.url is not None
     return streamable_http_client(target.url, http_client=http)
 

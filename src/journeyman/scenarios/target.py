@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from journeyman.config import checked_header
 from journeyman.errors import McpError, SettingError
 from journeyman.types.record import Record
 
@@ -66,6 +67,10 @@ class McpTarget(Record):
     def title(self) -> str:
         """As `label`, without the folder of the program: for headings."""
         return self.url or shlex.join([Path(word).name if number == 0 else word for number, word in enumerate(self.command or ())])
+
+    def sent_headers(self) -> dict[str, str]:
+        """The headers as they are sent. Raises SettingError (malformed_key), which names the header and not its value."""
+        return dict(checked_header(name, value, "the MCP server's headers") for name, value in self.headers.items())
 
     def search_path(self) -> str:
         """PATH for finding and running the command: the folder of this Python first, so that "python" and the console scripts

@@ -79,6 +79,7 @@ class JudgeCall(Record):
         raw: the model's own words on this attempt (its part of the reply, as JSON text).
         seconds: how long the call took, waiting for a free place and retries included.
         prompt_tokens, completion_tokens, cost_usd: of the whole call, repairs included; 0 and None when it came from the cache.
+        omitted: parameters of sampling that the model's server does not take, so that the call was made without them.
     """
 
     call: str
@@ -93,6 +94,7 @@ class JudgeCall(Record):
     completion_tokens: int = 0
     cost_usd: float | None = None
     is_cached: bool = False
+    omitted: tuple[str, ...] = ()
 
 
 class Verdict(Record):
