@@ -35,7 +35,7 @@ class Clause:
 
 
 _QUOTE = "'\"”’`*_)\\]"
-_SENTENCE_END = re.compile(rf"(?:[.!?…]+(?=[{_QUOTE}]*(?:\s|$))|\n|;|\s[–—-]+\s|—|[()])[{_QUOTE}]*")
+_SENTENCE_END = re.compile(rf"(?:[.!?…]+(?=[{_QUOTE}]*(?:\s|$))|\n|;|\s[–—-]+\s|—|(?<!\w)\(|\))[{_QUOTE}]*")
 _CONJUNCTION = re.compile(
     r"\bbut\b(?! also)|\b(?:however|yet|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
     r"|\bso\b(?=\s+(?:it|the|that|this)\b)"
@@ -67,13 +67,14 @@ _HARMLESS = re.compile(
 )
 _NEGATOR = re.compile(
     r"\b(?:not|never|no|nor|neither|none|nobody|nothing|nowhere|cannot|hardly|barely|scarcely|unlikely|doubt(?:s|ed|ful)?|den(?:y|ies|ied)"
-    r"|refus(?:e|es|ed)|wrong(?:ly)?|false(?:ly)?|incorrect(?:ly)?|untrue|impossible|mistaken(?:ly)?|disagrees?|rejects?|(?:any|every|all)(?:thing|one|body|where|\s+\w+)?\s+but"
+    r"|refus(?:e|es|ed)|wrong(?:ly)?|false(?:ly)?|incorrect(?:ly)?|untrue|impossible|mistaken(?:ly)?|disagrees?|rejects?|mistakes?|erroneous(?:ly)?|nonsense|(?:any|every|all)(?:thing|one|body|where|\s+\w+)?\s+but"
     r"|far\s+from|opposite|dont|doesnt|isnt|wasnt|arent|cant|wont|ain['’]?t|nicht|kein(?:e|en)?|pas|nunca)\b|n['’]t\b|≠|!=",
     re.IGNORECASE,
 )
 # These deny what follows them only.
 _EXCEPTING = re.compile(
     r"\b(?:except(?:ing)?|exclud(?:ing|es?)|besides|other\s+than|rather\s+than|instead\s+of|as\s+opposed\s+to|apart\s+from|unlike|without|save\s+for"
+    r"|contrary\s+to|rul(?:e[sd]?|ing)\s+out|leaving\s+out|not\s+counting|let\s+alone"
     r"|all\s+but|aside\s+from|opposed\s+to|different\s+(?:from|than))\b",
     re.IGNORECASE,
 )
@@ -92,7 +93,8 @@ _DENIED_AFTER = re.compile(
     rf"[{_QUOTE}]*(?:\s*(?:hours?|minutes?|h|o['’]clock))?\s*"
     rf"(?:(?:(?:is|are|was|were|do|does|did|can|could|would|should|will)\s*(?:n['’]t|not|never)\b|isnt\b|cannot\b){_ITSELF}"
     rf"|(?:,\s*which\s+|[?!.,;]?\s*(?:no,?\s+)?(?:that|this|it|which)\s+)?(?:is|was|seems|looks|sounds)\s+(?:\w+ly\s+)?{_WRONG}"
-    rf"|,\s*which\s+(?:is|was)(?:\s+not|n['’]t)\s+(?:right|correct|true|valid)\b|\s*[,:(–-]?\s*\(?\s*(?:not(?:\s+(?:true|right|correct|valid))?\s*[.!)]*$"
+    r"|(?:can|could|should|must|has|have)\s+(?:be|been)\s+(?:ruled\s+out|excluded|dismissed|discarded)\b|(?:is|was)\s+(?:out\s*[.!]|an?\s+(?:lie|mistake|error|joke)\b)"
+    r"|,\s*which\s+(?:is|was)(?:\s+not|n['’]t)\s+(?:right|correct|true|valid)\b|\s*[,:(–-]?\s*\(?\s*(?:not(?:\s+(?:true|right|correct|valid))?\s*[.!)]*$"
     r"|not\s+(?:true|right|correct|valid)\b|wrong[.!)]*$|false[.!)]*$))",
     re.IGNORECASE,
 )
@@ -113,14 +115,14 @@ _GUESSED = re.compile(
 )
 _HEDGED = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|most\s+likely|i\s+assume|might|may\s+be|may\s+have|could\s+be|could\s+have|can\s+be\s+either|either|allegedly|supposedly|used\s+to|formerly"
-    r"|pretend|imagine|hypothetically|unknown|whether|neither|somewhere|some\s?thing\s+like|should\s+have\s+been|would\s+have\s+been|expected\s+to)\b",
+    r"|(?:some|others|they)\s+(?:say|think|claim)|rumou?r\w*|old|former|previous(?:ly)?|pretend|imagine|hypothetically|unknown|whether|neither|somewhere|some\s?thing\s+like|should\s+have\s+been|would\s+have\s+been|expected\s+to)\b",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|fewer|greater|larger|smaller|higher|lower|later|earlier|longer|shorter|bigger|older|younger|faster|slower|other)\s+than"
-    rf"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|any\s+number\s+but|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]){_ARTICLE}",
+    rf"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬]){_ARTICLE}",
     re.IGNORECASE,
 )
 _BOUNDED = re.compile(
@@ -129,7 +131,9 @@ _BOUNDED = re.compile(
     re.IGNORECASE,
 )
 BOUND_AFTER = re.compile(
-    r"\s*(?:or\s+(?:more|less|so|later|earlier|higher|lower|fewer|thereabouts|something)|and\s+(?:up|more|counting|over)\b|\+(?!\d)|plus\b|ish\b)",
+    r"\s*(?:or\s+(?:more|less|so|later|earlier|higher|lower|fewer|thereabouts|something)|and\s+(?:up|more|counting|over)\b|\+(?!\d)|(?:plus|minus)\b|-?ish\b"
+    r"|at\s+(?:the\s+)?(?:most|least)\b|(?:is\s+)?too\s+(?:high|low|many|few|much|little)\b|squared\b|cubed\b|(?:%|percent)\s+(?:less|more)\b|times\s+(?:less|more)\b"
+    r"|max(?:imum)?\b|minimum\b|tops\b)",
     re.I,
 )
 
@@ -245,6 +249,9 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
         return Stance.DENIED
     if any(place < len(before) for place in where):
         return Stance.OPEN if is_negated_question else Stance.DENIED
+    was = re.search(r"\bwas\b", before, re.IGNORECASE)
+    if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
+        return Stance.OPEN
     if (where and not is_negated_question) or _BOUNDED.search(before) or BOUND_AFTER.match(after):
         return Stance.OPEN
     if is_hedged(clause) or (clause.is_asked and "?" in rest):

@@ -18,8 +18,8 @@ _VERB = re.compile(
     re.IGNORECASE,
 )
 # What may stand beside a value in a list of words and is no rival of it.
-_CHOICE_BEFORE = re.compile(r"\bor\s+(?:the\s+|else\s+)?['\"“‘*`]*$", re.IGNORECASE)
-_CHOICE_AFTER = re.compile(r"['\"”’*`]*,?\s+or\b(?!\s+(?:so|not)\b)", re.IGNORECASE)
+_CHOICE_BEFORE = re.compile(r"\b(?:or|xor|alternatively)\s+(?:the\s+|else\s+)?['\"“‘*`]*$", re.IGNORECASE)
+_CHOICE_AFTER = re.compile(r"['\"”’*`]*[,.!;(\s]*(?<!\w)(?:or|xor|alternatively)\b(?!\s+(?:so|not)\b)", re.IGNORECASE)
 _NO_ITEM = re.compile(
     r"(?:\W*(?:yes|no|ok(?:ay)?|sure|thanks?\b.*|thank\s+you.*|please|sir|madam|though|too|also|now|currently|today|tonight|indeed|actually|of\s+course|right\s+now|at\s+the\s+moment"
     r"|without\s+.*|(?:because|since|not)\s.*|as\s+\w+(?:\s+\w+)?|so|well|here|there|then|in\s+.*|at\s+.*|on\s+.*|for\s+.*|from\s+.*|with\s+.*|by\s+.*|since\s+.*|until\s+.*|according\s+.*|to\s+be\s+\w+|hi|hello|sorry"
@@ -59,22 +59,38 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
     listed = [other for other in dict.fromkeys(others) if other != expected and find_texts(other, rest)]
     if len(listed) > _MAX_OTHERS:
         return Agreement(False, True, f"lists {len(listed)} other values of the result")
-    if any(_CHOICE_BEFORE.search(answer[: place[0]]) or _CHOICE_AFTER.match(answer[place[1] :]) for place in places) and not _is_bound(
-        answer, places
-    ):
-        return Agreement(False, True, "offers alternatives")
-    neighbours = [item for place in places for item in _neighbours(expected, answer, place) if not _is_known(item, question, others)]
-    if any(is_choice for _, is_choice in neighbours) or len(neighbours) > 1:
-        return Agreement(False, True, "stands in a list of alternatives")
-    if neighbours:
-        return Agreement(False, True, f"stands beside {neighbours[0][0]!r}, which may be another value", is_undecidable=True)
+    beside = _company(expected, answer, question, others, places)
+    if beside is not None:
+        return beside
     if Stance.STATED not in found:
         return Agreement(False, True, "the value is named and not stated", is_undecidable=True)
     return Agreement(True, True, "states the value")
 
 
-def _is_bound(answer: str, places: Sequence[tuple[int, int]]) -> bool:
-    return any(BOUND_AFTER.match(answer[end:]) for _, end in places)
+def _company(expected: str, answer: str, question: str, others: Sequence[str], places: Sequence[tuple[int, int]]) -> Agreement | None:
+    """What stands beside the value as a rival of it, in its pool or not; None when it stands alone."""
+    is_choice = any(_CHOICE_BEFORE.search(answer[: place[0]]) or _CHOICE_AFTER.match(answer[place[1] :]) for place in places)
+    if is_choice and not any(BOUND_AFTER.match(answer[end:]) for _, end in places):
+        return Agreement(False, True, "offers alternatives")
+    if _is_heap(expected, answer, question, others):
+        return Agreement(False, True, "stands among words that make no sentence", is_undecidable=True)
+    neighbours = [item for place in places for item in _neighbours(expected, answer, place) if not _is_known(item, question, others)]
+    if any(is_joined for _, is_joined in neighbours) or len(neighbours) > 1:
+        return Agreement(False, True, "stands in a list of alternatives")
+    if neighbours:
+        return Agreement(False, True, f"stands beside {neighbours[0][0]!r}, which may be another value", is_undecidable=True)
+    return None
+
+
+def _is_heap(expected: str, answer: str, question: str, others: Sequence[str]) -> bool:
+    """ "Oslo Bergen Rome", "1. Oslo 2. Bergen": names beside the value in an answer without a verb."""
+    if _VERB.search(answer):
+        return False
+    answer = re.sub(r"\b(?:not|rather\s+than|instead\s+of)\s+[^\W_]+", " ", answer, flags=re.IGNORECASE)
+    known = " ".join((expected, question, *others)).casefold()
+    words = [word for word in re.findall(r"[^\W\d_]{2,}", answer) if word.casefold() not in known and word[0].isupper()]
+    first = re.match(r"\W*([^\W\d_]+)", answer)
+    return len([word for word in words if first is None or word != first[1]]) > 0 and not re.search(r",\s+[A-Z]\w+\W*$", answer)
 
 
 def _blanked(text: str, places: Sequence[tuple[int, int]]) -> str:
@@ -181,8 +197,8 @@ def find_texts(value: str, text: str) -> list[tuple[int, int]]:
     if len(value) == 1 or not words or re.search(r"[^\w\s/.,:;!?'\"()’-]", value):
         pattern, flags = rf"(?<!\w){re.escape(value)}(?![\w+#])", 0 if len(value) == 1 else re.IGNORECASE
     else:
-        before = r"(?<![^\W_])" + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
-        after = r"(?![^\W_])" + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
+        before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bhalf[- ])" + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
+        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b)" + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
         pattern, flags = before + r"[\W_]+(?:(?:the|an?)\s+)?".join(map(re.escape, words)) + after, re.IGNORECASE
     if len(words) == 2 and value == " ".join(words) and value.replace(" ", "").isalpha():
         pattern += rf"|(?<![^\W_]){words[1]},\s*{words[0]}(?![^\W_])"  # "Raman, Priya"
