@@ -84,13 +84,18 @@ def _company(expected: str, answer: str, question: str, others: Sequence[str], p
 
 def _is_heap(expected: str, answer: str, question: str, others: Sequence[str]) -> bool:
     """ "Oslo Bergen Rome", "1. Oslo 2. Bergen": names beside the value in an answer without a verb."""
-    if _VERB.search(answer):
-        return False
-    answer = re.sub(r"\b(?:not|rather\s+than|instead\s+of)\s+[^\W_]+", " ", answer, flags=re.IGNORECASE)
+    answer = re.sub(r"\b(?:not|rather\s+than|instead\s+of)\s+[^,.;]+", " ", answer, flags=re.IGNORECASE)
     known = " ".join((expected, question, *others)).casefold()
-    words = [word for word in re.findall(r"[^\W\d_]{2,}", answer) if word.casefold() not in known and word[0].isupper()]
-    first = re.match(r"\W*([^\W\d_]+)", answer)
-    return len([word for word in words if first is None or word != first[1]]) > 0 and not re.search(r",\s+[A-Z]\w+\W*$", answer)
+    words = [
+        word for word in re.findall(r"[^\W\d_]{2,}", answer) if word.casefold() not in known and word.casefold() not in _FUNCTION_WORDS
+    ]
+    words = [word for word in words if not word.isupper()]
+    return (
+        bool(words)
+        and not _VERB.search(answer)
+        and all(word[0].isupper() for word in words)
+        and not re.search(r",\s+[A-Z]\w+\W*$|^\W*[A-Z]\w+[,:!]", answer)
+    )
 
 
 def _blanked(text: str, places: Sequence[tuple[int, int]]) -> str:
