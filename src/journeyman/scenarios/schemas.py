@@ -87,21 +87,25 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
+        if not _is_finite(schema):
+            raise SchemaFaultError("it holds a number that JSON does not have (NaN or infinity)")
         Draft202012Validator.check_schema(dict(schema))
         found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"
         raise SchemaFaultError(f"{where}: {error.message[:_MAX_FAULT_CHARS]}") from error
+    except SchemaFaultError:
+        raise
     except _uncheckable() as error:
         raise SchemaFaultError(f"the schema cannot be checked: {type(error).__name__}") from error
     return found
 
 
 def _uncheckable() -> tuple[type[Exception], ...]:
-    """What checking a value raises beside its verdict: a reference into nowhere, a number too large for a float, a nesting too deep."""
+    """What checking a value raises beside its verdict: a reference into nowhere, a number that no float can be, a nesting too deep."""
     from referencing.exceptions import Unresolvable
 
-    return (Unresolvable, ArithmeticError, RecursionError, re.error)
+    return (Unresolvable, ArithmeticError, ValueError, RecursionError, re.error)
 
 
 def _is_finite(value: Any) -> bool:
