@@ -18,7 +18,7 @@ Make = Callable[..., McpTarget]
 async def test_lists_and_calls_the_tools_of_a_command(target: Make) -> None:
     async with open_server(target("plain_server", "good")) as server:
         assert [tool.name for tool in server.tools] == ["findCapital", "box_area", "delete_everything"]
-        assert [tool.is_read_only for tool in server.tools] == [True, True, False]
+        assert [tool.is_read_only for tool in server.tools] == [True, False, False]
         found = await server.call("findCapital", {"country_name": "Italy"})
         assert '"Rome"' in found.text
         assert not found.is_error

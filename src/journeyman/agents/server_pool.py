@@ -63,7 +63,7 @@ class ServerPool:
     ) -> None:
         if num_shared < 1 or max_servers < 1:
             raise SettingError(f"num_shared is {num_shared} and max_servers {max_servers}; both must be at least 1")
-        only_reads = all(tool.is_read_only and not tool.is_destructive for tool in tools)
+        only_reads = all(tool.is_read_only for tool in tools)
         if target.url is not None and isolation == "per_rollout":
             raise SettingError(
                 f"the server at {target.url} cannot be started per rollout", hint="give its command, or use isolation shared"

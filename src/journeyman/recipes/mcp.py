@@ -159,7 +159,11 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
 
 def scenario_settings(settings: McpTrain) -> ScenarioSettings:
     return ScenarioSettings(
-        num_train=settings.num_train, num_heldout=settings.num_heldout, tools=settings.tools, allow_writes=settings.allow_writes
+        num_train=settings.num_train,
+        num_heldout=settings.num_heldout,
+        tools=settings.tools,
+        read_only=settings.read_only,
+        allow_writes=settings.allow_writes,
     )
 
 

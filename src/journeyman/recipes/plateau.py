@@ -74,6 +74,7 @@ class PlateauSettings(Record):
     goal: float = Field(default=0.9, gt=0.0, le=1.0)
     limit: int | None = Field(default=None, ge=2)
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     allow_writes: bool = False
     max_turns: int = Field(default=4, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -95,7 +96,7 @@ def settings_of_run(run: str, home: Path, model: str, **changed: object) -> Plat
         raise SettingError(
             f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
-    given = {"target": known.target, "tools": known.tools, "allow_writes": known.allow_writes, "seed": known.seed}
+    given = {name: getattr(known, name) for name in ("target", "tools", "read_only", "allow_writes", "seed")}
     return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})
 
 
@@ -143,8 +144,17 @@ async def measure_plateau(
 @asynccontextmanager
 async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
     async with open_server(settings.target) as server:
-        tools = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-    async with ServerPool(settings.target, tools, isolation, num_shared=num_shared_servers()) as pool:
+        tools = usable_tools(
+            server.tools, settings.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+        )
+    async with ServerPool(
+        settings.target,
+        tools,
+        isolation,
+        num_shared=num_shared_servers(),
+        max_servers=settings.max_concurrent,
+        wait_timeout_seconds=settings.timeout_seconds,
+    ) as pool:
         yield pool
 
 
@@ -160,7 +170,9 @@ async def _scenarios(settings: PlateauSettings, model: PromptedModel, progress: 
         proposer = CompletionProposer(model.connection.openai_url, model.connection.api_key, "base")
     try:
         async with open_server(settings.target) as server:
-            wanted = McpTrain(target=settings.target, tools=settings.tools, allow_writes=settings.allow_writes)
+            wanted = McpTrain(
+                target=settings.target, tools=settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+            )
             made = await build_scenarios(server, scenario_settings(wanted), proposer=proposer, seed=settings.seed, progress=progress)
     finally:
         if proposer is not None:

@@ -165,8 +165,6 @@ def value_maker(schema: Mapping[str, Any]) -> Draw | None:
         >>> value_maker({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5}) is None
         True
     """
-    if not isinstance(schema, Mapping):
-        return None
     is_fit = fits(schema)
     for draw in _ways(schema):
         rng = random.Random(0)
@@ -287,7 +285,7 @@ def _numbers(schema: Mapping[str, Any]) -> Draw | None:
         return (lambda rng: _float(step * (places.start + _below(rng, places)))) if places else None
     width = _float(high - low)
     digits = 1 if width > 5 else 3 if width > 0.05 else 2 - math.floor(math.log10(width)) if width > 0 else 17
-    return lambda rng: round(_float(low + (high - low) * Fraction(rng.random())), rng.choice([0, digits, digits])) + 0.0
+    return lambda rng: round(_float(low + (high - low) * Fraction(rng.random())), rng.choice([0, digits])) + 0.0
 
 
 def _float(value: Fraction) -> float:
@@ -330,10 +328,11 @@ def _lists(schema: Mapping[str, Any]) -> Draw | None:
 
     def draw(rng: random.Random) -> list[Any]:
         count = rng.randint(low, high)
-        found = [item(rng) for _ in range(4 * count)]
-        # Different ones where there are some: a list of one thing said twice asks for less.
-        different = list({canonical(value): value for value in found}.values())
-        return (different if schema.get("uniqueItems") or len(different) >= count else found)[:count]
+        found = [item(rng) for _ in range(count)]
+        if not schema.get("uniqueItems"):
+            return found
+        found += [item(rng) for _ in range(3 * count)]
+        return list({canonical(value): value for value in found}.values())[:count]
 
     return draw
 

@@ -195,7 +195,7 @@ def choose_tools(
         raise McpError(
             "no_tools", f"the MCP server {label} offers no tools", hint="check that it is the right server and that it is set up"
         )
-    tools = _vouched_for(tools, label, read_only)
+    tools = vouched_for(tools, label, read_only)
     known = {name: tool for tool in tools for name in (tool.name, tool.server_name)}
     _refuse_unknown("--tools", names or (), known, label)
     chosen = list({known[name].name: known[name] for name in names}.values()) if names else list(tools)
@@ -212,8 +212,8 @@ def choose_tools(
     return ToolChoice(tuple(found), tuple(notes))
 
 
-def _vouched_for(tools: Sequence[McpTool], label: str, read_only: Sequence[str]) -> list[McpTool]:
-    """The tools, those that the user names counted as reading."""
+def vouched_for(tools: Sequence[McpTool], label: str, read_only: Sequence[str]) -> list[McpTool]:
+    """The tools, those that the user names counted as reading. Raises SettingError: unknown_tool, says_it_writes."""
     known = {name: tool for tool in tools for name in (tool.name, tool.server_name)}
     _refuse_unknown("--read-only", read_only, known, label)
     named = {known[name].server_name for name in read_only}
@@ -263,10 +263,10 @@ def _may_not_be_called(writes: Sequence[McpTool], found: Sequence[McpTool], labe
 def what_to_add(writes: Sequence[McpTool]) -> str:
     """The options with which tools that may change something are called all the same."""
     likely, silent = _likely(writes), [tool for tool in writes if tool.decided != "says_writes"]
-    ways = [f"--read-only {_listed(likely)} if they only read, as they look"] if likely else []
+    ways = [f"--read-only {_listed(likely)} (looks read-only)"] if likely else []
     if silent and not likely:
         ways.append("--read-only NAME for one that only reads")
-    return " or ".join([*ways, f"--tools {_listed(writes)} --allow-writes if the server may be spoilt (a scratch copy of the data)"])
+    return " or ".join([*ways, f"--tools {_listed(writes)} --allow-writes (called for real: give a scratch copy of the data)"])
 
 
 def _likely(tools: Sequence[McpTool]) -> list[McpTool]:
