@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
@@ -11,6 +14,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+import journeyman as jm
 from journeyman.service.capture import segments
 from journeyman.types.trajectory import Trajectory
 
@@ -25,7 +29,12 @@ class Agent:
     def __init__(self, running: Any, ticket: dict[str, Any]) -> None:
         self.id, self.token = ticket["id"], ticket["token"]
         self.root = AsyncOpenAI(base_url=running.url, api_key="none")
-        self.api = AsyncOpenAI(base_url=f"{running.url}/r/{self.id}.{self.token}/v1", api_key=self.token)
+        self.url = f"{running.url}/r/{self.id}.{self.token}/v1"
+        self.api = AsyncOpenAI(base_url=self.url, api_key=self.token)
+
+    def through(self, url: str) -> AsyncOpenAI:
+        """Its client by way of another address."""
+        return self.api.with_options(base_url=f"{url}/r/{self.id}.{self.token}/v1")
 
     async def finish(self, **outcome: Any) -> Trajectory:
         data = await self.root.post(f"/api/rollouts/{self.id}/finish", cast_to=object, body=outcome)
@@ -166,3 +175,101 @@ async def test_a_foreign_web_page_may_not_call_a_server_without_key(running: Any
         with pytest.raises(openai.PermissionDeniedError):
             await api.get("/api/runs", cast_to=object, options={"headers": {"origin": "https://evil.example"}})
         await api.get("/api/runs", cast_to=object, options={"headers": {"origin": "http://localhost:3000"}})
+
+
+class TestConnectionsThatAreCut:
+    """The answer is whole and its turn is stored, but it never reaches the client, which tries again by itself."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("cut", [0, 1, 2])
+    async def test_the_call_in_question_gets_its_own_reply_again(self, running: Any, open_rollout: Open, cut: int, stream: bool) -> None:
+        running.replies += ["first", "second", "third"]
+        agent = await open_rollout(running)
+        async with cutting_proxy(running, {cut}) as url:
+            api = agent.through(url)
+            assert [await said(api, stream) for _ in range(3)] == ["first", "second", "third"]
+        assert len((await agent.finish()).turns) == 3
+
+    async def test_a_call_may_be_cut_twice(self, running: Any, open_rollout: Open) -> None:
+        running.replies += ["first", "second"]
+        agent = await open_rollout(running)
+        async with cutting_proxy(running, {1, 2}) as url:
+            api = agent.through(url)
+            assert [await said(api), await said(api)] == ["first", "second"]
+        assert len((await agent.finish()).turns) == 2
+
+    async def test_with_our_own_client_equal_calls_at_the_same_time_each_get_theirs(self, running: Any) -> None:
+        running.replies += [f"reply {number}" for number in range(6)]
+        seen: list[str | None] = []
+
+        async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+            seen.extend(await asyncio.gather(*(said(run.openai()) for _ in range(6))))
+
+        async with cutting_proxy(running, {0, 2, 4}) as url, jm.connect(url) as connection:
+            ((trajectory,),) = await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=connection.base_model(), group_size=1)
+        assert trajectory.error is None
+        assert len(trajectory.turns) == 6
+        assert len(set(seen)) == 6
+
+
+async def test_equal_calls_of_a_client_that_counts_no_tries_are_draws_of_their_own(running: Any, open_rollout: Open) -> None:
+    running.replies += ["one", "two", "three"]
+    agent = await open_rollout(running)
+
+    def ask() -> str:
+        request = urllib.request.Request(f"{agent.url}/chat/completions", data=json.dumps({"messages": USER}).encode())
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return str(json.load(reply)["choices"][0]["message"]["content"])
+
+    texts = await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(3)))
+    assert sorted(texts) == ["one", "three", "two"]
+    assert len((await agent.finish()).turns) == 3
+
+
+async def test_an_idempotency_key_names_a_call(running: Any, open_rollout: Open) -> None:
+    running.replies += ["one", "two"]
+    agent = await open_rollout(running)
+    first, second = {"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}
+    texts = [await said(agent.api, extra_headers=headers) for headers in (first, second, first, second)]
+    assert texts == ["one", "two", "one", "two"]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await agent.api.chat.completions.create(model="agent", messages=[*USER, *USER], extra_headers=first)
+    assert caught.value.code == "idempotency_key_reused"
+
+
+async def said(api: AsyncOpenAI, stream: bool = False, **options: Any) -> str:
+    if not stream:
+        reply = await api.chat.completions.create(model="agent", messages=USER, **options)
+        return reply.choices[0].message.content or ""
+    chunks = await api.chat.completions.create(model="agent", messages=USER, stream=True, **options)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
+@asynccontextmanager
+async def cutting_proxy(running: Any, cut: set[int]) -> AsyncIterator[str]:
+    """A proxy that reads the answers to chat completions whole, and hangs up instead of passing on those whose numbers are in `cut`."""
+    num_chats = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal num_chats
+        try:
+            head, _, _ = (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n\r\n")
+            first, *headers = head.split("\r\n")
+            length = next((int(line.split(":")[1]) for line in headers if line.lower().startswith("content-length:")), 0)
+            kept = [line for line in headers if not line.lower().startswith("connection:")]
+            host, port = running.url.removeprefix("http://").split(":")
+            answers, questions = await asyncio.open_connection(host, int(port))
+            questions.write("\r\n".join([first, *kept, "connection: close", "", ""]).encode() + await reader.readexactly(length))
+            answer = await asyncio.wait_for(answers.read(), 20)
+            questions.close()
+            is_chat = "/chat/completions" in first
+            number, num_chats = num_chats, num_chats + is_chat
+            if not (is_chat and number in cut):
+                writer.write(answer)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -37,6 +37,7 @@ class ForeignRecorder:
         self.started_at = time.time()
         self._model = model
         self._max_turns = max_turns
+        self._num_asked = 0  # replies asked for: those of calls in flight, of streams and those noted
         self._turns: list[Turn] = []
 
     @property
@@ -49,14 +50,28 @@ class ForeignRecorder:
         copy.recorder = self
         return copy  # type: ignore[no-any-return]
 
-    def check_turn(self) -> None:
-        """Raises LlmError when the rollout has had all its turns."""
-        if len(self._turns) >= self._max_turns:
-            raise LlmError(f"this rollout has had all its {self._max_turns} model calls", hint="raise max_turns")
+    def begin(self, num_replies: int) -> None:
+        """A call for so many replies begins; each counts as a call. Raises LlmError when the rollout has not so many left."""
+        left = self._max_turns - self._num_asked
+        if num_replies > left:
+            asked = "" if left <= 0 else f" but {left}, and this one asks for {num_replies} replies"
+            raise LlmError(
+                f"this rollout has had all its {self._max_turns} model calls{asked}",
+                hint="raise max_turns (each of n replies counts as a call)",
+                reason="turn_limit_reached",
+            )
+        self._num_asked += num_replies
+
+    def give_back(self, num_replies: int) -> None:
+        """The call failed: its replies do not count."""
+        self._num_asked -= num_replies
 
     def note(self, body: dict[str, Any], reply: Any, started_at: float) -> None:
-        """Note a finished call. `reply` is a ChatCompletion."""
-        choice = reply.choices[0]
+        """Note a finished call, a turn for each of its replies. `reply` is a ChatCompletion."""
+        for choice in reply.choices:
+            self._note_choice(body, choice, reply.id or "", started_at)
+
+    def _note_choice(self, body: dict[str, Any], choice: Any, call: str, started_at: float) -> None:
         reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
         self._turns.append(
             Turn(
@@ -72,6 +87,7 @@ class ForeignRecorder:
                 parameters=_parameters(body),
                 started_at=started_at,
                 seconds=time.time() - started_at,
+                call=call,
             )
         )
 
@@ -98,9 +114,14 @@ def _recording_class() -> Any:
             recorder = self.recorder
             if recorder is None or not path.endswith(_CHAT_PATH):
                 return await super().post(path, **options)
-            recorder.check_turn()
+            num_replies = (options.get("body") or {}).get("n") or 1
+            recorder.begin(num_replies)
             started_at = time.time()
-            reply = await super().post(path, **options)
+            try:
+                reply = await super().post(path, **options)
+            except BaseException:
+                recorder.give_back(num_replies)
+                raise
             if not options.get("stream"):
                 recorder.note(options.get("body") or {}, reply, started_at)
             return reply

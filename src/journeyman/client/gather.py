@@ -48,7 +48,7 @@ async def gather(
         rollout: your agent: `async def rollout(scenario, run)`.
         max_concurrent: attempts in progress at any time.
         timeout_seconds: for one attempt.
-        max_turns: model calls that one attempt may make.
+        max_turns: model calls that one attempt may make; one that asks for n replies counts n times.
         progress: `advance(1)` is called for every finished attempt.
         score: `judge.score`, or any function like it: called with each group as soon as its attempts are done, while later ones still
             run; what it returns is the group.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from journeyman.errors import JourneymanError, ServiceError, error_from_code
+from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
+from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
 
 if TYPE_CHECKING:
@@ -36,9 +38,7 @@ class Wire:
     def client(self) -> AsyncOpenAI:
         """An `openai.AsyncOpenAI` on the server's root; made when it is first needed, because importing openai takes a second."""
         if self._client is None:
-            from openai import AsyncOpenAI
-
-            self._client = AsyncOpenAI(base_url=f"{self.url}/", api_key=self.api_key, timeout=_CONNECT_TIMEOUT_SECONDS, max_retries=2)
+            self._client = _keyed_class()(base_url=f"{self.url}/", api_key=self.api_key, timeout=_CONNECT_TIMEOUT_SECONDS, max_retries=2)
         return self._client
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
@@ -47,7 +47,11 @@ class Wire:
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
         """POST a record; as `get`. With `unset=False` fields that were not given are left out, so that the server knows."""
-        data = body.model_dump(mode="json", exclude_unset=not unset)
+        try:
+            data = body.model_dump(mode="json", exclude_unset=not unset)
+            check_json(data)
+        except ValueError as error:  # pydantic's, for values that JSON cannot say
+            raise InputError(f"what is sent to /{path} cannot be written as JSON: {error}", reason="not_json") from error
         return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path)
 
     async def close(self) -> None:
@@ -70,6 +74,28 @@ class Wire:
                 f"no Journeyman server at {self.url}: {error.__cause__ or error}",
                 hint="start one with `journeyman serve`, or give the address of one that runs",
             ) from error
+
+
+_CLASS: list[type[AsyncOpenAI]] = []
+
+
+def _keyed_class() -> type[AsyncOpenAI]:
+    """AsyncOpenAI with its one public `post` overridden, so that every call has a key of its own, the same in all its tries: the server
+    then knows which of several equal calls is tried again. Made when first needed, because openai is imported lazily."""
+    if _CLASS:
+        return _CLASS[0]
+    import openai
+
+    class KeyedOpenAI(openai.AsyncOpenAI):
+        async def post(self, path: str, **options: Any) -> Any:
+            given = options.get("options") or {}
+            headers = dict(given.get("headers") or {})
+            if not any(name.lower() == "idempotency-key" for name in headers):
+                headers["Idempotency-Key"] = uuid.uuid4().hex
+            return await super().post(path, **{**options, "options": {**given, "headers": headers}})
+
+    _CLASS.append(KeyedOpenAI)
+    return KeyedOpenAI
 
 
 def service_error(error: APIStatusError, url: str) -> JourneymanError:

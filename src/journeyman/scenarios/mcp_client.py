@@ -24,6 +24,7 @@ from journeyman.scenarios.listing import Listing, mended
 from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail, shorten
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool
+from journeyman.types.json_text import well_formed
 
 CLOSE_TIMEOUT_SECONDS = 10.0
 _MAX_RESULT_CHARS = 1_000_000
@@ -81,16 +82,16 @@ class McpServer:
             if is_closed(error):
                 self._death = self._died(f"it died while {name!r} ran")
                 raise self._death from error
-            return ToolResult(str(error), True, time.perf_counter() - started)
+            return ToolResult(well_formed(str(error)), True, time.perf_counter() - started)
         except _stream_errors() as error:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
             # The library checks the form of results; a server that breaks it is the tool's failure.
-            return ToolResult(f"unusable result: {shorten(str(error))}", True, time.perf_counter() - started)
+            return ToolResult(well_formed(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
         found = read_result(result, time.perf_counter() - started)
         fault = None if found.is_error else self._listing.result_fault(server_name, _field(result, "structured_content"))
-        return found if fault is None else ToolResult(f"unusable result: {fault}", True, found.seconds)
+        return found if fault is None else ToolResult(well_formed(f"unusable result: {fault}"), True, found.seconds)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
         return McpError(
@@ -209,7 +210,7 @@ def read_result(result: Any, seconds: float) -> ToolResult:
     structured = _field(result, "structured_content")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
-    text = "\n".join(parts)
+    text = well_formed("\n".join(parts))
     return ToolResult(text[:_MAX_RESULT_CHARS], bool(_field(result, "is_error")), seconds)
 
 

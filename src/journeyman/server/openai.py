@@ -42,7 +42,7 @@ class OpenAiRoutes:
     async def chat(self, request: Request) -> Response:
         session = await self._session(request)
         body, body_hash = await read_body(request, ChatRequest)
-        context = CallContext(session, body_hash, _retry_count(request))
+        context = CallContext(session, body_hash, _retry_count(request), request.headers.get("idempotency-key"))
         renderer = self._sampling.renderer
         if body.stream:
             model = body.model or (session.model if session is not None else "")

@@ -1,4 +1,4 @@
-"""Recording rollouts: every turn is stored before its reply leaves, a client's retry is answered from the record.
+"""Recording rollouts: every turn is stored before its reply leaves, a client's retry (`retries.py`) is answered from the record.
 
 A rollout opens, serves calls, and is sealed; later calls get 410. One that nobody finishes expires: it is sealed with an error, and
 its version need not stay loaded any more. Not for sampling (`sampling.py`) nor for rewards. Locks and
@@ -14,8 +14,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError
+from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError, WaitTimeoutError
 from journeyman.service.echo import splices
+from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.service.segments import Segment, segments
 from journeyman.store import RolloutRow, Store
 from journeyman.types.messages import Message
@@ -29,16 +30,8 @@ _log = logging.getLogger(__name__)
 BASE = "base"
 EXPIRY_SECONDS = 2 * 3600.0
 _LOOK_SECONDS = 60.0
+_GIVE_UP_SECONDS = 60.0
 Produce = Callable[[], Awaitable[Sequence[Turn]]]
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A call being served; several clients may wait for it (a retry joins the first)."""
-
-    body_hash: str
-    task: asyncio.Task[tuple[Turn, ...]]
-    num_waiting: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +47,7 @@ class Session:
     max_turns: int
     turns: list[Turn] = field(default_factory=list)
     is_sealed: bool = False
-    calls: list[_Call] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened_at: float = 0.0
     used_at: float = 0.0
@@ -66,16 +59,6 @@ class Session:
     def stored(self, messages: Sequence[Message]) -> Callable[[Message], tuple[int, ...] | None]:
         """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""
         return splices(messages, self.turns)
-
-    def replay(self, body_hash: str) -> tuple[Turn, ...]:
-        """The newest stored turns that answered this very body; () when there are none."""
-        found: list[Turn] = []
-        for turn in reversed(self.turns):
-            if turn.body_hash == body_hash:
-                found.append(turn)
-            elif found:
-                break
-        return tuple(reversed(found))
 
 
 class Recorder:
@@ -153,40 +136,46 @@ class Recorder:
         row = await asyncio.to_thread(self._rollouts.find_by_token, token)
         return None if row is None else await self._live(row, token)
 
-    async def record(self, session: Session, body_hash: str, *, retry_count: int | None, produce: Produce) -> tuple[Turn, ...]:
+    async def record(
+        self,
+        session: Session,
+        body_hash: str,
+        *,
+        retry_count: int | None,
+        produce: Produce,
+        key: str | None = None,
+        num_replies: int = 1,
+    ) -> tuple[Turn, ...]:
         """Serve one call: run `produce`, store its turns, return them.
 
-        A retry (`retry_count` > 0) of a body served before gets the stored turns, of one being served joins it. So does an
-        identical body of a client that does not count its retries (None). When every waiting client is cancelled, so is the
-        sampling.
+        A retry of a call that was answered gets the stored turns, of one being served joins it: see `Calls.tried_before`. Every other
+        request is a call of its own, also with a body that came before. When every waiting client is cancelled, so is the sampling.
 
         Args:
             body_hash: identifies the request's body within the rollout.
-            produce: samples; its turns get their index and hash here.
+            retry_count: how often the client tried this call before; None if it does not count.
+            produce: samples; its turns get their index, hash and call here.
+            key: the request's idempotency key.
+            num_replies: turns that `produce` makes; each counts against the rollout's `max_turns`.
 
-        Raises ServiceError 410 when the rollout is sealed or has had all its calls.
+        Raises ServiceError 410 when the rollout is sealed or has no turns left for so many replies, 400 for a key with another body.
         """
+        attempt = Attempt(body_hash, retry_count, key, num_replies)
+        session.used_at = self._clock()
+        call = session.calls.tried_before(attempt)
+        await _given_up(call)
         if session.is_sealed:
             raise _sealed(session.id)
-        session.used_at = self._clock()
-        if retry_count != 0:
-            for call in session.calls:
-                if call.body_hash == body_hash:
-                    return await self._wait(session, call)
-        if retry_count:
-            replayed = session.replay(body_hash)
-            if replayed:
-                return replayed
-        if len(session.turns) + len(session.calls) >= session.max_turns:
-            raise ServiceError(
-                f"rollout {session.id} has had all its {session.max_turns} model calls",
-                status=410,
-                code="turn_limit_reached",
-                hint="end the agent's loop earlier, or open the rollout with a larger max_turns",
-            )
-        call = _Call(body_hash, asyncio.create_task(self._serve(session, body_hash, produce)))
-        session.calls.append(call)
-        call.task.add_done_callback(lambda _: self._forget(session, call))
+        if call is None or not (call.turns or call.task):
+            _check_room(session, num_replies)
+        call = call or session.calls.add(attempt)
+        call.tries = max(call.tries, retry_count or 0)
+        if call.turns:
+            call.is_lost = False
+            return call.turns
+        if call.task is None:
+            call.task = asyncio.create_task(self._serve(session, call, produce))
+            call.task.add_done_callback(lambda _: self._ended(session, call))
         return await self._wait(session, call)
 
     async def finish(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
@@ -194,7 +183,7 @@ class Recorder:
         session = self._sessions.get(rollout_id)
         if session is not None:
             session.is_sealed = True
-            running = [call.task for call in session.calls]
+            running = session.calls.running
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -230,7 +219,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Cancel what is being served. The rollouts stay open in the store."""
-        running = [call.task for session in self._sessions.values() for call in session.calls]
+        running = [task for session in self._sessions.values() for task in session.calls.running]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -241,6 +230,7 @@ class Recorder:
             turns = await asyncio.to_thread(self._rollouts.turns, row.id)
             opened = self._session(row.id, token, row.model, row.max_turns)
             opened.turns.extend(turns)
+            opened.calls = Calls.answered(turns)
             session = self._sessions.setdefault(row.id, opened)
         if session is None or session.is_sealed:
             raise _sealed(row.id)
@@ -251,7 +241,7 @@ class Recorder:
         return Session(rollout_id, token, model, max_turns, opened_at=now, used_at=now)
 
     def _is_expired(self, session: Session) -> bool:
-        return not session.calls and self._clock() - session.used_at >= self._expiry_seconds
+        return not session.calls.running and self._clock() - session.used_at >= self._expiry_seconds
 
     async def _unexpired(self, session: Session) -> Session:
         if self._is_expired(session) and not session.is_sealed:
@@ -266,28 +256,32 @@ class Recorder:
         outcome = FinishRollout(error=Failure(type="RolloutExpired", message=message), seconds=session.used_at - session.opened_at)
         await self.finish(session.id, outcome)
 
-    def _forget(self, session: Session, call: _Call) -> None:
-        session.calls.remove(call)
+    def _ended(self, session: Session, call: Call) -> None:
+        task, call.task = call.task, None
         session.used_at = self._clock()
-        if not call.task.cancelled():
-            call.task.exception()  # seen, also when every client that waited for it is gone
+        if task is not None and not task.cancelled() and task.exception() is not None:  # seen, also when every client is gone
+            call.is_lost = True
 
-    async def _wait(self, session: Session, call: _Call) -> tuple[Turn, ...]:
+    async def _wait(self, session: Session, call: Call) -> tuple[Turn, ...]:
+        task = call.task
+        assert task is not None
         call.num_waiting += 1
+        call.is_lost = False
         try:
-            return await asyncio.shield(call.task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if call.task.cancelled() and session.is_sealed:
+            if task.cancelled() and session.is_sealed:
                 raise _sealed(session.id) from None
             if call.num_waiting == 1:
-                call.task.cancel()
+                call.is_lost = True
+                task.cancel()
             raise
         finally:
             call.num_waiting -= 1
 
-    async def _serve(self, session: Session, body_hash: str, produce: Produce) -> tuple[Turn, ...]:
+    async def _serve(self, session: Session, call: Call, produce: Produce) -> tuple[Turn, ...]:
         produced = await produce()
-        storing = asyncio.ensure_future(self._store(session, body_hash, produced))
+        storing = asyncio.ensure_future(self._store(session, call, produced))
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -295,15 +289,14 @@ class Recorder:
             await storing
             raise
 
-    async def _store(self, session: Session, body_hash: str, produced: Sequence[Turn]) -> tuple[Turn, ...]:
+    async def _store(self, session: Session, call: Call, produced: Sequence[Turn]) -> tuple[Turn, ...]:
         async with session.lock:
-            stored = []
-            for turn in produced:
-                numbered = turn.model_copy(update={"index": len(session.turns), "body_hash": body_hash})
-                await asyncio.to_thread(self._rollouts.append_turn, session.id, numbered)
-                session.turns.append(numbered)
-                stored.append(numbered)
-            return tuple(stored)
+            first, kept = len(session.turns), {"body_hash": call.body_hash, "call": call.id}
+            turns = tuple(turn.model_copy(update={"index": first + number, **kept}) for number, turn in enumerate(produced))
+            await asyncio.to_thread(self._rollouts.append_turn, session.id, *turns)
+            session.turns.extend(turns)
+            call.turns = turns
+            return turns
 
 
 def split_rollout_path(name: str) -> tuple[str, str]:
@@ -312,6 +305,28 @@ def split_rollout_path(name: str) -> tuple[str, str]:
     if not dot or not rollout_id or not token:
         raise NotFoundError("this URL names no rollout", hint="use the base URL of the rollout as it was given: /r/<rollout>.<token>/v1")
     return rollout_id, token
+
+
+async def _given_up(call: Call | None) -> None:
+    """Wait while the call is being given up, because all its clients hung up: what it is storing may still count."""
+    while call is not None and call.task is not None and not call.num_waiting:
+        _, pending = await asyncio.wait({call.task}, timeout=_GIVE_UP_SECONDS)
+        if pending:
+            waited_for = "the try of this call before, whose client hung up"
+            raise WaitTimeoutError(f"{waited_for}, did not end within {_GIVE_UP_SECONDS:.0f} s", reason="call_not_given_up")
+
+
+def _check_room(session: Session, num_replies: int) -> None:
+    left = session.max_turns - session.calls.num_replies
+    if num_replies > left:
+        asked = "" if left <= 0 else f" but {left}, and this one asks for {num_replies} replies"
+        raise ServiceError(
+            f"rollout {session.id} has had all its {session.max_turns} model calls{asked}",
+            status=410,
+            code="turn_limit_reached",
+            hint="end the agent's loop earlier, or open the rollout with a larger max_turns (each of n replies counts as a call)",
+            reason="turn_limit_reached",
+        )
 
 
 def _sealed(rollout_id: str) -> ServiceError:

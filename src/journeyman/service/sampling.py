@@ -35,11 +35,13 @@ class Versions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Where a call came from. `body_hash` identifies its body; `retry_count` is the client's count, None if it does not count."""
+    """Where a call came from. `body_hash` identifies its body; `retry_count` is the client's count, None if it does not count; `key` its
+    idempotency key, if it has one."""
 
     session: Session | None = None
     body_hash: str = ""
     retry_count: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,14 @@ class SamplingService:
             async def produce() -> Sequence[Turn]:
                 return await self._sample_turns(request, session.model, session)
 
-            turns = await self._recorder.record(session, context.body_hash, retry_count=context.retry_count, produce=produce)
+            turns = await self._recorder.record(
+                session,
+                context.body_hash,
+                retry_count=context.retry_count,
+                produce=produce,
+                key=context.key,
+                num_replies=request.n,
+            )
         return ChatReply(model=request.model or turns[0].adapter or "base", turns=turns)
 
     async def stream_chat(self, request: ChatRequest, context: CallContext = CallContext()) -> AsyncGenerator[ReplyDelta]:

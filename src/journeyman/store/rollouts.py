@@ -103,28 +103,29 @@ class Rollouts:
             rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.outcome.is_(None)).order_by("started_at"))
             return tuple(_row(row) for row in rows)
 
-    def append_turn(self, rollout_id: str, turn: Turn) -> None:
-        """Store a turn; it is durable when this returns.
+    def append_turn(self, rollout_id: str, *turns: Turn) -> None:
+        """Store a turn, or several of one call, all or none; they are durable when this returns.
 
-        Raises StoreError when the rollout is sealed or the turn's index is not the next.
+        Raises StoreError when the rollout is sealed or an index is not the next.
         """
         with self._database.write() as connection:
             if _find(connection, rollout_id).outcome is not None:
-                raise StoreError(f"rollout {rollout_id} is sealed: its turn {turn.index} was not stored")
-            expected = connection.execute(select(func.count()).select_from(TURNS).where(TURNS.c.rollout == rollout_id)).scalar_one()
-            if turn.index != expected:
-                raise StoreError(f"rollout {rollout_id}: the next turn has index {expected}, got {turn.index}")
-            connection.execute(
-                insert(TURNS).values(
-                    rollout=rollout_id,
-                    index=turn.index,
-                    adapter=turn.adapter,
-                    body_hash=turn.body_hash,
-                    num_prompt_tokens=len(turn.prompt_ids),
-                    num_sampled_tokens=len(turn.sampled_ids),
-                    turn=turn.model_dump_json(),
+                raise StoreError(f"rollout {rollout_id} is sealed: its turn {turns[0].index} was not stored")
+            first = connection.execute(select(func.count()).select_from(TURNS).where(TURNS.c.rollout == rollout_id)).scalar_one()
+            for expected, turn in enumerate(turns, start=first):
+                if turn.index != expected:
+                    raise StoreError(f"rollout {rollout_id}: the next turn has index {expected}, got {turn.index}")
+                connection.execute(
+                    insert(TURNS).values(
+                        rollout=rollout_id,
+                        index=turn.index,
+                        adapter=turn.adapter,
+                        body_hash=turn.body_hash,
+                        num_prompt_tokens=len(turn.prompt_ids),
+                        num_sampled_tokens=len(turn.sampled_ids),
+                        turn=turn.model_dump_json(),
+                    )
                 )
-            )
 
     def turns(self, rollout_id: str) -> tuple[Turn, ...]:
         with self._database.read() as connection:

@@ -188,6 +188,7 @@ class ModelInfo(Record):
 class CreateRollout(Record):
     """Open a rollout. `model` is a trainable model's name, `name@step` for a fixed version, or "base".
 
+    `max_turns`: model calls that it may make; one that asks for n replies counts n times, a retry not at all.
     A finished attempt that was opened under a `key` can be found by it (`KeptAttempt`). The base belongs to no run: it takes none.
     """
 

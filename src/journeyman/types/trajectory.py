@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from journeyman.types.json_text import well_formed
 from journeyman.types.messages import Message, Tool
 from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
@@ -18,7 +19,8 @@ class Turn(Record):
     """One model call inside a rollout, stored before its reply left.
 
     `sampled_logprobs` are of the distribution that is trained (see `Sample.logprobs`); `adapter` is the version that produced the
-    tokens (`model@step`, None for the base). `body_hash` recognises a client's retry of the same request.
+    tokens (`model@step`, None for the base). `call` names the call that was answered (a call for n replies has n turns, each of which
+    counts against the rollout's `max_turns`); by it and `body_hash` a client's retry is recognised.
     """
 
     index: int
@@ -34,6 +36,7 @@ class Turn(Record):
     started_at: float
     seconds: float
     body_hash: str = ""
+    call: str = ""
 
 
 class ToolEvent(Record):
@@ -60,10 +63,10 @@ class ToolEvent(Record):
 
 
 class Failure(Record):
-    """Why a rollout raised: the exception's class name and its message."""
+    """Why a rollout raised: the exception's class name and its message, of which half characters are replaced: they could not be kept."""
 
     type: str
-    message: str
+    message: Annotated[str, AfterValidator(well_formed)]
 
 
 class JudgeCall(Record):
