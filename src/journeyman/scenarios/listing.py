@@ -16,6 +16,7 @@ from journeyman.scenarios.tools import McpTool, describe_tool
 
 MAX_PAGES = 100
 MAX_TOOLS = 1000
+_MAX_NAME_CHARS = 1000
 _MAX_BARREN_PAGES = 3
 _HEADER_MARK = '"x-mcp-header"'
 
@@ -42,7 +43,9 @@ class Listing:
         """Keep what a page says, and return it as the library can read it."""
         self._num_pages += 1
         entries = page.get("tools")
-        entries = entries if isinstance(entries, list) else []
+        if not isinstance(entries, list):
+            self.notes.append(f"page {self._num_pages} of the list of tools is {type(entries).__name__}, not a list")
+            entries = []
         num_before = len(self._entries)
         for entry in entries:
             if len(self._entries) >= MAX_TOOLS:
@@ -54,6 +57,11 @@ class Listing:
         self._fit = {name for name in names if name in self._entries and name not in self._problems}
         rest = {key: value for key, value in page.items() if key not in ("tools", "nextCursor")}
         return rest | {"tools": [_for_the_library(self._entries[name]) for name in sorted(self._fit)]}
+
+    def end(self, why: str) -> None:
+        """Ask for no further page, and note why."""
+        self.cursor = None
+        self.notes.append(f"the list of tools was read as far as its {self._num_pages}. page, {len(self._entries)} tools: {why}")
 
     def keep_only(self, names: set[str]) -> None:
         """What the library did not take of the last page cannot be called through it."""
@@ -91,12 +99,11 @@ class Listing:
 
     def _keep(self, entry: Any) -> None:
         name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name.strip():
-            stand_in = f"(tool {len(self._entries) + 1}, without a name)"
+        if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME_CHARS:
+            stand_in = f"(tool {len(self._entries) + 1}, without a name that can be used)"
             self._entries[stand_in] = entry if isinstance(entry, dict) else {}
-            self._problems[stand_in] = (
-                f"its name is {name!r}" if isinstance(entry, dict) else f"it is {type(entry).__name__}, not an object"
-            )
+            said = f"{name[:40]!r}…, {len(name)} characters" if isinstance(name, str) and name.strip() else repr(name)
+            self._problems[stand_in] = f"its name is {said}" if isinstance(entry, dict) else f"it is {type(entry).__name__}, not an object"
             return
         if name in self._entries:
             if self._entries[name] != entry:
@@ -123,7 +130,7 @@ class Listing:
             self._cursors.add(cursor)
             self.cursor = cursor
             return
-        self.notes.append(f"the list of tools was read as far as its {self._num_pages}. page, {len(self._entries)} tools: {why}")
+        self.end(why)
 
 
 def _problem(entry: Mapping[str, Any]) -> str | None:

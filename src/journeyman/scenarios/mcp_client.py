@@ -109,16 +109,25 @@ class McpServer:
         if isinstance(message, Exception) and len(self._junk) < 5:
             self._junk.append(str(message))
 
-    async def _list_tools(self, client: Any) -> None:
-        """Ask for page after page; what they hold is read on the way (`listing`)."""
-        cursor: str | None = None
-        while True:
-            page = await client.list_tools(cursor=cursor)
-            self._listing.keep_only({tool.name for tool in page.tools})
-            cursor = self._listing.cursor
-            if cursor is None:
-                break
+    async def _list_tools(self, client: Any, timeout_seconds: float) -> None:
+        """Ask for page after page; what they hold is read on the way (`listing`). What keeps the first page away fails the connection;
+        what goes wrong later only ends the list."""
+        await self._list_page(client, None)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._listing.cursor is not None:
+                    await self._list_page(client, self._listing.cursor)
+        except TimeoutError:
+            self._listing.end(f"no further page came within {timeout_seconds:g} s")
+        except (_protocol_error(), RuntimeError, ValueError) as error:
+            if is_closed(error):
+                raise
+            self._listing.end(f"the next one is an error: {shorten(str(error))}")
         self.tools, self.notes = self._listing.tools(), tuple(self._listing.notes)
+
+    async def _list_page(self, client: Any, cursor: str | None) -> None:
+        page = await client.list_tools(cursor=cursor)
+        self._listing.keep_only({tool.name for tool in page.tools})
 
     async def _own(self, ready: asyncio.Future[None], stop: asyncio.Event, timeout_seconds: float) -> None:
         """The owner task: open, list the tools, wait to be told to stop, close."""
@@ -128,7 +137,7 @@ class McpServer:
                 async with asyncio.timeout(None) as limit:
                     limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
                     async with _connect(self.target, log, timeout_seconds, self._note_message, self._listing) as client:
-                        await self._list_tools(client)
+                        await self._list_tools(client, timeout_seconds / 3)
                         limit.reschedule(None)
                         self._client = client
                         ready.set_result(None)

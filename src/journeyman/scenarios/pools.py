@@ -189,23 +189,23 @@ def _ways(schema: Mapping[str, Any]) -> Iterator[Draw]:
             draw = value_maker(_joined(rest, branch)) if isinstance(branch, Mapping) else None
             if draw is not None:
                 yield draw
+            elif isinstance(branch, Mapping) and "string" in _kinds(branch):
+                return  # text is the likelier answer, and others propose it
     if schema.get("allOf"):
         rest = {name: value for name, value in schema.items() if name != "allOf"}
         draw = value_maker(_joined(rest, *(part for part in schema["allOf"] if isinstance(part, Mapping))))
         if draw is not None:
             yield draw
-    makers: dict[str, Callable[[Mapping[str, Any]], Draw | None]] = {
-        "boolean": lambda _: lambda rng: rng.random() < 0.5,
-        "integer": _integers,
-        "number": _numbers,
-        "string": _texts,
-        "array": _lists,
-        "object": _objects,
+    makers: dict[str, tuple[Callable[[Mapping[str, Any]], Draw | None], ...]] = {
+        "boolean": (lambda _: lambda rng: rng.random() < 0.5,),
+        "integer": (_integers,),
+        "number": (_numbers,),
+        "string": (_texts,),
+        "array": (_samples, _lists),
+        "object": (_objects,),
     }
     for kind in _kinds(schema):
-        draw = makers[kind](schema) if kind in makers else None
-        if draw is not None:
-            yield draw
+        yield from (draw for maker in makers.get(kind, ()) if (draw := maker(schema)) is not None)
 
 
 def _joined(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,6 +318,13 @@ def _day(rng: random.Random) -> str:
     return (dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(365 * 8))).isoformat()
 
 
+def _samples(schema: Mapping[str, Any]) -> Draw | None:
+    """A few different ones of the values that the schema names for items, or whose form it states."""
+    items = schema.get("items")
+    named = _named(items) if isinstance(items, Mapping) and value_maker(items) is None else []
+    return (lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))) if named else None
+
+
 def _lists(schema: Mapping[str, Any]) -> Draw | None:
     item = _member(schema.get("items"))
     most = _whole(schema.get("maxItems"), _MAX_ITEMS)
@@ -344,12 +351,11 @@ def _whole(value: object, default: int) -> int:
 
 
 def _objects(schema: Mapping[str, Any]) -> Draw | None:
-    """With all members that are required; where none is, with all that can be made."""
+    """With all members that are required, and no other."""
     properties = schema.get("properties") or {}
-    required = list(dict.fromkeys(schema.get("required") or ()))
-    makers = {name: _member(properties.get(name)) for name in required or properties}
+    makers = {name: _member(properties.get(name)) for name in dict.fromkeys(schema.get("required") or ())}
     made = {name: maker for name, maker in makers.items() if maker is not None}
-    if not made or (required and len(made) < len(required)):
+    if not made or len(made) < len(makers):
         return None
     return lambda rng: {name: maker(rng) for name, maker in made.items()}
 
@@ -359,9 +365,10 @@ def _member(schema: object) -> Draw | None:
     or whose form it states (the same ones each time)."""
     if not isinstance(schema, Mapping):
         return None
-    draw = value_maker(schema)
-    if draw is not None:
-        return draw
+    draw, named = value_maker(schema), _named(schema)
+    return draw or ((lambda rng: rng.choice(named)) if named else None)
+
+
+def _named(schema: Mapping[str, Any]) -> list[Any]:
     named = [value for value in schema_values(schema) if not argument_faults(schema, value)]
-    named = named or list(made_texts(schema, random.Random(0), _MADE_FOR_LISTS))
-    return (lambda rng: rng.choice(named)) if named else None
+    return named or list(made_texts(schema, random.Random(0), _MADE_FOR_LISTS))

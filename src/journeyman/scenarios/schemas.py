@@ -15,6 +15,7 @@ from urllib.parse import unquote
 _DROPPED = frozenset({"title", "$schema", "$id", "$defs", "definitions", "$comment"})
 _BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
 _LITERAL = frozenset({"enum", "const", "default", "examples"})
+_WORDS = frozenset({"description", "default", "examples"})
 _MAX_DEPTH = 12
 _MAX_NODES = 20_000
 _MAX_FAULT_CHARS = 200
@@ -29,6 +30,8 @@ def clean_schema(schema: Any) -> dict[str, Any]:
 
     A recursive reference becomes a schema that takes anything below the second level. `oneOf` is kept as `anyOf` (a call needs one that
     fits), and an optional value (`anyOf` or `type` with null) becomes the value's own schema.
+
+    A keyword that is null counts as one that is not there: that is how many programs write one that was not given.
 
     Raises:
         SchemaFaultError: not an object schema, a reference that leads nowhere, not valid as a JSON schema (of draft 2020-12; a pattern must
@@ -89,7 +92,8 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if not _is_finite(schema):
             raise SchemaFaultError("it holds a number that JSON does not have (NaN or infinity)")
-        Draft202012Validator.check_schema(dict(schema))
+        schema = _given(schema)
+        Draft202012Validator.check_schema(schema)
         found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"
@@ -99,6 +103,22 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
     except _uncheckable() as error:
         raise SchemaFaultError(f"the schema cannot be checked: {type(error).__name__}") from error
     return found
+
+
+def _given(schema: Any) -> Any:
+    """A schema without the keywords that are null, at every depth."""
+    if isinstance(schema, list):
+        return [_given(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {}
+    for key, value in schema.items():
+        if key in _LITERAL:
+            out[key] = value
+        elif value is not None:
+            by_name = (key in _BY_NAME or key in ("$defs", "definitions")) and isinstance(value, Mapping)
+            out[key] = {name: _given(one) for name, one in value.items()} if by_name else _given(value)
+    return out
 
 
 def _uncheckable() -> tuple[type[Exception], ...]:
@@ -131,7 +151,8 @@ def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], count: 
             return {}
         found = _look_up(reference, root)
         rest = {key: value for key, value in node.items() if key not in ("$ref", "$dynamicRef")}
-        return _resolve({**found, **rest}, root, (*trail, reference), count, depth + 1)
+        both = _merged(found, rest)
+        return _resolve({"allOf": [found, rest]} if both is None else both, root, (*trail, reference), count, depth + 1)
     out: dict[str, Any] = {}
     for key, value in node.items():
         if key in _BY_NAME and isinstance(value, Mapping):
@@ -164,7 +185,7 @@ def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
     """`oneOf` -> `anyOf`, one-branch unions and `value or null` -> the branch itself."""
     schema = _without_null(schema)
     if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1 and isinstance(schema["allOf"][0], dict):
-        schema = {**schema["allOf"][0], **{key: value for key, value in schema.items() if key != "allOf"}}
+        schema = _merged(schema["allOf"][0], {key: value for key, value in schema.items() if key != "allOf"}) or schema
     if "oneOf" in schema and "anyOf" in schema:
         return schema
     branches = schema.pop("oneOf", None) or schema.get("anyOf")
@@ -174,8 +195,16 @@ def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
     kept = [branch for branch in branches if not (isinstance(branch, dict) and branch.get("type") == "null")]
     if len(kept) == 1 and isinstance(kept[0], dict):
         inner = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
-        return {**kept[0], **inner}
+        merged = _merged(kept[0], inner)
+        if merged is not None:
+            return merged
     return {**schema, "anyOf": kept}
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A schema that asks for what both ask for; None where each asks for something else under the same name."""
+    asked = (one.keys() & other.keys()) - _WORDS - _DROPPED
+    return None if any(one[key] != other[key] for key in asked) else {**one, **other}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

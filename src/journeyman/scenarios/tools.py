@@ -17,7 +17,7 @@ from journeyman.scenarios.words import split_identifier
 from journeyman.types.messages import Tool, ToolFunction
 from journeyman.types.record import Record
 
-Decided = Literal["says_reads", "says_writes", "contradicts_itself", "says_nothing", "named_by_user"]
+Decided = Literal["says_reads", "says_writes", "says_nothing", "named_by_user"]
 """Why a tool counts as one that only reads (`says_reads`, `named_by_user`), or as one that may change something (the others)."""
 
 # Only for what is told: nothing is called because of its name.
@@ -31,18 +31,17 @@ _WRITE_WORDS = frozenset(
     "push put reboot refund register reject release remove rename replace reset restart restore revoke run save schedule send set "
     "shutdown start stop store submit sync terminate transfer truncate undo uninstall unlock update upload upsert wipe wire write".split()
 )
-# Verbs that nothing which only reads begins its name with.
-_DESTRUCTIVE_VERBS = frozenset(
-    "delete destroy drop erase kill overwrite purge reboot refund remove revoke shutdown terminate truncate uninstall wipe".split()
-)
 
 WHY: Final[Mapping[Decided, str]] = {
     "says_reads": "the server says that it only reads",
     "says_writes": "the server says that it may change something",
-    "contradicts_itself": "the server says that it only reads, but its name or another annotation says that it destroys",
     "says_nothing": "the server does not say that it only reads",
     "named_by_user": "it was named as one that only reads",
 }
+
+
+# What the schemas `true` and `false` say.
+_WHOLE_OR_NOTHING: Final[Mapping[bool, dict[str, Any]]] = {True: {}, False: {"not": {}}}
 
 
 class McpTool(Record):
@@ -53,8 +52,7 @@ class McpTool(Record):
         server_name: as the server calls it.
         parameters: cleaned JSON schema of the arguments (see `schemas.clean_schema`).
         is_read_only: calling it changes nothing, by the server's own word or by the user's. A tool that nobody vouches for writes.
-        is_destructive: what the server says of that.
-        is_annotated: the server says itself whether the tool only reads.
+        is_destructive: it may destroy what is there, which every tool may that neither only reads nor says that it only adds.
         decided: why `is_read_only` is what it is.
         problem: why it cannot be used; None when it can.
     """
@@ -64,8 +62,7 @@ class McpTool(Record):
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     is_read_only: bool = False
-    is_destructive: bool = False
-    is_annotated: bool = False
+    is_destructive: bool = True
     decided: Decided = "says_nothing"
     problem: str | None = None
 
@@ -77,7 +74,7 @@ class McpTool(Record):
     @property
     def properties(self) -> dict[str, dict[str, Any]]:
         found = self.parameters.get("properties") or {}
-        return {name: schema if isinstance(schema, dict) else {} for name, schema in found.items()}
+        return {name: schema if isinstance(schema, dict) else _WHOLE_OR_NOTHING[bool(schema)] for name, schema in found.items()}
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -105,27 +102,18 @@ def describe_tool(
         parameters = clean_schema(schema)
     except SchemaFaultError as error:
         problem = problem or f"unusable schema: {error}"
-    decided = _decide(server_name, read_only, destructive)
+    # The specification's defaults: a tool writes unless it says otherwise, and one that only reads destroys nothing whatever else it says.
+    decided: Decided = "says_nothing" if read_only is None else "says_reads" if read_only else "says_writes"
     return McpTool(
         name=model_name(server_name, taken),
         server_name=server_name,
         description=(description or "").strip(),
         parameters=parameters,
         is_read_only=decided == "says_reads",
-        is_destructive=destructive is True,
-        is_annotated=read_only is not None,
+        is_destructive=not read_only and destructive is not False,
         decided=decided,
         problem=problem,
     )
-
-
-def _decide(name: str, read_only: bool | None, destructive: bool | None) -> Decided:
-    """By the specification's defaults a tool is not read-only unless it says so; one that says two things is believed the worse one."""
-    if read_only is None:
-        return "says_nothing"
-    if not read_only:
-        return "says_writes"
-    return "contradicts_itself" if destructive or _DESTRUCTIVE_VERBS.intersection(split_identifier(name)[:1]) else "says_reads"
 
 
 def model_name(name: str, taken: Iterable[str] = ()) -> str:
@@ -224,7 +212,7 @@ def vouched_for(tools: Sequence[McpTool], label: str, read_only: Sequence[str]) 
             hint=f"if that is fine (a scratch copy of the data): --tools {_listed(denied)} --allow-writes",
             reason="says_it_writes",
         )
-    vouched = {"is_read_only": True, "decided": "named_by_user"}
+    vouched = {"is_read_only": True, "is_destructive": False, "decided": "named_by_user"}
     return [tool.model_copy(update=vouched) if tool.server_name in named and not tool.is_read_only else tool for tool in tools]
 
 
@@ -232,9 +220,10 @@ def _refuse_unknown(option: str, names: Sequence[str], known: Mapping[str, McpTo
     unknown = [name for name in names if name not in known]
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        there = ", ".join(dict.fromkeys(tool.server_name for tool in known.values()))
         raise SettingError(
             f"{option}: the MCP server {label} has no tool {', '.join(unknown)}",
-            hint=f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(tool.server_name for tool in dict(known).values())}",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"it has: {there}",
             reason="unknown_tool",
         )
 

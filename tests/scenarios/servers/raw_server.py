@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from odd_tools import FINE, HINTS, NAMELESS, NOTHING, ODD, PROMISE, RESULTS, USABLE  # noqa: E402
 
 KIND = sys.argv[1]
 SCHEMAS = {
@@ -16,107 +21,6 @@ SCHEMAS = {
     },
     "lost": {"type": "object", "properties": {"a": {"$ref": "#/$defs/Gone"}}},
 }
-
-
-# Each of these is an entry of the list beside a tool "fine", which must work whatever stands beside it.
-NOTHING = {"type": "object"}
-DEEP: dict[str, object] = {"type": "string"}
-for _ in range(40):
-    DEEP = {"type": "array", "items": DEEP}
-MUTUAL = {f"T{one}": {"type": "object", "properties": {f"p{two}": {"$ref": f"#/$defs/T{two}"} for two in range(12)}} for one in range(12)}
-ODD: dict[str, object] = {
-    "no_schema": {"name": "no_schema"},
-    "null_schema": {"name": "null_schema", "inputSchema": None},
-    "list_schema": {"name": "list_schema", "inputSchema": []},
-    "text_schema": {"name": "text_schema", "inputSchema": "object"},
-    "true_schema": {"name": "true_schema", "inputSchema": True},
-    "null_properties": {"name": "null_properties", "inputSchema": {"type": "object", "properties": None}},
-    "list_properties": {"name": "list_properties", "inputSchema": {"type": "object", "properties": [1]}},
-    "array_root": {"name": "array_root", "inputSchema": {"type": "array", "items": {"type": "string"}}},
-    "unknown_type": {"name": "unknown_type", "inputSchema": {"type": "object", "properties": {"a": {"type": "banana"}}}},
-    "js_pattern": {"name": "js_pattern", "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "\\p{L}("}}}},
-    "draft_4": {
-        "name": "draft_4",
-        "inputSchema": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "exclusiveMinimum": True}}},
-    },
-    "text_required": {"name": "text_required", "inputSchema": {"type": "object", "properties": {"a": {}}, "required": "a"}},
-    "lost_ref": {"name": "lost_ref", "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#/$defs/Gone"}}}},
-    "far_ref": {"name": "far_ref", "inputSchema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x.json"}}}},
-    "too_many_parts": {
-        "name": "too_many_parts",
-        "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#/$defs/T0"}}, "$defs": MUTUAL},
-    },
-    "list_output": {"name": "list_output", "inputSchema": NOTHING, "outputSchema": []},
-    "odd_output": {
-        "name": "odd_output",
-        "inputSchema": NOTHING,
-        "outputSchema": {"type": "object", "properties": {"a": {"type": "banana"}}},
-    },
-    "lost_output": {
-        "name": "lost_output",
-        "inputSchema": NOTHING,
-        "outputSchema": {"type": "object", "properties": {"a": {"$ref": "#/x"}}},
-    },
-}
-NAMELESS: list[object] = [
-    {"name": "", "inputSchema": NOTHING},
-    {"name": None, "inputSchema": NOTHING},
-    {"inputSchema": NOTHING},
-    "text",
-    None,
-]
-READS = {"readOnlyHint": True}
-FINE = {"name": "fine", "description": "Reads.", "inputSchema": NOTHING, "annotations": READS}
-# Odd, but usable: what is odd does not matter for calling them.
-USABLE: list[dict[str, object]] = [
-    {"name": "empty_schema", "inputSchema": {}, "annotations": READS},
-    {"name": "long_" + "x" * 500, "inputSchema": NOTHING, "annotations": READS},
-    {"name": "deep", "inputSchema": {"type": "object", "properties": {"a": DEEP}}, "annotations": READS},
-    {
-        "name": "tree",
-        "inputSchema": {
-            "type": "object",
-            "properties": {"a": {"$ref": "#/$defs/N"}},
-            "$defs": {"N": {"properties": {"n": {"$ref": "#/$defs/N"}}}},
-        },
-        "annotations": READS,
-    },
-    {"name": "flag", "inputSchema": {"type": "object", "properties": {"a": True}}, "annotations": READS},
-    {
-        "name": "said_badly",
-        "inputSchema": NOTHING,
-        "description": 7,
-        "title": [],
-        "annotations": {**READS, "idempotentHint": "often", "x": 1},
-    },
-    {"name": "list_of_icons", "inputSchema": NOTHING, "icons": "none", "_meta": [], "execution": 3, "annotations": READS},
-]
-HINTS = [
-    ("plain", {}),
-    ("null", {"annotations": None}),
-    ("text", {"annotations": "readOnlyHint"}),
-    ("as_text", {"annotations": {"readOnlyHint": "true"}}),
-    ("as_number", {"annotations": {"readOnlyHint": 1}}),
-    ("as_null", {"annotations": {"readOnlyHint": None}}),
-    ("says_no", {"annotations": {"readOnlyHint": False}}),
-    ("says_harmless", {"annotations": {"destructiveHint": False, "idempotentHint": True}}),
-    ("says_both", {"annotations": {"readOnlyHint": True, "destructiveHint": True}}),
-    ("delete_all", {"annotations": {"readOnlyHint": True}}),
-    ("says_yes", {"annotations": {"readOnlyHint": True}}),
-    ("says_yes_and_text", {"annotations": {"readOnlyHint": True, "destructiveHint": "no"}}),
-]
-RESULTS: dict[str, object] = {
-    "null_content": {"content": None, "structuredContent": {"a": 1}},
-    "structured_only": {"structuredContent": {"a": 1}},
-    "picture": {"content": [{"type": "image", "data": "AA==", "mimeType": "image/png"}]},
-    "huge": {"content": [{"type": "text", "text": "x" * 3_000_000}]},
-    "text_content": {"content": "hello"},
-    "unknown_block": {"content": [{"type": "hologram"}]},
-    "nothing": {},
-    "broken_promise": {"content": [{"type": "text", "text": "1"}], "structuredContent": {"a": "one"}},
-    "forgotten_promise": {"content": [{"type": "text", "text": "1"}]},
-}
-PROMISE = {"outputSchema": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}
 
 
 def tools(cursor: str | None) -> dict[str, object]:
@@ -133,6 +37,10 @@ def tools(cursor: str | None) -> dict[str, object]:
             return {"tools": [{**FINE, "name": f"fine{page}"}], "nextCursor": str(page + 1)}
         case "number_cursor":
             return {"tools": [FINE], "nextCursor": 1}
+        case "page_that_hangs" | "page_that_fails" | "page_that_is_text":
+            return {"tools": [FINE], "nextCursor": "1"}
+        case "list_of_text":
+            return {"tools": "fine"}
         case "empty_pages":
             return {"tools": [FINE] if page == 2 else [], **({"nextCursor": str(page + 1)} if page < 2 else {})}
         case "odd_tools":
@@ -143,6 +51,9 @@ def tools(cursor: str | None) -> dict[str, object]:
             return {"tools": [{"name": name, "inputSchema": NOTHING, **more} for name, more in HINTS]}
         case "alike_names":
             return {"tools": [{**FINE, "name": "a.b", "annotations": {}}, {**FINE, "name": "a_b"}]}
+        case "breaks_promise":
+            number = {"type": "object", "properties": {"side": {"type": "integer", "minimum": 1, "maximum": 40}}, "required": ["side"]}
+            return {"tools": [{**FINE, "name": "square", "inputSchema": number}, {**FINE, "name": "broken_promise", **PROMISE}]}
         case "results":
             return {"tools": [{**FINE, "name": name, **(PROMISE if "promise" in name else {})} for name in RESULTS]}
     return {"tools": [{"name": "odd", "description": "Reads.", "inputSchema": SCHEMAS[KIND]}, FINE]}
@@ -155,8 +66,15 @@ def reply(request: dict[str, object]) -> dict[str, object]:
         capabilities = {"tools": {}}
         info = {"name": "raw", "version": "1"}
         return {"result": {"protocolVersion": params["protocolVersion"], "capabilities": capabilities, "serverInfo": info}}
+    if method == "tools/list" and params.get("cursor") and KIND == "page_that_fails":
+        return {"error": {"code": -32603, "message": "the disk is full"}}
+    if method == "tools/list" and params.get("cursor") and KIND == "page_that_is_text":
+        return {"result": "fine"}
     if method == "tools/list":
         return {"result": tools(params.get("cursor"))}
+    if method == "tools/call" and params["name"] == "square":
+        area = params["arguments"]["side"] ** 2
+        return {"result": {"content": [{"type": "text", "text": json.dumps({"area": area})}]}}
     if method == "tools/call":
         called = RESULTS.get(params["name"], {"content": [{"type": "text", "text": f"called {params['name']}"}]})
         return {"result": called}
@@ -174,5 +92,7 @@ if __name__ == "__main__":
         sys.exit(3)
     for line in sys.stdin:
         message = json.loads(line)
+        if message.get("params", {}).get("cursor") and KIND == "page_that_hangs":
+            continue
         if "id" in message:
             print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply(message)}), flush=True)
