@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from tests.llm_server import Answer, scripted, serve
 
+from journeyman.cli.app import run
 from journeyman.cli.mcp_look import show_scenarios, show_tools
 from journeyman.errors import LlmError, McpError
 from journeyman.scenarios import McpTarget
+from journeyman.scenarios.tools import WHY
 
 SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
 
@@ -20,22 +22,43 @@ def _target(kind: str) -> McpTarget:
     return McpTarget(command=(sys.executable, str(SERVER), kind))
 
 
-async def test_tools_are_listed_with_what_training_would_use(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_tools(_target("good"))
-    printed = capsys.readouterr().out
-    assert "findCapital(country_name: string)" in printed
-    assert "no: it may change something, by its name" in printed
+@pytest.mark.parametrize("allow_writes", [False, True])
+@pytest.mark.parametrize("read_only", [(), ("box_area",)])
+async def test_of_each_tool_is_told_what_was_decided_why_and_whether_it_would_be_used(
+    capsys: pytest.CaptureFixture[str], read_only: tuple[str, ...], allow_writes: bool
+) -> None:
+    await show_tools(_target("good"), read_only=read_only, allow_writes=allow_writes, as_json=True)
+    rows = {row["name"]: (row["decided"], row["used"]) for row in json.loads(capsys.readouterr().out)}
+    assert rows == {
+        "findCapital": ("says_reads", True),
+        "box_area": ("named_by_user", True) if read_only else ("says_nothing", allow_writes),
+        "delete_everything": ("says_nothing", allow_writes),
+    }
+    await show_tools(_target("good"), read_only=read_only, allow_writes=allow_writes)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(WHY[decided] in shown for decided, _ in rows.values())
+    assert shown.count("used: yes") == sum(is_used for _, is_used in rows.values())
 
 
-async def test_tools_as_json_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_tools(_target("good"), as_json=True)
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["name"], row["used"]) for row in rows] == [("findCapital", True), ("box_area", True), ("delete_everything", False)]
+async def test_a_tool_that_cannot_be_used_is_listed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    await show_tools(McpTarget(command=(sys.executable, str(SERVER.with_name("raw_server.py")), "invalid")))
+    shown = capsys.readouterr().out
+    assert "odd()" in shown
+    assert "banana" in shown
+    assert shown.count("used: yes") == 1
+
+
+@pytest.mark.parametrize("command", [["tools"], ["scenarios"]])
+def test_naming_a_tool_that_is_not_there_ends_with_2_and_names_those_that_are(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["mcp", *command, "--server", f"{sys.executable} {SERVER} good", "--read-only", "find_it"]) == 2
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in ("find_it", "findCapital", "box_area", "delete_everything"))
 
 
 async def test_a_server_without_usable_tools_is_an_error_after_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(McpError, match="may change something"):
+    with pytest.raises(McpError) as caught:
         await show_tools(_target("writes"))
+    assert caught.value.reason == "only_write_tools"
     assert "create_note" in capsys.readouterr().out
 
 

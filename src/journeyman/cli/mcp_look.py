@@ -155,8 +155,9 @@ def _print_tools(console: Console, tools: Sequence[McpTool], used: Collection[st
             console.print(f"  left out: {escape(tool.problem)}", highlight=False)
             continue
         is_used = tool.name in used
+        adds = "" if tool.is_read_only or tool.is_destructive else ", only that it destroys nothing"
         way = "" if tool.is_read_only or is_used else f"; add {what_to_add([tool])}"
-        console.print(f"  only reads: {_word(tool.is_read_only)}, {WHY[tool.decided]}{escape(way)}", highlight=False)
+        console.print(f"  only reads: {_word(tool.is_read_only)}, {WHY[tool.decided]}{adds}{escape(way)}", highlight=False)
         size = len(json.dumps(tool.parameters)) // _CHARS_PER_TOKEN
         console.print(f"  used: {_word(is_used)}; about {size} tokens of schema", highlight=False)
 
