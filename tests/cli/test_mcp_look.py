@@ -49,7 +49,7 @@ async def test_a_tool_that_cannot_be_used_is_listed_with_its_reason(capsys: pyte
 
 
 @pytest.mark.parametrize("command", [["tools"], ["scenarios"]])
-def test_naming_a_tool_that_is_not_there_ends_with_2_and_names_those_that_are(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tool_that_is_not_there_ends_with_2_and_names_those_that_are(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["mcp", *command, "--server", f"{sys.executable} {SERVER} good", "--read-only", "find_it"]) == 2
     shown = capsys.readouterr().err
     assert all(name in shown for name in ("find_it", "findCapital", "box_area", "delete_everything"))

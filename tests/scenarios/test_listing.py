@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.scenarios.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
 
 from journeyman.errors import McpError
 from journeyman.scenarios import McpTarget, open_server
@@ -12,7 +13,6 @@ from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.listing import MAX_PAGES, Listing
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.tools import choose_tools
-from tests.scenarios.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
 
 Make = Callable[..., McpTarget]
 

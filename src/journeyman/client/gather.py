@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from journeyman.client.models import Model
-from journeyman.client.rollout import Rollout
+from journeyman.client.rollout import AttemptClock, Rollout
 from journeyman.errors import JourneymanError, SettingError
 from journeyman.observe.progress import Progress
 from journeyman.types.scenarios import Scenario
@@ -47,7 +47,7 @@ async def gather(
     Args:
         rollout: your agent: `async def rollout(scenario, run)`.
         max_concurrent: attempts in progress at any time.
-        timeout_seconds: for one attempt.
+        timeout_seconds: for one attempt; what it does inside `run.uncounted()` (waiting for an MCP server) does not count.
         max_turns: model calls that one attempt may make; one that asks for n replies counts n times.
         progress: `advance(1)` is called for every finished attempt.
         score: `judge.score`, or any function like it: called with each group as soon as its attempts are done, while later ones still
@@ -120,14 +120,18 @@ class _Plan:
         except asyncio.CancelledError:
             await self._abandon(run, time.perf_counter() - started)
             raise
-        outcome = _outcome(run, failure, time.perf_counter() - started)
+        outcome = _outcome(run, failure, time.perf_counter() - started - run.clock.stopped_seconds)
         return await self.model.finish_rollout(run, outcome)
 
     async def _run(self, scenario: Scenario, run: Rollout) -> Failure | None:
         """Run the agent; its failure as data. Only a real cancel of this attempt leaves as CancelledError."""
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
-                await self.rollout(scenario, run)
+                run.clock = AttemptClock(limit)
+                try:
+                    await self.rollout(scenario, run)
+                finally:
+                    run.clock.end()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -42,14 +42,15 @@ class WarmStart(SettingsRecord):
 
 class Rollouts(Record):
     """How attempts are made. `max_tokens` is per turn. `max_concurrent`: attempts at once, and with a server of its own for each
-    (`isolation`) as many servers. `timeout_seconds`: of one attempt; waiting for its server does not count."""
+    (`isolation`) as many servers; when None 64, and 8 with servers of their own. `timeout_seconds`: of one attempt; waiting for its
+    server does not count."""
 
     groups_per_step: int = Field(default=8, ge=1)
     group_size: int = Field(default=6, ge=2)
     max_refills: int = Field(default=1, ge=0)
     max_turns: int = Field(default=3, ge=1)
     max_tokens: int = Field(default=112, ge=8)
-    max_concurrent: int = Field(default=64, ge=1)
+    max_concurrent: int | None = Field(default=None, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     isolation: Literal["auto", "shared", "per_rollout"] = "auto"
 

@@ -78,7 +78,7 @@ class PlateauSettings(Record):
     allow_writes: bool = False
     max_turns: int = Field(default=4, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    max_concurrent: int = Field(default=32, ge=1)
+    max_concurrent: int | None = Field(default=None, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     seed: int = 0
     run: str | None = None
@@ -118,7 +118,7 @@ async def measure_plateau(
         model = PromptedModel(settings.model, home, progress, stack)
         scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
         heldout = scenarios.heldout[: settings.limit]
-        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, settings.max_concurrent, seed=settings.seed)
+        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, pool.max_concurrent, seed=settings.seed)
         # All agents first: a prompt that cannot be made is found out before the first attempt.
         ways = [_way(settings, pool, scenarios, prompt, count) for prompt in settings.prompts for count in settings.shots]
         cells = [await bench.cell(model, way) for way in ways]
@@ -153,7 +153,6 @@ async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> Asy
         isolation,
         num_shared=num_shared_servers(),
         max_servers=settings.max_concurrent,
-        wait_timeout_seconds=settings.timeout_seconds,
     ) as pool:
         yield pool
 

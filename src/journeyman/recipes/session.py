@@ -79,7 +79,6 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
                 isolation=settings.rollouts.isolation,
                 num_shared=num_shared_servers(),
                 max_servers=settings.rollouts.max_concurrent,
-                wait_timeout_seconds=settings.rollouts.timeout_seconds,
             )
             if shared.warning is not None:
                 progress.warn(shared.warning)

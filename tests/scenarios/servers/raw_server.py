@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from odd_tools import FINE, HINTS, NAMELESS, NOTHING, ODD, PROMISE, RESULTS, USABLE  # noqa: E402
+from odd_tools import FINE, HINTS, NAMELESS, NOTHING, ODD, PROMISE, RESULTS, USABLE
 
 KIND = sys.argv[1]
 SCHEMAS = {
@@ -23,40 +23,55 @@ SCHEMAS = {
 }
 
 
-def tools(cursor: str | None) -> dict[str, object]:
-    page = int(cursor or 0)
+NUMBER = {"type": "object", "properties": {"side": {"type": "integer", "minimum": 1, "maximum": 40}}, "required": ["side"]}
+PAGES: dict[str, list[object]] = {
+    "same_cursor": [FINE],
+    "number_cursor": [FINE],
+    "endless_copies": [FINE],
+    "page_that_hangs": [FINE],
+    "page_that_fails": [FINE],
+    "page_that_is_text": [FINE],
+    "odd_tools": [*ODD.values(), *NAMELESS, *USABLE, FINE],
+    "twice": [FINE, FINE, {**FINE, "name": "x"}, {**FINE, "name": "x", "annotations": {}}],
+    "hints": [{"name": name, "inputSchema": NOTHING, **more} for name, more in HINTS],
+    "alike_names": [{**FINE, "name": "a.b", "annotations": {}}, {**FINE, "name": "a_b"}],
+    "results": [{**FINE, "name": name, **(PROMISE if "promise" in name else {})} for name in RESULTS],
+    "breaks_promise": [{**FINE, "name": "square", "inputSchema": NUMBER}, {**FINE, "name": "broken_promise", **PROMISE}],
+}
+
+
+def tools(page: int) -> list[object]:
     if KIND == "pages":
-        found = [{"name": f"tool.{page}", "description": "Reads.", "inputSchema": {"type": "object"}}]
-        return {"tools": found, **({"nextCursor": str(page + 1)} if page < 2 else {})}
-    match KIND:
-        case "same_cursor":
-            return {"tools": [FINE], "nextCursor": "1"}
-        case "endless_copies":
-            return {"tools": [FINE], "nextCursor": str(page + 1)}
-        case "endless_news":
-            return {"tools": [{**FINE, "name": f"fine{page}"}], "nextCursor": str(page + 1)}
-        case "number_cursor":
-            return {"tools": [FINE], "nextCursor": 1}
-        case "page_that_hangs" | "page_that_fails" | "page_that_is_text":
-            return {"tools": [FINE], "nextCursor": "1"}
-        case "list_of_text":
-            return {"tools": "fine"}
-        case "empty_pages":
-            return {"tools": [FINE] if page == 2 else [], **({"nextCursor": str(page + 1)} if page < 2 else {})}
-        case "odd_tools":
-            return {"tools": [*ODD.values(), *NAMELESS, *USABLE, FINE]}
-        case "twice":
-            return {"tools": [FINE, FINE, {**FINE, "name": "x"}, {**FINE, "name": "x", "annotations": {}}]}
-        case "hints":
-            return {"tools": [{"name": name, "inputSchema": NOTHING, **more} for name, more in HINTS]}
-        case "alike_names":
-            return {"tools": [{**FINE, "name": "a.b", "annotations": {}}, {**FINE, "name": "a_b"}]}
-        case "breaks_promise":
-            number = {"type": "object", "properties": {"side": {"type": "integer", "minimum": 1, "maximum": 40}}, "required": ["side"]}
-            return {"tools": [{**FINE, "name": "square", "inputSchema": number}, {**FINE, "name": "broken_promise", **PROMISE}]}
-        case "results":
-            return {"tools": [{**FINE, "name": name, **(PROMISE if "promise" in name else {})} for name in RESULTS]}
-    return {"tools": [{"name": "odd", "description": "Reads.", "inputSchema": SCHEMAS[KIND]}, FINE]}
+        return [{"name": f"tool.{page}", "description": "Reads.", "inputSchema": {"type": "object"}}]
+    if KIND == "endless_news":
+        return [{**FINE, "name": f"fine{page}"}]
+    if KIND == "empty_pages":
+        return [FINE] if page == 2 else []
+    return PAGES[KIND] if KIND in PAGES else [{"name": "odd", "description": "Reads.", "inputSchema": SCHEMAS[KIND]}, FINE]
+
+
+def next_cursor(page: int) -> object:
+    if KIND in ("pages", "empty_pages"):
+        return str(page + 1) if page < 2 else None
+    if KIND in ("endless_copies", "endless_news"):
+        return str(page + 1)
+    return {"number_cursor": 1}.get(KIND, "1" if "page_that" in KIND or KIND == "same_cursor" else None)
+
+
+def listed(cursor: str | None) -> dict[str, object]:
+    if cursor and KIND == "page_that_fails":
+        return {"error": {"code": -32603, "message": "the disk is full"}}
+    if cursor and KIND == "page_that_is_text":
+        return {"result": "fine"}
+    page = int(cursor or 0)
+    following = next_cursor(page)
+    return {"result": {"tools": tools(page), **({} if following is None else {"nextCursor": following})}}
+
+
+def called(name: str, arguments: dict[str, int]) -> object:
+    if name == "square":
+        return {"content": [{"type": "text", "text": json.dumps({"area": arguments["side"] ** 2})}]}
+    return RESULTS.get(name, {"content": [{"type": "text", "text": f"called {name}"}]})
 
 
 def reply(request: dict[str, object]) -> dict[str, object]:
@@ -66,18 +81,10 @@ def reply(request: dict[str, object]) -> dict[str, object]:
         capabilities = {"tools": {}}
         info = {"name": "raw", "version": "1"}
         return {"result": {"protocolVersion": params["protocolVersion"], "capabilities": capabilities, "serverInfo": info}}
-    if method == "tools/list" and params.get("cursor") and KIND == "page_that_fails":
-        return {"error": {"code": -32603, "message": "the disk is full"}}
-    if method == "tools/list" and params.get("cursor") and KIND == "page_that_is_text":
-        return {"result": "fine"}
     if method == "tools/list":
-        return {"result": tools(params.get("cursor"))}
-    if method == "tools/call" and params["name"] == "square":
-        area = params["arguments"]["side"] ** 2
-        return {"result": {"content": [{"type": "text", "text": json.dumps({"area": area})}]}}
+        return listed(params.get("cursor"))
     if method == "tools/call":
-        called = RESULTS.get(params["name"], {"content": [{"type": "text", "text": f"called {params['name']}"}]})
-        return {"result": called}
+        return {"result": called(params["name"], params["arguments"])}
     return {"error": {"code": -32601, "message": "no such method"}}
 
 
