@@ -64,9 +64,10 @@ async def test_a_server_without_usable_tools_is_an_error_after_the_list(capsys: 
 
 async def test_scenarios_need_no_model_when_the_schema_gives_the_values(capsys: pytest.CaptureFixture[str]) -> None:
     await show_scenarios(_target("good"), tools=("box_area",), read_only=("box_area",), count=2)
-    printed = capsys.readouterr().out
-    assert "64 held-out scenarios, 2 of them:" in printed
-    assert "96 training scenarios" in printed
+    printed = capsys.readouterr()
+    assert "64 held-out scenarios, 2 of them:" in printed.out
+    assert "96 training scenarios" in printed.out
+    assert [word for word in ("start", "explore", "write tasks") if f"\n{word}" not in f"\n{printed.err}"] == []
 
 
 async def test_a_writer_that_does_not_answer_is_named_before_any_tool_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
