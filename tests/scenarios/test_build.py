@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from journeyman.errors import InputError, McpError
+from journeyman.errors import InputError, McpError, SettingError
 from journeyman.scenarios import McpTarget, McpTool, ScenarioSet, ScenarioSettings, build_scenarios, drills, open_server
 from journeyman.types.scenarios import Scenario
 
@@ -158,6 +158,16 @@ async def test_drills_use_training_values_and_the_words_of_tasks() -> None:
         assert len(drill.results) == len(drill.calls)
         assert all(isinstance(json.loads(result), dict) for result in drill.results)
     assert all(drill.results == () for drill in found if drill.answer is None)
+
+
+async def test_tasks_for_a_tool_that_is_not_offered_any_more_are_refused(target: Make) -> None:
+    async with open_server(target("plain_server", "good")) as server:
+        settings = ScenarioSettings(num_train=4, num_heldout=2, tools=("box_area",), read_only=("box_area",))
+        made = await build_scenarios(server, settings)
+        made.check_offered(server.tools)
+        with pytest.raises(SettingError) as caught:
+            made.check_offered([tool for tool in server.tools if tool.name != "box_area"])
+    assert (caught.value.reason, "box_area" in caught.value.message) == ("tools_missing", True)
 
 
 async def test_a_set_survives_saving_and_a_broken_line_is_named(target: Make, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ async def evaluate(
         )
     async with open_session(run, settings, home, progress) as session:
         (name,) = session.backend.serve_run(run)
-        scenarios = ScenarioSet.load(session.scenarios_folder)
+        scenarios = _kept(session)
         heldout = scenarios.heldout[:limit]
         last, warm = max(rows), warm_steps(session.store, run)
         variants = _variants(session, name, warm, last)
@@ -129,11 +129,17 @@ def new_run_id(settings: McpTrain) -> str:
     return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _kept(session: Session) -> ScenarioSet:
+    scenarios = ScenarioSet.load(session.scenarios_folder)
+    scenarios.check_offered(session.tools)
+    return scenarios
+
+
 async def prepare_scenarios(session: Session) -> ScenarioSet:
     """The run's scenarios: read back if they were made before, else made and kept."""
     path = session.scenarios_folder
     if path.exists():
-        return ScenarioSet.load(path)
+        return _kept(session)
     settings = session.settings
     session.store.runs.update(session.run, phase="scenarios")
     with session.costs.phase("scenarios"):

@@ -117,6 +117,7 @@ async def measure_plateau(
         pool = await stack.enter_async_context(_pool(settings))
         model = PromptedModel(settings.model, home, progress, stack)
         scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
+        scenarios.check_offered(pool.tools)
         heldout = scenarios.heldout[: settings.limit]
         bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, pool.max_concurrent, seed=settings.seed)
         # All agents first: a prompt that cannot be made is found out before the first attempt.
