@@ -10,7 +10,7 @@ from tests.scenarios.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
 from journeyman.errors import McpError
 from journeyman.scenarios import McpTarget, open_server
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
-from journeyman.scenarios.listing import MAX_PAGES, Listing
+from journeyman.scenarios.listing import MAX_PAGES, MAX_TOOLS, Listing
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.tools import choose_tools
 
@@ -76,6 +76,18 @@ async def test_a_list_that_never_ends_is_read_up_to_a_bound(target: Make) -> Non
 async def test_empty_pages_between_others_are_passed(target: Make) -> None:
     async with open_server(target("raw_server", "empty_pages")) as server:
         assert (_names(server), server.notes) == (["fine"], ())
+
+
+async def test_a_page_that_is_longer_than_the_bound_is_cut_and_told(target: Make) -> None:
+    async with open_server(target("raw_server", "many_at_once")) as server:
+        assert (len(server.tools), len(server.notes)) == (MAX_TOOLS, 1)
+
+
+async def test_half_a_character_or_nan_does_not_take_the_whole_message(target: Make) -> None:
+    async with open_server(target("raw_server", "no_json")) as server:
+        assert [(tool.name, tool.problem is None) for tool in server.tools] == [("fine", False), ("other", True)]
+        assert server.tools[0].description == "Half \N{REPLACEMENT CHARACTER}."
+        assert (await server.call("other", {})).text == "half \N{REPLACEMENT CHARACTER}"
 
 
 def test_a_list_that_is_none_is_told() -> None:

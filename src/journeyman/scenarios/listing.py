@@ -11,13 +11,17 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from journeyman.scenarios.schemas import SchemaFaultError, fits, resolved
 from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.types.json_text import well_formed
 
 MAX_PAGES = 100
 MAX_TOOLS = 1000
 _MAX_NAME_CHARS = 1000
 _MAX_BARREN_PAGES = 3
+_TOO_MANY = f"at most {MAX_PAGES} pages and {MAX_TOOLS} tools are read"
 _HEADER_MARK = '"x-mcp-header"'
 
 
@@ -47,12 +51,14 @@ class Listing:
             self.notes.append(f"page {self._num_pages} of the list of tools is {type(entries).__name__}, not a list")
             entries = []
         num_before = len(self._entries)
-        for entry in entries:
+        for number, entry in enumerate(entries):
             if len(self._entries) >= MAX_TOOLS:
+                self.end(f"{len(entries) - number} more on it: {_TOO_MANY}")
                 break
             self._keep(entry)
-        self._num_barren = 0 if len(self._entries) > num_before else self._num_barren + 1
-        self._go_on(page.get("nextCursor"))
+        else:
+            self._num_barren = 0 if len(self._entries) > num_before else self._num_barren + 1
+            self._go_on(page.get("nextCursor"))
         names = {entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
         self._fit = {name for name in names if name in self._entries and name not in self._problems}
         rest = {key: value for key, value in page.items() if key not in ("tools", "nextCursor")}
@@ -125,7 +131,7 @@ class Listing:
         elif self._num_barren >= _MAX_BARREN_PAGES:
             why = f"{self._num_barren} pages in a row brought no new tool"
         elif self._num_pages >= MAX_PAGES or len(self._entries) >= MAX_TOOLS:
-            why = f"at most {MAX_PAGES} pages and {MAX_TOOLS} tools are read"
+            why = _TOO_MANY
         else:
             self._cursors.add(cursor)
             self.cursor = cursor
@@ -158,7 +164,8 @@ def _for_the_library(entry: Mapping[str, Any]) -> dict[str, Any]:
 class MendedStream:
     """The read side of a transport, whose answers are made such as the library can read, whatever the server sends.
 
-    A page of tools goes through `listing`; a result without content gets an empty one.
+    A page of tools goes through `listing`; a result without content gets an empty one. A line that is no JSON only for half of a character
+    or a number like NaN, which many programs write, is read all the same.
     """
 
     def __init__(self, stream: Any, listing: Listing) -> None:
@@ -166,6 +173,7 @@ class MendedStream:
         self._listing = listing
 
     def _mended(self, item: Any) -> Any:
+        item = _read_again(item) if isinstance(item, ValidationError) else item
         message = getattr(item, "message", None)
         result = getattr(getattr(message, "root", message), "result", None)
         if isinstance(result, dict):
@@ -196,6 +204,32 @@ class MendedStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _read_again(failure: ValidationError) -> Any:
+    """The message that the library could not read; the failure itself where there is none."""
+    import mcp.types
+    from mcp.shared.message import SessionMessage
+
+    fault = failure.errors()[0]
+    try:
+        value = _well_formed(json.loads(fault["input"])) if fault["type"] == "json_invalid" else None
+        if not isinstance(value, dict):
+            return failure
+        read = getattr(mcp.types, "jsonrpc_message_adapter", None)
+        return SessionMessage(
+            mcp.types.JSONRPCMessage.model_validate(value) if read is None else read.validate_python(value, by_name=False)
+        )
+    except (ValueError, TypeError, RecursionError):
+        return failure
+
+
+def _well_formed(value: Any) -> Any:
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, list):
+        return [_well_formed(one) for one in value]
+    return {well_formed(key): _well_formed(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 @contextlib.asynccontextmanager

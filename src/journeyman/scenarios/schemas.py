@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -93,7 +94,10 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
         if not _is_finite(schema):
             raise SchemaFaultError("it holds a number that JSON does not have (NaN or infinity)")
         schema = _given(schema)
-        Draft202012Validator.check_schema(schema)
+        with warnings.catch_warnings():
+            # Python tells what a pattern may mean some day.
+            warnings.simplefilter("ignore", FutureWarning)
+            Draft202012Validator.check_schema(schema)
         found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"

@@ -26,6 +26,10 @@ ODD: dict[str, object] = {
     "draft_3": {"name": "draft_3", "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "required": True}}}},
     "false_schema": {"name": "false_schema", "inputSchema": False},
     "text_required": {"name": "text_required", "inputSchema": {"type": "object", "properties": {"a": {}}, "required": "a"}},
+    "endless_repeat": {
+        "name": "endless_repeat",
+        "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "a{99999999999}"}}},
+    },
     "lost_ref": {"name": "lost_ref", "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#/$defs/Gone"}}}},
     "far_ref": {"name": "far_ref", "inputSchema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x.json"}}}},
     "too_many_parts": {
@@ -59,6 +63,11 @@ USABLE: list[dict[str, object]] = [
     {"name": "empty_schema", "inputSchema": {}, "annotations": READS},
     {"name": "null_properties", "inputSchema": {"type": "object", "properties": None, "required": None}, "annotations": READS},
     {"name": "null_keywords", "inputSchema": {"type": "object", "properties": {"a": NULLS}, "$defs": None}, "annotations": READS},
+    {
+        "name": "odd_pattern",
+        "inputSchema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[[a]b$"}}},
+        "annotations": READS,
+    },
     {"name": "no_type", "inputSchema": {"properties": {"a": {"type": "string"}}}, "annotations": READS},
     {"name": "long_" + "x" * 500, "inputSchema": NOTHING, "annotations": READS},
     {"name": "deep", "inputSchema": {"type": "object", "properties": {"a": DEEP}}, "annotations": READS},

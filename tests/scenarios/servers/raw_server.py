@@ -32,6 +32,8 @@ PAGES: dict[str, list[object]] = {
     "page_that_fails": [FINE],
     "page_that_is_text": [FINE],
     "odd_tools": [*ODD.values(), *NAMELESS, *USABLE, FINE],
+    "no_json": [{**FINE, "description": "Half \ud800.", "inputSchema": {**NOTHING, "examples": [float("nan")]}}, {**FINE, "name": "other"}],
+    "many_at_once": [{**FINE, "name": f"fine{number}"} for number in range(1500)],
     "twice": [FINE, FINE, {**FINE, "name": "x"}, {**FINE, "name": "x", "annotations": {}}],
     "hints": [{"name": name, "inputSchema": NOTHING, **more} for name, more in HINTS],
     "alike_names": [{**FINE, "name": "a.b", "annotations": {}}, {**FINE, "name": "a_b"}],
@@ -71,6 +73,8 @@ def listed(cursor: str | None) -> dict[str, object]:
 def called(name: str, arguments: dict[str, int]) -> object:
     if name == "square":
         return {"content": [{"type": "text", "text": json.dumps({"area": arguments["side"] ** 2})}]}
+    if KIND == "no_json":
+        return {"content": [{"type": "text", "text": "half \udc00"}], "structuredContent": {"a": float("inf")}}
     return RESULTS.get(name, {"content": [{"type": "text", "text": f"called {name}"}]})
 
 
