@@ -216,10 +216,10 @@ def _read_again(failure: ValidationError) -> Any:
         value = _well_formed(json.loads(fault["input"])) if fault["type"] == "json_invalid" else None
         if not isinstance(value, dict):
             return failure
-        read = getattr(mcp.types, "jsonrpc_message_adapter", None)
-        return SessionMessage(
-            mcp.types.JSONRPCMessage.model_validate(value) if read is None else read.validate_python(value, by_name=False)
-        )
+        types: Any = mcp.types
+        if hasattr(types, "jsonrpc_message_adapter"):
+            return SessionMessage(types.jsonrpc_message_adapter.validate_python(value, by_name=False))
+        return SessionMessage(types.JSONRPCMessage.model_validate(value))
     except (ValueError, TypeError, RecursionError):
         return failure
 
