@@ -16,6 +16,7 @@ from journeyman.scenarios import McpTarget
 from journeyman.scenarios.tools import WHY
 
 SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
+RAW = SERVER.with_name("raw_server.py")
 
 
 def _target(kind: str) -> McpTarget:
@@ -23,36 +24,54 @@ def _target(kind: str) -> McpTarget:
 
 
 @pytest.mark.parametrize("allow_writes", [False, True])
-@pytest.mark.parametrize("read_only", [(), ("box_area",)])
+@pytest.mark.parametrize("read_only", [(), ("plain",)])
 async def test_of_each_tool_is_told_what_was_decided_why_and_whether_it_would_be_used(
     capsys: pytest.CaptureFixture[str], read_only: tuple[str, ...], allow_writes: bool
 ) -> None:
-    await show_tools(_target("good"), read_only=read_only, allow_writes=allow_writes, as_json=True)
+    target = McpTarget(command=(sys.executable, str(RAW), "hints"))
+    await show_tools(target, read_only=read_only, allow_writes=allow_writes, as_json=True)
     rows = {row["name"]: (row["decided"], row["used"]) for row in json.loads(capsys.readouterr().out)}
-    assert rows == {
-        "findCapital": ("says_reads", True),
-        "box_area": ("named_by_user", True) if read_only else ("says_nothing", allow_writes),
-        "delete_everything": ("says_nothing", allow_writes),
-    }
-    await show_tools(_target("good"), read_only=read_only, allow_writes=allow_writes)
+    assert rows["says_yes"] == ("says_reads", True)
+    assert rows["says_no"] == ("says_writes", allow_writes)
+    assert rows["plain"] == (("named_by_user", True) if read_only else ("says_nothing", allow_writes))
+    await show_tools(target, read_only=read_only, allow_writes=allow_writes)
     shown = " ".join(capsys.readouterr().out.split())
     assert all(WHY[decided] in shown for decided, _ in rows.values())
     assert shown.count("used: yes") == sum(is_used for _, is_used in rows.values())
 
 
 async def test_a_tool_that_cannot_be_used_is_listed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_tools(McpTarget(command=(sys.executable, str(SERVER.with_name("raw_server.py")), "invalid")))
+    await show_tools(McpTarget(command=(sys.executable, str(RAW), "invalid")))
     shown = capsys.readouterr().out
     assert "odd()" in shown
     assert "banana" in shown
     assert shown.count("used: yes") == 1
 
 
-@pytest.mark.parametrize("command", [["tools"], ["scenarios"]])
-def test_a_tool_that_is_not_there_ends_with_2_and_names_those_that_are(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["mcp", *command, "--server", f"{sys.executable} {SERVER} good", "--read-only", "find_it"]) == 2
-    shown = capsys.readouterr().err
-    assert all(name in shown for name in ("find_it", "findCapital", "box_area", "delete_everything"))
+WAYS_TO_A_TOOL = [
+    ["mcp", "tools"],
+    ["mcp", "scenarios"],
+    ["mcp", "train", "--home", "home"],
+    ["chat", "--base", "smollm2-135m", "-m", "hello", "--home", "home"],
+    ["eval", "--prompt-only", "smollm2-135m", "--home", "home"],
+]
+SILENT = f"{sys.executable} {RAW} pages"  # three tools of which nobody says anything
+
+
+@pytest.mark.parametrize("command", WAYS_TO_A_TOOL, ids=" ".join)
+@pytest.mark.parametrize(("options", "code"), [((), 1), (("--read-only", "tool.0,find_it"), 2), (("--tools", "tool.1,find_it"), 2)])
+def test_on_every_way_to_a_tool_it_is_refused_where_nobody_vouches_for_it_or_it_is_not_there(
+    command: list[str],
+    options: tuple[str, ...],
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*command, "--server", SILENT, *options]) == code
+    shown = capsys.readouterr()
+    assert all(name in shown.out + shown.err for name in ("tool.0", "tool.1", "tool.2", options[0] if options else "--read-only"))
 
 
 async def test_a_server_without_usable_tools_is_an_error_after_the_list(capsys: pytest.CaptureFixture[str]) -> None:

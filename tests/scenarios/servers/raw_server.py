@@ -24,6 +24,7 @@ SCHEMAS = {
 
 
 NUMBER = {"type": "object", "properties": {"side": {"type": "integer", "minimum": 1, "maximum": 40}}, "required": ["side"]}
+NO_NUMBER = {"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5}
 PAGES: dict[str, list[object]] = {
     "same_cursor": [FINE],
     "number_cursor": [FINE],
@@ -38,7 +39,11 @@ PAGES: dict[str, list[object]] = {
     "hints": [{"name": name, "inputSchema": NOTHING, **more} for name, more in HINTS],
     "alike_names": [{**FINE, "name": "a.b", "annotations": {}}, {**FINE, "name": "a_b"}],
     "results": [{**FINE, "name": name, **(PROMISE if "promise" in name else {})} for name in RESULTS],
-    "breaks_promise": [{**FINE, "name": "square", "inputSchema": NUMBER}, {**FINE, "name": "broken_promise", **PROMISE}],
+    "breaks_promise": [
+        {**FINE, "name": "impossible", "inputSchema": {**NUMBER, "properties": {"side": NO_NUMBER}}},
+        {**FINE, "name": "square", "inputSchema": NUMBER},
+        {**FINE, "name": "broken_promise", **PROMISE},
+    ],
 }
 
 
