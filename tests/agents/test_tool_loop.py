@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
 from journeyman.agents.server_pool import Isolation
+from journeyman.client.attempt_clock import AttemptClock
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.scenarios import McpTarget, open_server
@@ -50,7 +51,6 @@ class ScriptedRun:
         self.metrics: dict[str, float] = {}
         self.events: list[ToolEvent] = []
         self.requests: list[dict[str, Any]] = []
-        self.waits: list[str] = []
         self._script = list(script)
 
     def openai(self) -> Any:
@@ -58,12 +58,6 @@ class ScriptedRun:
 
     def record_tool(self, event: ToolEvent) -> None:
         self.events.append(event)
-
-    @contextmanager
-    def uncounted(self) -> Iterator[None]:
-        self.waits.append(f"begins after {len(self.requests)} calls")
-        yield
-        self.waits.append("ends")
 
     async def _create(self, **request: Any) -> Any:
         self.requests.append(json.loads(json.dumps(request)))
@@ -222,10 +216,15 @@ async def test_waiting_for_a_free_place_ends() -> None:
 
 @pytest.mark.parametrize("isolation", ["shared", "per_rollout"])
 async def test_neither_getting_a_server_nor_stopping_it_is_the_attempts_time(isolation: Isolation) -> None:
-    run = ScriptedRun([("number", "{}")], "Done.")
-    async with await _pool("ends", ("number",), isolation=isolation) as pool:
-        await ToolLoop(pool)(SCENARIO, run)
-    assert run.waits == ["begins after 0 calls", "ends", "begins after 2 calls", "ends"]
+    clock = AttemptClock()
+    async with await _pool("ends", ("number",), isolation=isolation) as pool, asyncio.timeout(60.0) as limit:
+        with clock.running(limit):
+            async with pool.lease() as server:
+                to_get = clock.stopped_seconds
+                await server.call("number", {})
+                assert (clock.stopped_seconds, limit.when() is None) == (to_get, False)
+    assert to_get > 0
+    assert pool.is_shared or clock.stopped_seconds > to_get
 
 
 async def test_concurrency_follows_from_one_setting() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from journeyman.client.attempt_clock import uncounted
 from journeyman.client.gather import gather
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
@@ -287,7 +288,7 @@ class TestTime:
         free = asyncio.Semaphore(1)
 
         async def rollout(scenario: Scenario, run: Rollout) -> None:
-            with run.uncounted():
+            with uncounted():
                 await free.acquire()
             await asyncio.sleep(0.3)
             free.release()
@@ -298,7 +299,7 @@ class TestTime:
 
     async def test_the_limit_goes_on_after_it(self) -> None:
         async def rollout(scenario: Scenario, run: Rollout) -> None:
-            with run.uncounted():
+            with uncounted():
                 await asyncio.sleep(0.1)
             await asyncio.sleep(60)
 
@@ -309,7 +310,7 @@ class TestTime:
     async def test_waits_of_several_tasks_count_once_and_end_with_the_last(self) -> None:
         async def rollout(scenario: Scenario, run: Rollout) -> None:
             async def wait(seconds: float) -> None:
-                with run.uncounted():
+                with uncounted():
                     await asyncio.sleep(seconds)
 
             await asyncio.gather(wait(0.1), wait(0.5))
@@ -320,7 +321,7 @@ class TestTime:
 
     async def test_an_attempt_that_is_cancelled_while_it_waits_is_cancelled(self) -> None:
         async def rollout(scenario: Scenario, run: Rollout) -> None:
-            with run.uncounted():
+            with uncounted():
                 waits.set()
                 await asyncio.Event().wait()
 
@@ -336,7 +337,7 @@ class TestTime:
 
         async def rollout(scenario: Scenario, run: Rollout) -> None:
             async def wait() -> None:
-                with run.uncounted():
+                with uncounted():
                     started.set()
                     await asyncio.sleep(0.05)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from journeyman.client.attempt_clock import uncounted
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.scenarios.mcp_client import McpServer, open_server
 from journeyman.scenarios.target import McpTarget
@@ -109,20 +110,29 @@ class ServerPool:
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[McpServer]:
-        """A server for one rollout. Raises McpError when it cannot be started, WaitTimeoutError when no place becomes free."""
+        """A server for one rollout. Raises McpError when it cannot be started, WaitTimeoutError when no place becomes free.
+
+        What it takes to get it and to stop it does not count against the time limit of the attempt (`gather`).
+        """
         if not self._is_open:
             raise SettingError("the server pool is not open", hint="use it as: async with ServerPool(…) as pool")
         if self.is_shared:
             self._next = (self._next + 1) % len(self._shared)
-            yield await self._seated(self._shared[self._next])
+            with uncounted():
+                server = await self._seated(self._shared[self._next])
+            yield server
             return
-        await self._take_place()
+        with uncounted():
+            await self._take_place()
         seat = _Seat()
         try:
-            yield await self._start(seat)
+            with uncounted():
+                server = await self._start(seat)
+            yield server
         finally:
             try:
-                await seat.close()
+                with uncounted():
+                    await seat.close()
             finally:
                 self._num_left += 1
                 self._places.release()

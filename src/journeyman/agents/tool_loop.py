@@ -7,8 +7,7 @@ message and is recorded. Only what is not the model's doing ends a rollout with 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +36,6 @@ class Run(Protocol):
     def openai(self) -> Any: ...
 
     def record_tool(self, event: ToolEvent) -> None: ...
-
-    def uncounted(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ class ToolLoop:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
         tally = dict.fromkeys(_METRICS, 0.0)
         run.metrics.update(tally)
-        async with self._server(run) as server:
+        async with self._pool.lease() as server:
             messages = [message.wire() for message in self.messages(scenario.task)]
             for turn in range(self.settings.max_turns):
                 reply = await self._ask(run, messages, turn)
@@ -124,18 +121,6 @@ class ToolLoop:
                     run.metrics["is_answered"] = float(bool(reply.content))
                     return
                 messages += await self._run_calls(reply.tool_calls, turn, server, run)
-
-    @asynccontextmanager
-    async def _server(self, run: Run) -> AsyncIterator[McpServer]:
-        """A server of the pool. What it takes to get one and to stop it says nothing about the model, so it does not count."""
-        async with AsyncExitStack() as stack:
-            with run.uncounted():
-                server = await stack.enter_async_context(self._pool.lease())
-            try:
-                yield server
-            finally:
-                with run.uncounted():
-                    await stack.aclose()
 
     async def _ask(self, run: Run, messages: list[dict[str, Any]], turn: int) -> Any:
         import openai

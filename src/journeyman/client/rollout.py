@@ -5,9 +5,7 @@ Not for opening or sealing rollouts: `gather` does that.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from journeyman.types.scenarios import Scenario
@@ -15,49 +13,6 @@ from journeyman.types.trajectory import ToolEvent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-
-class AttemptClock:
-    """The time that an attempt has left. It can be stopped, also by several tasks of the attempt: until the last of them goes on.
-
-    Args:
-        limit: of the attempt, entered already; None for one without a limit.
-    """
-
-    def __init__(self, limit: asyncio.Timeout | None = None) -> None:
-        self.stopped_seconds = 0.0
-        self._limit = limit
-        self._num_stops = 0
-        self._since = 0.0
-        self._ends: float | None = None
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        now = asyncio.get_running_loop().time
-        if self._num_stops == 0:
-            self._since, self._ends = now(), self._move(None)
-        self._num_stops += 1
-        try:
-            yield
-        finally:
-            self._num_stops -= 1
-            if self._num_stops == 0:
-                seconds = now() - self._since
-                self.stopped_seconds += seconds
-                if self._ends is not None:
-                    self._move(self._ends + seconds)
-
-    def end(self) -> None:
-        """The attempt is over; tasks that it left behind change nothing any more."""
-        self._limit = None
-
-    def _move(self, when: float | None) -> float | None:
-        """Let a limit that has not passed end at another time; when it would have ended."""
-        if self._limit is None or self._limit.expired():
-            return None
-        before = self._limit.when()
-        self._limit.reschedule(when)
-        return before
 
 
 class Rollout:
@@ -70,7 +25,6 @@ class Rollout:
         base_url, api_key: for any OpenAI-compatible client; what is sent there is recorded.
         reward: set it when your code can score the attempt itself; leave None when a judge does.
         metrics: numbers to keep with the trajectory.
-        clock: of the attempt's time limit; see `uncounted`.
         seed: send it with the model calls to make the attempt repeatable; another one for every attempt, None when `gather` got no seed.
 
     Example:
@@ -101,20 +55,6 @@ class Rollout:
         self._tool_events: list[ToolEvent] = []
         self._make_client = make_client
         self._client: AsyncOpenAI | None = None
-        self.clock = AttemptClock()
-
-    @contextmanager
-    def uncounted(self) -> Iterator[None]:
-        """What happens inside does not count against the attempt's time limit: for waits that say nothing about the model, such as for a
-        sandbox to be free. Give it a limit of its own.
-
-        Example:
-            >>> async def rollout(scenario, run):                                         # doctest: +SKIP
-            ...     with run.uncounted():
-            ...         sandbox = await sandboxes.take(timeout_seconds=600)
-        """
-        with self.clock.stopped():
-            yield
 
     def openai(self) -> AsyncOpenAI:
         """A client whose calls belong to this rollout. It shares its connections with others: do not close it."""
