@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from journeyman.client.attempt_clock import uncounted
 from journeyman.client.gather import gather
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
@@ -278,3 +279,72 @@ async def test_every_attempt_has_a_seed_of_its_own_and_the_same_one_again() -> N
     assert await seeds(7) == first
     assert not {*first} & {*await seeds(8)}
     assert await seeds(None) == [None] * 6
+
+
+class TestTime:
+    """Waiting that says nothing about the model is not the attempt's time."""
+
+    async def test_what_is_uncounted_may_take_longer_than_the_attempt(self) -> None:
+        free = asyncio.Semaphore(1)
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                await free.acquire()
+            await asyncio.sleep(0.3)
+            free.release()
+
+        groups = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=8, timeout_seconds=1.5)
+        assert [one.error for one in groups[0]] == [None] * 8
+        assert all(one.seconds < 1.5 for one in groups[0])
+
+    async def test_the_limit_goes_on_after_it(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(60)
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.2)
+        assert group.trajectories[0].error is not None
+        assert group.trajectories[0].error.type == "WaitTimeoutError"
+
+    async def test_waits_of_several_tasks_count_once_and_end_with_the_last(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            async def wait(seconds: float) -> None:
+                with uncounted():
+                    await asyncio.sleep(seconds)
+
+            await asyncio.gather(wait(0.1), wait(0.5))
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.3)
+        assert group.trajectories[0].error is None
+        assert group.trajectories[0].seconds < 0.3
+
+    async def test_an_attempt_that_is_cancelled_while_it_waits_is_cancelled(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                waits.set()
+                await asyncio.Event().wait()
+
+        waits = asyncio.Event()
+        work = asyncio.create_task(gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=5.0))
+        await waits.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    async def test_a_wait_that_goes_on_after_the_attempt_changes_nothing(self) -> None:
+        left: list[asyncio.Task[None]] = []
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            async def wait() -> None:
+                with uncounted():
+                    started.set()
+                    await asyncio.sleep(0.05)
+
+            started = asyncio.Event()
+            left.append(asyncio.create_task(wait()))
+            await started.wait()
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=5.0)
+        assert group.trajectories[0].error is None
+        await asyncio.gather(*left)

@@ -16,11 +16,13 @@ from journeyman.cli.options import (
     EnvOption,
     HeaderOption,
     HomeOption,
+    ReadOnlyOption,
     ServerOption,
     ToolsOption,
     UrlOption,
     checked_key_option,
     home_folder,
+    names_of,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def chat(
     env: EnvOption = None,
     tools: ToolsOption = None,
     no_tools: NoToolsOption = False,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     system: SystemOption = None,
     temperature: TemperatureOption = 0.0,
@@ -91,7 +94,6 @@ def chat(
     """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
     from journeyman.agents.conversation import ConversationSettings
     from journeyman.cli.chat_open import ChatRequest
-    from journeyman.cli.mcp import names_of
     from journeyman.errors import InputError
 
     if message is None and not sys.stdin.isatty():
@@ -109,7 +111,8 @@ def chat(
         url=url,
         headers=header,
         env=env,
-        tools=names_of(tools),
+        tools=names_of(tools, "--tools"),
+        read_only=names_of(read_only, "--read-only") or (),
         no_tools=no_tools,
         allow_writes=allow_writes,
         system=system,

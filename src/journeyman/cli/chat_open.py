@@ -36,6 +36,7 @@ class ChatRequest:
     headers: Sequence[str] | None = None
     env: Sequence[str] | None = None
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     no_tools: bool = False
     allow_writes: bool = False
     system: str | None = None
@@ -94,7 +95,7 @@ def _check(request: ChatRequest) -> RunInfo | None:
     from journeyman.cli.runs import open_store
     from journeyman.cli.serve import base_of
 
-    if request.no_tools and (request.server or request.url or request.tools or request.allow_writes):
+    if request.no_tools and any((request.server, request.url, request.tools, request.read_only, request.allow_writes)):
         raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
     if request.step is not None and (request.run is None or request.connect):
         raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
@@ -117,9 +118,10 @@ def _check(request: ChatRequest) -> RunInfo | None:
 async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]) -> _Offer | None:
     """The tools to offer: of the server that is named, else of the run's own."""
     from journeyman.cli.mcp_target import target_from_options
-    from journeyman.scenarios import open_server, usable_tools
+    from journeyman.scenarios import open_server
+    from journeyman.scenarios.tools import choose_tools
 
-    names, allow_writes = request.tools, request.allow_writes
+    names, read_only, allow_writes = request.tools, request.read_only, request.allow_writes
     if request.no_tools:
         return None
     if request.server or request.url or request.headers or request.env:
@@ -132,20 +134,23 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
         with open_store(request.home) as store:
             settings = run_settings(store, info.id, McpTrain)
         target, names, allow_writes = settings.target, names or settings.tools, allow_writes or settings.allow_writes
-    elif names or allow_writes:
-        raise SettingError("--tools and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
+        read_only = (*settings.read_only, *read_only)
+    elif names or read_only or allow_writes:
+        raise SettingError("--tools, --read-only and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
     else:
         return None
     note(f"tools of {target.label}")
     try:
         async with open_server(target) as server:
-            found = usable_tools(server.tools, target.label, names, allow_writes=allow_writes)
+            choice = choose_tools(server.tools, target.label, names, read_only=read_only, allow_writes=allow_writes)
+            for text in (*server.notes, *choice.notes):
+                note(text)
     except McpError as error:
         if request.server or request.url:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
         raise McpError(error.reason or "failed", error.message, hint=hint) from error
-    return _Offer(target, tuple(found))
+    return _Offer(target, choice.tools)
 
 
 async def _open_pool(offer: _Offer, stack: AsyncExitStack) -> ServerPool:

@@ -14,11 +14,13 @@ from journeyman.cli.options import (
     EnvOption,
     HeaderOption,
     HomeOption,
+    ReadOnlyOption,
     SeedOption,
     ServerOption,
     ToolsOption,
     UrlOption,
     home_folder,
+    names_of,
 )
 from journeyman.errors import SettingError
 
@@ -89,6 +91,7 @@ def evaluate(
     header: HeaderOption = None,
     env: EnvOption = None,
     tools: ToolsOption = None,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
 ) -> None:
@@ -96,11 +99,9 @@ def evaluate(
 
     With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
     """
-    from journeyman.cli.mcp import names_of
-
     prompting = {
         "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--server": server, "--url": url, "--header": header,
-        "--env": env, "--tools": tools, "--allow-writes": allow_writes or None, "--seed": seed,
+        "--env": env, "--tools": tools, "--read-only": read_only, "--allow-writes": allow_writes or None, "--seed": seed,
     }  # fmt: skip
     if prompt_only is None:
         _refuse(prompting, "belongs to --prompt-only MODEL")
@@ -126,7 +127,8 @@ def evaluate(
             url=url,
             headers=header,
             env=env,
-            tools=names_of(tools),
+            tools=names_of(tools, "--tools"),
+            read_only=names_of(read_only, "--read-only"),
             allow_writes=allow_writes,
             seed=seed,
         )

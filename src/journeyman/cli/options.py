@@ -27,11 +27,18 @@ HeaderOption = Annotated[
 ]
 EnvOption = Annotated[list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")]
 ToolsOption = Annotated[
-    str | None, typer.Option("--tools", help="Use only these tools, separated by commas \\[default: all that read].", metavar="NAMES")
+    str | None,
+    typer.Option("--tools", help="Use only these tools, separated by commas \\[default: all that only read].", metavar="NAMES"),
+]
+ReadOnlyOption = Annotated[
+    str | None,
+    typer.Option("--read-only", help="Tools that only read although the server does not say so, separated by commas.", metavar="NAMES"),
 ]
 AllowWritesOption = Annotated[
     bool,
-    typer.Option("--allow-writes", help="Also use tools that write or delete: they ARE called. Give a server that may be spoilt."),
+    typer.Option(
+        "--allow-writes", help="Also use tools that are not known to only read: they ARE called. Give a server that may be spoilt."
+    ),
 ]
 WriterOption = Annotated[
     str | None,
@@ -48,6 +55,18 @@ ColumnOption = Annotated[
 ]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out, count them and tell the first.")]
 CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
+
+
+def names_of(text: str | None, option: str) -> tuple[str, ...] | None:
+    """`a, b` as ("a", "b"); None when the option was not given. Raises SettingError when it names nothing."""
+    from journeyman.errors import SettingError
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise SettingError(f"{option} {text!r} names no tool", hint=f"write {option} NAME,NAME, or leave it out", reason="no_names")
+    return names
 
 
 def home_folder(given: Path | None) -> Path:

@@ -35,6 +35,7 @@ class PlateauRequest:
     headers: Sequence[str] | None
     env: Sequence[str] | None
     tools: tuple[str, ...] | None
+    read_only: tuple[str, ...] | None
     allow_writes: bool
     seed: int | None
 
@@ -70,7 +71,8 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
     if request.run is None:
         target = target_from_options(request.server, request.url, request.headers, request.env)
         return load_settings(PlateauSettings, given=_given(request) | {"target": target.model_dump()})
-    if request.server or request.url or request.headers or request.env or request.tools or request.allow_writes or request.seed is not None:
+    choices = (request.server, request.url, request.headers, request.env, request.tools, request.read_only, request.allow_writes)
+    if any(choices) or request.seed is not None:
         raise SettingError(
             "a run has its MCP server, its tools and its scenarios already, or its tasks and rewards",
             hint="give RUN, or --server and its options",
@@ -87,7 +89,8 @@ def _given(request: PlateauRequest) -> dict[str, Any]:
     """What was given for a server's scenarios."""
     from journeyman.recipes.plateau import PROMPTS
 
-    given: dict[str, Any] = {"tools": request.tools, "seed": request.seed, "allow_writes": request.allow_writes or None}
+    given: dict[str, Any] = {"tools": request.tools, "read_only": request.read_only, "seed": request.seed}
+    given["allow_writes"] = request.allow_writes or None
     return _without_none(given) | _given_for_any(request, PROMPTS)
 
 
@@ -122,7 +125,7 @@ def folders_of(request: PlateauRequest, settings: PlateauSettings | PromptedGrpo
     if isinstance(settings, PromptedGrpo) or settings.run is not None:
         report = HomeFolder(request.home).run(settings.run or "").report
         return (request.out or report / name).absolute(), report
-    what = repr((settings.target.label, settings.tools, settings.allow_writes, settings.seed))
+    what = repr((settings.target.label, settings.tools, settings.read_only, settings.allow_writes, settings.seed))
     server = request.home / "plateau" / f"{_slug(settings.target.label)[-40:]}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     return (request.out or server / name).absolute(), server / "scenarios"
 

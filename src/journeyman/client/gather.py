@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from journeyman.client.attempt_clock import AttemptClock
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
 from journeyman.errors import JourneymanError, SettingError
@@ -47,7 +48,7 @@ async def gather(
     Args:
         rollout: your agent: `async def rollout(scenario, run)`.
         max_concurrent: attempts in progress at any time.
-        timeout_seconds: for one attempt.
+        timeout_seconds: for one attempt; waiting for an MCP server of a `ServerPool` does not count.
         max_turns: model calls that one attempt may make; one that asks for n replies counts n times.
         progress: `advance(1)` is called for every finished attempt.
         score: `judge.score`, or any function like it: called with each group as soon as its attempts are done, while later ones still
@@ -114,20 +115,22 @@ class _Plan:
     async def _attempt(self, scenario: Scenario, key: str | None, place: str) -> Trajectory:
         run = await self.model.open_rollout(scenario, max_turns=self.max_turns, key=key)
         run.seed = None if self.seed is None else derived_seed(self.seed, self.key or "", place)
+        clock = AttemptClock()
         started = time.perf_counter()
         try:
-            failure = await self._run(scenario, run)
+            failure = await self._run(scenario, run, clock)
         except asyncio.CancelledError:
             await self._abandon(run, time.perf_counter() - started)
             raise
-        outcome = _outcome(run, failure, time.perf_counter() - started)
+        outcome = _outcome(run, failure, time.perf_counter() - started - clock.stopped_seconds)
         return await self.model.finish_rollout(run, outcome)
 
-    async def _run(self, scenario: Scenario, run: Rollout) -> Failure | None:
+    async def _run(self, scenario: Scenario, run: Rollout, clock: AttemptClock) -> Failure | None:
         """Run the agent; its failure as data. Only a real cancel of this attempt leaves as CancelledError."""
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
-                await self.rollout(scenario, run)
+                with clock.running(limit):
+                    await self.rollout(scenario, run)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

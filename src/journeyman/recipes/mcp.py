@@ -102,7 +102,7 @@ async def evaluate(
         )
     async with open_session(run, settings, home, progress) as session:
         (name,) = session.backend.serve_run(run)
-        scenarios = ScenarioSet.load(session.scenarios_folder)
+        scenarios = _kept(session)
         heldout = scenarios.heldout[:limit]
         last, warm = max(rows), warm_steps(session.store, run)
         variants = _variants(session, name, warm, last)
@@ -129,11 +129,17 @@ def new_run_id(settings: McpTrain) -> str:
     return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _kept(session: Session) -> ScenarioSet:
+    scenarios = ScenarioSet.load(session.scenarios_folder)
+    scenarios.check_offered(session.tools)
+    return scenarios
+
+
 async def prepare_scenarios(session: Session) -> ScenarioSet:
     """The run's scenarios: read back if they were made before, else made and kept."""
     path = session.scenarios_folder
     if path.exists():
-        return ScenarioSet.load(path)
+        return _kept(session)
     settings = session.settings
     session.store.runs.update(session.run, phase="scenarios")
     with session.costs.phase("scenarios"):
@@ -159,7 +165,11 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
 
 def scenario_settings(settings: McpTrain) -> ScenarioSettings:
     return ScenarioSettings(
-        num_train=settings.num_train, num_heldout=settings.num_heldout, tools=settings.tools, allow_writes=settings.allow_writes
+        num_train=settings.num_train,
+        num_heldout=settings.num_heldout,
+        tools=settings.tools,
+        read_only=settings.read_only,
+        allow_writes=settings.allow_writes,
     )
 
 
@@ -219,7 +229,7 @@ async def _attempt(
             [stream.batch(index)[0] for index in range(first, first + wanted)],
             model=model,
             group_size=settings.group_size,
-            max_concurrent=settings.max_concurrent,
+            max_concurrent=session.pool.max_concurrent,
             timeout_seconds=settings.timeout_seconds,
             score=session.judge.score,
             key=f"{key}/{first}",
@@ -293,7 +303,7 @@ async def _evaluate(
         EvidenceJudge(),
         group_size=size,
         sampling=word,
-        max_concurrent=session.settings.rollouts.max_concurrent,
+        max_concurrent=session.pool.max_concurrent,
         timeout_seconds=session.settings.rollouts.timeout_seconds,
         progress=session.progress,
         seed=session.settings.seed,

@@ -19,7 +19,7 @@ from journeyman.recipes.open_run import KeepingJudge, OpenRun
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
-from journeyman.scenarios.tools import McpTool, usable_tools
+from journeyman.scenarios.tools import McpTool, choose_tools
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.store.layout import HomeFolder
 
@@ -62,9 +62,24 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
                 stack.push_async_callback(writer.close)
                 await writer.check()
             async with open_server(settings.target) as server:
-                found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-            tools = tuple(found)
-            shared = ServerPool(settings.target, tools, isolation=settings.rollouts.isolation, num_shared=num_shared_servers())
+                choice = choose_tools(
+                    server.tools,
+                    settings.target.label,
+                    settings.tools,
+                    read_only=settings.read_only,
+                    allow_writes=settings.allow_writes,
+                )
+                if (HomeFolder(home).run(run).path / _SCENARIOS).exists():  # else told when they are built
+                    for note in (*server.notes, *choice.notes):
+                        progress.note(note)
+            tools = choice.tools
+            shared = ServerPool(
+                settings.target,
+                tools,
+                isolation=settings.rollouts.isolation,
+                num_shared=num_shared_servers(),
+                max_servers=settings.rollouts.max_concurrent,
+            )
             if shared.warning is not None:
                 progress.warn(shared.warning)
             pool = await stack.enter_async_context(shared)

@@ -71,7 +71,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         chosen,
         model=model,
         group_size=settings.warm_start.probe_attempts,
-        max_concurrent=settings.rollouts.max_concurrent,
+        max_concurrent=session.pool.max_concurrent,
         timeout_seconds=settings.rollouts.timeout_seconds,
         progress=session.progress,
         key=attempts_key("warmup", number, settings),

@@ -20,18 +20,29 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from journeyman.errors import McpError
-from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, open_mcp_http_client, preflight, read_tail
+from journeyman.scenarios.listing import Listing, mended
+from journeyman.scenarios.mcp_failures import (
+    connect_failure,
+    first_leaf,
+    is_closed,
+    is_timeout,
+    open_mcp_http_client,
+    preflight,
+    read_tail,
+    shorten,
+)
 from journeyman.scenarios.target import McpTarget
-from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.scenarios.tools import McpTool
 from journeyman.types.json_text import well_formed
 
 CLOSE_TIMEOUT_SECONDS = 10.0
-_MAX_TOOL_PAGES = 100
+_MAX_RESULT_CHARS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text."""
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text; at
+    most a million characters."""
 
     text: str
     is_error: bool
@@ -39,12 +50,14 @@ class ToolResult:
 
 
 class McpServer:
-    """An open connection. Made by `open_server` only."""
+    """An open connection. Made by `open_server` only. `notes`: what is odd about its list of tools as a whole."""
 
     def __init__(self, target: McpTarget, log_path: Path | None) -> None:
         self.target = target
         self.log_path = log_path
         self.tools: tuple[McpTool, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._listing = Listing()
         self._client: Any = None
         self._death: McpError | None = None
         self._junk: list[str] = []
@@ -65,12 +78,11 @@ class McpServer:
         if self._client is None or self._death is not None:
             raise self._death or self._died("the connection is closed")
         tool = self.tool(name)
+        server_name = tool.server_name if tool else name
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_seconds + 5.0):
-                result = await self._client.call_tool(
-                    tool.server_name if tool else name, arguments, read_timeout_seconds=_duration(timeout_seconds)
-                )
+                result = await self._client.call_tool(server_name, arguments, read_timeout_seconds=_duration(timeout_seconds))
         except TimeoutError as error:
             raise self._call_timeout(name, timeout_seconds) from error
         except _protocol_error() as error:
@@ -84,9 +96,11 @@ class McpServer:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
-            # The library checks results against the tool's output schema; a server that breaks its own is the tool's failure.
-            return ToolResult(well_formed(f"unusable result: {error}"), True, time.perf_counter() - started)
-        return read_result(result, time.perf_counter() - started)
+            # The library checks the form of results; a server that breaks it is the tool's failure.
+            return ToolResult(well_formed(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
+        found = read_result(result, time.perf_counter() - started)
+        fault = None if found.is_error else self._listing.result_fault(server_name, _field(result, "structured_content"))
+        return found if fault is None else ToolResult(well_formed(f"unusable result: {fault}"), True, found.seconds)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
         return McpError(
@@ -104,6 +118,26 @@ class McpServer:
         if isinstance(message, Exception) and len(self._junk) < 5:
             self._junk.append(str(message))
 
+    async def _list_tools(self, client: Any, timeout_seconds: float) -> None:
+        """Ask for page after page; what they hold is read on the way (`listing`). What keeps the first page away fails the connection;
+        what goes wrong later only ends the list."""
+        await self._list_page(client, None)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._listing.cursor is not None:
+                    await self._list_page(client, self._listing.cursor)
+        except TimeoutError:
+            self._listing.end(f"no further page came within {timeout_seconds:g} s")
+        except (_protocol_error(), RuntimeError, ValueError) as error:
+            if is_closed(error):
+                raise
+            self._listing.end(f"the next one is an error: {shorten(str(error))}")
+        self.tools, self.notes = self._listing.tools(), tuple(self._listing.notes)
+
+    async def _list_page(self, client: Any, cursor: str | None) -> None:
+        page = await client.list_tools(cursor=cursor)
+        self._listing.keep_only({tool.name for tool in page.tools})
+
     async def _own(self, ready: asyncio.Future[None], stop: asyncio.Event, timeout_seconds: float) -> None:
         """The owner task: open, list the tools, wait to be told to stop, close."""
         try:
@@ -111,8 +145,8 @@ class McpServer:
                 log = files.enter_context(self.log_path.open("a")) if self.log_path else None
                 async with asyncio.timeout(None) as limit:
                     limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
-                    async with _connect(self.target, log, timeout_seconds, self._note_message) as client:
-                        self.tools = await _list_tools(client)
+                    async with _connect(self.target, log, timeout_seconds, self._note_message, self._listing) as client:
+                        await self._list_tools(client, timeout_seconds / 3)
                         limit.reschedule(None)
                         self._client = client
                         ready.set_result(None)
@@ -194,11 +228,12 @@ def read_result(result: Any, seconds: float) -> ToolResult:
     structured = _field(result, "structured_content")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolResult(well_formed("\n".join(parts)), bool(_field(result, "is_error")), seconds)
+    text = well_formed("\n".join(parts))
+    return ToolResult(text[:_MAX_RESULT_CHARS], bool(_field(result, "is_error")), seconds)
 
 
 @contextlib.asynccontextmanager
-async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any) -> AsyncIterator[Any]:
+async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any, listing: Listing) -> AsyncIterator[Any]:
     import mcp
 
     library_log = logging.getLogger("mcp")
@@ -218,6 +253,7 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
             transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
         else:
             transport = await _http_transport(target, stack)
+        transport = mended(transport, listing)
         if hasattr(mcp, "Client"):
             client: Any = mcp.Client(transport, read_timeout_seconds=timeout_seconds, message_handler=on_message)
             yield await stack.enter_async_context(client)
@@ -235,22 +271,6 @@ async def _http_transport(target: McpTarget, stack: contextlib.AsyncExitStack) -
     http = await stack.enter_async_context(open_mcp_http_client(target))
     assert target.url is not None
     return streamable_http_client(target.url, http_client=http)
-
-
-async def _list_tools(client: Any) -> tuple[McpTool, ...]:
-    found: list[McpTool] = []
-    cursor: str | None = None
-    for _ in range(_MAX_TOOL_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        for tool in _field(page, "tools") or ():
-            notes = _field(tool, "annotations")
-            hints = (_field(notes, "read_only_hint"), _field(notes, "destructive_hint")) if notes is not None else (None, None)
-            names = [other.name for other in found]
-            found.append(describe_tool(tool.name, tool.description, _field(tool, "input_schema"), hints, names))
-        cursor = _field(page, "next_cursor")
-        if not cursor:
-            break
-    return tuple(found)
 
 
 def _field(thing: Any, snake: str) -> Any:

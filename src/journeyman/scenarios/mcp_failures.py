@@ -57,7 +57,7 @@ def connect_failure(
     if junk and (is_timeout(error) or is_closed(error)):
         return McpError(
             "junk_on_stdout",
-            f"the MCP server {target.label} writes other things than the protocol to stdout: {_shorten(junk[0])}{tail}",
+            f"the MCP server {target.label} writes other things than the protocol to stdout: {shorten(junk[0])}{tail}",
             hint="a stdio server must print logs to stderr; check that the command starts an MCP server",
         )
     if is_timeout(error):
@@ -77,7 +77,7 @@ def connect_failure(
         return McpError(error.reason or "failed", error.message, hint=error.hint)
     if "Connect" in type(error).__name__:
         return _refused(target, str(error))
-    return McpError("failed", f"the MCP server {target.label} cannot be used: {type(error).__name__}: {_shorten(str(error))}{tail}")
+    return McpError("failed", f"the MCP server {target.label} cannot be used: {type(error).__name__}: {shorten(str(error))}{tail}")
 
 
 def open_mcp_http_client(target: McpTarget) -> Any:
@@ -156,6 +156,6 @@ def _code(error: BaseException) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= 300 else text[:300] + " …"
