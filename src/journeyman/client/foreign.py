@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import LlmError, SettingError
-from journeyman.types.messages import Message, Tool
+from journeyman.types.messages import Message, Tool, marked
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.trajectory import Turn
 
@@ -77,9 +77,9 @@ class ForeignRecorder:
             Turn(
                 index=len(self._turns),
                 adapter=None,
-                messages=tuple(Message.model_validate(message) for message in body.get("messages", ())),
+                messages=tuple(Message.model_validate(marked(message)) for message in body.get("messages", ())),
                 tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
-                reply=Message.model_validate(choice.message.model_dump()),
+                reply=Message.model_validate(marked(choice.message.model_dump())),
                 prompt_ids=(),
                 sampled_ids=(),
                 sampled_logprobs=(),

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from journeyman.errors import InputError
-from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall, kind_of_part, other_content, text_of_part
 from journeyman.types.training import SftExample
 
 _ROLES = {
@@ -45,7 +45,7 @@ class Turns:
             try:
                 self._take(entry)
             except InputError as error:
-                raise InputError(f"{what}, message {number}: {error.message}") from error
+                raise InputError(f"{what}, message {number}: {error.message}", reason=error.reason) from error
 
     def begin_with_system(self, text: str) -> None:
         """Put a system message in front."""
@@ -81,7 +81,7 @@ class Turns:
         if role is None:
             raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}")
         content = entry.get("content", entry.get("value"))
-        _refuse_other_parts(content)
+        _refuse_other_parts(entry, content)
         calls = _calls(parsed(content, "value")) if str(given).lower() in _CALL_ROLES else _calls(entry.get("tool_calls"))
         message = self._message(role, None if str(given).lower() in _CALL_ROLES else content, calls, entry)
         self.messages.append(message)
@@ -188,9 +188,10 @@ def _flag(entry: Mapping[str, Any], role: str) -> bool:
     return all(given.values())
 
 
-def _refuse_other_parts(content: object) -> None:
-    parts = content if isinstance(content, list) else []
-    for part in parts:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-        if kind not in ("text", "input_text", "output_text"):
-            raise InputError(f"it has a part of the type {kind!r}; only text can be trained")
+def _refuse_other_parts(entry: Mapping[str, Any], content: object) -> None:
+    for part in content if isinstance(content, list | tuple) else ():
+        if text_of_part(part) is None:
+            raise InputError(f"it has a part of the type {kind_of_part(part)!r}; only text can be trained", reason="unsupported_part")
+    for name in other_content(entry):
+        advice = "write calls as tool_calls" if name == "function_call" else "only text can be trained"
+        raise InputError(f"it has {name}; {advice}", reason="unsupported_part")

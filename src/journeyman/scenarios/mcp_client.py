@@ -23,6 +23,7 @@ from journeyman.errors import McpError
 from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.types.messages import omitted
 
 CLOSE_TIMEOUT_SECONDS = 10.0
 _MAX_TOOL_PAGES = 100
@@ -30,7 +31,9 @@ _MAX_TOOL_PAGES = 100
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text."""
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there are no blocks; marks
+    stand for images, sound and other blocks that are no text.
+    """
 
     text: str
     is_error: bool
@@ -187,9 +190,12 @@ def read_result(result: Any, seconds: float) -> ToolResult:
             parts.append(block.text)
         elif kind == "resource":
             resource = block.resource
-            parts.append(getattr(resource, "text", None) or f"[resource {getattr(resource, 'uri', '')}]")
+            text = getattr(resource, "text", None)
+            parts.append(omitted(f"resource {getattr(resource, 'uri', '')}") if text is None else text)
+        elif kind == "resource_link":  # a name and an address: text that the model may need
+            parts.append(f"[resource {block.name}: {block.uri}]")
         else:
-            parts.append(f"[{kind or 'content'}]")
+            parts.append(omitted(kind or "content"))
     structured = _field(result, "structured_content")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
