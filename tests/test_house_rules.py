@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,16 @@ def test_only_top_handlers_catch_everything(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     bare = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
     assert not bare, f"{name_of(path)} catches everything in line {bare}: name the errors"
+
+
+# Lines of what a process or another library said; no file of rows.
+CUTS_OUTPUT_INTO_LINES = {"export/child.py", "modeling/base_models.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_json_lines_are_read_by_the_one_reader(path: Path) -> None:
+    """A file that parses JSON and cuts text with splitlines takes U+2028 inside a value for the end of a line."""
+    text = path.read_text(encoding="utf-8")
+    if path.relative_to(ROOT / "src" / "journeyman").as_posix() in CUTS_OUTPUT_INTO_LINES:
+        return
+    assert not (".splitlines()" in text and re.search(r"json\.loads|parse_json|model_validate_json", text)), "use types/text_files.py"

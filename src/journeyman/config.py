@@ -18,13 +18,16 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from journeyman.errors import SettingError
+from journeyman.errors import InputError, SettingError
+from journeyman.types.json_text import check_json
+from journeyman.types.text_files import read_text
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
 CACHE_VARIABLE = "JOURNEYMAN_CACHE"
 PROCESSES_VARIABLE = "JOURNEYMAN_ENGINE_PROCESSES"
 
 _S = TypeVar("_S", bound=BaseModel)
+_MAX_YAML_VALUES = 100_000  # with every alias written out: messages and records write them out
 
 
 def home_folder(given: Path | str | None = None) -> Path:
@@ -35,6 +38,21 @@ def home_folder(given: Path | str | None = None) -> Path:
 def cache_folder(given: Path | str | None = None) -> Path:
     """The cache folder: the one given, or JOURNEYMAN_CACHE, or `~/.cache/journeyman`. Absolute; it need not exist."""
     return _folder(given, CACHE_VARIABLE, Path("~/.cache/journeyman"))
+
+
+def path_of(given: Path | str) -> Path:
+    """What a user gave as a path: `~` and the name of a user at its start mean a home folder, every other sign means itself.
+
+    Raises SettingError for one that no system call takes.
+
+    Example:
+        >>> path_of("what? 100%20 #1/~x").as_posix()
+        'what? 100%20 #1/~x'
+    """
+    text = os.fspath(given)
+    if "\0" in text:
+        raise SettingError(f"{text!r} is no path: it has a zero byte", reason="no_path")
+    return Path(os.path.expanduser(text))
 
 
 def engine_processes(given: int | None = None) -> int | None:
@@ -49,8 +67,13 @@ def engine_processes(given: int | None = None) -> int | None:
 
 
 def environment(name: str) -> str | None:
-    """An environment variable, None when it is unset or empty."""
-    return os.environ.get(name) or None
+    """An environment variable, None when it is unset or empty. Raises SettingError when it is no text."""
+    value = os.environ.get(name) or None
+    try:
+        check_json(value)
+    except InputError as error:
+        raise SettingError(f"the environment variable {name} is not UTF-8", hint="set it again", reason=error.reason) from error
+    return value
 
 
 def program() -> str:
@@ -112,18 +135,11 @@ def checked(kind: type[_S], data: Mapping[str, Any], where: str = "the settings"
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping; an empty file is an empty mapping. Raises SettingError."""
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-        _refuse_repeated(path, yaml.compose(text, yaml.SafeLoader))
-    except OSError as error:
-        raise SettingError(f"cannot read {path}: {error.strerror}", hint="give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(
-            f"{path} is not YAML: {_yaml_problem(error)}", hint="settings are written as `name: value`, indented with spaces"
-        ) from error
+        text = read_text(path)
+    except InputError as error:
+        raise SettingError(error.message, hint=error.hint, reason=error.reason) from error
+    data = _parse_yaml(text, str(path), hint="settings are written as `name: value`, indented with spaces")
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -140,16 +156,11 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         >>> parse_override("grpo.learning_rate=2e-4")
         (('grpo', 'learning_rate'), 0.0002)
     """
-    import yaml
-
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise SettingError(f"cannot read the setting {text!r}", hint="write it as name=value or part.name=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingError(f"cannot read the value of {text!r}", hint="put quotes around text with special signs") from error
+    parsed = _parse_yaml(value, f"the value of {text!r}", hint="put quotes around text with special signs")
     return keys, _number(parsed) if isinstance(parsed, str) else parsed
 
 
@@ -178,7 +189,37 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _folder(given: Path | str | None, variable: str, default: Path) -> Path:
     chosen = given if given is not None else (environment(variable) or default)
-    return Path(chosen).expanduser().absolute()
+    return path_of(chosen).absolute()
+
+
+def _parse_yaml(text: str, what: str, *, hint: str) -> Any:
+    """What a YAML text says. Raises SettingError: no_yaml, repeated_key, too_deep, too_many_aliases, half_surrogate."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+        check_json(data)
+        _refuse_repeated(what, yaml.compose(text, yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date or a number that there is not
+        raise SettingError(f"{what} is not YAML: {_yaml_problem(error)}", hint=hint, reason="no_yaml") from error
+    except RecursionError as error:
+        raise SettingError(f"{what} is nested too deep", hint="make it flatter", reason="too_deep") from error
+    except SettingError:
+        raise
+    except InputError as error:
+        raise SettingError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
+    if _size(data, {}) > _MAX_YAML_VALUES:
+        raise SettingError(f"{what} has more than {_MAX_YAML_VALUES} values", hint="write fewer aliases (*name)", reason="too_many_aliases")
+    return data
+
+
+def _size(value: object, known: dict[int, int]) -> int:
+    """How many values there are when every alias is written out; `known`: of containers seen before."""
+    if not isinstance(value, Mapping | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1 + sum(_size(part, known) for part in (value.values() if isinstance(value, Mapping) else value))
+    return known[id(value)]
 
 
 def _yaml_problem(error: Exception) -> str:
@@ -188,15 +229,17 @@ def _yaml_problem(error: Exception) -> str:
     return where + str(getattr(error, "problem", None) or error)
 
 
-def _refuse_repeated(path: Path, node: Any) -> None:
+def _refuse_repeated(what: str, node: Any) -> None:
     """YAML takes the last of two equal keys without a word; a setting that is written is never ignored."""
     pairs = node.value if node is not None and node.id == "mapping" else []
     seen: set[str] = set()
     for key, value in pairs:
         if str(key.value) in seen:
-            raise SettingError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is set twice", hint="keep one of them")
+            raise SettingError(
+                f"{what}, line {key.start_mark.line + 1}: {key.value!r} is set twice", hint="keep one of them", reason="repeated_key"
+            )
         seen.add(str(key.value))
-        _refuse_repeated(path, value)
+        _refuse_repeated(what, value)
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:

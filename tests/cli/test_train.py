@@ -107,7 +107,7 @@ def test_validating_says_what_a_run_would_do_and_makes_nothing(folder: Path, cap
         ([], "no settings file was given"),
         (["doubling.yaml", "--set", "stepz=3"], "did you mean 'steps'"),
         (["doubling.yaml", "--set", "rewards={own_rewards_of_the_cli.is_cal: 1}"], "did you mean 'is_call'"),
-        (["doubling.yaml", "--set", "scenarios=none.jsonl"], "cannot read none.jsonl"),
+        (["doubling.yaml", "--set", "scenarios=none.jsonl"], "none.jsonl"),
         (["doubling.yaml", "--run", "a", "--resume", "b"], "give one of them"),
         (["--schema", "dop"], "there is no method 'dop'"),
     ],

@@ -186,7 +186,7 @@ _HELLO = {"role": "assistant", "content": "hello"}
         ({"messages": [_HI, {"role": "assistant", "content": ""}]}, "messages, message 2: the assistant says nothing"),
         ({"messages": [_HI, {"role": "assistant", "content": {"a": 1}}]}, "messages, message 2: content: "),
         ({"messages": [_HI, "hello"]}, "messages, message 2: a JSON object is needed, this is a text"),
-        ({"messages": "hi"}, "messages: no JSON: Expecting value at character 1"),
+        ({"messages": "hi"}, "messages: no JSON: Expecting value at column 1"),
         ({"messages": 3}, "messages: a list of messages is needed, this is a number"),
         ({"messages": None}, "the column messages is missing or empty; there are messages"),
         (

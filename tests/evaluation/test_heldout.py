@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ from tests.llm_server import Answer, serve
 
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
-from journeyman.errors import SettingError, StoreError
+from journeyman.errors import ContextLengthError, JudgeError, McpError, SettingError, StoreError, WaitTimeoutError
 from journeyman.evaluation import Evaluation, JudgeCost, PhaseCost, Report, evaluate, pick_examples, read_report, show_report, write_report
 from journeyman.evaluation.chart import chart_lines
-from journeyman.evaluation.report import REWARD, Point, duration_text, headline, series
+from journeyman.evaluation.report import REWARD, Point, duration_text, finding_lines, headline, series, variant_rows
+from journeyman.evaluation.statistics import proportion_interval
 from journeyman.evaluation.transcripts import read_transcript, transcript_text
+from journeyman.recipes.run_report import evaluation_numbers
 from journeyman.rewards import EvidenceJudge, reward_metrics
+from journeyman.rewards.judge import Judge
 from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness, WitnessCall
-from journeyman.types.trajectory import ToolEvent
+from journeyman.types.trajectory import Group, ToolEvent, Verdict
 
 NUMBERS = range(6)
 
@@ -106,17 +109,120 @@ async def test_variants_are_compared_pair_by_pair_with_every_later_one(evaluatio
         summary.variant("x")
 
 
-async def test_a_failed_attempt_is_no_success_and_is_counted(variants: dict[str, Model]) -> None:
+NOT_THE_MODELS_DOING = [
+    McpError("died", "the server exited"),
+    WaitTimeoutError("no result within 30 s"),
+    TimeoutError("the attempt took too long"),
+    ConnectionError("reset by peer"),
+    RuntimeError("a bug in the agent"),
+]
+
+
+def attempts_of(judge: Judge | None = None, **failures: Exception) -> Any:
+    """Evaluate an agent whose attempts at these scenarios raise."""
+
     async def breaks(scenario: Scenario, run: Rollout) -> None:
-        if scenario.id == "s3":
-            raise RuntimeError("boom")
+        if scenario.id in failures:
+            raise failures[scenario.id]
         await double_and_say(scenario, run)
 
-    result = await evaluate({"trained": breaks}, scenarios(), {"trained": variants["trained"]}, EvidenceJudge())
-    [one] = result.summary.variants
-    assert one.num_failed == 1
-    assert one.success.mean == pytest.approx(3 / 6)
-    assert one.items[3].scores == (None,)
+    async def run(variants: dict[str, Model]) -> Evaluation:
+        return await evaluate({"warm": double_and_say, "trained": breaks}, scenarios(), variants, judge or EvidenceJudge())
+
+    return run
+
+
+class AbstainsOn:
+    """The evidence judge, but without a word on some scenarios."""
+
+    name = "partial"
+    description = "abstains"
+
+    def __init__(self, *ids: str) -> None:
+        self._ids = ids
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        judged = await EvidenceJudge().score(groups)
+        return [self._silenced(group) if group.scenario.id in self._ids else group for group in judged]
+
+    def _silenced(self, group: Group) -> Group:
+        verdict = Verdict(judge=self.name, score=None, explanation="cannot tell")
+        return group.model_copy(
+            update={"trajectories": tuple(one.model_copy(update={"verdict": verdict, "reward": None}) for one in group)}
+        )
+
+
+@pytest.mark.parametrize("failure", NOT_THE_MODELS_DOING, ids=lambda error: type(error).__name__)
+async def test_an_attempt_that_failed_through_no_fault_of_the_models_is_missing_and_not_a_failure(
+    variants: dict[str, Model], failure: Exception
+) -> None:
+    # The trained model knows s1 to s4: s3 was to succeed, s0 to fail.
+    result = await attempts_of(s3=failure, s0=failure)({name: variants[name] for name in ("warm", "trained")})
+    one = result.summary.variant("trained")
+    assert (one.num_failed, one.missing) == (2, {type(failure).__name__: 2})
+    assert one.success == proportion_interval(3, 4)
+    assert one.bounds == (pytest.approx(3 / 6), pytest.approx(5 / 6))
+    assert [one.items[place].success for place in (0, 3)] == [None, None]
+    gain = result.summary.comparison("warm", "trained").success
+    assert (gain.num_items, gain.num_missing) == (4, 2)
+    assert (gain.before, gain.after) == (proportion_interval(1, 4), proportion_interval(3, 4))
+
+
+async def test_an_abstention_of_the_judge_is_missing(variants: dict[str, Model]) -> None:
+    result = await attempts_of(AbstainsOn("s1", "s5"))({name: variants[name] for name in ("warm", "trained")})
+    assert result.summary.variant("trained").success == proportion_interval(3, 4)
+    assert result.summary.variant("trained").num_missing == result.summary.comparison("warm", "trained").success.num_missing == 2
+    assert result.summary.variant("trained").num_failed == 0
+
+
+@pytest.mark.parametrize("failure", [ContextLengthError("2,100 tokens do not fit into 2,048"), RuntimeError("max_turns reached")])
+async def test_an_attempt_that_the_model_itself_spoiled_is_a_failure(variants: dict[str, Model], failure: Exception) -> None:
+    result = await attempts_of(s3=failure)({"trained": variants["trained"]})
+    assert result.summary.variant("trained").success == proportion_interval(3, 6)
+    assert result.summary.variant("trained").num_missing == 0
+
+
+async def test_what_is_missing_is_shown_with_its_reasons(variants: dict[str, Model]) -> None:
+    result = await attempts_of(AbstainsOn("s5"), s3=NOT_THE_MODELS_DOING[0])({"trained": variants["trained"]})
+    report = Report(run="r", title="t", base="b", target="x", judge="j", created_at=0.0, evaluations=(result.summary,))
+    header, row = variant_rows(result.summary)
+    assert row[header.index("missing")] == "2"
+    shown = " ".join(finding_lines(result.summary))
+    assert all(text in shown for text in ("2 of 6", "McpError", "abstained", "50.0 %", "83.3 %"))
+    assert "2 attempts missing" in headline(report)
+    assert evaluation_numbers(report)["heldout/trained/missing"] == 2.0
+
+
+async def test_the_table_has_no_column_for_what_is_missing_where_nothing_is(evaluation: Evaluation) -> None:
+    assert "missing" not in variant_rows(evaluation.summary)[0]
+
+
+async def test_a_variant_of_which_nothing_is_known_has_no_success_at_all(variants: dict[str, Model]) -> None:
+    dead = {f"s{number}": NOT_THE_MODELS_DOING[0] for number in NUMBERS}
+    with pytest.raises(JudgeError) as caught:
+        await attempts_of(**dead)({"trained": variants["trained"]})
+    assert caught.value.reason == "nothing_measured"
+    assert "6 x McpError" in str(caught.value)
+
+
+async def test_variants_that_share_no_measured_scenario_are_not_compared(variants: dict[str, Model]) -> None:
+    async def breaks_first(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id < "s3":
+            raise NOT_THE_MODELS_DOING[0]
+        await double_and_say(scenario, run)
+
+    async def breaks_last(scenario: Scenario, run: Rollout) -> None:
+        if scenario.id >= "s3":
+            raise NOT_THE_MODELS_DOING[0]
+        await double_and_say(scenario, run)
+
+    agents = {"warm": breaks_first, "trained": breaks_last}
+    result = await evaluate(agents, scenarios(), {name: variants[name] for name in agents}, EvidenceJudge())
+    report = Report(run="r", title="t", base="b", target="x", judge="j", created_at=0.0, evaluations=(result.summary,))
+    assert result.summary.comparisons == ()
+    assert "heldout/gain" not in evaluation_numbers(report)
+    assert "66.7 %" in headline(report)
+    assert pick_examples(result.groups["warm"], result.groups["trained"]) == ()
 
 
 async def test_nothing_to_evaluate_is_refused(variants: dict[str, Model]) -> None:

@@ -39,6 +39,18 @@ def test_no_trials_tell_nothing_and_impossible_counts_are_refused() -> None:
         proportion_interval(3, 2)
 
 
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, None]), st.sampled_from([0.0, 1.0, None])), min_size=1, max_size=12))
+def test_a_missing_side_leaves_its_pair_out_of_every_number(pairs: list[tuple[float | None, float | None]]) -> None:
+    before, after = [one for one, _ in pairs], [other for _, other in pairs]
+    known = [(one, other) for one, other in pairs if one is not None and other is not None]
+    if not known:
+        with pytest.raises(SettingError):
+            paired_comparison(before, after)
+        return
+    alone = paired_comparison([one for one, _ in known], [other for _, other in known])
+    assert paired_comparison(before, after) == alone.model_copy(update={"num_missing": len(pairs) - len(known)})
+
+
 def test_a_paired_comparison_counts_won_lost_both_neither() -> None:
     before = [0] * 40 + [1] * 10 + [0] * 8 + [1] * 2
     after = [1] * 40 + [1] * 10 + [0] * 8 + [0] * 2

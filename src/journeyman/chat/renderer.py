@@ -22,10 +22,13 @@ from journeyman.chat.special_tokens import SpecialTokens
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
 from journeyman.chat.tool_calls import OPEN, parse_arguments
 from journeyman.chat.vocabulary import vocabulary_fingerprint
-from journeyman.errors import SettingError
+from journeyman.errors import InputError, SettingError
 from journeyman.types.messages import Message, Tool
 
 Stored = Callable[[Message], tuple[int, ...] | None]
+_BEGINS = "begins_with_assistant"
+_GREETING = "put a user message in front of the assistant's first one, or leave the greeting out"
+_ORDER = "most templates want user and assistant in turn, the user first, after at most one system message"
 _TAIL_TOKENS = 16  # hold a generation prompt's <think>, in any spelling
 
 
@@ -99,8 +102,11 @@ class Renderer:
         template would take out of earlier replies (their thinking) stays in, as it does there. Every reply ends with a
         stop token, also where the template writes none. What follows the last assistant message is left out.
 
-        Raises SettingError when the template refuses the conversation or writes nothing of a reply.
+        Raises SettingError when the template refuses the conversation or writes nothing of a reply; InputError when the first message is
+        one to be trained: it answers nothing.
         """
+        if num_given == 0 and messages and messages[0].role == "assistant":
+            raise InputError("it begins with the assistant", hint=_GREETING, reason=_BEGINS)
         told = [self._with_thinking(message) for message in messages]
         replies = [index for index, message in enumerate(told) if message.role == "assistant"]
         pieces = self._cut(told, tools, replies, is_marked=False) or self._cut(told, tools, replies, is_marked=True)
@@ -178,7 +184,7 @@ class Renderer:
         before = ""  # what stands in the text up to the end of the last reply, or its mark
         for index in replies:
             try:
-                prompt = self._text(history[:index], tools)
+                prompt = self._text(history[:index], tools) if index else ""  # a greeting: templates write nothing of nothing
                 complete = self._text(history[: index + 1], tools, add_generation_prompt=False)
             except SettingError:
                 if is_marked:
@@ -273,7 +279,9 @@ class Renderer:
                 return self._apply(attempt, tools, add_generation_prompt)
             except (TemplateError, TypeError, ValueError) as error:
                 failure = failure or error
-        raise SettingError(f"the model's chat template refuses this conversation: {failure}") from failure
+        first = next((message.role for message in messages if message.role not in ("system", "developer")), "")
+        hint, reason = (_GREETING, _BEGINS) if first == "assistant" else (_ORDER, "template_refuses")
+        raise SettingError(f"the model's chat template refuses this conversation: {failure}", hint=hint, reason=reason) from failure
 
     def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool) -> str:
         text = self._tokenizer.apply_chat_template(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from journeyman.errors import InputError
+from journeyman.types.json_text import parse_json
 from journeyman.types.messages import FunctionCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -54,8 +56,8 @@ def parse_bare_call(text: str) -> FunctionCall | None:
 def parse_arguments(arguments: str) -> dict[str, object] | None:
     """The arguments as an object, or None when the text is not a JSON object."""
     try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
+        value = parse_json(arguments)
+    except InputError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from journeyman.cli.chat_view import ChatView, as_line, show_tools
+from journeyman.cli.chat_view import ChatView, show_tools
 from journeyman.cli.console import failures, show_failure
+from journeyman.config import path_of
 from journeyman.errors import InputError, JourneymanError, StoreError
+from journeyman.types.text_files import json_line, json_lines, open_to_append
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,14 +114,11 @@ def save_row(path: Path, conversations: Sequence[Conversation]) -> int:
     if conversation.is_empty:
         raise InputError("nothing to save: nothing was said yet")
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        # A last line that somebody left without its end must not swallow the row.
-        start = "" if not before or before.endswith("\n") else "\n"
-        with path.expanduser().open("a", encoding="utf-8") as file:
-            file.write(start + as_line(conversation.row()))
-    except (OSError, UnicodeDecodeError) as error:
+        with open_to_append(path_of(path)) as file:
+            file.write(json_line(conversation.row()))
+        return sum(1 for _ in json_lines(path_of(path)))
+    except OSError as error:
         raise StoreError(f"the conversation cannot be saved to {path}: {error}", hint="give another file") from error
-    return len(before.splitlines()) + 1
 
 
 def line_reader(console: Console) -> Callable[[], str]:

@@ -144,7 +144,7 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
         if request.server or request.url:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
-        raise McpError(error.reason, error.message, hint=hint) from error
+        raise McpError(error.reason or "failed", error.message, hint=hint) from error
     return _Offer(target, tuple(found))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -155,8 +154,3 @@ def show_tools(console: Console, conversation: Conversation) -> None:
         console.print(Text(f"{printable(function.name)}({names})", "bold"), soft_wrap=True)
         if function.description:
             console.print(Text(f"  {printable(function.description.strip().splitlines()[0])}", "dim"), soft_wrap=True)
-
-
-def as_line(row: object) -> str:
-    """A row of a JSON lines file."""
-    return json.dumps(row, ensure_ascii=False) + "\n"

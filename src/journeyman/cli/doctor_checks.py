@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from journeyman.config import engine_processes
+from journeyman.config import engine_processes, path_of
 from journeyman.errors import SettingError
 
 _GIGABYTE = 1e9
@@ -124,7 +124,7 @@ def check_memory() -> Check:
 
 def check_folder(name: str, folder: Path, gigabytes: float) -> Check:
     """Whether we may write there and there is room. The folder itself need not exist yet."""
-    existing = folder.expanduser().absolute()
+    existing = path_of(folder).absolute()
     while not existing.exists():
         existing = existing.parent
     if not os.access(existing, os.W_OK):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError
+from journeyman.types.text_files import read_text
 
 if TYPE_CHECKING:
     from journeyman.recipes.plateau import PlateauSettings
@@ -140,10 +142,7 @@ def read_prompts(paths: Sequence[Path], *, taken: Collection[str]) -> dict[str, 
     """System messages by the names of their files. Raises InputError for one that cannot be read, is empty, or has a taken name."""
     found: dict[str, str] = {}
     for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the prompt {path} cannot be read: {error}", hint="give a text file with a system message") from error
+        text = read_text(path_of(path)).strip()
         if not text:
             raise InputError(f"the prompt {path} is empty", hint="write a system message into it")
         if path.stem in found or path.stem in taken:

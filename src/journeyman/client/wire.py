@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from journeyman.errors import JourneymanError, ServiceError, error_from_code
+from journeyman.errors import InputError, JourneymanError, ServiceError, error_from_code
+from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ class Wire:
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
         """POST a record; as `get`. With `unset=False` fields that were not given are left out, so that the server knows."""
-        data = body.model_dump(mode="json", exclude_unset=not unset)
+        try:
+            data = body.model_dump(mode="json", exclude_unset=not unset)
+            check_json(data)
+        except ValueError as error:  # pydantic's, for values that JSON cannot say
+            raise InputError(f"what is sent to /{path} cannot be written as JSON: {error}", reason="not_json") from error
         return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path)
 
     async def close(self) -> None:

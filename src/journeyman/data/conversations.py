@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from journeyman.errors import InputError
+from journeyman.types.json_text import parse_json
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall, kind_of_part, other_content, text_of_part
 from journeyman.types.training import SftExample
 
@@ -34,18 +35,18 @@ class Turns:
         self._unanswered: list[str] = []  # ids of calls whose result has not come yet
         self.add(turns, what)
 
-    def add(self, turns: object, what: str) -> None:
-        """Go on with these turns: a list of them, such a list as JSON text, or one."""
+    def add(self, turns: object, what: str, *, num_skipped: int = 0) -> None:
+        """Go on with these turns, but for the first `num_skipped`: a list of them, such a list as JSON text, or one."""
         entries = parsed(turns, what)
         if isinstance(entries, Mapping):
             entries = [entries]
         if not isinstance(entries, Sequence) or isinstance(entries, str):
             raise InputError(f"{what}: a list of messages is needed, this is {kind_of(entries)}")
-        for number, entry in enumerate(entries, start=1):
+        for number, entry in enumerate(entries[num_skipped:], start=num_skipped + 1):
             try:
                 self._take(entry)
             except InputError as error:
-                raise InputError(f"{what}, message {number}: {error.message}", reason=error.reason) from error
+                raise InputError(f"{what}, message {number}: {error.message}", hint=error.hint, reason=error.reason) from error
 
     def begin_with_system(self, text: str) -> None:
         """Put a system message in front."""
@@ -62,6 +63,8 @@ class Turns:
         if not any(flags):
             silent = "every assistant message is switched off" if "assistant" in roles[num_given:] else "no assistant message"
             raise InputError(f"{silent}: nothing to learn")
+        if flags[0]:
+            raise begins_with_assistant("the conversation")
         found: list[SftExample] = []
         start = num_given
         replies = [number for number, role in enumerate(roles) if role == "assistant" and number >= num_given]
@@ -111,6 +114,15 @@ class Turns:
             raise InputError(first_fault(error)) from error
 
 
+def begins_with_assistant(what: str) -> InputError:
+    """The error of a conversation whose first message is the assistant's, and is to be learned."""
+    return InputError(
+        f"{what} begins with the assistant: there is nothing that its first message answers",
+        hint='put a system or user message in front of it, or give it "weight": 0 (what comes later is learned, the greeting is not)',
+        reason="begins_with_assistant",
+    )
+
+
 def tools_of(value: object) -> tuple[Tool, ...]:
     """Offered tools: a list, or a list as JSON text, of OpenAI's tools or of bare functions (`name`, `description`, `parameters`)."""
     entries = parsed(value, "tools")
@@ -136,9 +148,9 @@ def parsed(value: object, what: str) -> Any:
     if not isinstance(value, str) or not value.strip():
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{what}: no JSON: {error.msg} at character {error.pos + 1}") from error
+        return parse_json(value)
+    except InputError as error:
+        raise InputError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
 
 
 def kind_of(value: object) -> str:

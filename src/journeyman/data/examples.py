@@ -16,8 +16,10 @@ from typing import Any
 
 from journeyman.data.conversations import Turns, kind_of, parsed, tools_of
 from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.repeated_prompt import text_without_prompt, without_prompt
 from journeyman.data.rows import Loaded, Row
 from journeyman.errors import InputError
+from journeyman.types.messages import Message
 from journeyman.types.training import SftExample, TextExample
 
 _Values = Mapping[str, Any]
@@ -66,7 +68,7 @@ def _read_messages(values: _Values) -> Sequence[_Example]:
 
 def _read_sharegpt(values: _Values) -> Sequence[_Example]:
     turns = Turns(values["conversations"], "conversations")
-    if values.get("system"):
+    if values.get("system") and turns.messages[:1] != [Message(role="system", content=text_of(values["system"], "system"))]:
         turns.begin_with_system(text_of(values["system"], "system"))
     return turns.examples(tools_of(values.get("tools")))
 
@@ -76,12 +78,17 @@ def _read_prompt_completion(values: _Values) -> Sequence[_Example]:
     if isinstance(prompt, str) and isinstance(completion, str):
         if values.get("tools"):
             raise InputError("tools are offered in a chat, and prompt and completion are texts: give them as lists of messages")
+        prompt, (completion,) = text_without_prompt(prompt, {"completion": completion})
         return [TextExample(text=text_of(completion, "completion"), prompt=prompt)]
     if isinstance(prompt, str) or isinstance(completion, str):
         raise InputError(f"prompt is {kind_of(prompt)} and completion is {kind_of(completion)}: both must be texts, or lists of messages")
-    turns = Turns(prompt, "prompt")
+    turns, answer = Turns(prompt, "prompt"), Turns(completion, "completion")
+    given, (left,) = without_prompt(turns.messages, {"completion": answer.messages})
+    num_repeated = len(answer.messages) - len(left)
+    if len(given) > len(turns.messages):  # the completion alone has the system message
+        turns.begin_with_system("\n\n".join(message.content or "" for message in given if message.role == "system"))
     num_given = len(turns.messages)
-    turns.add(completion, "completion")
+    turns.add(completion, "completion", num_skipped=num_repeated)
     return turns.examples(tools_of(values.get("tools")), num_given)
 
 

@@ -2,9 +2,11 @@
 
 | format | columns |
 |---|---|
-| `preference` | `chosen`, `rejected` (+ `prompt`, `tools`): texts, or lists of messages; without `prompt`, what both begin with is given |
+| `preference` | `chosen`, `rejected` (+ `prompt`, `tools`): texts, or lists of messages |
 | `sharegpt_preference` | `conversations`, `chosen`, `rejected` (+ `system`, `tools`) |
 | `alpaca_preference` | `instruction`, `chosen`, `rejected` (+ `input`, `system`) |
+
+Without `prompt`, what both sides begin with is the prompt; a prompt that both sides repeat is taken once (`repeated_prompt.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 from journeyman.data.conversations import Turns, kind_of, tools_of
 from journeyman.data.examples import question_of, sft_examples, text_of
 from journeyman.data.formats import AUTO, Format, load
+from journeyman.data.repeated_prompt import refuse_two_questions, same_beginning, text_without_prompt, without_prompt
 from journeyman.data.rows import Loaded, Row, as_rows
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
@@ -66,22 +69,20 @@ def _read_preference(values: _Values) -> Sequence[_Pair]:
             raise InputError("tools are offered in a chat, and chosen and rejected are texts: give them as lists of messages")
         return [_text_pair(prompt, chosen, rejected)]
     left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
-    if prompt is None or (isinstance(prompt, str) and left[:1] == right[:1] and left and left[0].role != "assistant"):
+    length = same_beginning(left, right)
+    is_told = isinstance(prompt, str) and _tells(prompt, [one.content or "" for one in left[:length] if one.role == "user"])
+    if prompt is None or is_told:
         # A prompt text beside whole conversations is what they begin with, told once more.
-        length = _common_length(left, right)
-        given, left, right = left[:length], left[length:], right[length:]
-    elif isinstance(prompt, str):
-        given = [Message(role="user", content=text_of(prompt, "prompt"))]
-    else:
-        given = Turns(prompt, "prompt").messages
-    return [_pair(given, left, right, values)]
+        return [_pair_with_implicit_prompt([], left, right, values)]
+    given = [Message(role="user", content=text_of(prompt, "prompt"))] if isinstance(prompt, str) else Turns(prompt, "prompt").messages
+    return [_pair_with_prompt(given, left, right, values)]
 
 
 def _read_sharegpt(values: _Values) -> Sequence[_Pair]:
     given = Turns(values["conversations"], "conversations").messages
     if values.get("system"):
         given.insert(0, Message(role="system", content=text_of(values["system"], "system")))
-    return [_pair(given, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values)]
+    return [_pair_with_prompt(given, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values)]
 
 
 def _read_alpaca(values: _Values) -> Sequence[_Pair]:
@@ -92,6 +93,27 @@ def _read_alpaca(values: _Values) -> Sequence[_Pair]:
     return [_pair(given, answers[:1], answers[1:], values)]
 
 
+def _tells(prompt: str, asked: Sequence[str]) -> bool:
+    """Whether a prompt text is one of these user messages, or a transcript with all of them."""
+    return bool(asked) and (prompt.strip() in [text.strip() for text in asked] or all(text.strip() in prompt for text in asked))
+
+
+def _pair_with_prompt(prompt: Sequence[Message], left: Sequence[Message], right: Sequence[Message], values: _Values) -> PreferencePair:
+    given, (chosen, rejected) = without_prompt(prompt, {"chosen": left, "rejected": right})
+    if all(message.role == "system" for message in given):  # the question is in the answers
+        return _pair_with_implicit_prompt(given, chosen, rejected, values)
+    return _pair(given, chosen, rejected, values)
+
+
+def _pair_with_implicit_prompt(
+    given: Sequence[Message], left: Sequence[Message], right: Sequence[Message], values: _Values
+) -> PreferencePair:
+    length = same_beginning(left, right)
+    whole = [*given, *left[:length]]
+    refuse_two_questions(whole, {"chosen": left[length:], "rejected": right[length:]})
+    return _pair(whole, left[length:], right[length:], values)
+
+
 def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], values: _Values) -> PreferencePair:
     if list(chosen) == list(rejected):
         raise InputError("chosen and rejected are the same: there is nothing to prefer")
@@ -99,7 +121,11 @@ def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequenc
         if not any(message.role == "assistant" for message in answer):
             raise InputError(f"{name} has no assistant message after what both begin with: nothing to learn")
     if not given:
-        raise InputError("there is no prompt: chosen and rejected begin with nothing in common")
+        raise InputError(
+            "there is no prompt: chosen and rejected begin with nothing in common",
+            hint="put what the user says in front of both, or into a column prompt",
+            reason="begins_with_assistant" if chosen[0].role == rejected[0].role == "assistant" else "no_prompt",
+        )
     return PreferencePair(prompt=tuple(given), chosen=tuple(chosen), rejected=tuple(rejected), tools=tools_of(values.get("tools")))
 
 
@@ -107,21 +133,15 @@ def _text_pair(prompt: object, chosen: str, rejected: str) -> TextPair:
     if chosen == rejected:
         raise InputError("chosen and rejected are the same: there is nothing to prefer")
     if prompt is None:
-        prompt = chosen[: _common_length(chosen, rejected)]
+        differs = (number for number, (left, right) in enumerate(zip(chosen, rejected, strict=False)) if left != right)
+        prompt = chosen[: next(differs, min(len(chosen), len(rejected)))]
         prompt = prompt.removesuffix(" ")  # a word and the space before it are one token
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+        return TextPair(prompt=prompt, chosen=text_of(chosen, "chosen"), rejected=text_of(rejected, "rejected"))
     if not isinstance(prompt, str):
         raise InputError(f"prompt is {kind_of(prompt)}, and chosen and rejected are texts: all must be texts, or lists of messages")
+    prompt, (chosen, rejected) = text_without_prompt(prompt, {"chosen": chosen, "rejected": rejected})
     return TextPair(prompt=prompt, chosen=text_of(chosen, "chosen"), rejected=text_of(rejected, "rejected"))
-
-
-def _common_length(left: Sequence[object], right: Sequence[object]) -> int:
-    length = 0
-    for first, second in zip(left, right, strict=False):
-        if first != second:
-            break
-        length += 1
-    return length
 
 
 PREFERENCE_FORMATS: tuple[Format[_Pair], ...] = (

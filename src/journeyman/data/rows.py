@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from journeyman.errors import InputError
+from journeyman.types.json_text import check_json
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -21,7 +22,7 @@ class Row:
         number: from 1; of the line in a file of lines, of the row otherwise.
         data: column -> value, None when the row could not be read; see `values`.
         source: what it was read from, for messages.
-        fault: why it could not be read, "" when it could.
+        fault: why it could not be read, "" when it could; `reason` is the stable word for it.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Row:
     source: str = ""
     fault: str = ""
     unit: Literal["line", "row"] = "row"
+    reason: str | None = None
 
     @property
     def place(self) -> str:
@@ -40,7 +42,7 @@ class Row:
     def values(self) -> Mapping[str, Any]:
         """Column -> value. Raises InputError, with the place and the reason, when the row could not be read."""
         if self.data is None:
-            raise InputError(f"{self.place}: {self.fault}")
+            raise InputError(f"{self.place}: {self.fault}", reason=self.reason)
         return self.data
 
 
@@ -92,12 +94,12 @@ class Loaded(Generic[_T_co]):
                 look(example, place)
             except InputError as error:
                 found.setdefault(place, error)
+        if found and not skip_bad:
+            raise refusal(list(found.values()), self.num_rows)
         faults = [error.message for error in found.values()]
-        if faults:
-            refuse(faults, self.num_rows, skip_bad=skip_bad, advice=next(iter(found.values())).hint)
         kept = [(example, place) for example, place in zip(self.examples, self.places, strict=True) if place not in found]
         if not kept:
-            raise InputError(f"none of the {_count(self.num_rows, 'row')} can be used:\n{told(faults)}")
+            raise _none_left(list(found.values()), self.num_rows)
         return replace(
             self,
             examples=tuple(example for example, _ in kept),
@@ -110,7 +112,15 @@ class Loaded(Generic[_T_co]):
 def as_rows(rows: Iterable[Row | Mapping[str, Any]]) -> Iterator[Row]:
     """The rows, and plain mappings as rows."""
     for number, row in enumerate(rows, start=1):
-        yield row if isinstance(row, Row) else Row(number, row)
+        yield row if isinstance(row, Row) else _of_mapping(number, row)
+
+
+def _of_mapping(number: int, values: Mapping[str, Any]) -> Row:
+    try:
+        check_json(values)
+    except InputError as error:
+        return Row(number, None, fault=error.message, reason=error.reason)
+    return Row(number, values)
 
 
 def convert(
@@ -123,41 +133,43 @@ def convert(
         skip_bad: leave faulty rows out; otherwise they are an InputError that names the first of them.
     """
     examples: list[tuple[_T, str]] = []
-    faults: list[str] = []
+    errors: list[InputError] = []
     num_rows = 0
     for num_rows, row in enumerate(rows, start=1):  # noqa: B007  (the last number is how many there were)
-        if row.data is None:
-            faults.append(f"{row.place}: {row.fault}")
-            continue
         try:
-            examples += [(example, row.place) for example in read(row.data)]
+            examples += [(example, row.place) for example in read(row.values)]
         except InputError as error:
-            faults.append(f"{row.place}: {error.message}")
+            message = error.message if row.data is None else f"{row.place}: {error.message}"
+            errors.append(InputError(message, hint=error.hint, reason=error.reason))
     if num_rows == 0:
         raise InputError("there are no rows", hint="give at least one example")
-    if faults:
-        refuse(faults, num_rows, skip_bad=skip_bad)
+    if errors and not skip_bad:
+        raise refusal(errors, num_rows)
     if not examples:
-        raise InputError(f"none of the {_count(num_rows, 'row')} can be used:\n{told(faults)}")
-    return examples, num_rows, faults
+        raise _none_left(errors, num_rows)
+    return examples, num_rows, [error.message for error in errors]
 
 
-def refuse(faults: Sequence[str], num_rows: int, *, skip_bad: bool, advice: str | None = None) -> None:
-    """Raise InputError for faulty rows, unless they are to be left out. `advice`: what else to do about the first of them."""
-    if skip_bad:
-        return
+def refusal(errors: Sequence[InputError], num_rows: int) -> InputError:
+    """The error of faulty rows that are not to be left out: what is wrong with the first of them, and the first one's advice and reason."""
     way = "--skip-bad (data.skip_bad in a settings file, skip_bad=True in Python)"
-    raise InputError(
-        f"{_count(len(faults), 'row')} of {num_rows} cannot be used:\n{told(faults)}",
+    advice = next((error.hint for error in errors if error.hint is not None), None)
+    return InputError(
+        f"{_count(len(errors), 'row')} of {num_rows} cannot be used:\n{_told(errors)}",
         hint=f"repair them, or leave them out: {way}" if advice is None else f"{advice}; or leave such rows out: {way}",
+        reason=errors[0].reason,
     )
 
 
-def told(faults: Sequence[str]) -> str:
+def _none_left(errors: Sequence[InputError], num_rows: int) -> InputError:
+    return InputError(f"none of the {_count(num_rows, 'row')} can be used:\n{_told(errors)}", hint=errors[0].hint, reason=errors[0].reason)
+
+
+def _told(errors: Sequence[InputError]) -> str:
     """The first few faults, a line each, and how many there are besides."""
-    lines = [f"  {fault}" for fault in faults[:NUM_FAULTS_TOLD]]
-    if len(faults) > NUM_FAULTS_TOLD:
-        lines.append(f"  and {len(faults) - NUM_FAULTS_TOLD} more")
+    lines = [f"  {error.message}" for error in errors[:NUM_FAULTS_TOLD]]
+    if len(errors) > NUM_FAULTS_TOLD:
+        lines.append(f"  and {len(errors) - NUM_FAULTS_TOLD} more")
     return "\n".join(lines)
 
 

@@ -7,19 +7,20 @@ InputError. Files are read a row at a time, but for `.json`. Not for what a row 
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from journeyman.config import path_of
 from journeyman.data.hub import is_saved_dataset, read_hub, read_saved
 from journeyman.data.rows import Row
 from journeyman.errors import InputError
+from journeyman.types.json_text import parse_json
+from journeyman.types.text_files import json_lines, read_text, text_stream
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _LONGEST_FIELD = 1 << 30  # characters of one CSV field
-_BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
@@ -46,11 +47,13 @@ def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
         is_empty = False
         yield row
     if is_empty:
-        raise InputError(f"{source} is empty: there is no row in it", hint="give a file or data set with rows, e.g. a JSON object a line")
+        raise InputError(
+            f"{source} is empty: there is no row in it", hint="give a file or data set with rows, e.g. a JSON object a line", reason="empty"
+        )
 
 
 def _open(source: str, split: str | None) -> Iterator[Row]:
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_dir():
         return read_saved(path, split) if is_saved_dataset(path) else _read_folder(path, split)
     if path.is_file():
@@ -68,15 +71,7 @@ def _read_file(path: Path) -> Iterator[Row]:
         raise InputError(
             f"{path} has the ending {path.suffix or '(none)'!r}; read are {', '.join(sorted(_READERS))}",
             hint="give the file the ending of what is in it",
-        )
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if start in _BYTE_ORDER_MARKS and reader is not _read_parquet:
-        raise InputError(
-            f"{path} is encoded as {_BYTE_ORDER_MARKS[start]}, not as UTF-8", hint=f"iconv -f UTF-16 -t UTF-8 {path.name} > new.jsonl"
+            reason="unknown_ending",
         )
     return reader(path)
 
@@ -103,55 +98,61 @@ def _read_folder(folder: Path, split: str | None) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                data, fault = _object(json.loads(raw.decode("utf-8-sig")))
-            except UnicodeDecodeError as error:
-                data, fault = None, f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-            except json.JSONDecodeError as error:
-                data, fault = None, f"no JSON: {error.msg} at column {error.colno}"
-            yield Row(number, data, path.name, fault, "line")
+    for number, line in json_lines(path):
+        try:
+            data, fault, reason = _object(parse_json(line))
+        except InputError as error:
+            data, fault, reason = None, error.message, error.reason
+        yield Row(number, data, path.name, fault, "line", reason)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    raw = path.read_bytes()
-    if not raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    first = next(json_lines(path), (0, b""))[1]
+    if not first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         # JSON lines under another name are common.
         yield from _read_lines(path)
         return
+    text = read_text(path)
     try:
-        found = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} in line {line}", hint=_RECODE) from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+        found = parse_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint, reason=error.reason) from error
     for number, value in enumerate(found, start=1):
-        data, fault = _object(value)
-        yield Row(number, data, path.name, fault)
+        data, fault, reason = _object(value)
+        yield Row(number, data, path.name, fault, reason=reason)
 
 
-def _object(value: Any) -> tuple[dict[str, Any] | None, str]:
-    return (value, "") if isinstance(value, dict) else (None, f"a JSON object is needed, this is {_KIND.get(type(value), 'null')}")
+def _object(value: Any) -> tuple[dict[str, Any] | None, str, str | None]:
+    if isinstance(value, dict):
+        return value, "", None
+    return None, f"a JSON object is needed, this is {_KIND.get(type(value), 'null')}", "no_object"
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_FIELD)  # of the whole process; the default refuses long conversations
     number = 0
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        with text_stream(path) as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            _refuse_repeated_columns(path, reader.fieldnames or ())
             for values in reader:
                 number = reader.line_num
                 fault = _csv_fault(values, len(reader.fieldnames or ()))
-                yield Row(number, None if fault else values, path.name, fault, "line")
+                yield Row(number, None if fault else values, path.name, fault, "line", "wrong_columns" if fault else None)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {number}", hint=_RECODE) from error
+        raise InputError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} after line {number}", hint=_RECODE, reason="not_utf8"
+        ) from error
     except csv.Error as error:
-        raise InputError(f"{path} is no CSV after line {number}: {error}") from error
+        raise InputError(f"{path} is no CSV after line {number}: {error}", reason="no_csv") from error
+
+
+def _refuse_repeated_columns(path: Path, names: Sequence[str]) -> None:
+    """Of two columns of one name the first would be lost."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} is there twice", hint="rename one of them", reason="repeated_key")
 
 
 def _csv_fault(values: dict[str | Any, Any], num_columns: int) -> str:
@@ -176,8 +177,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(number, without_nulls(values), path.name)
-    except (ArrowException, OSError) as error:
-        raise InputError(f"{path} is no Parquet file, or it is damaged after row {number}: {error}") from error
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # also of texts that are no UTF-8, and dates beyond Python's
+        raise InputError(f"{path} is no Parquet file, or it is damaged after row {number}: {error}", reason="no_parquet") from error
 
 
 _KIND = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list"}

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from journeyman.client.gather import RolloutFunction, gather
 from journeyman.client.models import Model
-from journeyman.errors import SettingError
+from journeyman.errors import JudgeError, SettingError
 from journeyman.evaluation.statistics import (
     Interval,
     NoiseFloor,
@@ -24,23 +27,32 @@ from journeyman.evaluation.statistics import (
     pass_hat_k,
 )
 from journeyman.observe.progress import Progress, SilentProgress
+from journeyman.rewards.evidence import is_model_failure
 from journeyman.rewards.judge import Judge
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory
 
+_JUDGE_ABSTAINED = "the judge abstained"
+
 
 class ItemResult(Record):
-    """One scenario's attempts by one variant. `successes` are 0/1 (the score itself where the judge tells no success; an attempt that
-    failed for any reason counts 0: a user would not have got an answer). `scores` None = the judge abstained."""
+    """One scenario's attempts by one variant. `successes` are as `success_of` tells them, None where it is missing; `scores` None = the
+    judge abstained."""
 
     scenario_id: str
-    successes: tuple[float, ...]
+    successes: tuple[float | None, ...]
     scores: tuple[float | None, ...]
 
     @property
-    def success(self) -> float:
-        return sum(self.successes) / len(self.successes)
+    def measured(self) -> tuple[float, ...]:
+        """The successes that are known."""
+        return tuple(success for success in self.successes if success is not None)
+
+    @property
+    def success(self) -> float | None:
+        """The mean of those that are known; None when none is."""
+        return _mean(self.measured) if self.measured else None
 
     @property
     def score(self) -> float | None:
@@ -49,7 +61,8 @@ class ItemResult(Record):
 
 
 class VariantResult(Record):
-    """One variant over all scenarios.
+    """One variant over all scenarios. `success` is over the scenarios with an attempt whose outcome is known; `missing` counts the
+    attempts whose outcome is not, by reason (a judge that abstained, a server that died): they are neither successes nor failures.
 
     `costs` are means per attempt: `turns`, `tool_calls`, `sampled_tokens`, `seconds`, and `seconds_p50`, `seconds_p95`; shares in [0, 1]:
     `invalid_calls` (of calls), `truncated`, `failed`, `distinct` (different attempts per scenario). `checks`: means of the judge's checks.
@@ -67,6 +80,17 @@ class VariantResult(Record):
     costs: dict[str, float]
     checks: dict[str, float]
     seconds: float
+    missing: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def num_missing(self) -> int:
+        return sum(self.missing.values())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The success if every missing attempt had failed, and if every one had succeeded."""
+        low, high = (_mean([_mean([fill if one is None else one for one in item.successes]) for item in self.items]) for fill in (0.0, 1.0))
+        return low, high
 
 
 class Comparison(Record):
@@ -93,10 +117,14 @@ class EvaluationSummary(Record):
         return _named(self.variants, name)
 
     def comparison(self, before: str, after: str) -> Comparison:
+        """Raises SettingError for variants that are not there, or that no scenario was measured of on both sides."""
         for found in self.comparisons:
             if (found.before, found.after) == (before, after):
                 return found
         raise SettingError(f"no comparison of {before!r} with {after!r} in this evaluation")
+
+    def has_comparison(self, before: str, after: str) -> bool:
+        return any((found.before, found.after) == (before, after) for found in self.comparisons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +157,8 @@ async def evaluate(
         progress: one phase per variant.
         seed: of the attempts, the same for every variant (see `gather`).
 
-    Variants run one after the other, so that their times can be compared. Raises SettingError for no scenarios or variants.
+    Variants run one after the other, so that their times can be compared. Raises SettingError for no scenarios or variants, and
+    JudgeError (`nothing_measured`) when no attempt of a variant has a known outcome.
     """
     if not scenarios or not variants:
         raise SettingError(f"nothing to evaluate: {len(scenarios)} scenarios, {len(variants)} variants")
@@ -166,7 +195,7 @@ async def evaluate(
 
 
 def summarise_variant(name: str, model: str, groups: Sequence[Group], seconds: float) -> VariantResult:
-    """Judged attempts of one variant as numbers."""
+    """Judged attempts of one variant as numbers. Raises JudgeError when the outcome of none is known."""
     items = tuple(
         ItemResult(
             scenario_id=group.scenario.id,
@@ -176,52 +205,76 @@ def summarise_variant(name: str, model: str, groups: Sequence[Group], seconds: f
         for group in groups
     )
     attempts = [one for group in groups for one in group]
-    size = min(len(item.successes) for item in items)
-    is_binary = all(value in (0.0, 1.0) for item in items for value in item.successes)
-    counts = [(len(item.successes), int(sum(item.successes))) for item in items]
+    missing = Counter(reason for one in attempts if (reason := _why_missing(one)) is not None)
+    known = [item.measured for item in items if item.measured]
+    if not known:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in missing.most_common())
+        first = next((f"; the first: {one.error.message[:300]}" for one in attempts if one.error is not None), "")
+        raise JudgeError(
+            f"the held-out success of {name!r} was not measured: of {len(attempts)} attempts none has a known outcome ({reasons}){first}",
+            hint="mend that and evaluate again; what the run has trained is kept",
+            reason="nothing_measured",
+        )
+    size = min(len(successes) for successes in known)
+    is_binary = all(value in (0.0, 1.0) for successes in known for value in successes)
+    counts = [(len(successes), int(sum(successes))) for successes in known]
     ks = [k for k in (1, 2, 4, 8, 16) if k <= size] if is_binary else []
     scores = [score for item in items if (score := item.score) is not None]
     return VariantResult(
         name=name,
         model=model,
         items=items,
-        success=mean_interval([item.success for item in items]),
+        success=mean_interval([_mean(successes) for successes in known]),
         score=mean_interval(scores) if scores else None,
         num_failed=sum(one.error is not None for one in attempts),
         pass_at={k: _mean([pass_at_k(n, c, k) for n, c in counts]) for k in ks},
         pass_hat={k: _mean([pass_hat_k(n, c, k) for n, c in counts]) for k in ks},
-        noise=noise_floor([item.successes for item in items]) if size >= 2 else None,
+        noise=noise_floor(known) if size >= 2 else None,
         costs=_costs(groups),
         checks=_checks(attempts),
         seconds=seconds,
+        missing=dict(missing.most_common()),
     )
 
 
 def compare_variants(variants: Sequence[VariantResult]) -> tuple[Comparison, ...]:
-    """Each variant with every later one, paired by scenario."""
-    return tuple(compare_two(before, after) for index, before in enumerate(variants) for after in variants[index + 1 :])
+    """Each variant with every later one, paired by scenario; pairs of which no scenario was measured on both sides are left out."""
+    pairs = ((before, after) for index, before in enumerate(variants) for after in variants[index + 1 :])
+    return tuple(found for before, after in pairs if (found := compare_two(before, after)) is not None)
 
 
-def compare_two(before: VariantResult, after: VariantResult) -> Comparison:
-    """Paired by scenario id; both must have attempted the same scenarios."""
+def compare_two(before: VariantResult, after: VariantResult) -> Comparison | None:
+    """Paired by scenario id; both must have attempted the same scenarios. None when none of them was measured on both sides."""
     left, right = ({item.scenario_id: item for item in one.items} for one in (before, after))
     if left.keys() != right.keys():
         raise SettingError(f"{before.name} and {after.name} attempted different scenarios: they cannot be paired")
-    scored = [(one, other) for name in left if (one := left[name].score) is not None and (other := right[name].score) is not None]
-    return Comparison(
-        before=before.name,
-        after=after.name,
-        success=paired_comparison([left[name].success for name in left], [right[name].success for name in left]),
-        score=paired_comparison([one for one, _ in scored], [other for _, other in scored]) if scored else None,
-    )
+    success = _paired([(left[name].success, right[name].success) for name in left])
+    score = _paired([(left[name].score, right[name].score) for name in left])
+    return None if success is None else Comparison(before=before.name, after=after.name, success=success, score=score)
 
 
-def success_of(trajectory: Trajectory) -> float:
-    """1 or 0 as the judge says; 0 for a failed or unjudged attempt; the score where the judge tells no success."""
+def _paired(values: Sequence[tuple[float | None, float | None]]) -> PairedComparison | None:
+    if all(before is None or after is None for before, after in values):
+        return None
+    return paired_comparison([before for before, _ in values], [after for _, after in values])
+
+
+def success_of(trajectory: Trajectory) -> float | None:
+    """1 or 0 as the judge says, the score where the judge tells no success; None where the outcome is missing: the judge abstained, or
+    the attempt failed through no fault of the model's (a server that died, a timeout), which says nothing about it."""
     verdict = trajectory.verdict
-    if trajectory.error is not None or verdict is None or verdict.score is None:
-        return 0.0 if verdict is None or not verdict.is_success else 1.0
-    return verdict.score if verdict.is_success is None else float(verdict.is_success)
+    if verdict is not None and verdict.is_success is not None:
+        return float(verdict.is_success)
+    if trajectory.error is not None:
+        return 0.0 if is_model_failure(trajectory.error) else None
+    return None if verdict is None else verdict.score
+
+
+def _why_missing(trajectory: Trajectory) -> str | None:
+    """A few words; None where the outcome is known."""
+    if success_of(trajectory) is not None:
+        return None
+    return _JUDGE_ABSTAINED if trajectory.error is None else trajectory.error.type
 
 
 def scenarios_hash(scenarios: Sequence[Scenario]) -> str:

@@ -44,13 +44,17 @@ class CrossFit(Record):
 
     Attributes:
         chosen: the cell chosen on the first half, and on the second.
-        successes: per scenario, of the cell chosen without it.
+        successes: per scenario, of the cell chosen without it; None where its outcome is missing.
         interval: of their mean: the plateau.
     """
 
     chosen: tuple[str, str]
-    successes: tuple[float, ...]
+    successes: tuple[float | None, ...]
     interval: Interval
+
+    @property
+    def num_measured(self) -> int:
+        return sum(success is not None for success in self.successes)
 
 
 class TrainingCost(Record):
@@ -110,14 +114,20 @@ def cross_fit(cells: Sequence[PlateauCell], *, seed: int = 0) -> CrossFit:
     chosen = [best_cell(cells, half) for half in halves]
     successes = {place: chosen[1 - number].result.items[place].success for number, half in enumerate(halves) for place in half}
     ordered = tuple(successes[place] for place in range(len(ids)))
-    return CrossFit(chosen=(chosen[0].name, chosen[1].name), successes=ordered, interval=mean_interval(ordered))
+    measured = [success for success in ordered if success is not None]
+    if not measured:
+        raise SettingError("the chosen cells have no scenario whose outcome is known", hint="raise --limit")
+    return CrossFit(chosen=(chosen[0].name, chosen[1].name), successes=ordered, interval=mean_interval(measured))
 
 
 def best_cell(cells: Sequence[PlateauCell], places: Sequence[int]) -> PlateauCell:
-    """The cell with the most success on the items at `places`."""
-    return max(
-        cells, key=lambda cell: (math.fsum(cell.result.items[place].success for place in places), -cell.num_shots, -cells.index(cell))
-    )
+    """The cell with the most success on the items at `places`, of those that were measured."""
+
+    def success(cell: PlateauCell) -> float:
+        measured = [one for place in places if (one := cell.result.items[place].success) is not None]
+        return math.fsum(measured) / len(measured) if measured else -math.inf
+
+    return max(cells, key=lambda cell: (success(cell), -cell.num_shots, -cells.index(cell)))
 
 
 def assess(
@@ -205,7 +215,7 @@ def num_scenarios_for(share: float, half_width: float = _WANTED_HALF_WIDTH) -> i
 
 def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit, share_of: str) -> str:
     text = (
-        f"prompting reaches {plateau.interval.text()} of {share_of}{len(plateau.successes)} held-out scenarios: "
+        f"prompting reaches {plateau.interval.text()} of {share_of}{plateau.num_measured} held-out scenarios: "
         f"the best of {len(cells)} cells, chosen on one half of the scenarios and measured on the other, both ways"
     )
     optimism = best.result.success.mean - plateau.interval.mean

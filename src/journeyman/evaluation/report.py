@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from journeyman.evaluation.heldout import EvaluationSummary
+from journeyman.evaluation.heldout import EvaluationSummary, VariantResult
 from journeyman.evaluation.transcripts import Example
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
@@ -148,7 +148,9 @@ def _success(report: Report) -> str:
     main = report.evaluations[0]
     first, last = main.variants[0], main.variants[-1]
     text = f"held-out success of {last.name}: {last.success.text()}, 95 % interval, {main.num_scenarios} scenarios, {main.sampling}"
-    if first is last:
+    if last.num_missing:
+        text += f", {last.num_missing} attempts missing"
+    if first is last or not main.has_comparison(first.name, last.name):
         return text
     gain = main.comparison(first.name, last.name).success.difference
     return f"{text}; {first.name}: {first.success.text()}; paired gain {gain.text(as_points=True)}"
@@ -164,7 +166,7 @@ def duration_text(seconds: float) -> str:
 
 
 def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
-    """A table of the variants, header first: the same in terminal, Markdown and HTML."""
+    """A table of the variants, header first: the same in terminal, Markdown and HTML. Has a column `missing` where something is."""
     header = ["", "success [95 % interval]", "score", "turns", "calls", "invalid calls", "tokens", "p50 / p95", "failed"]
     rows = [header]
     for one in evaluation.variants:
@@ -182,12 +184,16 @@ def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
                 str(one.num_failed),
             ]
         )
+    if any(one.num_missing for one in evaluation.variants):  # where nothing is, the table keeps its width
+        for row, cell in zip(rows, ("missing", *(str(one.num_missing) for one in evaluation.variants)), strict=True):
+            row.append(cell)
     return rows
 
 
 def finding_lines(evaluation: EvaluationSummary) -> list[str]:
-    """The paired comparisons, pass@k and the noise floor, one line each."""
+    """The paired comparisons, what is missing, pass@k and the noise floor, one line each."""
     lines = [f"{one.before} → {one.after}: {one.success.text()}" for one in evaluation.comparisons]
+    lines += [missing_line(one) for one in evaluation.variants if one.num_missing]
     for one in evaluation.variants:
         if len(one.pass_at) > 1:
             rates = [f"pass@{k} {100 * value:.1f} %" for k, value in one.pass_at.items()]
@@ -198,6 +204,17 @@ def finding_lines(evaluation: EvaluationSummary) -> list[str]:
         last = noise[-1]
         lines.append(f"noise floor ({last.name} against itself): {last.noise.text() if last.noise else ''}")
     return lines
+
+
+def missing_line(variant: VariantResult) -> str:
+    """What is missing of a variant and why, and how far its success could be off by it."""
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in variant.missing.items())
+    low, high = (100 * bound for bound in variant.bounds)
+    num_attempts = sum(len(item.successes) for item in variant.items)
+    return (
+        f"{variant.name}: {variant.num_missing} of {num_attempts} attempts are missing ({reasons}) and count neither way; "
+        f"all failed it would be {low:.1f} %, all succeeded {high:.1f} %"
+    )
 
 
 def cost_rows(report: Report) -> list[list[str]]:

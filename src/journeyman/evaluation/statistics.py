@@ -41,6 +41,7 @@ class PairedComparison(Record):
         before, after: means with intervals; Wilson's for 0/1 scores, bootstrap otherwise.
         difference: mean of after - before, with a paired bootstrap interval over items (10,000 resamples, fixed seed).
         p_value: exact two-sided McNemar (the sign test on won and lost); 1.0 when nothing differs.
+        num_missing: items left out, because a side has no measurement of them; `num_items` does not count them.
     """
 
     num_items: int
@@ -52,11 +53,13 @@ class PairedComparison(Record):
     after: Interval
     difference: Interval
     p_value: float
+    num_missing: int = 0
 
     def text(self) -> str:
         """One line for a report."""
+        left_out = f" ({self.num_missing} more are missing on a side)" if self.num_missing else ""
         return (
-            f"{self.difference.text(as_points=True)}, 95 % interval, {self.num_items} scenarios: "
+            f"{self.difference.text(as_points=True)}, 95 % interval, {self.num_items} scenarios{left_out}: "
             f"{self.won} won, {self.lost} lost, {self.both} both, {self.neither} neither; McNemar p = {self.p_value:.2g}"
         )
 
@@ -119,18 +122,27 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return bootstrap_interval(values)
 
 
-def paired_comparison(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> PairedComparison:
+def paired_comparison(left: Sequence[float | None], right: Sequence[float | None], *, seed: int = 0) -> PairedComparison:
     """Compare two variants item by item; the sequences hold one score per item (0/1, or a mean over its attempts), in the same order.
 
+    None is a missing measurement: its pair is left out of every number and counted in `num_missing`.
+
+    Raises SettingError when the sequences differ in length, or no item is measured on both sides.
+
     Example:
-        >>> paired_comparison([0, 0, 1, 0], [1, 1, 1, 0]).won
-        2
+        >>> found = paired_comparison([0, 0, 1, 0, None], [1, 1, 1, 0, 1])
+        >>> found.won, found.num_items, found.num_missing
+        (2, 4, 1)
     """
-    if len(before) != len(after) or not before:
-        raise SettingError(f"a paired comparison needs the same items on both sides, got {len(before)} and {len(after)} scores")
-    differences = [float(right) - float(left) for left, right in zip(before, after, strict=True)]
+    if len(left) != len(right):
+        raise SettingError(f"a paired comparison needs the same items on both sides, got {len(left)} and {len(right)} scores")
+    pairs = [(one, other) for one, other in zip(left, right, strict=True) if one is not None and other is not None]
+    if not pairs:
+        raise SettingError(f"a paired comparison needs an item that is measured on both sides, got none of {len(left)}")
+    before, after = zip(*pairs, strict=True)
+    differences = [float(other) - float(one) for one, other in pairs]
     won, lost = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
-    equal = [left for left, value in zip(before, differences, strict=True) if value == 0]
+    equal = [one for one, value in zip(before, differences, strict=True) if value == 0]
     difference = bootstrap_interval(differences, seed=seed)
     if won == 0 or lost == 0:
         # A bootstrap of few, one-sided differences is too sure of itself: widen to what an exact interval allows.
@@ -145,6 +157,7 @@ def paired_comparison(before: Sequence[float], after: Sequence[float], *, seed: 
         after=mean_interval(after),
         difference=difference,
         p_value=mcnemar_p_value(won, lost),
+        num_missing=len(left) - len(pairs),
     )
 
 

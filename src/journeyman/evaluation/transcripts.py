@@ -112,6 +112,8 @@ def pick_examples(before: Sequence[Group], after: Sequence[Group], count: int = 
         other = later.get(group.scenario.id)
         if other is None or not group.trajectories or not other.trajectories:
             continue
+        if success_of(group.trajectories[0]) is None or success_of(other.trajectories[0]) is None:
+            continue  # an outcome that is missing is neither gained nor lost
         example = _example(group.scenario, group.trajectories[0], other.trajectories[0])
         found[example.outcome].append(example)
     shown = found["lost"][:1] + found["neither"][:1]

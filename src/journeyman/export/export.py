@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from journeyman.config import path_of
 from journeyman.errors import SettingError
 from journeyman.export import check, commands, gguf_check, llama_cpp_check, model_folder
 from journeyman.export.card import write_card
@@ -91,7 +92,7 @@ def export_run(
     told = progress if progress is not None else SilentProgress()
     row = find_adapter(store, run, model=model, step=step)
     name = f"{row.model}-step{row.step}-{settings.name}"
-    target = (out if out is not None else store.home.run(run).exports / name).expanduser().absolute()
+    target = path_of(out if out is not None else store.home.run(run).exports / name).absolute()
     check_target(target, may_replace=may_replace)
     told.phase("load", note=row.name)
     with open_version(store, row, told.note) as version:

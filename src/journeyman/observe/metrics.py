@@ -5,13 +5,13 @@ The store keeps the metrics that the program itself reads; this file is a copy t
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
 from types import TracebackType
 
 from journeyman.errors import StoreError
+from journeyman.types.text_files import json_line, open_to_append
 
 
 class JsonlMetrics:
@@ -25,15 +25,15 @@ class JsonlMetrics:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = open_to_append(path)
         except OSError as error:
             raise self._failure(error) from error
 
     def write(self, phase: str, step: int, metrics: dict[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        line = json.dumps({"time": round(time.time(), 3), "phase": phase, "step": step, "metrics": finite})
+        line = json_line({"time": round(time.time(), 3), "phase": phase, "step": step, "metrics": finite})
         try:
-            self._file.write(line + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
             raise self._failure(error) from error

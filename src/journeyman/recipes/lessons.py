@@ -22,6 +22,7 @@ from journeyman.recipes.told import tell
 from journeyman.store.durable import write_durably
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
+from journeyman.types.text_files import json_line
 from journeyman.types.training import TrainResult
 
 Metrics = dict[str, float]
@@ -69,7 +70,7 @@ class Lessons(Generic[_Example]):
         """A hash of all examples, by which a run that goes on knows them again."""
         found = hashlib.sha256()
         for one in (*self.train, *self.heldout):
-            found.update(one.model_dump_json().encode() + b"\n")
+            found.update(json_line(one).encode())
         return found.hexdigest()
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from journeyman.client.backend import Connection
 from journeyman.client.gather import RolloutFunction
 from journeyman.client.models import Model
-from journeyman.errors import LlmError, StoreError
+from journeyman.errors import JudgeError, LlmError, StoreError
 from journeyman.evaluation.heldout import VariantResult, evaluate, scenarios_hash
 from journeyman.evaluation.plateau import PlateauCell, cell_name
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, names_provider, read_key
@@ -33,6 +33,7 @@ from journeyman.types.trajectory import Group
 PROVIDER_MAX_TOKENS = 1024  # models that think need room for it
 _MAX_FAILED_SHARE = 0.2
 _PROVIDER_CONCURRENCY = 8
+_FINISHED_ARE_KEPT = "mend that and run the same command again: finished cells are kept"
 
 
 class PromptedModel:
@@ -118,27 +119,32 @@ class Bench:
     async def _attempt(
         self, name: str, model: Model, way: Prompted, max_concurrent: int | None = None
     ) -> tuple[VariantResult, list[Group]]:
-        evaluation = await evaluate(
-            way.agent,
-            self.heldout,
-            {name: model},
-            self.judge,
-            max_concurrent=max_concurrent or self.max_concurrent,
-            timeout_seconds=self.timeout_seconds,
-            progress=self.progress,
-            seed=self.seed,
-        )
+        try:
+            evaluation = await evaluate(
+                way.agent,
+                self.heldout,
+                {name: model},
+                self.judge,
+                max_concurrent=max_concurrent or self.max_concurrent,
+                timeout_seconds=self.timeout_seconds,
+                progress=self.progress,
+                seed=self.seed,
+            )
+        except JudgeError as error:
+            if error.reason != "nothing_measured":
+                raise
+            raise LlmError(error.message, hint=_FINISHED_ARE_KEPT, reason=error.reason) from error
         groups = evaluation.groups[name]
         failures = [one.error for group in groups for one in group if one.error is not None and not is_model_failure(one.error)]
         if len(failures) > _MAX_FAILED_SHARE * len(groups):
             raise LlmError(
                 f"{len(failures)} of {len(groups)} attempts failed, which says nothing about {name!r}: "
                 f"{failures[0].type}: {failures[0].message[:300]}",
-                hint="mend that and run the same command again: finished cells are kept",
+                hint=_FINISHED_ARE_KEPT,
             )
         if failures:
             first = f"{failures[0].type}: {failures[0].message[:200]}"
-            self.progress.warn(f"{len(failures)} attempts of {name} failed and count as not solved: {first}")
+            self.progress.warn(f"{len(failures)} attempts of {name} failed and are left out: {first}")
         return evaluation.summary.variants[0], groups
 
     def _path(self, name: str, model: str, way: Prompted) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from journeyman.errors import InputError, SettingError
 from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
+from journeyman.types.text_files import read_records
 from journeyman.types.trajectory import Group
 
 
@@ -62,7 +63,5 @@ def _heldout_ids(folder: Path) -> set[str]:
     found: set[str] = set()
     for path in (folder / "scenarios.jsonl", folder / "scenarios" / "heldout.jsonl"):
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            scenarios = [Scenario.model_validate_json(line) for line in lines if line.strip()]
-            found |= {one.id for one in scenarios if one.split == "heldout" or path.parent != folder}
+            found |= {one.id for one in read_records(path, Scenario) if one.split == "heldout" or path.parent != folder}
     return found

@@ -142,10 +142,11 @@ def evaluation_numbers(report: Report) -> dict[str, float]:
     for one in main.variants:
         name = f"heldout/{one.name}"
         numbers |= {name: one.success.mean, f"{name}/low": one.success.low, f"{name}/high": one.success.high}
+        numbers |= {f"{name}/missing": float(one.num_missing)} if one.num_missing else {}
         numbers |= {f"{name}/{check}": value for check, value in one.checks.items()}
     names = [one.name for one in main.variants]
     for name, before in (("heldout/gain", names[0]), ("heldout/gain_by_rl", "warm")):
-        if before in names[:-1]:
+        if before in names[:-1] and main.has_comparison(before, names[-1]):
             gain = main.comparison(before, names[-1]).success.difference
             numbers |= {name: gain.mean, f"{name}/low": gain.low, f"{name}/high": gain.high}
     return numbers

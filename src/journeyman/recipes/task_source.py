@@ -6,7 +6,6 @@ Not for tasks of an MCP server: `journeyman.scenarios` builds those.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError
 from journeyman.recipes.dotted_path import accepted, find_function
 from journeyman.store.durable import write_durably
+from journeyman.types.json_text import parse_json
 from journeyman.types.scenarios import Scenario
+from journeyman.types.text_files import json_line, json_lines
 
 
 def load_scenarios(source: str, *, seed: int, num_train: int | None, num_heldout: int) -> tuple[Scenario, ...]:
@@ -41,14 +43,8 @@ def load_scenarios(source: str, *, seed: int, num_train: int | None, num_heldout
 
 def read_scenarios(path: Path) -> list[Scenario]:
     """Scenarios of a JSON-lines file; one without an id is named after its line. Raises InputError naming the file and line."""
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"scenarios: cannot read {path}: {error}", hint="give the path of a JSON-lines file") from error
     found: dict[str, Scenario] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(path_of(path)):
         one = _scenario(line, f"{path}, line {number}", f"line-{number}")
         if one.id in found:
             raise InputError(f"{path}, line {number}: the id {one.id!r} came before", hint="give every task an id of its own, or none")
@@ -61,7 +57,7 @@ def keep_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
 
     Raises StoreError; SettingError when they are not those that the run began with.
     """
-    lines = "".join(one.model_dump_json() + "\n" for one in scenarios).encode()
+    lines = "".join(map(json_line, scenarios)).encode()
     told = f"{hashlib.sha256(lines).hexdigest()} {len(scenarios)}"
     beside = path.with_suffix(".sha256")
     known = beside.read_text(encoding="utf-8").strip() if beside.exists() else ""
@@ -76,13 +72,13 @@ def keep_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
         write_durably(beside, f"{told}\n".encode())
 
 
-def _scenario(line: str, where: str, name: str) -> Scenario:
+def _scenario(line: bytes, where: str, name: str) -> Scenario:
     try:
-        data: Any = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
+        data: Any = parse_json(line)
+    except InputError as error:
+        raise InputError(f"{where}: {error.message}", hint=error.hint, reason=error.reason) from error
     if not isinstance(data, dict) or not isinstance(data.get("task"), str):
-        raise InputError(f'{where} is not a task: it needs at least {{"task": "..."}}', hint=f"found: {line[:80]}")
+        raise InputError(f'{where} is not a task: it needs at least {{"task": "..."}}', hint=f"found: {str(data)[:80]}", reason="no_task")
     unknown = sorted(data.keys() - Scenario.model_fields.keys())
     if unknown:
         raise InputError(f"{where}: unknown names: {', '.join(unknown)}", hint='what your reward needs stands under "data": {...}')

@@ -23,6 +23,7 @@ from journeyman.errors import McpError
 from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.types.json_text import well_formed
 from journeyman.types.messages import omitted
 
 CLOSE_TIMEOUT_SECONDS = 10.0
@@ -81,13 +82,13 @@ class McpServer:
             if is_closed(error):
                 self._death = self._died(f"it died while {name!r} ran")
                 raise self._death from error
-            return ToolResult(str(error), True, time.perf_counter() - started)
+            return ToolResult(well_formed(str(error)), True, time.perf_counter() - started)
         except _stream_errors() as error:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
             # The library checks results against the tool's output schema; a server that breaks its own is the tool's failure.
-            return ToolResult(f"unusable result: {error}", True, time.perf_counter() - started)
+            return ToolResult(well_formed(f"unusable result: {error}"), True, time.perf_counter() - started)
         return read_result(result, time.perf_counter() - started)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
@@ -199,7 +200,7 @@ def read_result(result: Any, seconds: float) -> ToolResult:
     structured = _field(result, "structured_content")
     if not parts and structured is not None:
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolResult("\n".join(parts), bool(_field(result, "is_error")), seconds)
+    return ToolResult(well_formed("\n".join(parts)), bool(_field(result, "is_error")), seconds)
 
 
 @contextlib.asynccontextmanager

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, RootModel
 
-from journeyman.errors import InputError, StoreError
+from journeyman.errors import StoreError
 from journeyman.scenarios.results import Path
 from journeyman.scenarios.tools import McpTool
 from journeyman.types.messages import Tool
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
-
-RecordType = TypeVar("RecordType", bound=Record)
+from journeyman.types.text_files import json_line, read_records
 
 _FILES = ("train.jsonl", "heldout.jsonl", "materials.jsonl", "notes.jsonl")
+
+
+class _Note(RootModel[str]):
+    """A line of the notes."""
 
 
 class ToolMaterial(Record):
@@ -53,14 +56,11 @@ class ScenarioSet(Record):
 
     def save(self, folder: FilePath) -> None:
         """Write the set into a folder, one JSON object a line. Raises StoreError."""
-        rows = (self.train, self.heldout, self.materials)
+        rows: tuple[Sequence[object], ...] = (self.train, self.heldout, self.materials, self.notes)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, records in zip(_FILES, rows, strict=False):
-                text = "".join(record.model_dump_json() + "\n" for record in records)
-                (folder / name).write_text(text, encoding="utf-8")
-            notes = "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in self.notes)
-            (folder / _FILES[3]).write_text(notes, encoding="utf-8")
+            for name, entries in zip(_FILES, rows, strict=True):
+                (folder / name).write_text("".join(map(json_line, entries)), encoding="utf-8")
         except OSError as error:
             raise StoreError(f"the scenarios cannot be written to {folder}: {error}", hint="check the folder and the free space") from error
 
@@ -68,26 +68,8 @@ class ScenarioSet(Record):
     def load(cls, folder: FilePath) -> ScenarioSet:
         """Read a saved set; you may have edited the tasks. Raises InputError naming the file and line."""
         return cls(
-            train=tuple(_read(folder / _FILES[0], Scenario)),
-            heldout=tuple(_read(folder / _FILES[1], Scenario)),
-            materials=tuple(_read(folder / _FILES[2], ToolMaterial)),
-            notes=tuple(json.loads(line) for _, line in _lines(folder / _FILES[3])),
+            train=tuple(read_records(folder / _FILES[0], Scenario)),
+            heldout=tuple(read_records(folder / _FILES[1], Scenario)),
+            materials=tuple(read_records(folder / _FILES[2], ToolMaterial)),
+            notes=tuple(note.root for note in read_records(folder / _FILES[3], _Note)),
         )
-
-
-def _read(path: FilePath, kind: type[RecordType]) -> list[RecordType]:
-    found = []
-    for number, line in _lines(path):
-        try:
-            found.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(f"{path}, line {number} is not a {kind.__name__}: {error.errors()[0]['msg']}") from error
-    return found
-
-
-def _lines(path: FilePath) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"the scenario file {path} cannot be read: {error}") from error
-    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from journeyman.errors import InputError
 from journeyman.server.errors import BadRequestError
+from journeyman.types.json_text import parse_json
 
 _Parsed = TypeVar("_Parsed")
 
@@ -21,9 +22,9 @@ async def read_body(request: Request, kind: type[_Parsed] | TypeAdapter[_Parsed]
     raw = await request.body()
     adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
     try:
-        value: Any = json.loads(raw)
-    except ValueError as error:
-        raise BadRequestError(f"the body is no JSON: {error}") from error
+        value = parse_json(raw)
+    except InputError as error:
+        raise BadRequestError(f"the body: {error.message}", reason=error.reason) from error
     try:
         return adapter.validate_python(value), hashlib.sha256(raw).hexdigest()
     except ValidationError as error:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError
+from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError, WaitTimeoutError
 from journeyman.service.echo import splices
 from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.service.segments import Segment, segments
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 BASE = "base"
 EXPIRY_SECONDS = 2 * 3600.0
 _LOOK_SECONDS = 60.0
+_GIVE_UP_SECONDS = 60.0
 Produce = Callable[[], Awaitable[Sequence[Turn]]]
 
 
@@ -162,8 +163,7 @@ class Recorder:
         attempt = Attempt(body_hash, retry_count, key, num_replies)
         session.used_at = self._clock()
         call = session.calls.tried_before(attempt)
-        while call is not None and call.task is not None and not call.num_waiting:
-            await asyncio.wait({call.task})  # it is being given up; what it is storing may still count
+        await _given_up(call)
         if session.is_sealed:
             raise _sealed(session.id)
         if call is None or not (call.turns or call.task):
@@ -305,6 +305,15 @@ def split_rollout_path(name: str) -> tuple[str, str]:
     if not dot or not rollout_id or not token:
         raise NotFoundError("this URL names no rollout", hint="use the base URL of the rollout as it was given: /r/<rollout>.<token>/v1")
     return rollout_id, token
+
+
+async def _given_up(call: Call | None) -> None:
+    """Wait while the call is being given up, because all its clients hung up: what it is storing may still count."""
+    while call is not None and call.task is not None and not call.num_waiting:
+        _, pending = await asyncio.wait({call.task}, timeout=_GIVE_UP_SECONDS)
+        if pending:
+            waited_for = "the try of this call before, whose client hung up"
+            raise WaitTimeoutError(f"{waited_for}, did not end within {_GIVE_UP_SECONDS:.0f} s", reason="call_not_given_up")
 
 
 def _check_room(session: Session, num_replies: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from journeyman.chat.renderer import Renderer
-from journeyman.errors import ContextLengthError, InputError, NotFoundError, SettingError
+from journeyman.errors import ContextLengthError, InputError, NotFoundError
 from journeyman.service.segments import sampled_segments
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import WhenTooLong
@@ -67,11 +67,11 @@ def too_long(name: str, num_tokens: int, context_length: int) -> ContextLengthEr
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Refusals of the model's chat template say which example they are about."""
+    """Refusals of the renderer say which example they are about."""
     try:
         yield
-    except SettingError as error:
-        raise SettingError(f"{name}: {error.message}", hint=error.hint) from error
+    except InputError as error:
+        raise type(error)(f"{name}: {error.message}", hint=error.hint, reason=error.reason) from error
 
 
 def _rendered(example: SftExample | TextExample, renderer: Renderer, name: str) -> TrainSample:

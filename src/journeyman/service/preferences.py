@@ -77,6 +77,13 @@ def pair_of_samples(pair: PreferencePair | TextPair | StoredPair, name: str, ren
             )
         sides = [_stored(trajectory, name, side) for trajectory, side in ((chosen, "chosen"), (rejected, "rejected"))]
         return SamplePair(sides[0], sides[1], f"{name} ({chosen.id} over {rejected.id})")
+    for side in ("chosen", "rejected"):
+        if pair.prompt and isinstance(pair, PreferencePair) and getattr(pair, side)[: len(pair.prompt)] == pair.prompt:
+            raise InputError(
+                f"{name}: its {side} side begins with the whole prompt, which would be there twice",
+                hint="chosen and rejected hold what comes after the prompt",
+                reason="prompt_repeated",
+            )
     return SamplePair(_rendered(pair, "chosen", name, renderer), _rendered(pair, "rejected", name, renderer), name)
 
 

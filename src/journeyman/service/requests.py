@@ -12,6 +12,7 @@ from journeyman.service.fields import refuse_unsupported
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import ForeignRecord
 
+
 class _Request(ForeignRecord):
     model: str = ""
     temperature: float = Field(default=1.0, ge=0.0, le=100.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, event, insert, select, update
+from sqlalchemy import URL, Connection, event, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from journeyman.errors import StoreError
@@ -34,7 +34,7 @@ class Database:
         self._writing = threading.Lock()
         with self._mapped_errors("open"):
             self._prepare_folder()
-        self._engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False})
+        self._engine = sqlalchemy.create_engine(URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+from journeyman.config import path_of
 from journeyman.store.database import Database
 from journeyman.store.jobs import JobTable
 from journeyman.store.layout import HomeFolder
@@ -43,7 +44,7 @@ class Store:
         Raises:
             StoreError: the folder is read-only, the disk is full, or a newer version of Journeyman wrote the store.
         """
-        folder = HomeFolder(Path(home).expanduser().resolve())
+        folder = HomeFolder(path_of(home).resolve())
         return cls(folder, Database(folder.database))
 
     def undo_after(self, run: str, model: str, step: int) -> Undone:

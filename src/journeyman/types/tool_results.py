@@ -6,6 +6,9 @@ import ast
 import json
 from typing import Any
 
+from journeyman.errors import InputError
+from journeyman.types.json_text import parse_json
+
 
 def parse_result(text: str) -> Any:
     """The result as data; the text itself when it is plain text.
@@ -17,12 +20,12 @@ def parse_result(text: str) -> Any:
         ({'total': 21}, [{'total': 21}], '21 rows')
     """
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text, nan_is_null=True)
+    except InputError:
         pass
     if not text.lstrip().startswith(("{", "[", "(")):
         return text
     try:
-        return json.loads(json.dumps(ast.literal_eval(text.strip())))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return parse_json(json.dumps(ast.literal_eval(text.strip())), nan_is_null=True)
+    except (InputError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from journeyman.types.json_text import well_formed
 from journeyman.types.messages import Message, Tool
 from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
@@ -62,10 +63,10 @@ class ToolEvent(Record):
 
 
 class Failure(Record):
-    """Why a rollout raised: the exception's class name and its message."""
+    """Why a rollout raised: the exception's class name and its message, of which half characters are replaced: they could not be kept."""
 
     type: str
-    message: str
+    message: Annotated[str, AfterValidator(well_formed)]
 
 
 class JudgeCall(Record):
