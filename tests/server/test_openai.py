@@ -182,6 +182,36 @@ async def test_unusable_requests_are_refused_by_name(running: Any, fields: dict[
     assert running.engine.requests == []
 
 
+@pytest.mark.parametrize(
+    ("message", "param", "reason"),
+    [
+        ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}, "messages[1].content[1]", "unsupported_part"),
+        ({"role": "system", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "developer", "content": [{"type": "hologram"}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "assistant", "audio": {"id": "a"}}, "messages[1].audio", "unsupported_field"),
+        ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, "messages[1].function_call", "unsupported_field"),
+    ],
+)
+async def test_messages_that_hold_no_text_are_refused_with_their_place(
+    running: Any, message: dict[str, Any], param: str, reason: str
+) -> None:
+    async with client(running) as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.chat.completions.create(model="base", messages=[*USER, message])
+    assert isinstance(caught.value.body, dict)
+    assert (caught.value.body["param"], caught.value.body["reason"]) == (param, reason)
+    assert running.engine.requests == []
+
+
+async def test_a_tools_image_reaches_the_model_as_a_mark(running: Any) -> None:
+    result = {"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
+    async with client(running) as api:
+        await api.chat.completions.create(model="base", messages=[*USER, result])
+    (asked,) = running.engine.requests
+    assert "[image left out: image/png, 3 bytes]" in running.backend.sampling.renderer.decode(asked.prompt_ids)
+
+
 async def test_null_and_unknown_fields_are_fine(running: Any) -> None:
     extra = {"response_format": None, "max_tokens": 4096, "tools": None, "store": True, "service_tier": "auto", "stop": None}
     async with client(running) as api:
