@@ -88,10 +88,11 @@ async def test_the_openai_client_reads_our_streams(running: Any) -> None:
 
 
 async def test_text_arrives_while_it_is_being_drawn_and_a_hang_up_ends_the_drawing(running: Any) -> None:
-    for number, path in enumerate(("chat/completions", "completions"), start=1):
+    asked = {"chat/completions": {"messages": USER}, "completions": {"prompt": "x"}}
+    for number, (path, prompt) in enumerate(asked.items(), start=1):
         running.replies.append("one two three four five six")
         running.engine.hold(after_tokens=12)
-        body = {"model": "base", "messages": USER, "prompt": "x", "stream": True}
+        body = {"model": "base", **prompt, "stream": True}
         begun = await asyncio.to_thread(_read_begin_and_hang_up, f"{running.v1}/{path}", body)
         assert "one two three four".startswith(begun), begun
         await asyncio.wait_for(asyncio.to_thread(_poll, lambda count=number: running.engine.num_cancelled == count), 20)
@@ -212,7 +213,7 @@ async def test_a_tools_image_reaches_the_model_as_a_mark(running: Any) -> None:
     assert "[image left out: image/png, 3 bytes]" in running.backend.sampling.renderer.decode(asked.prompt_ids)
 
 
-async def test_null_and_unknown_fields_are_fine(running: Any) -> None:
+async def test_null_and_fields_that_change_nothing_are_fine(running: Any) -> None:
     extra = {"response_format": None, "max_tokens": 4096, "tools": None, "store": True, "service_tier": "auto", "stop": None}
     async with client(running) as api:
         reply = await api.chat.completions.create(model="base", messages=USER, extra_body=extra)

@@ -15,9 +15,8 @@ from pydantic_core import PydanticCustomError
 IGNORED: Final = frozenset(
     {
         *("store", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("prompt_cache_options", "strict", "request_id", "session_id", "trace_id", "priority", "cache_salt", "cache_prompt", "keep_alive"),
-        *("guided_decoding_backend", "usage"),
-        *("messages", "prompt"),  # each route needs its own of the two; a body may serve both
+        *("prompt_cache_options", "prediction", "request_id", "session_id", "trace_id", "priority", "cache_salt", "cache_prompt"),
+        *("keep_alive", "guided_decoding_backend", "usage", "strict"),
     }
 )
 
@@ -33,21 +32,22 @@ UNSUPPORTED: Final[Mapping[str, tuple[object, ...]]] = {
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
     "verbosity": ("medium",),
-    **dict.fromkeys(("audio", "prediction", "reasoning_effort", "web_search_options"), ()),
+    **dict.fromkeys(("audio", "reasoning_effort", "web_search_options"), ()),
     # of other servers and their samplers
     **dict.fromkeys(("min_p", "min_tokens", "min_new_tokens", "mirostat", "top_a", "xtc_probability", "dry_multiplier"), (0,)),
     **dict.fromkeys(("dynatemp_range", "smoothing_factor", "no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff"), (0,)),
     **dict.fromkeys(("repetition_penalty", "repeat_penalty", "length_penalty", "encoder_repetition_penalty"), (1,)),
     **dict.fromkeys(("typical_p", "tfs_z", "num_beams", "guidance_scale", "cfg_scale"), (1,)),
+    "top_n_sigma": (-1,),
     **dict.fromkeys(("use_beam_search", "early_stopping", "ignore_eos", "include_stop_str_in_output", "penalize_nl"), (False,)),
-    **dict.fromkeys(("continue_final_message", "add_special_tokens", "skip_special_tokens", "no_stop_trim", "safe_prompt"), (False,)),
+    **dict.fromkeys(("continue_final_message", "skip_special_tokens", "no_stop_trim", "safe_prompt", "raw"), (False,)),
     **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids"), (False,)),
     **dict.fromkeys(("add_generation_prompt", "do_sample", "include_reasoning", "separate_reasoning"), (True,)),
     **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "logits_processors", "stop_regex", "documents"), ([],)),
     **dict.fromkeys(("guided_regex", "guided_grammar", "grammar", "regex", "ebnf", "negative_prompt", "format"), ("",)),
     **dict.fromkeys(("structured_outputs", "chat_template_kwargs", "mm_processor_kwargs", "options", "extra_body"), ({},)),
     **dict.fromkeys(("guided_json", "guided_choice", "json_schema", "prompt_logprobs", "truncate_prompt_tokens", "chat_template"), ()),
-    **dict.fromkeys(("thinking", "enable_thinking", "max_new_tokens", "n_predict", "random_seed"), ()),
+    **dict.fromkeys(("add_special_tokens", "thinking", "enable_thinking", "max_new_tokens", "n_predict", "random_seed"), ()),
 }
 _INSTEAD: Final = {
     **dict.fromkeys(("guided_json", "structured_outputs", "json_schema", "format"), "response_format with a json_schema"),

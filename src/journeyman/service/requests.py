@@ -72,7 +72,7 @@ class ResponseFormat(ForeignRecord):
     @property
     def schema_text(self) -> dict[str, Any]:
         """The JSON schema a reply must satisfy."""
-        return cast(dict[str, Any], self.json_schema["schema"] or {"type": "object"})
+        return cast(dict[str, Any], self.json_schema["schema"])
 
 
 class ChatRequest(_Request):
@@ -91,6 +91,8 @@ class ChatRequest(_Request):
         if not isinstance(value, dict) or value.get("max_completion_tokens") is None:
             return value
         others = {key: item for key, item in value.items() if key != "max_completion_tokens"}
+        if value.get("max_tokens") not in (None, value["max_completion_tokens"]):
+            raise ValueError("max_tokens and max_completion_tokens are two names of one limit, and differ")
         return {**others, "max_tokens": value["max_completion_tokens"]}
 
     @field_validator("tool_choice", mode="before")
