@@ -66,6 +66,20 @@ class TestModels:
         with pytest.raises(SettingError, match="trains model 'm' already"):
             await backend.create_model(CreateModel(name="n", run="r"))
 
+    async def test_versions_of_another_run_never_stand_for_those_of_a_served_model(self, house: House) -> None:
+        for run in ("r", "other"):
+            first = house.start()
+            await first.create_model(CreateModel(name="m", run=run))
+            await house.stop(first)
+        backend = house.start()
+        backend.serve_run("r")
+        with pytest.raises(SettingError) as caught:
+            backend.serve_run("other")
+        assert caught.value.reason == "model_name_taken"
+        with pytest.raises(SettingError):
+            await backend.create_model(CreateModel(name="m", run="other"))
+        assert backend.weights.run_of("m@0") == "r"
+
     async def test_a_run_is_trained_by_one_server_at_a_time(self, house: House) -> None:
         await house.start().create_model(CREATE)
         second = house.start()

@@ -33,6 +33,9 @@ class KnownVersions:
             raise NotFoundError(f"there is no model {model!r} here")
         yield None if model == "base" else model
 
+    def fingerprint_of(self, adapter: str) -> str | None:
+        return None
+
 
 class World:
     """A sampling service over a fake engine and a real store."""

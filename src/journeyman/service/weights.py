@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from journeyman.engine.base import Engine
-from journeyman.errors import AdapterError, NotFoundError, StoreError
+from journeyman.errors import AdapterError, NotFoundError, SettingError, StoreError
 from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
 from journeyman.store.models import AdapterRow
 from journeyman.store.served import Claim, ServedFolder, claim
@@ -88,7 +88,17 @@ class Weights:
         return self._versions
 
     def add_model(self, run: str, name: str) -> None:
-        """Serve the versions of a model that the store knows; loading them happens when they are asked for."""
+        """Serve the versions of a model that the store knows; loading them happens when they are asked for.
+
+        Raises SettingError when a model of that name of another run is served: its versions would stand for this one's.
+        """
+        others = {row.run for row in self._versions.get(name, {}).values()} - {run}
+        if others:
+            raise SettingError(
+                f"model {name!r} of run {others.pop()!r} is served here, so that of run {run!r} cannot be",
+                hint="a server has one model of a name: start another server for the other run",
+                reason="model_name_taken",
+            )
         self._versions[name] = {row.step: row for row in self._store.models.adapters(run, name)}
 
     def resolve(self, model: str) -> str | None:
@@ -116,6 +126,12 @@ class Weights:
             return None
         name, _, step = adapter.partition("@")
         return self._versions[name][int(step)].run
+
+    def fingerprint_of(self, adapter: str) -> str | None:
+        """That of a version's weights; None for one that is not served here."""
+        name, _, step = adapter.partition("@")
+        row = self._versions.get(name, {}).get(int(step))
+        return None if row is None else row.fingerprint
 
     @asynccontextmanager
     async def using(self, model: str) -> AsyncIterator[str | None]:

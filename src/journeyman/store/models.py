@@ -104,6 +104,12 @@ class Models:
         query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "published")
         return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
 
+    def fingerprints(self, run: str, model: str) -> dict[int, str]:
+        """Of each step its version's, also of those that were deleted since; not of steps that were undone."""
+        query = select(ADAPTERS.c.step, ADAPTERS.c.fingerprint).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model)
+        with self._database.read() as connection:
+            return {step: fingerprint for step, fingerprint in connection.execute(query.where(ADAPTERS.c.state != "orphaned"))}
+
     def orphan_adapters(self, run: str, model: str, after_step: int) -> None:
         """Withdraw versions newer than the checkpoint a resume starts from: their steps will be made again, differently."""
         with self._database.write() as connection:
