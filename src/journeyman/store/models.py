@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from journeyman.store.database import Database
 from journeyman.store.tables import ADAPTERS, MODELS
+from journeyman.types.names import check_model_name
 from journeyman.types.settings import LoraSettings
 
 
@@ -50,7 +51,8 @@ class Models:
         self._home = home
 
     def create(self, model: ModelRow) -> ModelRow:
-        """Record a model, or find the one of that run and name: it stays as it is."""
+        """Record a model, or find the one of that run and name: it stays as it is. Raises InputError for a name that means the base."""
+        check_model_name(model.name, model.base)
         with self._database.write() as connection:
             connection.execute(
                 insert(MODELS)
