@@ -115,6 +115,22 @@ async def test_streamed_replies_come_side_by_side_and_their_tokens_have_logprobs
     assert reasons == ["stop", "stop"]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_the_bytes_of_tokens_join_to_the_text_though_characters_are_split(running: Any, is_stream: bool) -> None:
+    said = "naïve 你好 🙂"
+    running.replies += [said, said]
+    body: Any = {"model": "base", "messages": USER, "logprobs": True, "stream": is_stream}
+    async with client(running) as api:
+        answer: Any = await api.chat.completions.create(**body)
+        whole = [chunk async for chunk in answer] if is_stream else [answer]
+        text = await api.completions.create(model="base", prompt="x", logprobs=0, max_tokens=64)
+    told = [token for part in whole for choice in part.choices if choice.logprobs for token in choice.logprobs.content]
+    assert bytes(number for token in told for number in token.bytes).decode() == said + "<|im_end|>"
+    assert any(len(token.bytes) == 1 and token.bytes[0] >= 0x80 for token in told)
+    assert text.choices[0].logprobs is not None
+    assert "bytes:\\xe4" in (text.choices[0].logprobs.tokens or [])
+
+
 async def test_a_streamed_reply_of_a_rollout_leaves_whole_after_its_turn_is_stored(running: Any) -> None:
     running.replies.append("one two three")
     async with client(running) as api:

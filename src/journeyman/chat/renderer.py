@@ -20,6 +20,7 @@ from journeyman.chat import reasoning
 from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
 from journeyman.chat.special_tokens import SpecialTokens
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
+from journeyman.chat.token_bytes import TokenBytes
 from journeyman.chat.tool_calls import OPEN, parse_arguments
 from journeyman.chat.vocabulary import vocabulary_fingerprint
 from journeyman.errors import InputError, SettingError
@@ -62,6 +63,10 @@ class Renderer:
     def fingerprint(self) -> str:
         """Of the vocabulary: equal for models that read token ids alike."""
         return vocabulary_fingerprint(self._tokenizer)
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._tokenizer)
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
