@@ -207,6 +207,8 @@ async def test_unusable_requests_are_refused_by_name(running: Any, fields: dict[
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]}, "messages[1].content[0]", "unsupported_part"),
         ({"role": "developer", "content": [{"type": "hologram"}]}, "messages[1].content[0]", "unsupported_part"),
         ({"role": "assistant", "audio": {"id": "a"}}, "messages[1].audio", "unsupported_field"),
+        ({"role": "narrator", "content": "x"}, "messages[1].role", "unknown_role"),
+        ({"role": "user", "content": 3}, "messages[1].content", "invalid_value"),
         ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, "messages[1].function_call", "unsupported_field"),
     ],
 )

@@ -30,6 +30,7 @@ Stored = Callable[[Message], tuple[int, ...] | None]
 _BEGINS = "begins_with_assistant"
 _GREETING = "put a user message in front of the assistant's first one, or leave the greeting out"
 _ORDER = "most templates want user and assistant in turn, the user first, after at most one system message"
+_OTHER_NAMES = {"developer": "system", "function": "tool"}
 _TAIL_TOKENS = 16  # hold a generation prompt's <think>, in any spelling
 
 
@@ -309,7 +310,7 @@ def _prepare(messages: Sequence[Message], *, plain_arguments: bool = True, late_
     """
     out: list[dict[str, Any]] = []
     for message in messages:
-        role = "system" if message.role == "developer" else message.role
+        role = _OTHER_NAMES.get(message.role, message.role)
         if role == "system" and len(out) == 1 and out[0]["role"] == "system":
             out[0]["content"] = "\n\n".join(part for part in (out[0]["content"], message.content) if part)
             continue

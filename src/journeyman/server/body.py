@@ -37,7 +37,8 @@ def _bad_request(error: ValidationError) -> BadRequestError:
     path = first.get("ctx", {}).get("path")
     field = _name((*first["loc"], *(path or ())))
     message = first["msg"].removeprefix("Value error, ")
-    return BadRequestError(f"{field}: {message}" if field else message, field or None, reason=None if path is None else first["type"])
+    reason = "invalid_value" if path is None else first["type"]
+    return BadRequestError(f"{field}: {message}" if field else message, field or None, reason=reason)
 
 
 def _name(path: Sequence[str | int]) -> str:

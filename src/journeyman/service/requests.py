@@ -7,10 +7,13 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from journeyman.service.fields import refuse_unsupported
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import ForeignRecord
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 class _Request(ForeignRecord):
@@ -94,6 +97,16 @@ class ChatRequest(_Request):
         if value.get("max_tokens") not in (None, value["max_completion_tokens"]):
             raise ValueError("max_tokens and max_completion_tokens are two names of one limit, and differ")
         return {**others, "max_tokens": value["max_completion_tokens"]}
+
+    @field_validator("messages")
+    @classmethod
+    def _roles_are_known(cls, value: tuple[Message, ...]) -> tuple[Message, ...]:
+        # A template may leave out what a role that it does not know says.
+        for place, message in enumerate(value):
+            if message.role not in _ROLES:
+                context = {"role": message.role, "known": ", ".join(_ROLES), "path": (place, "role")}
+                raise PydanticCustomError("unknown_role", "{role} is no role; known are {known}", context)
+        return value
 
     @field_validator("tool_choice", mode="before")
     @classmethod
