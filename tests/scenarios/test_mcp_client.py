@@ -6,11 +6,15 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import mcp.types
 import pytest
 
 from journeyman.errors import McpError, SettingError
 from journeyman.scenarios import McpTarget, open_server, usable_tools
+from journeyman.scenarios.mcp_client import read_result
+from journeyman.scenarios.results import leaves
 
 Make = Callable[..., McpTarget]
 
@@ -150,3 +154,28 @@ def test_a_target_is_read_from_a_command_line_or_a_url() -> None:
 
 def test_python_means_the_one_that_runs_us() -> None:
     assert McpTarget.parse("python -m x").program().startswith(str(Path(sys.executable).parent))
+
+
+PNG = {"type": "image", "data": "AAAA", "mimeType": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"content": [{"type": "text", "text": "seen"}, PNG]}, "seen\n[image left out: image/png, 3 bytes]"),
+        ({"content": [{"type": "audio", "data": "AAAAAA==", "mimeType": "audio/wav"}]}, "[audio left out: audio/wav, 4 bytes]"),
+        (
+            {"content": [{"type": "resource", "resource": {"uri": "file:///a.pdf", "blob": "AAAA", "mimeType": "application/pdf"}}]},
+            "[resource left out: application/pdf, 3 bytes, file:///a.pdf]",
+        ),
+        ({"content": [{"type": "resource", "resource": {"uri": "file:///a.txt", "text": "inside"}}]}, "inside"),
+        ({"content": [{"type": "resource_link", "name": "a", "uri": "file:///a.txt"}]}, "[resource a: file:///a.txt]"),
+        ({"content": [PNG], "structuredContent": {"total": 3}}, '[image left out: image/png, 3 bytes]\n{"total": 3}'),
+        ({"content": [], "structuredContent": {"total": 3}}, '{"total": 3}'),
+        ({"content": [{"type": "text", "text": "3"}], "structuredContent": {"total": 3}}, "3"),
+    ],
+)
+def test_no_block_of_a_result_vanishes(result: dict[str, Any], text: str) -> None:
+    read = read_result(mcp.types.CallToolResult.model_validate(result), 0.0)
+    assert read.text == text
+    assert [leaf for _, leaf in leaves(read.text)] != [text] or "left out" not in text  # nothing is asked about a mark

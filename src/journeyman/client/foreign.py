@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import LlmError
 from journeyman.llm.openai_client import model_client_class, open_openai
-from journeyman.types.messages import Message, Tool
+from journeyman.types.messages import Message, Tool, marked
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.trajectory import Turn
 
@@ -74,9 +74,9 @@ class ForeignRecorder:
             Turn(
                 index=len(self._turns),
                 adapter=None,
-                messages=tuple(Message.model_validate(message) for message in body.get("messages", ())),
+                messages=tuple(Message.model_validate(marked(message)) for message in body.get("messages", ())),
                 tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
-                reply=Message.model_validate(choice.message.model_dump(warnings=False)),
+                reply=Message.model_validate(marked(choice.message.model_dump(warnings=False))),
                 prompt_ids=(),
                 sampled_ids=(),
                 sampled_logprobs=(),

@@ -13,6 +13,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
 from journeyman.llm import omitted_of
+from journeyman.types.names import check_name
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -176,7 +177,7 @@ class ServedModel(Model):
         return await self._wire.get("api/rollouts", tuple[KeptAttempt, ...], query={"model": self.name, "key": key})
 
     async def trajectory(self, trajectory_id: str) -> Trajectory:
-        return await self._wire.get(f"api/rollouts/{trajectory_id}", Trajectory)
+        return await self._wire.get(f"api/rollouts/{check_name(trajectory_id, 'the id of a trajectory')}", Trajectory)
 
     async def close(self) -> None:
         """Nothing: the connection belongs to the backend."""

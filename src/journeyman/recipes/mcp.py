@@ -37,6 +37,7 @@ from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
+from journeyman.types.names import BASE
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
@@ -115,14 +116,15 @@ async def evaluate(
 
 
 def slug(settings: McpTrain) -> str:
-    """A model name from the server's command or URL."""
+    """A model name from the server's command or URL; none that means the base model."""
     words = settings.target.url or " ".join(Path(word).name for word in settings.target.command or ())
     name = re.sub(
         r"[^a-z0-9]+",
         "-",
         re.sub(r"\b(https?|python3?|m|uvx|npx|mcp|server|stdio|127 0 0 1|localhost)\b", " ", words.lower().replace("_", " ")),
     )
-    return name.strip("-")[:40] or "agent"
+    name = name.strip("-")[:40]
+    return "agent" if name in ("", BASE, settings.base) else name
 
 
 def new_run_id(settings: McpTrain) -> str:

@@ -26,6 +26,7 @@ from journeyman.rewards.judge import Judge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
+from journeyman.types.names import check_name
 from journeyman.types.record import Record
 from journeyman.types.retention import Retention
 from journeyman.types.settings import LoraSettings, changed_settings
@@ -57,6 +58,7 @@ async def open_run(
     run: str, base: str, home: Path, progress: Progress, *, workers: int | None = None, retention: Retention | None = None
 ) -> AsyncIterator[OpenRun]:
     """Load the base model and serve it while the block runs. `retention`: which checkpoints and adapters stay on disk."""
+    check_name(run, "the id of a run")
     costs = Costs()
     with costs.phase("start"):
         progress.phase("load", note=base)

@@ -34,6 +34,7 @@ from journeyman.scenarios.mcp_failures import (
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool
 from journeyman.types.json_text import well_formed
+from journeyman.types.messages import left_out, size_of_base64
 
 CLOSE_TIMEOUT_SECONDS = 10.0
 _MAX_RESULT_CHARS = 1_000_000
@@ -41,8 +42,9 @@ _MAX_RESULT_CHARS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text; at
-    most a million characters."""
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is none; marks
+    stand for images, sound and other blocks that are no text; at most a million characters.
+    """
 
     text: str
     is_error: bool
@@ -215,21 +217,28 @@ async def _end(owner: asyncio.Task[None]) -> None:
 
 def read_result(result: Any, seconds: float) -> ToolResult:
     """A call's result as text, from either major version of the library."""
-    parts = []
-    for block in _field(result, "content") or ():
-        kind = getattr(block, "type", "")
-        if kind == "text":
-            parts.append(block.text)
-        elif kind == "resource":
-            resource = block.resource
-            parts.append(getattr(resource, "text", None) or f"[resource {getattr(resource, 'uri', '')}]")
-        else:
-            parts.append(f"[{kind or 'content'}]")
+    blocks = _field(result, "content") or ()
+    parts = [_block_text(block) for block in blocks]
     structured = _field(result, "structured_content")
-    if not parts and structured is not None:
+    if structured is not None and not any(getattr(block, "type", "") == "text" for block in blocks):
         parts.append(json.dumps(structured, ensure_ascii=False))
     text = well_formed("\n".join(parts))
     return ToolResult(text[:_MAX_RESULT_CHARS], bool(_field(result, "is_error")), seconds)
+
+
+def _block_text(block: Any) -> str:
+    """A block of a result as text; a mark for what is none."""
+    kind = getattr(block, "type", "") or "content"
+    if kind == "text":
+        return str(block.text)
+    if kind == "resource_link":  # a name and an address: text that the model may need
+        return f"[resource {block.name}: {block.uri}]"
+    held = getattr(block, "resource", None) or block
+    text = getattr(held, "text", None)
+    if isinstance(text, str):
+        return text
+    data = getattr(held, "blob", None) or getattr(held, "data", None)
+    return left_out(kind, _field(held, "mime_type") or "", size_of_base64(data), str(getattr(held, "uri", None) or ""))
 
 
 @contextlib.asynccontextmanager

@@ -19,13 +19,14 @@ from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
 from journeyman.service.settling import settle, settle_abandoned
 from journeyman.service.training import TrainableModel, TrainingService
-from journeyman.service.weights import BASE, Weights
+from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
 from journeyman.store.models import ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
+from journeyman.types.names import BASE, check_model_name
 from journeyman.types.retention import Retention
 from journeyman.types.runs import CreateRun, RunInfo
 from journeyman.types.training import (
@@ -121,8 +122,10 @@ class Backend:
 
         Raises:
             SettingError: other LoRA settings or another base than it was made with; the name or the run is taken.
+            InputError: the name means the base model.
             StoreError: another process trains in this run; the home folder cannot be written.
         """
+        check_model_name(request.name, self.base)
         async with self._opening:
             if request.name not in self._models:
                 self._models[request.name] = await self._open(request)

@@ -20,6 +20,7 @@ from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.service.segments import Segment, segments
 from journeyman.store import RolloutRow, Store
 from journeyman.types.messages import Message
+from journeyman.types.names import BASE
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
 from journeyman.types.trajectory import Failure, Trajectory, Turn
 
@@ -27,7 +28,6 @@ __all__ = ["EXPIRY_SECONDS", "Recorder", "Segment", "Session", "segments"]
 
 _log = logging.getLogger(__name__)
 
-BASE = "base"
 EXPIRY_SECONDS = 2 * 3600.0
 _LOOK_SECONDS = 60.0
 _GIVE_UP_SECONDS = 60.0

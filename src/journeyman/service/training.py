@@ -26,7 +26,7 @@ from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch
 from journeyman.service.random_state import save_random_state
-from journeyman.service.samples import policy_batch, step_notes
+from journeyman.service.samples import Policy, policy_batch, step_notes
 from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, pass_by
@@ -217,7 +217,9 @@ class TrainingService:
                 compared.notes,
                 "train",
             )
-        batch = policy_batch(job, self._load, model=model.name, step=model.trainer.step)
+        row = model.row
+        policy = Policy(row.run, row.name, model.trainer.step, self._store.models.fingerprints(row.run, row.name))
+        batch = policy_batch(job, self._load, policy)
         rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}
         self._store.rollouts.set_rewards(rewards)
         return _Plan(

@@ -218,6 +218,7 @@ def _trajectory(connection: Connection, rollout_id: str) -> Trajectory:
         id=row.id,
         scenario_id=row.scenario_id,
         model=row.model,
+        run=row.run,
         turns=_turns(connection, rollout_id),
         tool_events=outcome.tool_events,
         reward=row.reward,

@@ -19,7 +19,8 @@ class Turn(Record):
     """One model call inside a rollout, stored before its reply left.
 
     `sampled_logprobs` are of the distribution that is trained (see `Sample.logprobs`); `adapter` is the version that produced the
-    tokens (`model@step`, None for the base). `call` names the call that was answered (a call for n replies has n turns, each of which
+    tokens (`model@step`, None for the base), `fingerprint` that of its weights: the same step, made again after a resume from an older
+    checkpoint, has others. `call` names the call that was answered (a call for n replies has n turns, each of which
     counts against the rollout's `max_turns`); by it and `body_hash` a client's retry is recognised.
     """
 
@@ -37,6 +38,7 @@ class Turn(Record):
     seconds: float
     body_hash: str = ""
     call: str = ""
+    fingerprint: str | None = None
 
 
 class ToolEvent(Record):
@@ -112,12 +114,14 @@ class Verdict(Record):
 class Trajectory(Record):
     """The complete record of one attempt at a scenario.
 
-    `reward` None = not scored: it is excluded from training, counted and shown. A rollout that raised is a trajectory with `error`.
+    `run` is the run of the model that made it, None for the base and for models served elsewhere. `reward` None = not scored: it is
+    excluded from training, counted and shown. A rollout that raised is a trajectory with `error`.
     """
 
     id: str
     scenario_id: str
     model: str
+    run: str | None = None
     turns: tuple[Turn, ...] = ()
     tool_events: tuple[ToolEvent, ...] = ()
     reward: float | None = None
