@@ -183,7 +183,7 @@ class TestRewards:
         assert report.curl is None
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("too_much", "returned 7"), ("breaks", r"breaks raised KeyError: 'nothing there' \(attempt")]
+        ("name", "said"), [("too_much", "returned 7"), ("breaks", r"breaks failed: KeyError: 'nothing there' \(attempt")]
     )
     async def test_a_reward_function_that_fails_is_named_and_the_run_can_go_on(
         self, model: FakeModel, settings: GrpoTrain, tmp_path: Path, name: str, said: str

@@ -185,7 +185,7 @@ class KeepingJudge:
         # A group whose attempts all have verdicts was judged before the run was stopped.
         is_judged = [all(one.verdict is not None for one in group) for group in groups]
         fresh = await self._judge.score([group for group, is_known in zip(groups, is_judged, strict=True) if not is_known])
-        attempts = [one for group in fresh for one in group]
+        attempts = [one for group in fresh for one in group if one.id]
         verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
         await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
         next_fresh = iter(fresh)
