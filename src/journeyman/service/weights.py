@@ -232,8 +232,11 @@ class Weights:
         self._served.clear()
 
     async def _ensure_loaded(self, adapter: str) -> None:
-        if adapter in self._engine.adapters():
-            return
+        if adapter not in self._engine.adapters():
+            # To its end, also when the client that asked first hangs up: a version is loaded whole and checked, or not at all.
+            await asyncio.shield(asyncio.ensure_future(self._load_version(adapter)))
+
+    async def _load_version(self, adapter: str) -> None:
         name, _, step = adapter.partition("@")
         row = self._versions[name][int(step)]
         async with self._changing:

@@ -54,7 +54,9 @@ class ReplicaServer:
                 self._connection.send(Done(instruction.number, await self._command(instruction)))
         except JourneymanError as error:
             self._connection.send(Failed.of(instruction.number, error))
-        except Exception as error:  # noqa: BLE001 - the process's top handler: the request fails, the process lives
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the process's top handler: the request fails (its code may panic), the process lives
             wrapped = EngineError(f"the engine failed: {type(error).__name__}: {error}")
             self._connection.send(Failed.of(instruction.number, wrapped))
         finally:
