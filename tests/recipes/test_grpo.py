@@ -24,6 +24,7 @@ from journeyman.types.runs import RunInfo
 from journeyman.types.settings import Grpo
 
 FUNCTIONS = """
+import asyncio
 from pathlib import Path
 
 import journeyman as jm
@@ -57,10 +58,27 @@ def one_argument(trajectory):
 
 async def agent(scenario, run):
     messages = [{"role": "user", "content": scenario.task}]
-    reply = await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=400)
+    reply = await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=400, seed=run.seed)
     run.reward = float("tool_call" in reply.choices[0].message.content)
 
 
+async def held(scenario, run):
+    await agent(scenario, run)
+    if not Path("mended").exists():
+        first.setdefault("id", scenario.id)
+        if scenario.id != first["id"]:
+            await has_failed.wait()
+
+
+def breaks_first(scenario, trajectory):
+    if not Path("mended").exists():
+        has_failed.set()
+        raise KeyError("nothing there")
+    return is_call(scenario, trajectory)
+
+
+first = {}
+has_failed = asyncio.Event()
 number = 3
 """
 
@@ -213,6 +231,48 @@ class TestRewards:
 
 
 class TestResume:
+    async def test_attempts_in_progress_when_a_reward_function_fails_are_kept_and_made_once(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    ) -> None:
+        # The second group cannot end before the first has been scored, and that fails.
+        failing = settings.model_copy(
+            update={
+                "steps": 1,
+                "num_heldout": 0,
+                "rewards": {f"{module_of(settings)}.breaks_first": 1.0},
+                "rollout": ChatOrFunction(function=f"{module_of(settings)}.held"),
+            }
+        )
+        with pytest.raises(JudgeError) as caught:
+            await asyncio.wait_for(train(failing, SilentProgress(), home=tmp_path, run="one"), 60)
+        assert caught.value.reason == "reward_failed"
+        assert model.num_drawn("doubler@0") == 4
+        (tmp_path / "mended").touch()
+        report = await train(failing, SilentProgress(), home=tmp_path, resume="one")
+        assert [step.metrics["reward/mean"] for step in report.steps] == [0.5]
+        assert model.num_drawn("doubler@0") == 4
+
+    @pytest.mark.parametrize("at", [1, 2, 3, 4])
+    async def test_a_step_stopped_at_any_attempt_has_the_same_rewards_when_it_is_resumed(
+        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path, at: int
+    ) -> None:
+        one = settings.model_copy(update={"steps": 1, "num_heldout": 0})
+        loop, drawn, task = asyncio.get_running_loop(), 0, None
+
+        def is_right(text: str, number: int) -> bool:
+            nonlocal drawn
+            drawn += 1
+            if drawn == at and task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+            return number % 2 == 1
+
+        model.is_right = is_right
+        task = asyncio.create_task(train(one, SilentProgress(), home=tmp_path, run="one"))
+        await asyncio.wait([task], timeout=60)
+        assert task.cancelled()
+        report = await train(one, SilentProgress(), home=tmp_path, resume="one")
+        assert [step.metrics["reward/mean"] for step in report.steps] == [0.5]
+
     async def test_a_run_stopped_inside_a_step_goes_on_as_if_it_had_not_been(
         self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
     ) -> None:

@@ -152,17 +152,27 @@ class _Plan:
             raise
         seconds = time.perf_counter() - started
         try:
-            return await self.model.finish_rollout(run, outcome_of(run, failure, seconds))
+            return await self._sealed(run, outcome_of(run, failure, seconds))
         except Exception as error:
             if not is_of_one_attempt(error):
                 raise
             return await self._sealed_without(error, run, seconds)
 
+    async def _sealed(self, run: Rollout, outcome: FinishRollout) -> Trajectory:
+        """Seal an attempt that has ended, also when the others are cancelled meanwhile: whoever goes on with the key finds it."""
+        sealing = asyncio.ensure_future(self.model.finish_rollout(run, outcome))
+        try:
+            return await asyncio.shield(sealing)
+        except asyncio.CancelledError:
+            await asyncio.wait({sealing}, timeout=_SEAL_AFTER_CANCEL_SECONDS)
+            sealing.cancel()
+            raise
+
     async def _sealed_without(self, refusal: Exception, run: Rollout, seconds: float) -> Trajectory:
         """The record of an attempt was refused: it is sealed with that as its error, and nothing else of what it left."""
         outcome = FinishRollout(error=Failure.of(refusal), seconds=seconds)
         try:
-            return await self.model.finish_rollout(run, outcome)
+            return await self._sealed(run, outcome)
         except Exception as error:
             if not is_of_one_attempt(error):
                 raise
