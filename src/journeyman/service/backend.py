@@ -155,9 +155,10 @@ class Backend:
         """
         return self._trainable(name).told_notes()
 
-    def train(self, name: str, job: TrainJob, key: str | None = None) -> JobStatus:
-        """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
-        return self.training.submit(self._trainable(name), job, key)
+    def train(self, name: str, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None) -> JobStatus:
+        """Queue a training job; `key` is the request's idempotency key, `loop` as for `Jobs.submit`. Raises NotFoundError for an unknown
+        model."""
+        return self.training.submit(self._trainable(name), job, key, loop)
 
     # Rollouts -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Backend:
         self._models.clear()
         self.weights.close()
         await self.engine.close()
-        self.store.close()
+        await asyncio.to_thread(self.store.close)
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -287,12 +288,12 @@ class Backend:
     async def _publish_current(self, model: TrainableModel) -> None:
         """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""
         run, name, step = model.row.run, model.name, model.trainer.step
-        self.weights.add_model(run, name)
+        await asyncio.to_thread(self.weights.add_model, run, name)
         if step in self.weights.models[name]:
             await self._serve_published(model)
             return
         await self.weights.publish(await asyncio.to_thread(self.weights.write, run, name, model.trainer))
-        self.store.runs.update(run, step=step)
+        await asyncio.to_thread(self.store.runs.update, run, step=step)
 
     async def _serve_published(self, model: TrainableModel) -> None:
         """Its folder may be damaged or gone: the checkpoint, whose adapter was found to be the published one, has the same weights."""

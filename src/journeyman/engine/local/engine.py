@@ -113,7 +113,7 @@ class LocalEngine:
 
     async def unload_adapter(self, name: str) -> None:
         self._traffic.require_unused(name)
-        self._variants.unload(name)
+        await asyncio.to_thread(self._variants.unload, name)  # an adapter that is being built holds it up
         await self._of_all(lambda worker: worker.call(lambda library: library.forget(name)))
 
     def adapters(self) -> tuple[str, ...]:
