@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
+from tests.recipes.own_functions import doubler, module_of
 
 from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
 from journeyman.observe.progress import SilentProgress
@@ -23,65 +24,6 @@ from journeyman.types.retention import Retention
 from journeyman.types.runs import RunInfo
 from journeyman.types.settings import Grpo
 
-FUNCTIONS = """
-import asyncio
-from pathlib import Path
-
-import journeyman as jm
-
-
-def tasks(count, seed):
-    return [jm.Scenario(id=f"t{seed}-{number}", task=f"Double {number}.") for number in range(count)]
-
-
-def is_call(scenario, trajectory):
-    return float("tool_call" in (trajectory.answer or ""))
-
-
-async def is_short(scenario, trajectory):
-    return None if "2" in scenario.task else 0.5
-
-
-def too_much(scenario, trajectory):
-    return 7
-
-
-def breaks(scenario, trajectory):
-    if not Path("mended").exists():
-        raise KeyError("nothing there")
-    return is_call(scenario, trajectory)
-
-
-def one_argument(trajectory):
-    return 1.0
-
-
-async def agent(scenario, run):
-    messages = [{"role": "user", "content": scenario.task}]
-    reply = await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=400, seed=run.seed)
-    run.reward = float("tool_call" in reply.choices[0].message.content)
-
-
-async def held(scenario, run):
-    await agent(scenario, run)
-    if not Path("mended").exists():
-        first.setdefault("id", scenario.id)
-        if scenario.id != first["id"]:
-            await has_failed.wait()
-
-
-def breaks_first(scenario, trajectory):
-    if not Path("mended").exists():
-        has_failed.set()
-        raise KeyError("nothing there")
-    return is_call(scenario, trajectory)
-
-
-first = {}
-has_failed = asyncio.Event()
-number = 3
-"""
-
 
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
@@ -93,27 +35,7 @@ def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
-    """Functions in a file of the current folder, whose name no other test has."""
-    name = f"own_functions_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    return GrpoTrain(
-        name="doubler",
-        base="fake-model",
-        scenarios=f"{name}.tasks",
-        num_train=8,
-        num_heldout=4,
-        rollout=ChatOrFunction(max_tokens=400),
-        rewards={f"{name}.is_call": 1.0},
-        steps=2,
-        groups_per_step=2,
-        group_size=2,
-    )
-
-
-def module_of(settings: GrpoTrain) -> str:
-    return settings.scenarios.rpartition(".")[0]
+    return doubler(tmp_path, monkeypatch)
 
 
 def result_of(home: Path, run: str) -> Result:
@@ -231,48 +153,6 @@ class TestRewards:
 
 
 class TestResume:
-    async def test_attempts_in_progress_when_a_reward_function_fails_are_kept_and_made_once(
-        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
-    ) -> None:
-        # The second group cannot end before the first has been scored, and that fails.
-        failing = settings.model_copy(
-            update={
-                "steps": 1,
-                "num_heldout": 0,
-                "rewards": {f"{module_of(settings)}.breaks_first": 1.0},
-                "rollout": ChatOrFunction(function=f"{module_of(settings)}.held"),
-            }
-        )
-        with pytest.raises(JudgeError) as caught:
-            await asyncio.wait_for(train(failing, SilentProgress(), home=tmp_path, run="one"), 60)
-        assert caught.value.reason == "reward_failed"
-        assert model.num_drawn("doubler@0") == 4
-        (tmp_path / "mended").touch()
-        report = await train(failing, SilentProgress(), home=tmp_path, resume="one")
-        assert [step.metrics["reward/mean"] for step in report.steps] == [0.5]
-        assert model.num_drawn("doubler@0") == 4
-
-    @pytest.mark.parametrize("at", [1, 2, 3, 4])
-    async def test_a_step_stopped_at_any_attempt_has_the_same_rewards_when_it_is_resumed(
-        self, model: FakeModel, settings: GrpoTrain, tmp_path: Path, at: int
-    ) -> None:
-        one = settings.model_copy(update={"steps": 1, "num_heldout": 0})
-        loop, drawn, task = asyncio.get_running_loop(), 0, None
-
-        def is_right(text: str, number: int) -> bool:
-            nonlocal drawn
-            drawn += 1
-            if drawn == at and task is not None:
-                loop.call_soon_threadsafe(task.cancel)
-            return number % 2 == 1
-
-        model.is_right = is_right
-        task = asyncio.create_task(train(one, SilentProgress(), home=tmp_path, run="one"))
-        await asyncio.wait([task], timeout=60)
-        assert task.cancelled()
-        report = await train(one, SilentProgress(), home=tmp_path, resume="one")
-        assert [step.metrics["reward/mean"] for step in report.steps] == [0.5]
-
     async def test_a_run_stopped_inside_a_step_goes_on_as_if_it_had_not_been(
         self, model: FakeModel, settings: GrpoTrain, tmp_path: Path
     ) -> None:

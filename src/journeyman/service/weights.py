@@ -164,7 +164,9 @@ class Weights:
     async def _registered(self, written: WrittenAdapter) -> AdapterRow:
         """The version's row in the store. When whoever publishes is cancelled meanwhile, there is none."""
         run, model, step = written.run, written.model, written.step
-        adding = asyncio.ensure_future(asyncio.to_thread(self._store.models.add_adapter, run, model, step, written.folder, written.fingerprint))
+        adding = asyncio.ensure_future(
+            asyncio.to_thread(self._store.models.add_adapter, run, model, step, written.folder, written.fingerprint)
+        )
         try:
             return await asyncio.shield(adding)
         except asyncio.CancelledError:
