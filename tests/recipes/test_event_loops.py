@@ -131,11 +131,15 @@ def second_writer(path: Path) -> Iterator[list[int]]:
 async def stalls(model: FakeModel, settings: GrpoTrain, home: Path) -> tuple[dict[str, float], float]:
     """The longest stall of each loop while a step is made beside a second writer, and that of a loop with nothing to do."""
     hearts = {"client": Heart(), "server": Heart()}
-    beating: list[asyncio.Task[None]] = [asyncio.create_task(hearts["client"].beat())]
+    client, beating = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
-    def is_right(task: str, number: int) -> bool:  # on the server's loop
-        if len(beating) == 1:
-            beating.append(asyncio.get_running_loop().create_task(hearts["server"].beat()))
+    def begin(name: str) -> None:
+        beating.add(asyncio.get_running_loop().create_task(hearts[name].beat()))
+
+    def is_right(task: str, number: int) -> bool:  # on the server's loop, when the step's first attempt is drawn
+        if not beating:
+            begin("server")
+            client.call_soon_threadsafe(begin, "client")
         return number % 2 == 1
 
     model.forget()
@@ -144,7 +148,8 @@ async def stalls(model: FakeModel, settings: GrpoTrain, home: Path) -> tuple[dic
         path = store.home.path / "journeyman.db"
     with second_writer(path) as held, control() as free:
         await train(settings, SilentProgress(), home=home, run="one")
-    beating[0].cancel()
+    for task in beating:
+        task.get_loop().call_soon_threadsafe(task.cancel) if not task.get_loop().is_closed() else None
     assert held[0] >= 2
     assert all(heart.num_beats > 10 for heart in hearts.values())
     return {name: heart.longest for name, heart in hearts.items()}, free.longest

@@ -143,7 +143,7 @@ class _Plan:
                 raise
             self.refused.append(error)
             return Trajectory(id="", scenario_id=scenario.id, model=self.model.name, error=Failure.of(error))
-        run.seed = None if self.seed is None else derived_seed(self.seed, self.key or "", place)
+        run.seed = None if self.seed is None else derived_seed(self.seed, *(self.key or "").split("/"), *place.split("/"))
         started = time.perf_counter()
         try:
             failure = await self._run(scenario, run)
@@ -209,13 +209,16 @@ class _Plan:
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A seed that differs wherever any part does, of the size that every OpenAI-compatible server takes.
+    """A seed that differs wherever the text of any part does, of the size that every OpenAI-compatible server takes.
 
     Example:
-        >>> derived_seed(0, "train-0", "1/2") == derived_seed(0, "train-0", "1/2"), derived_seed(0, "a") == derived_seed(0, "b")
+        >>> derived_seed(0, "train-0", 1) == derived_seed(0, "train-0", 1), derived_seed("a/b", "c") == derived_seed("a", "b/c")
         (True, False)
     """
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4]) >> 1
+    # What joins the parts is told apart from what stands in them; no part at all from one that is empty.
+    escaped = (str(part).replace("\\", "\\\\").replace("/", "\\/") for part in parts)
+    text = "/".join(escaped) if parts else "\\0"
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4]) >> 1
 
 
 def _not_scored(scenario: Scenario, error: BaseException) -> JudgeError:
