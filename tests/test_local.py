@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,49 @@ def test_where_models_are_trained_tokens_are_drawn_on_the_trainers_device_and_a_
         open_backend(str(tiny_model), home=tmp_path, engine_processes=0, note=notes.append, is_trained=is_trained)
     assert asked == ["cpu" if is_trained else "cuda"]
     assert any("this machine has cuda, but models are trained on the cpu" in note for note in notes) is is_trained
+
+
+# In a process of its own: the tests' has been set up already.
+PROCESS = """
+import asyncio, random, sys
+from pathlib import Path
+import numpy, torch
+import journeyman as jm
+from journeyman.modeling import allocator
+
+def threads():
+    return torch.get_num_threads(), asyncio.run(in_thread())
+
+async def in_thread():
+    return await asyncio.to_thread(torch.get_num_threads)
+
+def state():
+    return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+limits = []
+allocator.keep_freed_memory = lambda: limits.append("mallopt")
+
+async def main():
+    before = state()
+    async with jm.local(sys.argv[1], home=sys.argv[2], num_workers=1, engine_processes=0) as backend:
+        assert await in_thread() in (1, 3), await in_thread()
+        model = await backend.model("m")
+        await model.train_sft([jm.SftExample(messages=({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))])
+        assert torch.get_num_threads() == 3, torch.get_num_threads()
+    assert state() == before, "random state"
+    async with jm.local(sys.argv[1], home=sys.argv[2], num_workers=1, engine_processes=0) as backend:
+        random.random(), numpy.random.rand(), torch.rand(1)
+        before = state()
+        assert (await backend.model("m")).step == 1
+    assert state() == before, "random state of a model that goes on"
+
+torch.set_num_threads(3)
+asyncio.run(main())
+assert threads() == (3, 3), threads()
+assert not limits
+"""
+
+
+def test_the_process_around_a_local_service_keeps_its_random_state_threads_and_allocator(tiny_model: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PROCESS, str(tiny_model), str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -52,6 +52,7 @@ class Backend:
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
         reached: told the points that a training step passes; a kill at any of them is survived.
+        owns_process: a model that goes on also puts the process's own random state where it was.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Backend:
         retention: Retention | None = None,
         reached: Reached = pass_by,
         rollout_expiry_seconds: float = EXPIRY_SECONDS,
+        owns_process: bool = True,
     ) -> None:
         self.engine = engine
         self.renderer = renderer
@@ -75,6 +77,7 @@ class Backend:
         self.jobs = Jobs(store.jobs, partial(settle_abandoned, store))
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
+        self._owns_process = owns_process
         self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
         self._models: dict[str, TrainableModel] = {}
         self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
@@ -277,7 +280,7 @@ class Backend:
     def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> tuple[str, ...]:
         """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is. What to tell."""
         published = {row.step: row.fingerprint for row in self.store.models.adapters(run, name)}
-        reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint)
+        reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint, with_random_state=self._owns_process)
         if reopened is None:
             return ()
         return (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))

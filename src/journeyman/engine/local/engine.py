@@ -18,7 +18,6 @@ from journeyman.engine.local.rows import Row, into, next_answer
 from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.engine.local.variants import Variants
 from journeyman.engine.local.worker import Worker
-from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
 from journeyman.modeling.devices import choose_device, choose_num_workers
 from journeyman.modeling.precision import choose_precision
@@ -58,7 +57,6 @@ class LocalEngine:
         where = choose_device(device)
         # Also for threads to come: merging an adapter beside running workers must not start a second set of threads.
         torch.set_num_threads(1)
-        keep_freed_memory()
         count = choose_num_workers(num_workers or 1)
         chosen = choose_precision(precision, where)
         module = load_module(base.folder, precision=chosen, device=where)
