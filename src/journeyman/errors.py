@@ -26,6 +26,9 @@ A message says what was wrong, what was given, and what to do. Errors of other l
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 
 class JourneymanError(Exception):
     """Base of all errors raised on purpose.
@@ -80,6 +83,10 @@ class McpError(JourneymanError):
 
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, reason=reason)
+
+
+#: The reason of a JudgeError about one group alone: a function of the user's failed at it. Any other says that the judge is out of service.
+REWARD_FAILED: Final = "reward_failed"
 
 
 class JudgeError(JourneymanError):
@@ -177,3 +184,21 @@ def error_from_code(code: str, text: str, reason: str | None = None) -> Journeym
         return None
     message, _, hint = text.partition(_HINT_MARK)
     return kind(message, hint=hint or None, reason=reason)
+
+
+def stops_everything(error: BaseException) -> bool:
+    """Whether an exception out of the user's code is meant for everybody: Ctrl-C, or a cancel of this very task.
+
+    Any other is a failure of what that code was asked for: a library inside it may let a cancel of its own escape, and `sys.exit` in an
+    agent ends that agent.
+
+    Example:
+        >>> stops_everything(KeyboardInterrupt()), stops_everything(ExceptionGroup("two", [ValueError(), OSError()]))
+        (True, False)
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(stops_everything, error.exceptions))
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from journeyman.client.attempt_clock import uncounted
-from journeyman.client.gather import gather
+from journeyman.client.gather import derived_seed, gather
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
 from journeyman.errors import JudgeError, ServiceError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.types.scenarios import Scenario
-from journeyman.types.training import FinishRollout
+from journeyman.types.training import FinishRollout, KeptAttempt
 from journeyman.types.trajectory import Group, ToolEvent, Trajectory
 
 
@@ -348,3 +351,28 @@ class TestTime:
         (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=5.0)
         assert group.trajectories[0].error is None
         await asyncio.gather(*left)
+
+
+@given(st.lists(st.text(alphabet="ab/\\0", max_size=4), max_size=3), st.lists(st.text(alphabet="ab/\\0", max_size=4), max_size=3))
+def test_seeds_of_different_parts_differ(left: list[str], right: list[str]) -> None:
+    assert (derived_seed(*left) == derived_seed(*right)) == (left == right)
+
+
+def test_seeds_of_parts_without_a_separator_stay_what_they_were() -> None:
+    plain = int.from_bytes(hashlib.sha256(b"7/train-0/1/2").digest()[:4]) >> 1
+    assert derived_seed(7, "train-0", 1, 2) == plain
+
+
+async def test_the_seeds_of_attempts_stay_what_they_were() -> None:
+    found: list[int | None] = []
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        found.append(run.seed)
+
+    await gather(rollout, scenarios("a"), model=KeyedModel(), group_size=2, seed=7, key="train-0/ab")
+    assert found == [int.from_bytes(hashlib.sha256(f"7/train-0/ab/0/{number}".encode()).digest()[:4]) >> 1 for number in range(2)]
+
+
+class KeyedModel(RecordingModel):
+    async def kept_attempts(self, key: str) -> tuple[KeptAttempt, ...]:
+        return ()

@@ -251,9 +251,10 @@ class TrainableModel(ServedModel):
         scored = tuple(
             ScoredGroup(
                 scenario_id=group.scenario.id,
-                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group.trajectories),
+                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group if one.id),
             )
             for group in groups
+            if any(one.id for one in group)  # an attempt that the server refused has no id, and no record there
         )
         return await self._train(GrpoJob(groups=scored, settings=settings or Grpo()), on_progress, key)
 

@@ -20,12 +20,12 @@ class Rollout:
     """One attempt in progress.
 
     Attributes:
-        id: of the trajectory that comes of it.
+        id: of the trajectory that comes of it; like `scenario`, not to be set.
         scenario: what is attempted.
         model: the model name to send.
         base_url, api_key: for any OpenAI-compatible client; what is sent there is recorded.
-        reward: set it when your code can score the attempt itself; leave None when a judge does.
-        metrics: numbers to keep with the trajectory.
+        reward: set it when your code can score the attempt itself, a finite number; leave None when a judge does.
+        metrics: numbers to keep with the trajectory. What is no number there, or in `reward`, is this attempt's failure.
         seed: send it with the model calls to make the attempt repeatable; another one for every attempt, None when `gather` got no seed.
 
     Example:
@@ -45,8 +45,8 @@ class Rollout:
         api_key: str,
         make_client: Callable[[], AsyncOpenAI],
     ) -> None:
-        self.id = rollout_id
-        self.scenario = scenario
+        self._id = rollout_id
+        self._scenario = scenario
         self.model = model
         self.base_url = base_url
         self.api_key = api_key
@@ -56,6 +56,14 @@ class Rollout:
         self._tool_events: list[ToolEvent] = []
         self._make_client = make_client
         self._client: AsyncOpenAI | None = None
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def scenario(self) -> Scenario:
+        return self._scenario
 
     def openai(self) -> AsyncOpenAI:
         """A client whose calls belong to this rollout. It shares its connections with others: do not close it."""

@@ -8,6 +8,7 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ async def train(
     """
     run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        begun = begin(
+        begun = await begin(
             session,
             settings,
             kind="mcp",
@@ -83,7 +84,8 @@ async def train(
             warm_step = await _warm_start_once(session, model, scenarios)
             await _learn(session, model, scenarios, warm_step)
             evaluation = await _evaluate_greedy(session, model, warm_step, scenarios.heldout)
-            return make_report(session, evaluation, adapter_step=model.step, model=model.name, notes=scenarios.notes)
+            step, notes = model.step, scenarios.notes
+            return await asyncio.to_thread(make_report, session, evaluation, adapter_step=step, model=model.name, notes=notes)
 
 
 async def evaluate(
@@ -102,17 +104,17 @@ async def evaluate(
             f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
     async with open_session(run, settings, home, progress) as session:
-        (name,) = session.backend.serve_run(run)
-        scenarios = _kept(session)
+        (name,) = await asyncio.to_thread(session.backend.serve_run, run)
+        scenarios = await asyncio.to_thread(_kept, session)
         heldout = scenarios.heldout[:limit]
-        last, warm = max(rows), warm_steps(session.store, run)
+        last, warm = max(rows), await asyncio.to_thread(warm_steps, session.store, run)
         variants = _variants(session, name, warm, last)
         evaluations = []
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
-            with session.costs.phase(f"evaluate, {word}"):
+            async with session.costs.phase(f"evaluate, {word}"):
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
         notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
-        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
+        return await asyncio.to_thread(make_report, session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
 
 
 def slug(settings: McpTrain) -> str:
@@ -141,10 +143,10 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
     """The run's scenarios: read back if they were made before, else made and kept."""
     path = session.scenarios_folder
     if path.exists():
-        return _kept(session)
+        return await asyncio.to_thread(_kept, session)
     settings = session.settings
-    session.store.runs.update(session.run, phase="scenarios")
-    with session.costs.phase("scenarios"):
+    await session.update(phase="scenarios")
+    async with session.costs.phase("scenarios"):
         base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base"), session.writer
         try:
             async with open_server(settings.target) as server:
@@ -158,11 +160,15 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
                 )
         finally:
             await base.close()
+    await asyncio.to_thread(_keep, scenarios, path)
+    session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
+    return scenarios
+
+
+def _keep(scenarios: ScenarioSet, path: Path) -> None:
     clean_leftovers(path.parent)
     with replaced_folder(path, what="scenarios") as aside:
         scenarios.save(aside)
-    session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
-    return scenarios
 
 
 def scenario_settings(settings: McpTrain) -> ScenarioSettings:
@@ -177,9 +183,9 @@ def scenario_settings(settings: McpTrain) -> ScenarioSettings:
 
 async def _warm_start_once(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
     """Warm start, unless reinforcement learning has begun already."""
-    if session.store.runs.steps(session.run, "train"):
-        return warm_steps(session.store, session.run)
-    session.store.runs.update(session.run, phase="warmup")
+    if await session.steps("train"):
+        return await asyncio.to_thread(warm_steps, session.store, session.run)
+    await session.update(phase="warmup")
     return await warm_start(session, model, scenarios)
 
 
@@ -289,8 +295,8 @@ def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Mo
 
 
 async def _evaluate_greedy(session: Session, model: TrainableModel, warm: int, heldout: tuple[Scenario, ...]) -> Evaluation:
-    session.store.runs.update(session.run, phase="evaluate")
-    with session.costs.phase("evaluate, greedy"):
+    await session.update(phase="evaluate")
+    async with session.costs.phase("evaluate, greedy"):
         return await _evaluate(session, _variants(session, model.name, warm, model.step), heldout, temperature=0.0, word="greedy", size=1)
 
 

@@ -115,7 +115,7 @@ class Bench:
         if kept is None:
             backend = await asyncio.to_thread(open_backend, base, home=home, note=self.progress.note)
             async with serving(backend) as connection:
-                backend.serve_run(run)
+                await asyncio.to_thread(backend.serve_run, run)
                 result, _ = await self._attempt(adapter, connection.served_model(adapter), way)
             kept = PlateauCell(prompt=adapter, num_shots=0, result=result)
             _write(path, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
     """Reach the MCP server first (cheap, and most likely to fail), then load the base model."""
     costs = Costs()
     async with AsyncExitStack() as stack:
-        with costs.phase("start"):
+        async with costs.phase("start"):
             progress.phase("start", note=settings.target.label)
             judge = make_judge(settings, run=run, home=home, progress=progress)
             if isinstance(judge, Ruler):
@@ -84,7 +85,9 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
                 progress.warn(shared.warning)
             pool = await stack.enter_async_context(shared)
             progress.phase("load", note=settings.base)
-            backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention)
+            backend = await asyncio.to_thread(  # the MCP sessions stay awake
+                open_backend, settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention
+            )
             connection = await stack.enter_async_context(serving(backend))
         costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
         info = backend.engine.info

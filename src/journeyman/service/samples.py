@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
-from typing import Final
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
-from journeyman.types.metrics import NOT_FINITE
+from journeyman.types.metrics import MAX_REWARD, NOT_FINITE
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, Grpo
 from journeyman.types.shaping import overlong_penalties, penalised
@@ -19,7 +18,6 @@ from journeyman.types.training import GrpoJob, ScoredTrajectory
 from journeyman.types.trajectory import Trajectory, Turn
 
 Load = Callable[[str], Trajectory]
-MAX_REWARD: Final = 1e15
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,13 +124,15 @@ class TrainingService:
         self._dropping = threading.Event()
         self._told: dict[str, set[str]] = {}  # settings of each model that were told of once
 
-    def submit(self, model: TrainableModel, job: TrainJob, key: str | None = None) -> JobStatus:
-        """Queue a training job. The same `key` again gives the same job."""
+    def submit(
+        self, model: TrainableModel, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> JobStatus:
+        """Queue a training job. The same `key` again gives the same job. `loop`: as for `Jobs.submit`."""
         body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
         if isinstance(job, MeasureJob):
-            return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress))
-        return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress))
+            return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress), loop)
+        return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress), loop)
 
     async def close(self) -> None:
         """Drop what is queued or running."""

@@ -170,7 +170,7 @@ class Weights:
             await self._load(name, written.folder, written.fingerprint)
             try:
                 probe = await self._probe(name)
-                row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
+                row = await self._registered(written)
             except BaseException:
                 # The step is made again under the same name, and a name is loaded once.
                 await self._unload_now(name)
@@ -180,6 +180,20 @@ class Weights:
         self._probes[written.model] = probe
         await self._unload_unneeded(written.model)
         return Published(row, change, notes)
+
+    async def _registered(self, written: WrittenAdapter) -> AdapterRow:
+        """The version's row in the store. When whoever publishes is cancelled meanwhile, there is none."""
+        run, model, step = written.run, written.model, written.step
+        adding = asyncio.ensure_future(
+            asyncio.to_thread(self._store.models.add_adapter, run, model, step, written.folder, written.fingerprint)
+        )
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            await asyncio.wait({adding})  # the store gives up by itself
+            if not adding.cancelled() and adding.exception() is None:
+                await asyncio.to_thread(self._store.models.orphan_adapters, run, model, step - 1)
+            raise
 
     async def restore(self, adapter: str, trainer: Trainer) -> None:
         """Write a published version that cannot be loaded anew, from a trainer that holds its weights, and load it.
@@ -198,7 +212,7 @@ class Weights:
         versions = self._versions.get(model, {})
         for step in [step for step in versions if step > after_step]:
             row = versions.pop(step)
-            self._store.models.orphan_adapters(row.run, model, after_step)
+            await asyncio.to_thread(self._store.models.orphan_adapters, row.run, model, after_step)
             await self._unload(row.name)
         self._probes.pop(model, None)
 
@@ -252,8 +266,11 @@ class Weights:
         self._served.clear()
 
     async def _ensure_loaded(self, adapter: str) -> None:
-        if adapter in self._engine.adapters():
-            return
+        if adapter not in self._engine.adapters():
+            # To its end, also when the client that asked first hangs up: a version is loaded whole and checked, or not at all.
+            await asyncio.shield(asyncio.ensure_future(self._load_version(adapter)))
+
+    async def _load_version(self, adapter: str) -> None:
         name, _, step = adapter.partition("@")
         row = self._versions[name][int(step)]
         async with self._changing:

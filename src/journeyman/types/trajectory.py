@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
@@ -13,6 +13,9 @@ from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
+
+#: Characters of a failure's message: an exception may carry a whole reply.
+MAX_MESSAGE: Final = 4_000
 
 
 class Turn(Record):
@@ -67,8 +70,24 @@ class ToolEvent(Record):
 class Failure(Record):
     """Why a rollout raised: the exception's class name and its message, of which half characters are replaced: they could not be kept."""
 
-    type: str
+    type: Annotated[str, AfterValidator(well_formed)]
     message: Annotated[str, AfterValidator(well_formed)]
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """An exception as data, of a group its first; also one that cannot tell what it is.
+
+        Example:
+            >>> Failure.of(ExceptionGroup("two", [KeyError("x"), ValueError("y")]))
+            Failure(type='KeyError', message="'x'")
+        """
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        try:
+            message = str(error) or repr(error)
+        except Exception:  # noqa: BLE001 - the exception is another's: its own text may fail as well
+            message = "(its message cannot be read)"
+        return cls(type=type(error).__name__, message=message[:MAX_MESSAGE])
 
 
 class JudgeCall(Record):
@@ -115,7 +134,8 @@ class Trajectory(Record):
     """The complete record of one attempt at a scenario.
 
     `run` is the run of the model that made it, None for the base and for models served elsewhere. `reward` None = not scored: it is
-    excluded from training, counted and shown. A rollout that raised is a trajectory with `error`.
+    excluded from training, counted and shown. A rollout that raised is a trajectory with `error`. `id` is empty where the server refused
+    the rollout itself: it has no record there.
     """
 
     id: str
