@@ -23,6 +23,7 @@ import psutil
 from journeyman.engine.base import Engine
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
+from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, resolve_base
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
 
@@ -88,6 +89,7 @@ async def compare(base: BaseModel, arguments: argparse.Namespace) -> dict[str, o
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--processes", type=int, default=2)

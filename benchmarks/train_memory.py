@@ -29,6 +29,7 @@ import psutil
 import torch
 
 from benchmarks.train_batches import SETTINGS, batch_of, batch_parser, make_groups, parse_batch, plain_gradients, plain_model
+from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import resolve_base
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.settings import LoraSettings
@@ -122,6 +123,7 @@ def missed(found: Mapping[str, Any], *, is_quick: bool) -> list[str]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = batch_parser(__doc__)
     parser.add_argument("--timeout-seconds", type=float, default=3600.0)
     parser.add_argument("--path", choices=PATHS, help="measure one path in this process (what the others are started with)")

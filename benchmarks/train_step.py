@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.train_batches import SETTINGS, batch_of, batch_parser, parse_batch, plain_gradients, plain_model
+from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, resolve_base
 from journeyman.modeling.lora import add_lora, save_adapter
 from journeyman.modeling.weights import load_module
@@ -104,6 +105,7 @@ def missed(found: Mapping[str, Any], *, is_quick: bool) -> list[str]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = batch_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="of each path, in total")
     parser.add_argument("--rounds", type=int, default=2)

@@ -13,13 +13,14 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What the server says to one request: `content` becomes a chat completion unless `body` is given."""
+    """What the server says to one request: `content` becomes a chat completion unless `body`, or `raw` bytes, are given."""
 
     content: str | None = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
     finish_reason: str = "stop"
+    raw: bytes | None = None
 
     @classmethod
     def error(cls, status: int, message: str, code: str | None = None, **headers: str) -> Answer:
@@ -49,14 +50,19 @@ def serve(script: Script) -> Iterator[ScriptedServer]:
     record = ScriptedServer("")
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({})
+
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def _answer(self, request: dict[str, Any]) -> None:
             record.requests.append(request)
             record.keys.append(self.headers.get("authorization", ""))
             answer = script(request)
-            is_streamed = bool(request.get("stream")) and answer.body is None
+            is_streamed = bool(request.get("stream")) and answer.body is None and answer.raw is None
             body = answer.body or _completion(answer, request)
-            data = _events(answer, body) if is_streamed else json.dumps(body).encode()
+            data = answer.raw if answer.raw is not None else _events(answer, body) if is_streamed else json.dumps(body).encode()
             self.send_response(answer.status)
             kind = "text/event-stream" if is_streamed else "application/json"
             for name, value in {"content-type": kind, **answer.headers}.items():

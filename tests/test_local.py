@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy
 import openai
 import pytest
+import torch
 
 import journeyman as jm
 from journeyman import config
@@ -20,7 +24,7 @@ from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
 from journeyman.errors import EngineError, ModelNotFoundError, SettingError
 from journeyman.local import LoraTrainers, open_backend, serving
-from journeyman.modeling import devices
+from journeyman.modeling import allocator, devices
 from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
 from journeyman.store import Store
@@ -167,3 +171,42 @@ def test_where_models_are_trained_tokens_are_drawn_on_the_trainers_device_and_a_
         open_backend(str(tiny_model), home=tmp_path, engine_processes=0, note=notes.append, is_trained=is_trained)
     assert asked == ["cpu" if is_trained else "cuda"]
     assert any("this machine has cuda, but models are trained on the cpu" in note for note in notes) is is_trained
+
+
+async def test_the_program_around_a_local_service_keeps_its_random_numbers_threads_and_allocator(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> object:
+        return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
+
+    limits: list[str] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: limits.append("set"))
+    example = jm.SftExample(messages=({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))  # type: ignore[arg-type]
+    threads_before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for step in (0, 1):  # made, and gone on with
+            random.random(), numpy.random.rand(), torch.rand(1)
+            before = state()
+            async with jm.local(str(tiny_model), home=tmp_path, num_workers=1, engine_processes=0) as backend:
+                model = await backend.model("m")
+                assert model.step == step
+                assert torch.get_num_threads() == 3
+                if not step:
+                    await model.train_sft([example])
+            assert state() == before
+            assert torch.get_num_threads() == 3
+            with ThreadPoolExecutor(1) as new:
+                assert new.submit(torch.get_num_threads).result() == 3
+        assert not limits
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+async def test_a_process_that_is_given_away_is_set_up_for_training(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[str] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: limits.append("set"))
+    async with jm.local(str(tiny_model), home=tmp_path, num_workers=1, engine_processes=0, owns_process=True):
+        assert limits == ["set"]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from journeyman.errors import AdapterError, SettingError, WaitTimeoutError
 from journeyman.export.probes import Agreement, Probe, compare, conversations
+from journeyman.http_clients import open_on_this_machine
 
 if TYPE_CHECKING:
     from journeyman.chat.renderer import Renderer
@@ -111,7 +112,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 def _is_healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=_POLL_SECONDS * 10) as reply:
+        with open_on_this_machine(urllib.request.Request(f"{url}/health"), _POLL_SECONDS * 10) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False
@@ -139,7 +140,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _post(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as reply:
+        with open_on_this_machine(request, _REQUEST_SECONDS) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         raise AdapterError(f"vLLM refused {url}: {error.code} {error.read().decode(errors='replace')[:300]}") from error

@@ -10,7 +10,8 @@
     ├── JudgeError                      a judge could not score a group
     ├── LlmError                        a call to an OpenAI-compatible model failed
     │   ├── LlmOutageError              the server is down or busy, and stayed so through all retries
-    │   └── LlmRefusalError             it answered, but with nothing that can be used
+    │   ├── LlmRefusalError             it answered, but with nothing that can be used
+    │   └── LlmSettingError             it can never answer as it is set up: key, address, name, parameter (exit code 2)
     ├── EngineError                     the engine failed
     │   └── AdapterError                an adapter could not be loaded, or is not the one that was trained
     ├── TrainingError                   a step could not be computed
@@ -25,6 +26,9 @@ they enter, with `raise ... from`.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from journeyman.redaction import redact
 
 
@@ -38,7 +42,7 @@ class JourneymanError(Exception):
             it crosses the wire. The message may change, the reason may not.
     """
 
-    exit_code = 1
+    exit_code = 1  # set on one error where its cause is input and its class does not say so
 
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
         super().__init__(redact(message))
@@ -76,11 +80,15 @@ class McpError(JourneymanError):
     """An MCP server could not be used.
 
     `reason` is one of: command_not_found, exited_at_start, handshake_timeout, junk_on_stdout, connection_refused, unauthorized,
-    wrong_path, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
+    wrong_path, redirected, no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, call_timeout, died, failed.
     """
 
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, reason=reason)
+
+
+#: The reason of a JudgeError about one group alone: a function of the user's failed at it. Any other says that the judge is out of service.
+REWARD_FAILED: Final = "reward_failed"
 
 
 class JudgeError(JourneymanError):
@@ -101,6 +109,10 @@ class LlmRefusalError(LlmError):
     def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None, usage: object = None) -> None:
         super().__init__(message, hint=hint, reason=reason)
         self.usage = usage
+
+
+class LlmSettingError(LlmError, SettingError):
+    """The model cannot answer the way it is set up: its key, address, name or a parameter is wrong. Trying again does not help."""
 
 
 class EngineError(JourneymanError):
@@ -174,3 +186,21 @@ def error_from_code(code: str, text: str, reason: str | None = None) -> Journeym
         return None
     message, _, hint = text.partition(_HINT_MARK)
     return kind(message, hint=hint or None, reason=reason)
+
+
+def stops_everything(error: BaseException) -> bool:
+    """Whether an exception out of the user's code is meant for everybody: Ctrl-C, or a cancel of this very task.
+
+    Any other is a failure of what that code was asked for: a library inside it may let a cancel of its own escape, and `sys.exit` in an
+    agent ends that agent.
+
+    Example:
+        >>> stops_everything(KeyboardInterrupt()), stops_everything(ExceptionGroup("two", [ValueError(), OSError()]))
+        (True, False)
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(stops_everything, error.exceptions))
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +41,12 @@ async def local(
     engine_processes: int | None = None,
     note: Callable[[str], None] | None = None,
     retention: Retention | None = None,
+    owns_process: bool = False,
 ) -> AsyncIterator[Connection]:
     """A service for `base` on a free loopback port, and a client of it. Everything is closed when the block ends, also by an error.
+
+    The program around it keeps its process: its random numbers are not touched, its allocator is left alone, and the number of threads
+    that torch computes with, which is one in the service's own threads, is afterwards what it was.
 
     Args:
         base: a known name, a local folder, or a Hugging Face id; see `journeyman models`.
@@ -49,6 +56,8 @@ async def local(
             JOURNEYMAN_ENGINE_PROCESSES, else chosen: on a CPU one a core, at most four and what fits into memory; elsewhere 0.
         note: told in a line before anything slow starts.
         retention: which checkpoints and adapters stay on disk; docs/resume.md says what None means.
+        owns_process: the process is there for this alone: freed memory stays in it, for the rest of its life, which makes training faster,
+            and a model that goes on puts the random state of Python, numpy and torch where it was, as the commands do.
 
     Raises:
         ModelNotFoundError: the base model cannot be found or fetched.
@@ -60,11 +69,41 @@ async def local(
         >>> async with jm.local(base="smollm2-135m") as backend:              # doctest: +SKIP
         ...     model = await backend.model("time-agent")
     """
-    backend = await asyncio.to_thread(
-        open_backend, base, home=home, num_workers=num_workers, engine_processes=engine_processes, note=note, retention=retention
+    opening = partial(
+        open_backend,
+        base,
+        home=home,
+        num_workers=num_workers,
+        engine_processes=engine_processes,
+        note=note,
+        retention=retention,
+        owns_process=owns_process,
     )
-    async with serving(backend) as connection:
-        yield connection
+    async with _kept_thread_count():
+        # Not in one of the program's threads: torch would have one thread there from now on.
+        with ThreadPoolExecutor(1, thread_name_prefix="journeyman-open") as thread:
+            backend = await asyncio.get_running_loop().run_in_executor(thread, opening)
+        async with serving(backend) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _kept_thread_count() -> AsyncIterator[None]:
+    """Torch's number of threads is afterwards what it was: the service sets it in threads of its own, and new threads take it over."""
+
+    def count() -> int:
+        import torch
+
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as thread:  # in this one, torch may be there and have another number for it alone
+        before = count() if "torch" in sys.modules else await asyncio.get_running_loop().run_in_executor(thread, count)
+    try:
+        yield
+    finally:
+        import torch
+
+        torch.set_num_threads(before)
 
 
 @asynccontextmanager
@@ -98,6 +137,7 @@ def open_backend(
     rollout_expiry_seconds: float | None = None,
     retention: Retention | None = None,
     is_trained: bool = True,
+    owns_process: bool = True,
 ) -> Backend:
     """Load the base model and open the home folder. Blocks for seconds; arguments and errors as `local`.
 
@@ -106,9 +146,12 @@ def open_backend(
 
     `rollout_expiry_seconds`: a rollout without a call for so long is sealed, with an error; two hours when None.
 
+    `owns_process`: as for `local`; a command's process is its own.
+
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """
     from journeyman.chat.renderer import Renderer
+    from journeyman.modeling.allocator import keep_freed_memory
     from journeyman.modeling.base_models import load_tokenizer, resolve_base
     from journeyman.service.backend import Backend
     from journeyman.service.capture import EXPIRY_SECONDS
@@ -125,7 +168,9 @@ def open_backend(
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
             trainers = LoraTrainers(found, num_workers) if is_trained else None
-            return Backend(engine, renderer, store, trainers, retention=retention, rollout_expiry_seconds=expiry)
+            if owns_process:
+                keep_freed_memory()
+            return Backend(engine, renderer, store, trainers, retention=retention, rollout_expiry_seconds=expiry, owns_process=owns_process)
         except BaseException:
             engine.end()
             raise

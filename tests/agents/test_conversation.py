@@ -20,6 +20,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.client.backend import Connection
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import ContextLengthError, LlmError, LlmOutageError
+from journeyman.llm import open_openai
 from journeyman.local import serving
 from journeyman.scenarios import McpTarget, open_server
 from journeyman.service.backend import Backend
@@ -213,8 +214,6 @@ async def test_an_unknown_model_and_an_absent_server_are_errors_of_ours(served: 
 
 
 async def test_a_provider_that_takes_neither_temperature_nor_max_tokens_is_talked_to() -> None:
-    import openai
-
     def script(body: dict[str, Any]) -> Answer:
         if "temperature" in body:
             return Answer.error(400, "temperature is not supported with this model")
@@ -223,7 +222,7 @@ async def test_a_provider_that_takes_neither_temperature_nor_max_tokens_is_talke
         return Answer("From afar.")
 
     with serve(script) as server:
-        async with openai.AsyncOpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client:
+        async with open_openai(server.base_url, "none", max_retries=0) as client:
             conversation = Conversation(client, "m")
             for text in ("hi", "again"):
                 await events_of(conversation, text)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
+from journeyman.agents.server_pool import Isolation
+from journeyman.client.attempt_clock import AttemptClock
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.rewards.evidence import is_model_failure
 from journeyman.scenarios import McpTarget, open_server
@@ -206,8 +209,43 @@ async def test_servers_that_only_read_are_shared_and_others_are_not() -> None:
 
 async def test_waiting_for_a_free_place_ends() -> None:
     async with await _pool("ends", ("number",), isolation="per_rollout", max_servers=1, wait_timeout_seconds=0.2) as pool, pool.lease():
-        with pytest.raises(WaitTimeoutError, match="no MCP server became free"):
+        with pytest.raises(WaitTimeoutError) as caught:
             await _process(pool)
+    assert caught.value.reason == "no_free_server"
+
+
+@pytest.mark.parametrize("isolation", ["shared", "per_rollout"])
+async def test_neither_getting_a_server_nor_stopping_it_is_the_attempts_time(isolation: Isolation) -> None:
+    clock = AttemptClock()
+    async with await _pool("ends", ("number",), isolation=isolation) as pool, asyncio.timeout(60.0) as limit:
+        with clock.running(limit):
+            async with pool.lease() as server:
+                to_get = clock.stopped_seconds
+                await server.call("number", {})
+                assert (clock.stopped_seconds, limit.when() is None) == (to_get, False)
+    assert to_get > 0
+    assert pool.is_shared or clock.stopped_seconds > to_get
+
+
+async def test_concurrency_follows_from_one_setting() -> None:
+    assert [(await _pool("ends", ("number",), isolation=one)).max_concurrent for one in ("shared", "per_rollout")] == [64, 8]
+    assert [(await _pool("ends", ("number",), isolation=one, max_servers=5)).max_concurrent for one in ("shared", "per_rollout")] == [5, 5]
+    with pytest.raises(SettingError):
+        await _pool("ends", ("number",), max_servers=0)
+
+
+async def test_a_queue_that_moves_is_waited_for_as_long_as_it_takes() -> None:
+    quick = McpTarget(command=(sys.executable, str(SERVER.with_name("raw_server.py")), "pages"))
+    async with ServerPool(quick, [], "per_rollout", max_servers=1, wait_timeout_seconds=3.0) as pool:
+        seats = [AsyncExitStack() for _ in range(3)]
+        await seats[0].enter_async_context(pool.lease())
+        waiting = [asyncio.create_task(stack.enter_async_context(pool.lease())) for stack in seats[1:]]
+        for before, task in zip(seats, waiting, strict=False):
+            await asyncio.wait([task], timeout=1.6)  # together longer than the limit, none alone
+            assert not task.done()
+            await before.aclose()
+            assert (await task).is_alive
+        await seats[2].aclose()
 
 
 async def test_a_server_that_cannot_start_fails_the_lease() -> None:

@@ -66,21 +66,28 @@ def free_port() -> int:
 
 class TestServers:
     @pytest.mark.parametrize(
-        ("server", "kind", "said", "way_out"),
+        ("server", "kind", "options", "said", "way_out"),
         [
-            ("raw_server", "exit", "API_TOKEN is not set", "--env NAME=VALUE"),
-            ("raw_server", "invalid", "tool 'odd'", "--tools fine"),
-            ("plain_server", "none", "offers no tools", "right server"),
-            ("plain_server", "writes", "create_note, tidy", "--allow-writes"),
+            ("raw_server", "exit", (), "API_TOKEN is not set", "--env NAME=VALUE"),
+            ("raw_server", "invalid", ("--tools", "odd,fine"), "tool 'odd'", "--tools fine"),
+            ("plain_server", "none", (), "offers no tools", "right server"),
+            ("plain_server", "writes", (), "create_note, tidy", "--allow-writes"),
+            ("plain_server", "old", (), "lookup", "--read-only lookup"),
         ],
     )
     def test_a_server_that_cannot_be_used_is_named_with_what_is_wrong(
-        self, fails: Fails, server: str, kind: str, said: str, way_out: str
+        self, fails: Fails, server: str, kind: str, options: tuple[str, ...], said: str, way_out: str
     ) -> None:
-        shown = fails("--server", command(server, kind))
+        shown = fails("--server", command(server, kind), *options)
         assert said in shown
         assert f"{server}.py" in shown
         assert way_out in shown
+
+    @pytest.mark.parametrize("option", ["--read-only", "--tools"])
+    def test_a_tool_that_the_server_does_not_have_is_refused_with_those_it_has(self, fails: Fails, option: str) -> None:
+        shown = fails("--server", command("plain_server", "good"), option, "findCapital,find_it", code=2)
+        assert option in shown
+        assert all(name in shown for name in ("find_it", "findCapital", "box_area", "delete_everything"))
 
     @pytest.mark.parametrize(
         ("kind", "said", "way_out"),
@@ -143,7 +150,7 @@ class TestModels:
 
     def test_a_judge_whose_key_is_not_set_names_the_variable(self, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-        assert "OPENAI_API_KEY" in fails("--server", NUMBERS, "--judge", "openai/gpt-5-mini")
+        assert "OPENAI_API_KEY" in fails("--server", NUMBERS, "--judge", "openai/gpt-5-mini", code=2)
 
     def test_a_judge_that_answers_nonsense_scores_nothing_and_never_becomes_a_reward(
         self, fails: Fails, model: FakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

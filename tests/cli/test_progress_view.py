@@ -49,6 +49,28 @@ def test_without_a_terminal_each_event_is_one_line() -> None:
     ]
 
 
+class Heard(io.StringIO):
+    """Knows when two lines have come beside that of the phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enough = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.getvalue().count("\n") >= 3:
+            self.enough.set()
+        return written
+
+
+def test_without_a_terminal_a_phase_in_which_nothing_is_counted_speaks_too() -> None:
+    stream = Heard()
+    with ProgressView(Terminal(file=stream, width=200), is_live=False, silent_seconds=0.02) as view:
+        view.phase("load", note="a model")
+        assert stream.enough.wait(timeout=20.0)
+    assert {line.split()[0] for line in stream.getvalue().splitlines()} == {"load"}
+
+
 def test_without_a_terminal_a_long_phase_speaks_every_fifteen_seconds() -> None:
     clock = Clock()
     view, stream = plain(clock)

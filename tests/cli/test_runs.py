@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def test_a_run_whose_process_is_gone_is_shown_as_stopped_and_a_live_one_as_runni
     lock.release()
     with Store.open(home) as store:
         assert store.runs.get("second").state == "running"  # looking changes nothing
+
+
+def test_a_run_whose_id_an_earlier_version_took_is_still_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(home / "journeyman.db") as connection:
+        connection.execute(
+            "INSERT INTO runs SELECT '../my run', kind, base, state, phase, step, error, settings, 0, 0, NULL FROM runs LIMIT 1"
+        )
+    connection.close()
+    assert run(["runs", "list", "--home", str(home), "--json"]) == 0
+    assert "../my run" in [info["id"] for info in json.loads(capsys.readouterr().out)]
 
 
 def test_list_as_json_is_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

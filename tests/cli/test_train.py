@@ -121,6 +121,27 @@ def test_wrong_input_ends_with_exit_code_2_and_a_way_out(
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--run", "../../x"],
+        ["--run", "my run"],
+        ["--run", ".."],
+        ["--run=-x"],
+        ["--run", ""],
+        ["--run", "a\nb"],
+        ["--set", "name=base"],
+        ["--set", "name=fake-model"],
+        ["--set", "name=x@3"],
+        ["--set", "name=a/b"],
+    ],
+)
+def test_a_name_that_cannot_be_used_is_wrong_input_and_makes_nothing(folder: Path, model: FakeModel, words: list[str]) -> None:
+    before = sorted(folder.rglob("*"))
+    assert run(["train", "doubling.yaml", *words, "--home", "home"]) == 2
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_the_schema_is_json_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--schema"]) == 0
     assert "oneOf" in json.loads(capsys.readouterr().out)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from journeyman.client.gather import gather
+from journeyman.client.attempt_clock import uncounted
+from journeyman.client.gather import derived_seed, gather
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
 from journeyman.errors import JudgeError, ServiceError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.types.scenarios import Scenario
-from journeyman.types.training import FinishRollout
+from journeyman.types.training import FinishRollout, KeptAttempt
 from journeyman.types.trajectory import Group, ToolEvent, Trajectory
 
 
@@ -278,3 +282,97 @@ async def test_every_attempt_has_a_seed_of_its_own_and_the_same_one_again() -> N
     assert await seeds(7) == first
     assert not {*first} & {*await seeds(8)}
     assert await seeds(None) == [None] * 6
+
+
+class TestTime:
+    """Waiting that says nothing about the model is not the attempt's time."""
+
+    async def test_what_is_uncounted_may_take_longer_than_the_attempt(self) -> None:
+        free = asyncio.Semaphore(1)
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                await free.acquire()
+            await asyncio.sleep(0.3)
+            free.release()
+
+        groups = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=8, timeout_seconds=1.5)
+        assert [one.error for one in groups[0]] == [None] * 8
+        assert all(one.seconds < 1.5 for one in groups[0])
+
+    async def test_the_limit_goes_on_after_it(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(60)
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.2)
+        assert group.trajectories[0].error is not None
+        assert group.trajectories[0].error.type == "WaitTimeoutError"
+
+    async def test_waits_of_several_tasks_count_once_and_end_with_the_last(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            async def wait(seconds: float) -> None:
+                with uncounted():
+                    await asyncio.sleep(seconds)
+
+            await asyncio.gather(wait(0.1), wait(0.5))
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.3)
+        assert group.trajectories[0].error is None
+        assert group.trajectories[0].seconds < 0.3
+
+    async def test_an_attempt_that_is_cancelled_while_it_waits_is_cancelled(self) -> None:
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            with uncounted():
+                waits.set()
+                await asyncio.Event().wait()
+
+        waits = asyncio.Event()
+        work = asyncio.create_task(gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=5.0))
+        await waits.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    async def test_a_wait_that_goes_on_after_the_attempt_changes_nothing(self) -> None:
+        left: list[asyncio.Task[None]] = []
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            async def wait() -> None:
+                with uncounted():
+                    started.set()
+                    await asyncio.sleep(0.05)
+
+            started = asyncio.Event()
+            left.append(asyncio.create_task(wait()))
+            await started.wait()
+
+        (group,) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=5.0)
+        assert group.trajectories[0].error is None
+        await asyncio.gather(*left)
+
+
+@given(st.lists(st.text(alphabet="ab/\\0", max_size=4), max_size=3), st.lists(st.text(alphabet="ab/\\0", max_size=4), max_size=3))
+def test_seeds_of_different_parts_differ(left: list[str], right: list[str]) -> None:
+    assert (derived_seed(*left) == derived_seed(*right)) == (left == right)
+
+
+def test_seeds_of_parts_without_a_separator_stay_what_they_were() -> None:
+    plain = int.from_bytes(hashlib.sha256(b"7/train-0/1/2").digest()[:4]) >> 1
+    assert derived_seed(7, "train-0", 1, 2) == plain
+
+
+async def test_the_seeds_of_attempts_stay_what_they_were() -> None:
+    found: list[int | None] = []
+
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        found.append(run.seed)
+
+    await gather(rollout, scenarios("a"), model=KeyedModel(), group_size=2, seed=7, key="train-0/ab")
+    assert found == [int.from_bytes(hashlib.sha256(f"7/train-0/ab/0/{number}".encode()).digest()[:4]) >> 1 for number in range(2)]
+
+
+class KeyedModel(RecordingModel):
+    async def kept_attempts(self, key: str) -> tuple[KeptAttempt, ...]:
+        return ()

@@ -20,7 +20,7 @@ DONE = JobStatus(id="job_1", state="done", progress=1.0, result=TrainResult(step
 class HastyServer:
     """Stands for the wire to a server that answers at once, however long it was asked to wait."""
 
-    url = "http://127.0.0.1:1"
+    url = shown = "http://127.0.0.1:1"
     api_key = "none"
 
     def __init__(self, *answers: JobStatus) -> None:

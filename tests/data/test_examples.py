@@ -278,3 +278,41 @@ def test_columns_that_make_no_format_are_told_with_what_is_needed(
 def test_one_odd_row_at_the_start_does_not_decide_the_format() -> None:
     loaded: Loaded[Any] = sft_examples([{"comment": "made by hand"}, {"text": "red"}], skip_bad=True)
     assert (loaded.format, len(loaded.examples), loaded.num_bad) == ("text", 1, 1)
+
+
+_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": [_IMAGE]}, _HELLO]}, "unsupported_part"),
+        ({"messages": [{"role": "system", "content": [{"type": "file", "file": {}}]}, _HI, _HELLO]}, "unsupported_part"),
+        ({"messages": [_HI, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}]}, "unsupported_part"),
+        ({"conversations": [{"from": "human", "value": [{"type": "hologram"}]}, {"from": "gpt", "value": "x"}]}, "unsupported_part"),
+        ({"messages": [_HI, {**_HELLO, "refusal": "No."}]}, "unsupported_field"),
+        ({"messages": [_HI, {**_HELLO, "audio": {"id": "a"}}]}, "unsupported_field"),
+        ({"messages": [_HI, {**_HELLO, "function_call": {"name": "f"}}]}, "unsupported_field"),
+        ({"messages": [_HI, _HELLO], "images": ["a.png"]}, "unsupported_field"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_row(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sft_examples([{"messages": [_HI, _HELLO]} if "messages" in row else {"conversations": [_HI, _HELLO]}, row])
+    assert caught.value.reason == reason
+    assert "row 2" in caught.value.message
+
+
+def test_a_mark_stands_for_an_image_in_a_tools_result_and_empty_columns_do_not_count() -> None:
+    called = {"role": "assistant", "tool_calls": [{"name": "look", "arguments": {}}]}
+    result = {"role": "tool", "content": [{"type": "text", "text": "seen"}, _IMAGE]}
+    (example,) = sft_examples([{"messages": [_HI, called, result, _HELLO], "images": [], "audio": None}]).examples
+    assert isinstance(example, SftExample)
+    assert example.messages[2].content == "seen[image left out: image/png, 3 bytes]"
+
+
+def test_a_turn_whose_first_name_for_its_text_is_null_keeps_its_text() -> None:
+    row = {"conversations": [{"from": "human", "role": None, "content": None, "value": "hi"}, {"from": "gpt", "value": "hello"}]}
+    (example,) = sft_examples([row]).examples
+    assert isinstance(example, SftExample)
+    assert example.messages[0].content == "hi"

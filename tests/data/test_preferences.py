@@ -128,3 +128,12 @@ def test_the_examples_in_the_documentation_are_true(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"journeyman.data.{module}"))
     assert found.attempted
     assert not found.failed
+
+
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+def test_an_image_on_any_side_is_refused_by_row(side: str) -> None:
+    row = {name: [{"role": "user" if name == "prompt" else "assistant", "content": name}] for name in ("prompt", "chosen", "rejected")}
+    bad = {**row, side: [{**row[side][0], "content": [{"type": "text", "text": side}, {"type": "image"}]}]}
+    with pytest.raises(InputError) as caught:
+        preference_pairs([row, bad])
+    assert (caught.value.reason, "row 2" in caught.value.message) == ("unsupported_part", True)

@@ -363,3 +363,14 @@ def test_a_long_series_is_drawn_within_the_width() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(4.2, "4.2 s"), (42, "42 s"), (425, "7 min 05 s"), (3725, "1 h 02 min")])
 def test_durations_have_their_unit(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+async def test_answers_that_can_be_read_in_two_ways_count_as_failures_and_are_told() -> None:
+    def unsure(request: dict[str, Any]) -> Answer:
+        value = int(request["messages"][-1]["content"].split()[-1].rstrip("?"))
+        return Answer(f"Maybe {2 * value}." if value < 12 else f"It is {2 * value}.")
+
+    with serve(unsure) as server:
+        found = await evaluate(double_and_say, scenarios(), {"only": Model("only", server.base_url, "key")}, EvidenceJudge())
+    assert found.summary.variants[0].success.mean == pytest.approx(4 / 6)
+    assert any("2 of 6 answers" in line for line in finding_lines(found.summary))

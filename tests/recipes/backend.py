@@ -20,6 +20,7 @@ from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.trainer.base import OnProgress
 from journeyman.types.retention import Retention
 from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.types.sampling import SampleRequest
 from journeyman.types.settings import Dpo, Grpo, Sft
 from journeyman.types.training import CreateModel
 
@@ -76,7 +77,8 @@ class InterruptibleTrainer(FakeTrainer):
 class FakeModel:
     """What a recipe loads: `open` stands in for `journeyman.local.open_backend`.
 
-    A right attempt calls the tool for every number of its task and then says the results; a wrong one is prose.
+    A right attempt calls the tool for every number of its task and then says the results; a wrong one is prose. As a real model it draws
+    the same again where the same version is asked the same with the same seed.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -89,6 +91,7 @@ class FakeModel:
         self._engines: list[FakeEngine] = []
         self._tokenizer = tokenizer
         self._attempts: Counter[str] = Counter()
+        self._numbers: dict[tuple[str | None, str, int], int] = {}
 
     def open(
         self, base: str, *, home: Path, num_workers: int | None = None, note: object = None, retention: Retention | None = None
@@ -106,26 +109,44 @@ class FakeModel:
         """Begin anew, as in another process."""
         self._engines.clear()
         self._attempts.clear()
+        self._numbers.clear()
+
+    def num_drawn(self, adapter: str) -> int:
+        """Attempts that a version of the model was asked for."""
+        return sum(request.adapter == adapter and not self._is_probe(request) for engine in self._engines for request in engine.requests)
 
     def tasks(self) -> dict[str | None, set[str]]:
         """The tasks that were attempted, for each version of the model (None: the base)."""
         found = defaultdict(set)
         for engine in self._engines:
             for request in engine.requests:
-                task = _task(self._tokenizer.decode(list(request.prompt_ids)))
-                if task != PROBE:
-                    found[request.adapter].add(task)
+                if not self._is_probe(request):
+                    found[request.adapter].add(self._task_of(request))
         return dict(found)
+
+    def _task_of(self, request: SampleRequest) -> str:
+        return _task(self._tokenizer.decode(list(request.prompt_ids)))
+
+    def _is_probe(self, request: SampleRequest) -> bool:
+        return self._task_of(request) == PROBE
 
     def _reply(self, prompt: str) -> str:
         results = re.findall(r'"twice": ?(\d+)', prompt.partition("<|im_start|>user")[2])
         if results:
             return f"Twice that is {' and '.join(results)}."
         task = _task(prompt)
-        self._attempts[task] += 1
-        if not self.is_right(task, self._attempts[task] - 1):
+        if not self.is_right(task, self._number(task)):
             return "I would rather talk about the weather."
         return "\n".join(_call(int(number)) for number in re.findall(r"\d+", task))
+
+    def _number(self, task: str) -> int:
+        """Of the attempt at a task that is drawn now, over all versions, from 0."""
+        request = self._engines[-1].answering
+        assert request is not None
+        adapter, seed = request.adapter, request.parameters.seed
+        number = self._attempts[task] if seed is None else self._numbers.setdefault((adapter, task, seed), self._attempts[task])
+        self._attempts[task] += number == self._attempts[task]
+        return number
 
     def _trainer(self, request: CreateModel) -> InterruptibleTrainer:
         trainer = InterruptibleTrainer(lambda: self.stop())

@@ -27,37 +27,37 @@ def tokens(costs: Costs) -> dict[str, int]:
     return {phase.name: phase.sampled_tokens for phase in costs.phases}
 
 
-def test_a_phase_costs_the_tokens_that_were_drawn_in_it_and_phases_of_one_name_add_up() -> None:
+async def test_a_phase_costs_the_tokens_that_were_drawn_in_it_and_phases_of_one_name_add_up() -> None:
     drawer = Drawer()
     costs = drawer.costs()
     for name, count in (("probe", 3), ("evaluate", 5), ("probe", 4)):
-        with costs.phase(name):
+        async with costs.phase(name):
             drawer.num_sampled += count
         drawer.num_sampled += 100
     assert tokens(costs) == {"probe": 7, "evaluate": 5}
 
 
-def test_a_run_that_goes_on_adds_to_what_its_earlier_sessions_cost(tmp_path: Path) -> None:
+async def test_a_run_that_goes_on_adds_to_what_its_earlier_sessions_cost(tmp_path: Path) -> None:
     path = tmp_path / "run" / "costs.json"
     first, drawer = Drawer(), Drawer()
     drawer.num_sampled = 1000
     costs = first.costs()
-    with costs.phase("start"):
+    async with costs.phase("start"):
         first.num_sampled += 1
     costs.keep_in(path)
 
-    def be_stopped() -> None:
-        with costs.phase("probe"):
+    async def be_stopped() -> None:
+        async with costs.phase("probe"):
             first.num_sampled += 2
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        be_stopped()
+        await be_stopped()
     again = drawer.costs()
-    with again.phase("start"):
+    async with again.phase("start"):
         drawer.num_sampled += 10
     again.keep_in(path)
-    with again.phase("probe"):
+    async with again.phase("probe"):
         drawer.num_sampled += 20
     assert tokens(again) == {"start": 11, "probe": 22}
     seconds = {phase.name: phase.seconds for phase in costs.phases}
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_adds_to_what_its_earlier_sessions_cost(tmp_path: Pat
     assert third.phases == again.phases
 
 
-def test_a_damaged_file_is_named_and_what_ended_a_phase_is_not_hidden_by_one_that_cannot_be_written(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_named_and_what_ended_a_phase_is_not_hidden_by_one_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "damaged.json").write_text("[{")
     with pytest.raises(StoreError, match=r"damaged\.json") as caught:
         Costs().keep_in(tmp_path / "damaged.json")
@@ -77,7 +77,9 @@ def test_a_damaged_file_is_named_and_what_ended_a_phase_is_not_hidden_by_one_tha
     (tmp_path / "run" / "costs.json").unlink()
     (tmp_path / "run").rmdir()
     (tmp_path / "run").write_text("a file in the way")
-    with pytest.raises(ZeroDivisionError), costs.phase("probe"):
-        raise ZeroDivisionError
-    with pytest.raises(StoreError, match="cannot be kept"), costs.phase("probe"):
-        pass
+    with pytest.raises(ZeroDivisionError):
+        async with costs.phase("probe"):
+            raise ZeroDivisionError
+    with pytest.raises(StoreError, match="cannot be kept"):
+        async with costs.phase("probe"):
+            pass

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
+from tests.recipes.own_functions import doubler, module_of
 
 from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
 from journeyman.observe.progress import SilentProgress
@@ -23,47 +24,6 @@ from journeyman.types.retention import Retention
 from journeyman.types.runs import RunInfo
 from journeyman.types.settings import Grpo
 
-FUNCTIONS = """
-from pathlib import Path
-
-import journeyman as jm
-
-
-def tasks(count, seed):
-    return [jm.Scenario(id=f"t{seed}-{number}", task=f"Double {number}.") for number in range(count)]
-
-
-def is_call(scenario, trajectory):
-    return float("tool_call" in (trajectory.answer or ""))
-
-
-async def is_short(scenario, trajectory):
-    return None if "2" in scenario.task else 0.5
-
-
-def too_much(scenario, trajectory):
-    return 7
-
-
-def breaks(scenario, trajectory):
-    if not Path("mended").exists():
-        raise KeyError("nothing there")
-    return is_call(scenario, trajectory)
-
-
-def one_argument(trajectory):
-    return 1.0
-
-
-async def agent(scenario, run):
-    messages = [{"role": "user", "content": scenario.task}]
-    reply = await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=400)
-    run.reward = float("tool_call" in reply.choices[0].message.content)
-
-
-number = 3
-"""
-
 
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
@@ -75,27 +35,7 @@ def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
-    """Functions in a file of the current folder, whose name no other test has."""
-    name = f"own_functions_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    return GrpoTrain(
-        name="doubler",
-        base="fake-model",
-        scenarios=f"{name}.tasks",
-        num_train=8,
-        num_heldout=4,
-        rollout=ChatOrFunction(max_tokens=400),
-        rewards={f"{name}.is_call": 1.0},
-        steps=2,
-        groups_per_step=2,
-        group_size=2,
-    )
-
-
-def module_of(settings: GrpoTrain) -> str:
-    return settings.scenarios.rpartition(".")[0]
+    return doubler(tmp_path, monkeypatch)
 
 
 def result_of(home: Path, run: str) -> Result:
@@ -183,7 +123,7 @@ class TestRewards:
         assert report.curl is None
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("too_much", "returned 7"), ("breaks", r"breaks raised KeyError: 'nothing there' \(attempt")]
+        ("name", "said"), [("too_much", "returned 7"), ("breaks", r"breaks failed: KeyError: 'nothing there' \(attempt")]
     )
     async def test_a_reward_function_that_fails_is_named_and_the_run_can_go_on(
         self, model: FakeModel, settings: GrpoTrain, tmp_path: Path, name: str, said: str

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from journeyman.rewards.agreement import agrees, compare, is_question_echo
+from journeyman.rewards.kinds import Value
 
 MOMENT = "2026-11-22T15:05:00+09:00"
 
@@ -136,6 +141,12 @@ def test_repeating_the_question_is_no_answer_even_when_it_holds_the_value() -> N
     assert not is_question_echo("It is noon.", question)
 
 
+def test_a_negation_that_the_question_holds_denies_nothing() -> None:
+    assert agrees("Oslo", "Oslo is not in summer time.", "Which of them is not in summer time?")
+    assert not agrees("Oslo", "Oslo is not in summer time.")
+    assert not agrees("Oslo", "It is not Oslo.", "Which of them is not in summer time?")
+
+
 def test_choosing_between_values_of_the_question_must_choose() -> None:
     question = "Which is larger, 5 or 7?"
     assert agrees(7, "7 is larger.", question)
@@ -231,7 +242,6 @@ def test_a_value_that_is_stated_and_then_denied_is_not_stated(expected: str | fl
         (9, "The difference is 9 hours, not 8."),
         (9, "9 is not only the difference but the sum."),
         (391, "391 is the result; 390 is not."),
-        ("Oslo", "Oslo is not in summer time."),
         ("Sunday", "It is Sunday, which is not late."),
         (False, "No, it is not DST."),
         (False, "It is not DST."),
@@ -239,3 +249,107 @@ def test_a_value_that_is_stated_and_then_denied_is_not_stated(expected: str | fl
 )
 def test_denying_something_else_denies_no_value(expected: str | float, answer: str) -> None:
     assert agrees(expected, answer)
+
+
+CORPUS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "answers.yaml").read_text(encoding="utf-8"))
+LABELS = ("right", "wrong", "undecidable")
+
+
+def _label(expected: Value, answer: str, question: str, pool: Sequence[str]) -> str:
+    (found,) = compare([expected], answer, question, pools=[pool])
+    assert not (found.is_right and found.is_undecidable)
+    return "right" if found.is_right else "undecidable" if found.is_undecidable else "wrong"
+
+
+def test_answers_labelled_by_hand_are_told_apart() -> None:
+    rows = [(row, label, answer) for row in CORPUS for label in LABELS for answer in row.get(label, ())]
+    missed = [
+        (label, row["expected"], answer)
+        for row, label, answer in rows
+        if _label(row["expected"], answer, row["question"], row.get("pool", ())) != label
+    ]
+    decidable = [row for row in rows if row[1] != "undecidable"]
+    assert len(decidable) >= 700
+    # Beside 99 % of those that can be decided, every one that cannot is told as such, and no wrong one passes as right.
+    assert len([one for one in missed if one[0] != "undecidable"]) <= 0.01 * len(decidable), missed
+    assert not [one for one in missed if one[0] != "right"], missed
+
+
+# Pairs of an asked value and others of its kind, and how people write them.
+KINDS: list[tuple[list[Value], list[str]]] = [
+    (["open", "closed", "pending", "shipped"], ["open", "closed", "pending", "shipped"]),
+    ([42, 17, 391, 1234], ["42", "seventeen", "391", "1,234"]),
+    ([3.14, 2.5, 0.75], ["3,14", "2.5", "three quarters"]),
+    (["2026-11-22T15:05:00+09:00", "2026-11-22T09:30:00+09:00", "2026-11-22T23:45:00+09:00"], ["15:05", "9:30 am", "23:45"]),
+    (["2026-11-22", "2026-04-03", "2025-01-31"], ["22 November 2026", "April 3, 2026", "31.01.2025"]),
+    (["+9.0h", "+2.0h", "+30 min"], ["9 hours", "two hours", "half an hour"]),
+    (["Sunday", "Monday", "Friday"], ["Sunday", "Mon", "Friday"]),
+    (["Oslo", "New York", "Asia/Kathmandu"], ["Oslo", "New York", "Asia/Kathmandu"]),
+]
+ALONE = ["{}", "It is {}.", "The answer is {}.", "**{}**", "It's {}, as you asked.", "Yes, it is {}.", "I think it is {}."]
+LISTS = [
+    "{}, {}", "{} or {}", "{} and {}", "It is {}, {}.", "It's either {} or {}.", "{}/{}", "First {}, then {}.", "It is {}. It is {}.",
+    "{}; {}", "- {}\n- {}", "{} {}",
+]  # fmt: skip
+DENIALS = [
+    "It is not {}.", "It isn't {}.", "I do not think it is {}.", "definitely anything except {}", "Anything but {}.",
+    "It is {}? No.", "{} is wrong.", "It is false that it is {}.", "Nobody says it is {}.", "It's never {}.", "It is {}. That is not true.",
+    "It cannot be {}.",
+    "I doubt that it is {}.", "It is {}. Just kidding.", "Not {}.", "It is something other than {}.", "It is not, I can tell you, {}.",
+    "{} is not the answer.", "It can't possibly be {}.", "No, it is not {}.", "I would never say that it is {}.", "Everything but {}.",
+    "It is impossible that it is {}.", "It is {}. Scratch that.",
+]  # fmt: skip
+
+
+@st.composite
+def _chosen(draw: st.DrawFn) -> tuple[Value, str, list[str], list[str]]:
+    """An expected value, a form of it, forms of others of its kind, and its pool."""
+    values, forms = draw(st.sampled_from(KINDS))
+    places = draw(st.permutations(range(len(values))))
+    pool = [str(value) for value in values if value != values[places[0]]]
+    return values[places[0]], forms[places[0]], [forms[place] for place in places[1:]], pool
+
+
+@given(_chosen(), st.sampled_from(ALONE))
+def test_the_asked_value_alone_succeeds(chosen: tuple[Value, str, list[str], list[str]], frame: str) -> None:
+    expected, form, _, pool = chosen
+    assert agrees(expected, frame.format(form), pool=pool)
+
+
+@given(_chosen(), st.sampled_from(LISTS), st.booleans())
+def test_no_answer_that_lists_more_than_the_asked_value_succeeds(
+    chosen: tuple[Value, str, list[str], list[str]], frame: str, is_first: bool
+) -> None:
+    expected, form, others, pool = chosen
+    pair = (form, others[0]) if is_first else (others[0], form)
+    assert not agrees(expected, frame.format(*pair), pool=pool)
+    assert not agrees(expected, ", ".join([form, *others]), pool=pool)
+    assert not agrees(expected, f"It is {', '.join(others)} and {form}.", pool=pool)
+
+
+@given(_chosen(), st.sampled_from(DENIALS), st.sampled_from(["", "Well, ", "As far as I can see, ", "Hello! "]))
+def test_no_answer_that_contradicts_the_asked_value_succeeds(
+    chosen: tuple[Value, str, list[str], list[str]], frame: str, opening: str
+) -> None:
+    expected, form, others, pool = chosen
+    assert not agrees(expected, opening + frame.format(form), pool=pool)
+    assert not agrees(expected, f"It is {others[0]}.", pool=pool)
+    assert not agrees(expected, f"It is {form}. {opening}{frame.format(form)}", pool=pool)
+
+
+@given(_chosen(), st.sampled_from(["It is {}, not {}.", "It's not {1} but {0}.", "It is {} rather than {}.", "It is {}. It is not {}."]))
+def test_denying_a_rival_keeps_the_answer_right(chosen: tuple[Value, str, list[str], list[str]], frame: str) -> None:
+    expected, form, others, pool = chosen
+    frame = frame if "{0}" in frame else frame.replace("{}", "{0}", 1).replace("{}", "{1}", 1)
+    assert agrees(expected, frame.format(form, others[0]), pool=pool)
+
+
+@given(st.floats(0.01, 1e7).map(lambda value: round(value, 2)))
+def test_a_number_is_read_in_the_notations_of_several_countries(value: float) -> None:
+    english = f"{value:,.2f}"
+    german = english.translate(str.maketrans(",.", ".,"))
+    spaced = english.replace(",", "\u202f").replace(".", ",")
+    assert agrees(value, english)
+    assert agrees(value, german)
+    assert agrees(value, spaced)
+    assert not agrees(value, f"{value + 1:,.2f}")

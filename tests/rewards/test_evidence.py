@@ -11,8 +11,9 @@ from tests.rewards.attempts import GOOD, RESULT, attempt, event, scenario
 from journeyman.rewards import EvidenceJudge
 from journeyman.rewards.evidence import judge_trajectory
 from journeyman.rewards.results import value_at
+from journeyman.types.messages import Tool
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness, WitnessCall
-from journeyman.types.trajectory import Failure, Group, Trajectory
+from journeyman.types.trajectory import Failure, Group, Trajectory, Verdict
 
 WORDS = "It is 15:05 in Oslo."
 
@@ -220,3 +221,41 @@ def value_of(result: str, path: tuple[str, ...]) -> str | float | int | bool:
     value = value_at(result, path)
     assert value is not None
     return value
+
+
+def _state(answer: str, *results: object, tools: tuple[Tool, ...] = (), seen: tuple[str, ...] = ()) -> Verdict:
+    """The verdict on an answer to "what state is order 17 in?", whose tool returned `results`; the first is the witness's."""
+    texts = [json.dumps(result) for result in results]
+    calls = (WitnessCall(tool="look_up", arguments={"place": "17"}, result=texts[0]),)
+    of = scenario(ExpectedAnswer(path=("state",), value="open", seen=seen), calls=calls, task="What is the state of order 17?")
+    tried = attempt(answer, *(event({"place": "17"}, result=text) for text in texts))
+    turns = tuple(turn.model_copy(update={"tools": tools}) for turn in tried.turns)
+    return judge_trajectory(of, tried.model_copy(update={"turns": turns}))
+
+
+STATES = Tool.model_validate(
+    {
+        "type": "function",
+        "function": {
+            "name": "look_up",
+            "parameters": {"type": "object", "properties": {"filter": {"type": "string", "enum": ["open", "on hold", "lost at sea"]}}},
+        },
+    }
+)
+
+
+def test_naming_another_value_known_to_stand_in_the_place_is_no_success() -> None:
+    order = {"state": "open", "notes": [{"state": "archived"}]}
+    assert _state("It is open.", order).is_success
+    for rival in ("archived", "on hold", "sent back"):
+        found = _state(f"It is open, and it is {rival}.", order, tools=(STATES,), seen=("sent back",))
+        assert found.is_success is False
+        assert _state(f"It is open, it is not {rival}.", order, tools=(STATES,), seen=("sent back",)).is_success
+
+
+def test_an_answer_that_can_be_read_in_two_ways_is_told_and_is_no_success() -> None:
+    found = judge_trajectory(scenario(), attempt("It is 3:05 in Oslo.", GOOD))
+    assert found.is_success is False
+    assert found.checks["undecidable"] == 1.0
+    assert judge_trajectory(scenario(), attempt(WORDS, GOOD)).checks["undecidable"] == 0.0
+    assert judge_trajectory(scenario(), attempt("It is 11:11.", GOOD)).checks["undecidable"] == 0.0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tests.rewards.attempts import GOOD, attempt, scenario
 
-from journeyman.errors import JudgeError, SettingError
+from journeyman.errors import REWARD_FAILED, JudgeError, SettingError
 from journeyman.llm import TokenChoice
 from journeyman.rewards import EvidenceJudge, Rubric, best_of
 from journeyman.rewards.expected_score import expected_scores
@@ -46,13 +52,59 @@ async def test_a_judge_that_abstains_leaves_no_reward() -> None:
     assert "evidence abstained" in scored.trajectories[0].verdict.explanation
 
 
-@pytest.mark.parametrize("value", [7.5, -1.0, math.nan])
-async def test_a_function_out_of_range_is_an_error_that_names_it(value: float) -> None:
+@pytest.mark.parametrize("value", [7.5, -1.0, math.nan, math.inf, "0.5", [1.0], 10**400, {"score": 1}, np.array([0.1, 0.2]), 1j])
+async def test_a_function_that_returns_no_number_from_0_to_1_is_named_and_the_attempt_alone_has_no_reward(value: Any) -> None:
     def wild(_: Scenario, one: Trajectory) -> float:
-        return value
+        return value if one.id == "wrong" else 0.5  # type: ignore[no-any-return]
 
-    with pytest.raises(JudgeError, match="wild returned"):
-        await Rubric([wild]).score([group()])
+    [scored] = await Rubric([wild]).score([group()])
+    assert scored.rewards == (0.5, None)
+    verdict = scored.trajectories[1].verdict
+    assert verdict is not None
+    assert verdict.score is None
+    assert "wild" in verdict.explanation
+
+    def always(_: Scenario, one: Trajectory) -> float:
+        return value  # type: ignore[no-any-return]
+
+    with pytest.raises(JudgeError, match="always") as caught:
+        await Rubric([always]).score([group()])
+    assert caught.value.reason == REWARD_FAILED
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), SystemExit(2), asyncio.CancelledError(), BaseExceptionGroup("two", [SystemExit()])])
+async def test_a_function_that_raises_at_one_attempt_leaves_the_others_their_rewards(error: BaseException) -> None:
+    async def breaks(_: Scenario, one: Trajectory) -> float:
+        if one.id == "right":
+            raise error
+        return 0.25
+
+    [scored] = await asyncio.wait_for(Rubric([breaks]).score([group()]), 10)
+    assert scored.rewards == (None, 0.25)
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1, np.float32(1.0), np.int64(1), np.bool_(True), torch.tensor(1.0), torch.tensor([1]), Fraction(1), Decimal(1)]
+)
+async def test_whatever_is_a_number_is_taken_as_one(value: Any) -> None:
+    [scored] = await Rubric([lambda _, one: value]).score([group()])
+    assert scored.rewards == (1.0, 1.0)
+    assert all(type(reward) is float for reward in scored.rewards)
+
+
+async def test_an_async_function_is_asked_of_all_attempts_at_once_and_the_order_stays() -> None:
+    asked: list[str] = []
+    all_asked = asyncio.Event()
+
+    async def waits(_: Scenario, one: Trajectory) -> float:
+        asked.append(one.id)
+        if len(asked) == 4:
+            all_asked.set()
+        await asyncio.wait_for(all_asked.wait(), 10)
+        return 1.0 if one.id == "right" else 0.0
+
+    scored = await Rubric([waits]).score([group(), group()])
+    assert [one.rewards for one in scored] == [(1.0, 0.0), (1.0, 0.0)]
 
 
 def test_a_rubric_without_parts_or_with_a_useless_weight_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Metrics of scored groups: alike at the bottom or at the top, and by kind of task."""
+"""Metrics of scored groups: their interval, alike at the bottom or at the top, and by kind of task."""
 
 from __future__ import annotations
 
@@ -60,3 +60,22 @@ def test_a_kind_is_what_is_asked_of_which_tools_or_what_the_scenario_says() -> N
     nothing = Scenario(id="s", task="t", data={"kind": ["no", "text"]})
     assert (kind_of(nothing), kind_name(nothing)) == (None, "")
     assert len(kind_name(scenario("x" * 500, "y" * 500))) <= 100
+
+
+def groups_of_one(*rewards: float) -> list[Group]:
+    made = [Trajectory(id=str(number), scenario_id="s", model="m", reward=reward) for number, reward in enumerate(rewards)]
+    return [Group(scenario=Scenario(id="s", task="t"), trajectories=(one,)) for one in made]
+
+
+@pytest.mark.parametrize("rewards", [(5.0, 7.0, 9.0), (-3.0, -1.0), (-0.5, 1.5), (100.0, 0.0), (1.0, 1.5), (-2.0, 0.0, 1.0)])
+def test_rewards_outside_0_to_1_have_an_interval_around_their_mean(rewards: tuple[float, ...]) -> None:
+    found = reward_metrics(groups_of_one(*rewards))
+    low, mean, high = (found[f"reward/{name}"] for name in ("low", "mean", "high"))
+    assert low < mean < high
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_the_interval_of_scores_from_0_to_1_stays_there() -> None:
+    found = reward_metrics(groups_of_one(0.0, 0.0, 1.0))
+    assert found["reward/low"] == 0.0
+    assert found["reward/high"] <= 1.0

@@ -66,6 +66,17 @@ async def test_a_url_with_the_right_header_works_and_wrong_ones_are_told_apart()
         assert await _reason(McpTarget(url=f"{root}/elsewhere", headers=key)) == "wrong_path"
 
 
+@pytest.mark.parametrize("value", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense"])
+async def test_a_server_on_loopback_is_reached_whatever_proxy_is_set(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, value)
+    async with (
+        _serving() as root,
+        open_server(McpTarget(url=f"{root}/mcp", headers={"Authorization": "Bearer secret\n"})) as server,
+    ):
+        assert (await server.call("double", {"number": 4})).text == "8"
+
+
 async def test_a_port_where_nobody_listens_is_refused() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ import pytest
 from journeyman.scenarios.pools import make_pools, schema_values, value_maker
 from journeyman.scenarios.proposals import CompletionProposer, recombine, vary_numbers
 from journeyman.scenarios.split import split_values
-from journeyman.scenarios.tools import McpTool, describe_tool, looks_read_only, model_name
+from journeyman.scenarios.tools import McpTool, describe_tool
 
 
 def _tool(name: str, **properties: dict[str, Any]) -> McpTool:
@@ -121,20 +121,3 @@ async def test_the_token_budget_ends_proposing() -> None:
     while await proposer.propose(tool, "city", {}, ["Rome"], 8):
         rounds += 1
     assert rounds <= 7
-
-
-def test_tools_without_annotations_are_judged_by_their_verbs() -> None:
-    assert looks_read_only("list_tables", "List all tables", {})
-    assert looks_read_only("calculate", "Calculates/evaluates the given expression.", {})
-    assert looks_read_only("read_query", "Execute a SELECT query", {})
-    assert not looks_read_only("write_query", "Execute an INSERT", {})
-    assert not looks_read_only("appendInsight", "", {})
-    assert not looks_read_only("note", "Deletes a note", {})
-    assert looks_read_only("add", "Add two numbers", {"properties": {"a": {"type": "number"}, "b": {"type": "number"}}})
-    assert not looks_read_only("add", "Add a contact", {"properties": {"name": {"type": "string"}}})
-
-
-def test_tool_names_are_mapped_to_allowed_characters_without_collision() -> None:
-    assert model_name("a.b/c") == "a_b_c"
-    assert model_name("a.b", ["a_b"]) == "a_b_2"
-    assert len(model_name("x" * 99)) == 64

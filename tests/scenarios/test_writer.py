@@ -40,12 +40,13 @@ class Plain:
 async def _small(target: McpTarget, writer: Writer) -> ScenarioSet:
     async with open_server(target) as server:
         proposer = FixedProposer(["horse", "cow", "bird", "ant", "sheep", "goat"])
-        return await build_scenarios(server, ScenarioSettings(num_train=12, num_heldout=4), proposer=proposer, writer=writer)
+        settings = ScenarioSettings(num_train=12, num_heldout=4, read_only=("lookup",))
+        return await build_scenarios(server, settings, proposer=proposer, writer=writer)
 
 
 async def _several_tools(target: McpTarget, writer: Writer) -> ScenarioSet:
     sizes = {"num_train": 20, "num_heldout": 10, "values_per_parameter": 8}
-    settings = ScenarioSettings(**sizes, joined_share=0.3, tools=TOOLS, call_timeout_seconds=120)
+    settings = ScenarioSettings(**sizes, joined_share=0.3, tools=TOOLS, read_only=("calculate",), call_timeout_seconds=120)
     async with open_server(target) as server:
         proposer = ProposerByName(timezone=ZONES, expression=SUMS)
         return await build_scenarios(server, settings, proposer=proposer, writer=writer)
@@ -184,7 +185,7 @@ async def test_a_chat_model_proposes_the_values_and_words_the_tasks(target: Make
         async with open_server(target("plain_server", "shapes")) as server, _llm(served.base_url) as llm:
             writer = ChatWriter(llm)
             sizes = {"num_train": 12, "num_heldout": 8, "values_per_parameter": 8}
-            settings = ScenarioSettings(**sizes, tools=TOOLS, call_timeout_seconds=120)
+            settings = ScenarioSettings(**sizes, tools=TOOLS, read_only=("calculate",), call_timeout_seconds=120)
             made = await build_scenarios(server, settings, proposer=writer.proposer(), writer=writer)
     assert (len(made.train), len(made.heldout)) == (12, 8)
     assert all(scenario.task.startswith("I wonder") and scenario.difficulty == 5 for scenario in (*made.train, *made.heldout))

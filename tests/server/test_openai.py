@@ -88,10 +88,11 @@ async def test_the_openai_client_reads_our_streams(running: Any) -> None:
 
 
 async def test_text_arrives_while_it_is_being_drawn_and_a_hang_up_ends_the_drawing(running: Any) -> None:
-    for number, path in enumerate(("chat/completions", "completions"), start=1):
+    asked = {"chat/completions": {"messages": USER}, "completions": {"prompt": "x"}}
+    for number, (path, prompt) in enumerate(asked.items(), start=1):
         running.replies.append("one two three four five six")
         running.engine.hold(after_tokens=12)
-        body = {"model": "base", "messages": USER, "prompt": "x", "stream": True}
+        body = {"model": "base", **prompt, "stream": True}
         begun = await asyncio.to_thread(_read_begin_and_hang_up, f"{running.v1}/{path}", body)
         assert "one two three four".startswith(begun), begun
         await asyncio.wait_for(asyncio.to_thread(_poll, lambda count=number: running.engine.num_cancelled == count), 20)
@@ -112,6 +113,22 @@ async def test_streamed_replies_come_side_by_side_and_their_tokens_have_logprobs
     assert texts == ["one two", "three"]
     assert tokens == ["one two<|im_end|>", "three<|im_end|>"]
     assert reasons == ["stop", "stop"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_the_bytes_of_tokens_join_to_the_text_though_characters_are_split(running: Any, is_stream: bool) -> None:
+    said = "naïve 你好 🙂"
+    running.replies += [said, said]
+    body: Any = {"model": "base", "messages": USER, "logprobs": True, "stream": is_stream}
+    async with client(running) as api:
+        answer: Any = await api.chat.completions.create(**body)
+        whole = [chunk async for chunk in answer] if is_stream else [answer]
+        text = await api.completions.create(model="base", prompt="x", logprobs=0, max_tokens=64)
+    told = [token for part in whole for choice in part.choices if choice.logprobs for token in choice.logprobs.content]
+    assert bytes(number for token in told for number in token.bytes).decode() == said + "<|im_end|>"
+    assert any(len(token.bytes) == 1 and token.bytes[0] >= 0x80 for token in told)
+    assert text.choices[0].logprobs is not None
+    assert "bytes:\\xe4" in (text.choices[0].logprobs.tokens or [])
 
 
 async def test_a_streamed_reply_of_a_rollout_leaves_whole_after_its_turn_is_stored(running: Any) -> None:
@@ -182,7 +199,39 @@ async def test_unusable_requests_are_refused_by_name(running: Any, fields: dict[
     assert running.engine.requests == []
 
 
-async def test_null_and_unknown_fields_are_fine(running: Any) -> None:
+@pytest.mark.parametrize(
+    ("message", "param", "reason"),
+    [
+        ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}, "messages[1].content[1]", "unsupported_part"),
+        ({"role": "system", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "developer", "content": [{"type": "hologram"}]}, "messages[1].content[0]", "unsupported_part"),
+        ({"role": "assistant", "audio": {"id": "a"}}, "messages[1].audio", "unsupported_field"),
+        ({"role": "narrator", "content": "x"}, "messages[1].role", "unknown_role"),
+        ({"role": "user", "content": 3}, "messages[1].content", "invalid_value"),
+        ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, "messages[1].function_call", "unsupported_field"),
+    ],
+)
+async def test_messages_that_hold_no_text_are_refused_with_their_place(
+    running: Any, message: dict[str, Any], param: str, reason: str
+) -> None:
+    async with client(running) as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.chat.completions.create(model="base", messages=[*USER, message])
+    assert isinstance(caught.value.body, dict)
+    assert (caught.value.body["param"], caught.value.body["reason"]) == (param, reason)
+    assert running.engine.requests == []
+
+
+async def test_a_tools_image_reaches_the_model_as_a_mark(running: Any) -> None:
+    result = {"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
+    async with client(running) as api:
+        await api.chat.completions.create(model="base", messages=[*USER, result])
+    (asked,) = running.engine.requests
+    assert "[image left out: image/png, 3 bytes]" in running.backend.sampling.renderer.decode(asked.prompt_ids)
+
+
+async def test_null_and_fields_that_change_nothing_are_fine(running: Any) -> None:
     extra = {"response_format": None, "max_tokens": 4096, "tools": None, "store": True, "service_tier": "auto", "stop": None}
     async with client(running) as api:
         reply = await api.chat.completions.create(model="base", messages=USER, extra_body=extra)

@@ -13,6 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
+from tests.client.test_left_behind import BAD
 
 import journeyman as jm
 from journeyman.service.capture import segments
@@ -273,3 +274,23 @@ async def cutting_proxy(running: Any, cut: set[int]) -> AsyncIterator[str]:
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_attempts_that_leave_what_cannot_be_kept_do_not_keep_the_others_from_being_trained_on(running: Any) -> None:
+    kinds: dict[str, Callable[[Any], None]] = {name: leave for name, leave in BAD.items() if "exception" not in name}
+
+    async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        await run.openai().chat.completions.create(model=run.model, messages=USER)
+        if scenario.id in kinds:
+            kinds[scenario.id](run)
+        else:
+            run.reward = float(run.seed or 0) % 7
+
+    async with jm.connect(running.url) as connection:
+        model = await connection.model("m")
+        named = [jm.Scenario(id=name, task="t") for name in (*kinds, "half \ud800 name", "good")]
+        groups = await asyncio.wait_for(jm.gather(agent, named, model=model, group_size=2, seed=3), 60)
+        assert [one.error is None for one in groups[-1]] == [True, True]
+        assert all(one.error is not None and one.reward is None for group in groups[:-1] for one in group)
+        result = await model.train(groups)
+        assert result.metrics["train/num_trajectories_excluded"] == 2 * len(kinds)

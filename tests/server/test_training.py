@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import urllib.error
+import urllib.request
 from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI
+
+import journeyman as jm
+from journeyman.errors import InputError
 
 USER = {"role": "user", "content": "Say hi."}
 
@@ -110,6 +115,53 @@ async def test_unusable_requests_are_refused_with_a_code(running: Any, method: s
         with pytest.raises(openai.APIStatusError) as caught:
             await call(api, method, path, body)
     assert (caught.value.status_code, caught.value.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/api/models", {"name": "base", "run": "r"}, "reserved_name"),
+        ("/api/models", {"name": "fake-model", "run": "r"}, "reserved_name"),
+        ("/api/models", {"name": "x@3", "run": "r"}, "invalid_name"),
+        ("/api/models", {"name": "m", "run": "../../x"}, "invalid_name"),
+        ("/api/models", {"name": "my model", "run": "r"}, "invalid_name"),
+        ("/api/runs", {"id": "..", "kind": "k"}, "invalid_name"),
+        ("/api/runs", {"id": "a\u200b", "kind": "k"}, "invalid_name"),
+    ],
+)
+async def test_names_that_cannot_be_used_are_refused_before_anything_is_made(
+    running: Any, path: str, body: dict[str, Any], reason: str
+) -> None:
+    async with AsyncOpenAI(base_url=running.url, api_key="none") as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await call(api, "post", path, body)
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["reason"] == reason
+    assert running.backend.store.runs.list() == ()
+    assert not running.backend.store.home.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Fx", "%2e%2e", "..%5Cx", "a%00b", "%2Ftmp%2Fx", "m%40..%2F3"])
+@pytest.mark.parametrize(
+    "path", ["/api/runs/{}", "/api/runs/{}/steps", "/api/models/{}", "/api/rollouts/{}", "/api/jobs/{}", "/v1/models/{}"]
+)
+async def test_an_encoded_name_in_an_address_finds_nothing(running: Any, path: str, name: str) -> None:
+    def status() -> int:
+        try:
+            with urllib.request.urlopen(running.url + path.format(name), timeout=20) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert await asyncio.to_thread(status) == 404
+
+
+async def test_the_client_refuses_such_names_itself(running: Any) -> None:
+    async with jm.connect(running.url) as connection:
+        for ask in (connection.run("a/../b"), connection.steps("r?x"), connection.trajectory("../runs"), connection.model("my run")):
+            with pytest.raises(InputError) as caught:
+                await ask
+            assert caught.value.reason == "invalid_name"
 
 
 async def test_health_names_engine_and_version(running: Any) -> None:

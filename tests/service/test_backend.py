@@ -10,7 +10,7 @@ import threading
 import pytest
 from tests.service.house import CREATE, House, finish, read_adapter, scored_group, train_once
 
-from journeyman.errors import NotFoundError, SettingError, StoreError
+from journeyman.errors import InputError, NotFoundError, SettingError, StoreError
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
@@ -47,7 +47,7 @@ class TestModels:
             None,
             None,
         ]
-        for unknown in ("x", "m@7", "m@", "m@one"):
+        for unknown in ("x", "m@7", "m@", "m@one", "m@01", "m@١"):
             with pytest.raises(NotFoundError):
                 weights.resolve(unknown)
 
@@ -65,6 +65,34 @@ class TestModels:
             await backend.create_model(CreateModel(name="m", run="other"))
         with pytest.raises(SettingError, match="trains model 'm' already"):
             await backend.create_model(CreateModel(name="n", run="r"))
+
+    async def test_a_model_that_an_earlier_version_let_be_called_as_the_base_is_not_served_as_the_base(self, house: House) -> None:
+        first = house.start()
+        await first.create_model(CREATE)
+        await house.stop(first)
+        for name in ("base", "fake-model"):
+            with sqlite3.connect(house.home / "journeyman.db") as connection:
+                connection.execute("UPDATE models SET name = ?", (name,))
+            connection.close()
+            backend = house.start()
+            with pytest.raises(InputError) as caught:
+                backend.serve_run("r")
+            assert caught.value.reason == "reserved_name"
+            await house.stop(backend)
+
+    async def test_versions_of_another_run_never_stand_for_those_of_a_served_model(self, house: House) -> None:
+        for run in ("r", "other"):
+            first = house.start()
+            await first.create_model(CreateModel(name="m", run=run))
+            await house.stop(first)
+        backend = house.start()
+        backend.serve_run("r")
+        with pytest.raises(SettingError) as caught:
+            backend.serve_run("other")
+        assert caught.value.reason == "model_name_taken"
+        with pytest.raises(SettingError):
+            await backend.create_model(CreateModel(name="m", run="other"))
+        assert backend.weights.run_of("m@0") == "r"
 
     async def test_a_run_is_trained_by_one_server_at_a_time(self, house: House) -> None:
         await house.start().create_model(CREATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -114,3 +115,30 @@ async def test_the_server_looks_by_itself(tmp_path: Path) -> None:
 def test_no_time_at_all_is_refused(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, pytest.raises(SettingError, match="expire"):
         Recorder(store, expiry_seconds=0.0)
+
+
+async def test_rollouts_of_a_server_that_was_killed_expire_when_one_starts_again(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        killed = Recorder(store)
+        idle = await killed.open(CreateRollout(model="base", scenario_id="idle"), model="base")
+        used = await killed.open(CreateRollout(model="base", scenario_id="used"), model="base")
+        ended = await killed.open(CreateRollout(model="base", scenario_id="ended"), model="base")
+        await killed.finish(ended.id, FinishRollout(reward=1.0))
+        now = time.time() + 7100.0
+        await killed.record(await killed.session(used.id, used.token), "h", retry_count=0, produce=lambda: turn_at(now))
+        again = Recorder(store, wall_clock=lambda: now)
+        assert await again.expire() == ()
+        now += 200.0
+        own = await again.open(CreateRollout(model="base", scenario_id="own"), model="base")
+        assert await again.expire() == (idle.id,)
+        error = store.rollouts.trajectory(idle.id).error
+        assert error is not None
+        assert error.type == "RolloutExpired"
+        assert {row.id for row in store.rollouts.list_open()} == {used.id, own.id}
+        assert store.rollouts.trajectory(ended.id).reward == 1.0
+        now += 7200.0
+        assert used.id in await again.expire()
+
+
+async def turn_at(started_at: float) -> list[Turn]:
+    return [turn().model_copy(update={"started_at": started_at})]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from journeyman.errors import InputError
-from journeyman.service.samples import PolicyBatch, policy_batch, step_notes
+from journeyman.errors import InputError, SettingError
+from journeyman.service.samples import Policy, PolicyBatch, policy_batch, step_notes
 from journeyman.types.messages import Message
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.settings import Grpo
@@ -34,7 +34,7 @@ def trajectory(name: str, num_sampled: int, *, is_truncated: bool = False, num_s
         )
         for index in range(num_segments)
     )
-    return Trajectory(id=name, scenario_id="s", model="m", turns=turns)
+    return Trajectory(id=name, scenario_id="s", model="m", run="r", turns=turns)
 
 
 def batch(groups: list[list[tuple[Trajectory, float | None]]], **settings: Any) -> PolicyBatch:
@@ -46,7 +46,7 @@ def batch(groups: list[list[tuple[Trajectory, float | None]]], **settings: Any) 
         )
         for number, group in enumerate(groups)
     )
-    return policy_batch(GrpoJob(groups=scored, settings=Grpo(**settings)), stored.__getitem__, model="m", step=0)
+    return policy_batch(GrpoJob(groups=scored, settings=Grpo(**settings)), stored.__getitem__, Policy("r", "m", 0))
 
 
 def advantages(found: PolicyBatch) -> dict[str, float]:
@@ -121,3 +121,27 @@ def test_what_the_trainer_left_out_is_said() -> None:
     assert "skipped (1 in a row" in skipped
     assert step_notes({"train/num_updates_skipped": 2.0}) == ("2 updates were skipped: their gradient was not finite",)
     assert step_notes({"train/num_examples_too_long": 3.0}) == ("3 examples were longer than the model's context and were dropped",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (Policy("r", "n", 0), "other_model"),
+        (Policy("other", "m", 0), "other_run"),
+        (Policy("r", "m", -1), "undone_version"),
+        (Policy("r", "m", 3, {0: "other weights"}), "undone_version"),
+        (Policy("r", "m", 3, {0: "weights", 3: "newer"}), None),
+        (Policy("r", "m", 3), None),
+    ],
+)
+def test_only_versions_of_the_policy_itself_are_on_policy(policy: Policy, reason: str | None) -> None:
+    made = trajectory("a", 4)
+    made = made.model_copy(update={"turns": tuple(turn.model_copy(update={"fingerprint": "weights"}) for turn in made.turns)})
+    scored = (ScoredTrajectory(trajectory_id="a", reward=1.0), ScoredTrajectory(trajectory_id="b", reward=0.0))
+    job = GrpoJob(groups=(ScoredGroup(scenario_id="s", trajectories=scored),))
+    if reason is None:
+        assert policy_batch(job, lambda name: made, policy).metrics["staleness"] == 3.0
+        return
+    with pytest.raises(SettingError) as caught:
+        policy_batch(job, lambda name: made, policy)
+    assert caught.value.reason == reason

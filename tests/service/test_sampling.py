@@ -33,6 +33,9 @@ class KnownVersions:
             raise NotFoundError(f"there is no model {model!r} here")
         yield None if model == "base" else model
 
+    def fingerprint_of(self, adapter: str) -> str | None:
+        return None
+
 
 class World:
     """A sampling service over a fake engine and a real store."""
@@ -276,7 +279,7 @@ def test_one_call_at_most_is_promised_where_the_grammar_holds_the_reply_to_it(ch
     assert grammar_of(chat(parallel_tool_calls=False)) is None
 
 
-def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
+def test_null_is_absent_and_fields_that_change_nothing_are_ignored() -> None:
     request = chat(response_format=None, temperature=None, stop=None, tools=None, tool_choice=None, strict=True, store=False, n=None)
     assert (request.temperature, request.stop, request.tools, request.tool_choice) == (1.0, (), (), "auto")
 

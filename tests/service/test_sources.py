@@ -81,7 +81,7 @@ async def test_a_trajectory_of_another_tokenizer_is_refused_by_its_id_although_i
     assert house.trainer.seen == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "grpo"])
 async def test_a_trajectory_on_another_base_of_the_same_tokenizer_is_taken(house: House, kind: str) -> None:
     ids = await attempts_of_an_earlier_server(house)
     backend = house.start(base="another-base")
@@ -89,6 +89,18 @@ async def test_a_trajectory_on_another_base_of_the_same_tokenizer_is_taken(house
     status = await finish(backend, backend.train("m", jobs_on(*ids)[kind]))
     assert status.error is None
     assert house.trainer.seen
+
+
+async def test_a_policy_update_takes_no_trajectory_of_another_run_though_the_model_has_the_same_name(house: House) -> None:
+    ids = await attempts_of_an_earlier_server(house)
+    for base in ("fake-model", "another-base"):
+        backend = house.start(base=base)
+        await backend.create_model(CreateModel(name="m", run=f"on-{base}"))
+        status = await finish(backend, backend.train("m", jobs_on(*ids)["grpo"]))
+        assert status.error_code == "invalid_setting"
+        assert all(name in str(status.error) for name in (ids[0], "'r'", f"'on-{base}'"))
+        assert house.trainer.seen == []
+        await house.stop(backend)
 
 
 async def test_an_attempt_of_the_base_itself_is_refused_too(house: House) -> None:

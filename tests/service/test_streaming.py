@@ -36,6 +36,9 @@ class BaseOnly:
             raise NotFoundError(f"there is no model {model!r} here")
         yield None
 
+    def fingerprint_of(self, adapter: str) -> str | None:
+        return None
+
 
 class World:
     """A sampling service; `reply` is what the engine says next, a text or ids."""

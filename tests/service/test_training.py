@@ -108,6 +108,26 @@ class TestTraining:
         assert "sampled by the base model, not by m" in status.error
         assert status.error_code == "invalid_setting"
 
+    async def test_trajectories_of_a_version_that_was_undone_are_refused(self, house: House) -> None:
+        first = house.start()
+        await first.create_model(CREATE)
+        for _ in range(2):
+            await train_once(first)
+        undone = await scored_group(first, 1.0, 0.0)
+        kept = await first.recorder.trajectory(undone.trajectories[0].trajectory_id)
+        assert (kept.run, kept.turns[0].adapter, kept.turns[0].fingerprint) == ("r", "m@2", first.weights.models["m"][2].fingerprint)
+        await house.stop(first)
+        (house.home / "runs" / "r" / "checkpoints" / "step-000002" / "checkpoint.json").unlink()
+        second = house.start()
+        await second.create_model(CREATE)
+        house.trainer.weight += 0.125  # the step is made again, differently
+        for step in (1, 2):  # before there is such a version again, and after
+            assert (await second.create_model(CREATE)).step == step
+            status = await finish(second, second.train("m", GrpoJob(groups=(undone,))))
+            assert status.error_code == "invalid_setting"
+            assert all(text in str(status.error) for text in (kept.id, "m@2"))
+            await train_once(second)
+
     async def test_an_unknown_trajectory_fails_the_job_before_anything_is_computed(self, house: House) -> None:
         backend = house.start()
         await backend.create_model(CREATE)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ from typing import Any
 
 from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_runner import ToolRunner
-from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError
-from journeyman.llm import Dialect
+from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError, LlmSettingError
+from journeyman.http_clients import http_library, proxy_note, without_credentials
+from journeyman.llm.answers import chunk_calls, count_of, read_chunk, status_inside
+from journeyman.llm.replies import shorten
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.trajectory import ToolEvent
 
@@ -97,7 +98,7 @@ class Conversation:
     """One model, one history. `say` is not for several messages at once.
 
     Args:
-        client: an `openai.AsyncOpenAI`; it stays the caller's.
+        client: an `openai.AsyncOpenAI`, e.g. from `llm.open_openai`, which learns what a model takes; it stays the caller's.
         model: the name to send.
         system: the system message; none when empty.
         pool: MCP servers whose tools are offered; none when None.
@@ -121,7 +122,6 @@ class Conversation:
         self._client = client
         self._history: list[Message] = []
         self._num_replies = 0
-        self._dialect = Dialect()
         self._runner = None if pool is None else _runner(pool, self.settings)
 
     @property
@@ -235,37 +235,43 @@ class Conversation:
             body["tools"] = [tool.model_dump() for tool in self.tools]
         self._num_replies += 1
         try:
-            async with await self._begin(body) as stream:
+            create = self._client.chat.completions.create
+            asked = {**body, "stream_options": {"include_usage": True}, "stream": True, "timeout": self.settings.timeout_seconds}
+            async with await create(**asked) as stream:
                 async for chunk in stream:
-                    for piece in reply.add(chunk):
+                    for piece in reply.add(chunk, self._where):
                         yield piece
+            if not reply.has_begun:
+                raise LlmError(f"{self._where} answered with nothing", hint="check its base URL", reason="empty_answer")
         except openai.APIError as error:
             raise self._mapped(error) from error
-        except _transport_errors() as error:
-            raise LlmOutageError(f"model {self.model!r} at {self._client.base_url} broke off its reply: {error}") from error
+        except http_library(openai.DefaultAsyncHttpxClient).HTTPError as error:  # the library maps errors of the request only
+            raise LlmOutageError(f"{self._where} broke off its reply: {error}", reason="broken_off") from error
+        except (ValueError, RecursionError) as error:  # of a chunk that is no JSON
+            raise LlmError(f"{self._where} streamed something that is no JSON: {error}", reason="no_json") from error
 
-    async def _begin(self, body: dict[str, Any]) -> Any:
-        """The stream of a reply; a refused parameter is left out, and the call made again."""
-        import openai
-
-        wanted = self._dialect.body({**body, "stream_options": {"include_usage": True}})
-        try:
-            return await self._client.chat.completions.create(**wanted, stream=True, timeout=self.settings.timeout_seconds)
-        except openai.BadRequestError as error:
-            if error.code == "context_length_exceeded" or not self._dialect.learn(error.message, wanted):
-                raise
-            return await self._begin(body)
+    @property
+    def _where(self) -> str:
+        return f"model {self.model!r} at {without_credentials(str(self._client.base_url))}"
 
     def _mapped(self, error: Any) -> JourneymanError:
         import openai
 
-        where = f"model {self.model!r} at {self._client.base_url}"
+        where = self._where
         if isinstance(error, openai.APIConnectionError):
-            return LlmOutageError(f"{where} cannot be reached: {error.__cause__ or error}", hint="is the server running?")
+            why = f"{proxy_note(str(self._client.base_url))}: {error.__cause__ or error}"
+            return LlmOutageError(f"{where} cannot be reached{why}", hint="is the server running?", reason="outage")
         if error.code == "context_length_exceeded" or "maximum context" in error.message:
             return ContextLengthError("the conversation no longer fits the model's context", hint="begin anew with /reset")
-        hint = "check the API key" if getattr(error, "status_code", None) in (401, 403) else None
-        return LlmError(f"{where} refused: {error.message}", hint=hint)
+        status = getattr(error, "status_code", None) or status_inside({"error": error.body or error.message}) or 400
+        if status in (408, 409, 429) or status >= 500:
+            return LlmOutageError(f"{where} is out of service: {shorten(error.message)}", hint="try again later", reason="outage")
+        if status == 404:
+            hint = "check the model's name and the base URL (it usually ends in /v1)"
+            return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint=hint, reason="not_found")
+        if status in (401, 403):
+            return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint="check the API key", reason="unauthorized")
+        return LlmError(f"{where} refused: {shorten(error.message)}", reason="refused")
 
 
 @dataclass(slots=True)
@@ -278,15 +284,20 @@ class _Reply:
     is_cut: bool = False
     num_prompt_tokens: int | None = None
     num_tokens: int | None = None
+    has_begun: bool = False
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, chunk: Any) -> list[TextPiece]:
-        """Take in a chunk; returns what of it is to be shown."""
-        if chunk.usage is not None:
-            self.num_prompt_tokens, self.num_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+    def add(self, chunk: Any, where: str) -> list[TextPiece]:
+        """Take in a chunk; returns what of it is to be shown. Raises LlmError as `read_chunk`."""
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            self.num_prompt_tokens = count_of(getattr(usage, "prompt_tokens", None))
+            self.num_tokens = count_of(getattr(usage, "completion_tokens", None))
+        choice = read_chunk(chunk, where)
         pieces = []
-        for choice in chunk.choices[:1]:
-            self.is_cut = self.is_cut or choice.finish_reason == "length"
+        if choice is not None:
+            self.has_begun = True
+            self.is_cut = self.is_cut or getattr(choice, "finish_reason", None) == "length"
             thinking = getattr(choice.delta, "reasoning_content", None) or ""
             if thinking:
                 self.thinking += thinking
@@ -294,12 +305,11 @@ class _Reply:
             if choice.delta.content:
                 self.text += choice.delta.content
                 pieces.append(TextPiece(choice.delta.content))
-            for call in choice.delta.tool_calls or ():
-                part = self.parts.setdefault(call.index, ["", "", ""])
-                part[0] = part[0] or call.id or ""
-                if call.function is not None:
-                    part[1] += call.function.name or ""
-                    part[2] += call.function.arguments or ""
+            for piece in chunk_calls(choice.delta, where):
+                part = self.parts.setdefault(piece.index, ["", "", ""])
+                part[0] = part[0] or piece.id
+                part[1] += piece.name
+                part[2] += piece.arguments
         return pieces
 
     @property
@@ -324,15 +334,6 @@ def _runner(pool: ServerPool, settings: ConversationSettings) -> ToolRunner:
         max_result_chars=settings.max_result_chars,
         max_calls_per_turn=settings.max_calls_per_turn,
     )
-
-
-def _transport_errors() -> type[Exception]:
-    """What a stream that breaks off raises: openai maps errors of the request only, and its HTTP library differs by version."""
-    import openai
-
-    library = next(kind for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient").__module__.partition(".")[0]
-    found: type[Exception] = importlib.import_module(library).HTTPError
-    return found
 
 
 def _no_tools(call: ToolCall, turn: int) -> ToolEvent:

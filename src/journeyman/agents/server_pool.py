@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from journeyman.client.attempt_clock import uncounted
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.scenarios.mcp_client import McpServer, open_server
 from journeyman.scenarios.target import McpTarget
@@ -23,6 +24,8 @@ Isolation = Literal["auto", "shared", "per_rollout"]
 
 _START_TRIES = 3
 _SHARED_BOUNDS = (2, 4)
+_SHARED_CONCURRENT = 64
+_OWN_CONCURRENT = 8
 
 
 def num_shared_servers() -> int:
@@ -39,9 +42,13 @@ class ServerPool:
         tools: those offered to the model; decide what "auto" means.
         isolation: `auto` is `shared` when every offered tool only reads, `per_rollout` otherwise.
         num_shared: servers that share the calls of all rollouts; one where an offered tool may write, so that all see one world.
-        max_servers: servers at any time with `per_rollout`; further rollouts wait.
+        max_servers: servers at any time where each rollout has its own, 8 when None: further rollouts wait. A server that is shared takes
+            as many rollouts as come, and only says that so many (64 when None) are to be run at once.
         log_folder: where the servers' stderr goes.
-        wait_timeout_seconds: for a free place.
+        wait_timeout_seconds: for a place to become free, counted anew whenever one does: only a queue that stands still is an error.
+
+    Attributes:
+        max_concurrent: how many rollouts to run at once (`gather`'s argument of that name), so that none waits.
 
     Example:
         >>> async def use(target, tools):                                                 # doctest: +SKIP
@@ -56,14 +63,15 @@ class ServerPool:
         isolation: Isolation = "auto",
         *,
         num_shared: int = 1,
-        max_servers: int = 8,
+        max_servers: int | None = None,
         log_folder: Path | None = None,
         start_timeout_seconds: float | None = None,
-        wait_timeout_seconds: float = 300.0,
+        wait_timeout_seconds: float = 3600.0,
     ) -> None:
-        if num_shared < 1 or max_servers < 1:
-            raise SettingError(f"num_shared is {num_shared} and max_servers {max_servers}; both must be at least 1")
-        only_reads = all(tool.is_read_only and not tool.is_destructive for tool in tools)
+        for name, value in (("num_shared", num_shared), ("max_servers", max_servers)):
+            if value is not None and value < 1:
+                raise SettingError(f"{name} is {value}; it must be at least 1", reason="too_small")
+        only_reads = all(tool.is_read_only for tool in tools)
         if target.url is not None and isolation == "per_rollout":
             raise SettingError(
                 f"the server at {target.url} cannot be started per rollout", hint="give its command, or use isolation shared"
@@ -76,13 +84,15 @@ class ServerPool:
             if target.url is not None and not only_reads
             else None
         )
+        self.max_concurrent = max_servers or (_SHARED_CONCURRENT if self.is_shared else _OWN_CONCURRENT)
         self.num_restarts = 0
         self._log_folder = log_folder
         self._start_timeout_seconds = start_timeout_seconds
         self._wait_timeout_seconds = wait_timeout_seconds
         self._shared: list[_Seat] = [_Seat() for _ in range(num_shared if only_reads else 1)]
         self._next = 0
-        self._places = asyncio.Semaphore(max_servers)
+        self._places = asyncio.Semaphore(self.max_concurrent)
+        self._num_left = 0
         self._is_open = False
 
     async def __aenter__(self) -> ServerPool:
@@ -100,29 +110,47 @@ class ServerPool:
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[McpServer]:
-        """A server for one rollout. Raises McpError when it cannot be started, WaitTimeoutError when no place became free."""
+        """A server for one rollout. Raises McpError when it cannot be started, WaitTimeoutError when no place becomes free.
+
+        What it takes to get it and to stop it does not count against the time limit of the attempt (`gather`).
+        """
         if not self._is_open:
             raise SettingError("the server pool is not open", hint="use it as: async with ServerPool(…) as pool")
         if self.is_shared:
             self._next = (self._next + 1) % len(self._shared)
-            yield await self._seated(self._shared[self._next])
+            with uncounted():
+                server = await self._seated(self._shared[self._next])
+            yield server
             return
-        try:
-            async with asyncio.timeout(self._wait_timeout_seconds):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise WaitTimeoutError(
-                f"no MCP server became free within {self._wait_timeout_seconds:g} s",
-                hint="raise max_servers, or lower the number of rollouts",
-            ) from error
+        with uncounted():
+            await self._take_place()
         seat = _Seat()
         try:
-            yield await self._start(seat)
+            with uncounted():
+                server = await self._start(seat)
+            yield server
         finally:
             try:
-                await seat.close()
+                with uncounted():
+                    await seat.close()
             finally:
+                self._num_left += 1
                 self._places.release()
+
+    async def _take_place(self) -> None:
+        while True:
+            num_left = self._num_left
+            try:
+                async with asyncio.timeout(self._wait_timeout_seconds):
+                    await self._places.acquire()
+                return
+            except TimeoutError as error:
+                if self._num_left == num_left:
+                    raise WaitTimeoutError(
+                        f"no MCP server became free within {self._wait_timeout_seconds:g} s; all {self.max_concurrent} are in use",
+                        hint="raise max_servers, or lower the number of rollouts",
+                        reason="no_free_server",
+                    ) from error
 
     async def replace(self, server: McpServer) -> None:
         """Forget a shared server that died; the next lease starts another."""

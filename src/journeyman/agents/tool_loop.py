@@ -15,7 +15,6 @@ from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.shots import worked_example
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError
-from journeyman.llm import Dialect
 from journeyman.scenarios.drills import Drill
 from journeyman.scenarios.mcp_client import McpServer
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
@@ -88,7 +87,6 @@ class ToolLoop:
             max_result_chars=self.settings.max_result_chars,
             max_calls_per_turn=self.settings.max_calls_per_turn,
         )
-        self._dialect = Dialect()
         self._offered = [tool.model_dump() for tool in self.tools]
 
     @property
@@ -129,14 +127,13 @@ class ToolLoop:
         chosen = settings.seed if settings.seed is not None else run.seed
         seed = None if chosen is None else chosen + turn
         wanted = {"model": run.model, "messages": messages, "tools": self._offered, "max_tokens": settings.max_tokens}
-        body = self._dialect.body({**wanted, "temperature": settings.temperature, "seed": seed})
+        optional = {"temperature": settings.temperature, "seed": seed}
+        body = wanted | {name: value for name, value in optional.items() if value is not None}
         try:
             completion = await run.openai().chat.completions.create(**body)
         except openai.BadRequestError as error:
             if error.code == "context_length_exceeded":
                 raise ContextLengthError(f"the conversation no longer fits the model's context: {error.message}") from error
-            if self._dialect.learn(error.message, body):
-                return await self._ask(run, messages, turn)
             raise
         return completion.choices[0].message
 

@@ -20,6 +20,7 @@ from journeyman.chat import reasoning
 from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
 from journeyman.chat.special_tokens import SpecialTokens
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
+from journeyman.chat.token_bytes import TokenBytes
 from journeyman.chat.tool_calls import OPEN, parse_arguments
 from journeyman.chat.vocabulary import vocabulary_fingerprint
 from journeyman.errors import InputError, SettingError
@@ -29,6 +30,7 @@ Stored = Callable[[Message], tuple[int, ...] | None]
 _BEGINS = "begins_with_assistant"
 _GREETING = "put a user message in front of the assistant's first one, or leave the greeting out"
 _ORDER = "most templates want user and assistant in turn, the user first, after at most one system message"
+_OTHER_NAMES = {"developer": "system", "function": "tool"}
 _TAIL_TOKENS = 16  # hold a generation prompt's <think>, in any spelling
 
 
@@ -62,6 +64,10 @@ class Renderer:
     def fingerprint(self) -> str:
         """Of the vocabulary: equal for models that read token ids alike."""
         return vocabulary_fingerprint(self._tokenizer)
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._tokenizer)
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
@@ -304,7 +310,7 @@ def _prepare(messages: Sequence[Message], *, plain_arguments: bool = True, late_
     """
     out: list[dict[str, Any]] = []
     for message in messages:
-        role = "system" if message.role == "developer" else message.role
+        role = _OTHER_NAMES.get(message.role, message.role)
         if role == "system" and len(out) == 1 and out[0]["role"] == "system":
             out[0]["content"] = "\n\n".join(part for part in (out[0]["content"], message.content) if part)
             continue

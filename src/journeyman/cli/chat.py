@@ -16,10 +16,13 @@ from journeyman.cli.options import (
     EnvOption,
     HeaderOption,
     HomeOption,
+    ReadOnlyOption,
     ServerOption,
     ToolsOption,
     UrlOption,
+    checked_key_option,
     home_folder,
+    names_of,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ ConnectOption = Annotated[
     str | None, typer.Option("--connect", help="Talk to a Journeyman server that runs.", metavar="URL", show_default=False)
 ]
 KeyOption = Annotated[
-    str | None, typer.Option("--api-key", help="Of the server of --connect.", envvar="JOURNEYMAN_API_KEY", show_default=False)
+    str | None,
+    typer.Option(
+        "--api-key", help="Of the server of --connect.", envvar="JOURNEYMAN_API_KEY", callback=checked_key_option, show_default=False
+    ),
 ]
 NoToolsOption = Annotated[bool, typer.Option("--no-tools", help="Offer no tools, although the run has an MCP server.")]
 SystemOption = Annotated[
@@ -75,6 +81,7 @@ def chat(
     env: EnvOption = None,
     tools: ToolsOption = None,
     no_tools: NoToolsOption = False,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     system: SystemOption = None,
     temperature: TemperatureOption = 0.0,
@@ -87,7 +94,6 @@ def chat(
     """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
     from journeyman.agents.conversation import ConversationSettings
     from journeyman.cli.chat_open import ChatRequest
-    from journeyman.cli.mcp import names_of
     from journeyman.cli.mcp_target import TargetOptions
     from journeyman.errors import InputError
 
@@ -103,7 +109,8 @@ def chat(
         api_key=api_key,
         compare=compare,
         target=TargetOptions(server, url, header, env),
-        tools=names_of(tools),
+        tools=names_of(tools, "--tools"),
+        read_only=names_of(read_only, "--read-only") or (),
         no_tools=no_tools,
         allow_writes=allow_writes,
         system=system,

@@ -34,6 +34,7 @@ class ChatRequest:
     compare: str | None = None
     target: TargetOptions = field(default_factory=TargetOptions)
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     no_tools: bool = False
     allow_writes: bool = False
     system: str | None = None
@@ -92,7 +93,7 @@ def _check(request: ChatRequest) -> RunInfo | None:
     from journeyman.cli.runs import open_store
     from journeyman.cli.serve import base_of
 
-    if request.no_tools and (request.target or request.tools or request.allow_writes):
+    if request.no_tools and any((request.target, request.tools, request.read_only, request.allow_writes)):
         raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
     if request.step is not None and (request.run is None or request.connect):
         raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
@@ -115,9 +116,10 @@ def _check(request: ChatRequest) -> RunInfo | None:
 async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]) -> _Offer | None:
     """The tools to offer: of the server that is named, else of the run's own."""
     from journeyman.cli.mcp_target import target_from_options, target_of_run
-    from journeyman.scenarios import open_server, usable_tools
+    from journeyman.scenarios import open_server
+    from journeyman.scenarios.tools import choose_tools
 
-    names, allow_writes, asked = request.tools, request.allow_writes, request.target
+    names, read_only, allow_writes, asked = request.tools, request.read_only, request.allow_writes, request.target
     if request.no_tools:
         return None
     if asked.server or asked.url or (asked and (info is None or info.kind != "mcp")):
@@ -130,21 +132,23 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
         with open_store(request.home) as store:
             settings = run_settings(store, info.id, McpTrain)
         target, names = target_of_run(info.id, request.home, asked), names or settings.tools
-        allow_writes = allow_writes or settings.allow_writes
-    elif names or allow_writes:
-        raise SettingError("--tools and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
+        read_only, allow_writes = (*settings.read_only, *read_only), allow_writes or settings.allow_writes
+    elif names or read_only or allow_writes:
+        raise SettingError("--tools, --read-only and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
     else:
         return None
     note(f"tools of {target.label}")
     try:
         async with open_server(target) as server:
-            found = usable_tools(server.tools, target.label, names, allow_writes=allow_writes)
+            choice = choose_tools(server.tools, target.label, names, read_only=read_only, allow_writes=allow_writes)
+            for text in (*server.notes, *choice.notes):
+                note(text)
     except McpError as error:
         if asked.server or asked.url:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
         raise McpError(error.reason or "failed", error.message, hint=hint) from error
-    return _Offer(target, tuple(found))
+    return _Offer(target, choice.tools)
 
 
 async def _open_pool(offer: _Offer, stack: AsyncExitStack) -> ServerPool:
@@ -190,13 +194,11 @@ async def _open_speakers(
 
 async def _open_foreign(name: str, stack: AsyncExitStack) -> _Speaker:
     """A model of a provider. Raises LlmError when its key is not set."""
-    from journeyman.llm import LlmEndpoint, read_key
+    from journeyman.llm import LlmEndpoint, open_openai, read_key
 
     endpoint = LlmEndpoint.parse(name)
     key = read_key(endpoint)
-    import openai
-
-    client = await stack.enter_async_context(openai.AsyncOpenAI(api_key=key or "none", base_url=endpoint.base_url))
+    client = await stack.enter_async_context(open_openai(endpoint.base_url, key or "none"))
     return _Speaker(client, endpoint.model, name)
 
 

@@ -86,8 +86,7 @@ def _show_counts(console: Terminal, preview: Preview) -> None:
     unit = "example" if not preview.rendered[0].side else "side of a pair"
     console.print(
         f"{preview.num_tokens:,} tokens, {preview.num_trained:,} of them trained ({share:.1%}); "
-        f"a {unit} has {preview.median_length:,.0f} (median), at most {max(preview.lengths):,}".replace("a example", "an example"),
-        highlight=False,
+        f"a {unit} has {preview.median_length:,.0f} (median), at most {max(preview.lengths):,}".replace("a example", "an example")
     )
     bins = histogram(preview.lengths)
     most = max(count for _, _, count in bins)

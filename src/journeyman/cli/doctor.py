@@ -15,7 +15,7 @@ def doctor(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port that `journeyman serve` would take; 0 is any free one.")] = 8100,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports."""
+    """Check this machine: Python, torch, device, threads, memory, disk, model cache, ports, proxies."""
     from journeyman.cli.console import output, styled, write_json
     from journeyman.cli.doctor_checks import all_checks
 

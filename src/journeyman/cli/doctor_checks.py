@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from journeyman.config import engine_processes, path_of
+from journeyman.config import checked_key, engine_processes, path_of
 from journeyman.errors import SettingError
+from journeyman.http_clients import check_proxy, exempt_hosts, proxies
 
 _GIGABYTE = 1e9
 _INSTALL = "pip install torch==2.13.0 && pip install 'journeyman[local]' (in a clone: make setup)"
 _LIBRARIES = ("transformers", "peft", "safetensors", "fastapi", "uvicorn", "sqlalchemy", "scipy", "openai", "mcp")
-_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY")
+_KEYS = (
+    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY", "AZURE_OPENAI_API_KEY", "VLLM_API_KEY",
+    "OLLAMA_API_KEY", "JOURNEYMAN_API_KEY", "HF_TOKEN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ def all_checks(home: Path, port: int) -> list[Check]:
     cache = default_cache()
     checks = [check_python(sys.version_info[:3]), check_libraries(), check_torch(), check_threads(os.environ), check_memory()]
     checks += [check_folder("home", home, 1.0), check_folder("model cache", cache, 2.0), check_models(cache), check_store(home)]
-    return [*checks, check_port(port), check_keys(os.environ)]
+    return [*checks, check_port(port), check_keys(os.environ), check_proxies()]
 
 
 def check_python(version: tuple[int, int, int]) -> Check:
@@ -175,9 +179,29 @@ def check_port(port: int, host: str = "127.0.0.1") -> Check:
 def check_keys(environment: Mapping[str, str]) -> Check:
     """Which keys of model services are set: names only, never values."""
     found = [name for name in _KEYS if environment.get(name)]
+    for name in found:
+        try:
+            checked_key(environment[name], name)
+        except SettingError as error:
+            return Check("API keys", "note", error.message, error.hint or "")
     if found:
         return Check("API keys", "fine", f"set: {', '.join(found)}")
     return Check("API keys", "fine", "none set; none is needed (the evidence judge and the task templates use no model)")
+
+
+def check_proxies() -> Check:
+    """The proxies that requests to other machines take, without their passwords."""
+    found = [proxy for _, proxy in proxies()]
+    if not found:
+        return Check("proxies", "fine", "none set")
+    text = ", ".join(f"{proxy.variable}={proxy.text}" for proxy in found)
+    text += f"; none for {', '.join(('loopback', *exempt_hosts()))}"
+    try:
+        for proxy in found:
+            check_proxy(proxy)
+    except SettingError as error:
+        return Check("proxies", "note", f"{text}: {error.message}", error.hint or "")
+    return Check("proxies", "fine", text)
 
 
 def _core_quota(file: Path) -> float | None:

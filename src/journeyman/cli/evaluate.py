@@ -14,11 +14,13 @@ from journeyman.cli.options import (
     EnvOption,
     HeaderOption,
     HomeOption,
+    ReadOnlyOption,
     SeedOption,
     ServerOption,
     ToolsOption,
     UrlOption,
     home_folder,
+    names_of,
 )
 from journeyman.errors import SettingError
 
@@ -92,6 +94,7 @@ def evaluate(
     header: HeaderOption = None,
     env: EnvOption = None,
     tools: ToolsOption = None,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
 ) -> None:
@@ -99,12 +102,11 @@ def evaluate(
 
     With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
     """
-    from journeyman.cli.mcp import names_of
     from journeyman.cli.mcp_target import TargetOptions
 
     prompting = {
-        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": tools, "--allow-writes": allow_writes or None,
-        "--seed": seed,
+        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": tools, "--read-only": read_only,
+        "--allow-writes": allow_writes or None, "--seed": seed,
     }  # fmt: skip
     options = TargetOptions(server, url, header, env)
     if prompt_only is None:
@@ -128,7 +130,8 @@ def evaluate(
             goal=target,
             out=out,
             target=options,
-            tools=names_of(tools),
+            tools=names_of(tools, "--tools"),
+            read_only=names_of(read_only, "--read-only"),
             allow_writes=allow_writes,
             seed=seed,
         )

@@ -15,12 +15,14 @@ from journeyman.cli.options import (
     HeaderOption,
     HomeOption,
     JsonOption,
+    ReadOnlyOption,
     SeedOption,
     ServerOption,
     ToolsOption,
     UrlOption,
     WriterOption,
     home_folder,
+    names_of,
 )
 
 mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools and tasks first.", no_args_is_help=True)
@@ -45,21 +47,30 @@ SetOption = Annotated[
 
 
 @mcp.command("tools")
-def tools(
+def show(
     server: ServerOption = None,
     url: UrlOption = None,
     header: HeaderOption = None,
     env: EnvOption = None,
+    tools: ToolsOption = None,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The server's tools: what each takes, and which would be used. Calls none of them."""
+    """The server's tools: what each takes, which are known to only read and why, and which would be used. Calls none of them."""
     from journeyman.cli.interrupts import run_interruptible
     from journeyman.cli.mcp_look import show_tools
     from journeyman.cli.mcp_target import target_from_options
 
     target = target_from_options(server, url, header, env)
-    run_interruptible(show_tools(target, allow_writes=allow_writes, as_json=as_json), str)
+    work = show_tools(
+        target,
+        tools=names_of(tools, "--tools"),
+        read_only=names_of(read_only, "--read-only") or (),
+        allow_writes=allow_writes,
+        as_json=as_json,
+    )
+    run_interruptible(work, str)
 
 
 @mcp.command("scenarios")
@@ -71,6 +82,7 @@ def scenarios(
     base: BaseOption = None,
     writer: WriterOption = None,
     tools: ToolsOption = None,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
     count: CountOption = 12,
@@ -86,7 +98,8 @@ def scenarios(
         target,
         base=base,
         writer=writer,
-        tools=names_of(tools),
+        tools=names_of(tools, "--tools"),
+        read_only=names_of(read_only, "--read-only") or (),
         allow_writes=allow_writes,
         seed=seed or 0,
         count=count,
@@ -107,6 +120,7 @@ def train(
     writer: WriterOption = None,
     steps: StepsOption = None,
     tools: ToolsOption = None,
+    read_only: ReadOnlyOption = None,
     allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
     home: HomeOption = None,
@@ -124,7 +138,8 @@ def train(
 
     given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
     given["judge_options"] = {"budget": judge_budget} if judge_budget is not None else None
-    given["tools"] = names_of(tools)
+    given["tools"] = names_of(tools, "--tools")
+    given["read_only"] = names_of(read_only, "--read-only")
     given["allow_writes"] = allow_writes or None
     run_training(
         Request(
@@ -137,8 +152,3 @@ def train(
             allow_changed=allow_changed_settings,
         )
     )
-
-
-def names_of(text: str | None) -> tuple[str, ...] | None:
-    """`a, b` as ("a", "b"); None when the option was not given."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())

@@ -5,31 +5,55 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from journeyman.cli.console import Terminal
+    from journeyman.observe.progress import Progress
     from journeyman.scenarios import ChatWriter, McpTarget, McpTool, Proposer, ScenarioSet
     from journeyman.types.scenarios import Scenario
 
 _CHARS_PER_TOKEN = 4
 
 
-async def show_tools(target: McpTarget, *, allow_writes: bool = False, as_json: bool = False) -> None:
-    """Print the server's tools, what each takes, and whether training would call it."""
-    from journeyman.cli.console import output, write_json
-    from journeyman.scenarios import open_server, usable_tools
+async def show_tools(
+    target: McpTarget,
+    *,
+    tools: Sequence[str] | None = None,
+    read_only: Sequence[str] = (),
+    allow_writes: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Print the server's tools, what each takes, whether it is known to only read and why, and whether training would call it.
 
-    async with open_server(target) as server:
-        tools = server.tools
-        console = output()
-        if as_json:
-            write_json([_tool_row(tool, allow_writes) for tool in tools])
-            return
-        _print_tools(console, tools, allow_writes)
-        # Says, as an error, when nothing could be trained with these tools.
-        usable_tools([tool for tool in tools if tool.problem is None] or tools, target.label, allow_writes=allow_writes)
+    Raises, after the list, what `choose_tools` raises when nothing could be trained with these tools.
+    """
+    from journeyman.cli.console import failures, output, write_json
+    from journeyman.cli.progress_view import ProgressView
+    from journeyman.errors import McpError
+    from journeyman.scenarios import open_server
+    from journeyman.scenarios.tools import choose_tools, vouched_for
+
+    with ProgressView(failures()) as view:
+        view.phase("start", note=target.label)
+        async with open_server(target) as server:
+            pass
+    found = vouched_for(server.tools, target.label, read_only)
+    used: set[str] = set()
+    fault = None
+    try:
+        used = {tool.name for tool in choose_tools(found, target.label, tools, allow_writes=allow_writes).tools}
+    except McpError as error:
+        fault = error
+    if as_json:
+        write_json([_tool_row(tool, tool.name in used) for tool in found])
+        return
+    _print_tools(output(), found, used)
+    for note in server.notes:
+        output().print(f"note: {note}")
+    if fault is not None:
+        raise fault
 
 
 async def show_scenarios(
@@ -38,25 +62,29 @@ async def show_scenarios(
     base: str | None = None,
     writer: str | None = None,
     tools: Sequence[str] | None = None,
+    read_only: Sequence[str] = (),
     allow_writes: bool = False,
     seed: int = 0,
     count: int = 12,
     as_json: bool = False,
 ) -> None:
-    """Build scenarios and print `count` of each split. The base model is loaded only when values must be proposed."""
-    from journeyman.cli.console import output, write_json
+    """Build scenarios and print `count` of each split; how far it is goes to standard error. The base model is loaded only when values
+    must be proposed."""
+    from journeyman.cli.console import failures, output, write_json
+    from journeyman.cli.progress_view import ProgressView
     from journeyman.scenarios import InTurn, ScenarioSettings, build_scenarios, open_server
 
     console = output()
-    chosen = tuple(tools) if tools else None
-    settings = ScenarioSettings(tools=chosen, allow_writes=allow_writes)
-    async with contextlib.AsyncExitStack() as stack:
-        opened = await _open_writer(writer, stack)
-        server = await stack.enter_async_context(open_server(target))
-        proposer = await _open_proposer(server.tools, settings, target.label, base, stack)
-        if opened is not None and proposer is not None:
-            proposer = InTurn(opened.proposer(), proposer)
-        made = await build_scenarios(server, settings, proposer=proposer, writer=opened, seed=seed)
+    settings = ScenarioSettings(tools=tuple(tools) if tools else None, read_only=tuple(read_only), allow_writes=allow_writes)
+    with ProgressView(failures()) as view:
+        async with contextlib.AsyncExitStack() as stack:
+            view.phase("start", note=target.label)
+            opened = await _open_writer(writer, stack)
+            server = await stack.enter_async_context(open_server(target))
+            proposer = await _open_proposer(server.tools, settings, target.label, base, stack, view)
+            if opened is not None and proposer is not None:
+                proposer = InTurn(opened.proposer(), proposer)
+            made = await build_scenarios(server, settings, proposer=proposer, writer=opened, seed=seed, progress=view)
     if as_json:
         write_json([scenario.model_dump(mode="json") for scenario in (*made.heldout[:count], *made.train[:count])])
         return
@@ -64,7 +92,7 @@ async def show_scenarios(
 
 
 async def _open_proposer(
-    tools: Sequence[McpTool], settings: Any, label: str, base: str | None, stack: contextlib.AsyncExitStack
+    tools: Sequence[McpTool], settings: Any, label: str, base: str | None, stack: contextlib.AsyncExitStack, progress: Progress
 ) -> Proposer | None:
     """The base model behind a loopback port, when some argument is free text; nothing is kept of it."""
     import random
@@ -73,11 +101,12 @@ async def _open_proposer(
     from journeyman.scenarios import CompletionProposer, usable_tools
     from journeyman.scenarios.pools import make_pools
 
-    usable = usable_tools(tools, label, settings.tools, allow_writes=settings.allow_writes)
+    usable = usable_tools(tools, label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes)
     if not any(pool.needs_proposals for pool in make_pools(usable, random.Random(0))):
         return None
+    progress.phase("load", note=base or DEFAULT_BASE)
     home = stack.enter_context(tempfile.TemporaryDirectory(prefix="journeyman-look-"))
-    connection = await stack.enter_async_context(local(base or DEFAULT_BASE, home=home))
+    connection = await stack.enter_async_context(local(base or DEFAULT_BASE, home=home, note=progress.note))
     proposer = CompletionProposer(connection.openai_url, connection.api_key or "", "base")
     stack.push_async_callback(proposer.close)
     return proposer
@@ -94,29 +123,23 @@ async def _open_writer(name: str | None, stack: contextlib.AsyncExitStack) -> Ch
     return writer
 
 
-def _tool_row(tool: McpTool, allow_writes: bool) -> dict[str, Any]:
+def _tool_row(tool: McpTool, is_used: bool) -> dict[str, Any]:
     return {
         "name": tool.server_name,
         "description": tool.description,
         "parameters": tool.parameters,
         "is_read_only": tool.is_read_only,
         "is_destructive": tool.is_destructive,
-        "used": _verdict(tool, allow_writes) == "yes",
+        "decided": tool.decided,
+        "used": is_used,
         "problem": tool.problem,
     }
 
 
-def _verdict(tool: McpTool, allow_writes: bool) -> str:
-    if tool.problem is not None:
-        return f"no: unusable schema ({tool.problem})"
-    if (tool.is_read_only and not tool.is_destructive) or allow_writes:
-        return "yes"
-    how = "it says so" if tool.is_annotated else "by its name"
-    return f"no: it may change something, {how} (--allow-writes)"
-
-
-def _print_tools(console: Terminal, tools: Sequence[McpTool], allow_writes: bool) -> None:
+def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[str]) -> None:
+    """A block for each tool: what it takes and says, then what was decided of it and why."""
     from journeyman.cli.console import styled
+    from journeyman.scenarios.tools import WHY, what_to_add
 
     for tool in tools:
         parameters = ", ".join(
@@ -125,8 +148,19 @@ def _print_tools(console: Terminal, tools: Sequence[McpTool], allow_writes: bool
         console.print(styled((tool.server_name, "bold"), f"({parameters})"))
         if tool.description:
             console.print(f"  {tool.description.splitlines()[0]}")
+        if tool.problem is not None:
+            console.print(f"  left out: {tool.problem}")
+            continue
+        is_used = tool.name in used
+        adds = "" if tool.is_read_only or tool.is_destructive else ", only that it destroys nothing"
+        way = "" if tool.is_read_only or is_used else f"; add {what_to_add([tool])}"
+        console.print(f"  only reads: {_word(tool.is_read_only)}, {WHY[tool.decided]}{adds}{way}")
         size = len(json.dumps(tool.parameters)) // _CHARS_PER_TOKEN
-        console.print(f"  used in training: {_verdict(tool, allow_writes)}; about {size} tokens of schema")
+        console.print(f"  used: {_word(is_used)}; about {size} tokens of schema")
+
+
+def _word(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def _print_scenarios(console: Terminal, made: ScenarioSet, count: int) -> None:
@@ -137,8 +171,6 @@ def _print_scenarios(console: Terminal, made: ScenarioSet, count: int) -> None:
         for scenario in scenarios[:count]:
             console.print(f"  {scenario.task}")
             console.print(f"    {_witness_line(scenario)}", style="dim")
-    for note in made.notes:
-        console.print(f"note: {note}")
 
 
 def _witness_line(scenario: Scenario) -> str:

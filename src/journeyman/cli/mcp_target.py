@@ -47,7 +47,9 @@ def target_from_options(server: str | None, url: str | None, headers: Sequence[s
     if not str(url).startswith(("http://", "https://")):
         shown = hide_in_url(str(url))
         raise SettingError(f"--url {str(shown)!r} is not the address of an MCP server", hint="it starts with http:// or https://")
-    return McpTarget.model_validate({"url": url, "headers": pairs(headers, ":", "--header")})
+    target = McpTarget.model_validate({"url": url, "headers": pairs(headers, ":", "--header")})
+    target.revealed()  # a header that cannot be sent is refused before anything is done
+    return target
 
 
 def options_over(known: Mapping[str, Any], options: TargetOptions) -> dict[str, Any]:
@@ -103,6 +105,11 @@ def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str,
     for number, word in enumerate(words or (), 1):
         name, found_separator, value = word.partition(separator)
         if not found_separator or not name.strip():
-            raise SettingError(f"{option} number {number} is not NAME{separator}VALUE", hint=f"write {option} 'NAME{separator}VALUE'")
+            # Not what was given: it may be the secret alone.
+            raise SettingError(
+                f"{option} number {number} is not NAME{separator}VALUE (given: {len(word)} characters, not shown)",
+                hint=f"write {option} 'NAME{separator}VALUE'",
+                reason="malformed_key",
+            )
         found[name.strip()] = value.strip()
     return found

@@ -27,11 +27,18 @@ HeaderOption = Annotated[
 ]
 EnvOption = Annotated[list[str] | None, typer.Option("--env", help="Environment variable for --server; repeatable.", metavar="NAME=VALUE")]
 ToolsOption = Annotated[
-    str | None, typer.Option("--tools", help="Use only these tools, separated by commas \\[default: all that read].", metavar="NAMES")
+    str | None,
+    typer.Option("--tools", help="Use only these tools, separated by commas \\[default: all that only read].", metavar="NAMES"),
+]
+ReadOnlyOption = Annotated[
+    str | None,
+    typer.Option("--read-only", help="Tools that only read although the server does not say so, separated by commas.", metavar="NAMES"),
 ]
 AllowWritesOption = Annotated[
     bool,
-    typer.Option("--allow-writes", help="Also use tools that write or delete: they ARE called. Give a server that may be spoilt."),
+    typer.Option(
+        "--allow-writes", help="Also use tools that are not known to only read: they ARE called. Give a server that may be spoilt."
+    ),
 ]
 WriterOption = Annotated[
     str | None,
@@ -50,11 +57,30 @@ SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave faulty ro
 CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
 
 
+def names_of(text: str | None, option: str) -> tuple[str, ...] | None:
+    """`a, b` as ("a", "b"); None when the option was not given. Raises SettingError when it names nothing."""
+    from journeyman.errors import SettingError
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise SettingError(f"{option} {text!r} names no tool", hint=f"write {option} NAME,NAME, or leave it out", reason="no_names")
+    return names
+
+
 def home_folder(given: Path | None) -> Path:
     """The home folder: as given, else from the environment, else the default."""
     from journeyman import config
 
     return config.home_folder(given)
+
+
+def checked_key_option(given: str | None) -> str | None:
+    """A server's key as it is sent. Raises SettingError (malformed_key) before anything slow begins."""
+    from journeyman.config import checked_key
+
+    return None if given is None else checked_key(given, "--api-key (JOURNEYMAN_API_KEY)")
 
 
 def columns_of(given: list[str] | None) -> dict[str, str]:

@@ -33,6 +33,7 @@ class PlateauRequest:
     out: Path | None
     target: TargetOptions
     tools: tuple[str, ...] | None
+    read_only: tuple[str, ...] | None
     allow_writes: bool
     seed: int | None
 
@@ -68,7 +69,7 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
         asked = request.target
         target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
         return load_settings(PlateauSettings, given=_given(request) | {"target": target.model_dump()})
-    if request.tools or request.allow_writes or request.seed is not None:
+    if any((request.tools, request.read_only, request.allow_writes)) or request.seed is not None:
         raise SettingError(
             "a run has its tools and its scenarios already, or its tasks and rewards",
             hint="give RUN, or --server and its options",
@@ -88,7 +89,8 @@ def _given(request: PlateauRequest) -> dict[str, Any]:
     """What was given for a server's scenarios."""
     from journeyman.recipes.plateau import PROMPTS
 
-    given: dict[str, Any] = {"tools": request.tools, "seed": request.seed, "allow_writes": request.allow_writes or None}
+    given: dict[str, Any] = {"tools": request.tools, "read_only": request.read_only, "seed": request.seed}
+    given["allow_writes"] = request.allow_writes or None
     return _without_none(given) | _given_for_any(request, PROMPTS)
 
 
@@ -123,7 +125,7 @@ def folders_of(request: PlateauRequest, settings: PlateauSettings | PromptedGrpo
     if isinstance(settings, PromptedGrpo) or settings.run is not None:
         report = HomeFolder(request.home).run(settings.run or "").report
         return (request.out or report / name).absolute(), report
-    what = repr((settings.target.label, settings.tools, settings.allow_writes, settings.seed))
+    what = repr((settings.target.label, settings.tools, settings.read_only, settings.allow_writes, settings.seed))
     server = request.home / "plateau" / f"{_slug(settings.target.label)[-40:]}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
     return (request.out or server / name).absolute(), server / "scenarios"
 

@@ -71,12 +71,16 @@ class ProgressState:
         return 0.0 if self.job_started is None else self.clock() - self.job_started
 
     @property
+    def phase_seconds(self) -> float:
+        return self.clock() - self.phase_started
+
+    @property
     def seconds_left(self) -> float | None:
         """Of this phase, at its average pace so far; None until a tenth is done: the first of many attempts that run together comes
         when most of the others are nearly there."""
         if self.total is None or self.done <= 0 or self.done * 10 < self.total:
             return None
-        pace = (self.clock() - self.phase_started) / self.done
+        pace = self.phase_seconds / self.done
         return max(0.0, pace * (self.total - self.done))
 
 

@@ -17,6 +17,7 @@ from journeyman.cli.console import Terminal, styled
 from journeyman.cli.progress_state import FinishedStep, ProgressState, duration, reading, sparkline
 
 _PLAIN_SECONDS = 15.0
+_SILENT_SECONDS = 30.0
 _TABLE_STEPS = 8
 
 
@@ -24,15 +25,24 @@ class ProgressView:
     """Shows a job while it runs; use it as a context manager. Safe to call from any thread.
 
     In a terminal one live block (phase, bar, readings, time left, the last steps, a small chart of the reward) stays at the bottom,
-    and notes scroll above it. Elsewhere each phase, step and note is one line, and a phase speaks at most every 15 seconds.
+    and notes scroll above it. Elsewhere each phase, step and note is one line, and a phase speaks at most every 15 seconds, and at
+    least every 30 seconds or so, also while nothing is counted (a model loads, a server thinks).
 
     Args:
         console: where to.
         is_live: None = live when the console is a terminal.
         clock: seconds from anywhere; tests pass their own.
+        silent_seconds: how long nothing is said outside a terminal, at most about.
     """
 
-    def __init__(self, console: Terminal, *, is_live: bool | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Terminal,
+        *,
+        is_live: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        silent_seconds: float = _SILENT_SECONDS,
+    ) -> None:
         self._console = console
         self._is_live = console.is_terminal if is_live is None else is_live
         self._state = ProgressState(clock)
@@ -40,17 +50,26 @@ class ProgressView:
         self._clock = clock
         self._spoken = 0.0
         self._live: Live | None = None
+        self._silent_seconds = silent_seconds
+        self._is_over = threading.Event()
+        self._ticker: threading.Thread | None = None
 
     def __enter__(self) -> ProgressView:
         if self._is_live:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
+        else:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+        self._is_over.set()
+        if self._ticker is not None:
+            self._ticker.join()
 
     # The state has its own lock, never held while printing: the live block's thread holds rich's lock when it asks for ours.
 
@@ -79,10 +98,26 @@ class ProgressView:
             self._console.print(_step_line(finished))
 
     def note(self, text: str) -> None:
+        self._has_spoken()
         self._console.print(text)
 
     def warn(self, text: str) -> None:
+        self._has_spoken()
         self._console.print(styled(("note:", "yellow"), f" {text}"))
+
+    def _has_spoken(self) -> None:
+        with self._lock:
+            self._spoken = self._clock()
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(self._silent_seconds / 2):
+            line = ""
+            with self._lock:
+                if self._state.name and self._clock() - self._spoken >= self._silent_seconds / 2:
+                    self._spoken = self._clock()
+                    line = f"{_phase_line(self._state)}  {duration(self._state.phase_seconds)} so far"
+            if line:
+                self._console.print(line)
 
     def _render(self) -> RenderableType:
         with self._lock:
@@ -130,9 +165,9 @@ def _table(steps: list[FinishedStep]) -> Table:
 
 
 def _phase_line(state: ProgressState) -> str:
-    amount = f"{state.done}/{state.total}" if state.total else str(state.done)
+    amount = f" {state.done}/{state.total}" if state.total else f" {state.done}" if state.done else ""
     left = state.seconds_left
-    parts = [f"  {state.name} {amount}", *(reading(name, value) for name, value in state.values.items())]
+    parts = [f"  {state.name}{amount}", *(reading(name, value) for name, value in state.values.items())]
     if left is not None:
         parts.append(f"{duration(left)} left")
     return "  ".join(parts)

@@ -39,10 +39,12 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from journeyman.cli.console import output, styled, write_json
     from journeyman.config import program
     from journeyman.store.run_lock import as_it_is
+    from journeyman.types.names import is_name
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
-        infos = [as_it_is(info, store.home.run(info.id).lock) for info in store.runs.list()]
+        # Earlier versions took ids that can name no folder; such a run has none.
+        infos = [as_it_is(info, store.home.run(info.id).lock) if is_name(info.id) else info for info in store.runs.list()]
     if as_json:
         write_json([info.model_dump() for info in infos])
         return

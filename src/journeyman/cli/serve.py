@@ -9,13 +9,25 @@ from typing import Annotated
 
 import typer
 
-from journeyman.cli.options import BaseOption, HomeOption, home_folder
+from journeyman.cli.options import BaseOption, HomeOption, checked_key_option, home_folder
 from journeyman.errors import SettingError
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Serve what this run trained.", metavar="RUN")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any but loopback requires --api-key.")]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        help="A further name to be called by, e.g. behind a proxy or in Docker; repeatable. Loopback, --host and IP addresses need none.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", help="Require this key as bearer token.", envvar="JOURNEYMAN_API_KEY", callback=checked_key_option),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that compute \\[default: measured].", show_default=False)
 ]
@@ -39,6 +51,7 @@ def serve(
     base: BaseOption = None,
     home: HomeOption = None,
     host: HostOption = "127.0.0.1",
+    allow_host: AllowHostOption = None,
     port: PortOption = 8100,
     api_key: KeyOption = None,
     workers: WorkersOption = None,
@@ -51,7 +64,7 @@ def serve(
     from journeyman.local import open_backend
     from journeyman.observe.logs import set_up_logging
     from journeyman.server.app import create_app
-    from journeyman.server.auth import check_bind
+    from journeyman.server.auth import KnownHosts, check_bind
     from journeyman.server.serve import Server, bind
     from journeyman.types.retention import ServerSettings
 
@@ -59,6 +72,7 @@ def serve(
     where = home_folder(home)
     base = base_of(run, base, where)
     check_bind(host, api_key)
+    KnownHosts(host, allow_host or ())  # a name that is none is found out before the model is loaded
     if port:
         bind(host, port).close()  # a taken port is found out before the model is loaded
     set_up_logging()
@@ -73,7 +87,7 @@ def serve(
         retention=chosen.retention,
     )
     names = backend.serve_run(run) if run else ()
-    app = create_app(backend, api_key=api_key)
+    app = create_app(backend, api_key=api_key, host=host, allowed_hosts=allow_host or ())
     try:
         with Server(app, host=host, port=port, api_key=api_key) as server:
             for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):

@@ -128,6 +128,7 @@ def print_schema(method: str | None) -> None:
 def read_settings(request: Request) -> Settings:
     """The settings to train with, for a new run or one that goes on. Raises SettingError, InputError, NotFoundError."""
     from journeyman.recipes.methods import find_file, load_recipe, method_of
+    from journeyman.types.names import check_name
 
     if request.resume is not None:
         if request.run is not None:
@@ -135,6 +136,8 @@ def read_settings(request: Request) -> Settings:
         return _resumed(request, request.resume)
     if request.file is None:
         raise SettingError("no settings file was given", hint="journeyman train FILE.yaml, or go on with a run: --resume RUN")
+    if request.run is not None:
+        check_name(request.run, "the id of a run (--run)")
     path = find_file(request.file)
     _check_data_options(request, method_of(path, request.overrides))
     settings = load_recipe(path, request.overrides, request.given)

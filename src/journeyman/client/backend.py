@@ -8,6 +8,7 @@ from typing import Any
 
 from journeyman.client.models import ServedModel, TrainableModel
 from journeyman.client.wire import Wire
+from journeyman.types.names import check_name
 from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import CreateModel, ModelInfo
@@ -75,14 +76,14 @@ class Connection:
         return await self._wire.get("api/runs", list[RunInfo])
 
     async def run(self, run: str) -> RunInfo:
-        return await self._wire.get(f"api/runs/{run}", RunInfo)
+        return await self._wire.get(f"api/runs/{check_name(run, 'the id of a run')}", RunInfo)
 
     async def steps(self, run: str) -> list[StepMetrics]:
         """The metrics of a run's steps, in the order of time."""
-        return await self._wire.get(f"api/runs/{run}/steps", list[StepMetrics])
+        return await self._wire.get(f"api/runs/{check_name(run, 'the id of a run')}/steps", list[StepMetrics])
 
     async def trajectory(self, trajectory_id: str) -> Trajectory:
-        return await self._wire.get(f"api/rollouts/{trajectory_id}", Trajectory)
+        return await self._wire.get(f"api/rollouts/{check_name(trajectory_id, 'the id of a trajectory')}", Trajectory)
 
     async def close(self) -> None:
         await self._wire.close()

@@ -1,16 +1,18 @@
 """Rollouts with models that are not served by Journeyman: their chat completions are noted on this side.
 
 A turn noted here has messages and the reply, but no token ids and no log-probabilities: good for judging and comparing, not for
-training. Streamed calls and calls through other clients than `run.openai()` are not noted.
+training. Streamed calls, calls for raw responses, and calls through other clients than `run.openai()` are not noted.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from journeyman.errors import LlmError, SettingError
-from journeyman.types.messages import Message, Tool
+from journeyman.errors import LlmError
+from journeyman.llm.openai_client import model_client_class, open_openai
+from journeyman.types.messages import Message, Tool, marked
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.trajectory import Turn
 
@@ -21,13 +23,8 @@ _CHAT_PATH = "/chat/completions"
 
 
 def foreign_client(base_url: str | None, api_key: str | None) -> AsyncOpenAI:
-    """An OpenAI client that can be copied with a recorder attached. Raises SettingError when there is no API key."""
-    import openai
-
-    try:
-        return _recording_class()(base_url=base_url, api_key=api_key)  # type: ignore[no-any-return]
-    except openai.OpenAIError as error:
-        raise SettingError("this model needs an API key", hint="set OPENAI_API_KEY, or give Model(..., api_key=...)") from error
+    """An OpenAI client that can be copied with a recorder attached. Raises LlmSettingError as `open_openai`."""
+    return open_openai(base_url, api_key, kind=_recording_class())
 
 
 class ForeignRecorder:
@@ -47,7 +44,7 @@ class ForeignRecorder:
     def attached(self, client: AsyncOpenAI) -> AsyncOpenAI:
         """A copy of `client` (made by `foreign_client`), sharing its connections, whose calls are noted here."""
         copy: Any = client.with_options()
-        copy.recorder = self
+        copy.recorder, copy.dialects = self, client.dialects  # type: ignore[attr-defined]  # of our class
         return copy  # type: ignore[no-any-return]
 
     def begin(self, num_replies: int) -> None:
@@ -68,7 +65,7 @@ class ForeignRecorder:
 
     def note(self, body: dict[str, Any], reply: Any, started_at: float) -> None:
         """Note a finished call, a turn for each of its replies. `reply` is a ChatCompletion."""
-        for choice in reply.choices:
+        for choice in getattr(reply, "choices", ()):  # a caller who asked for the raw response gets no completion
             self._note_choice(body, choice, reply.id or "", started_at)
 
     def _note_choice(self, body: dict[str, Any], choice: Any, call: str, started_at: float) -> None:
@@ -77,9 +74,9 @@ class ForeignRecorder:
             Turn(
                 index=len(self._turns),
                 adapter=None,
-                messages=tuple(Message.model_validate(message) for message in body.get("messages", ())),
+                messages=tuple(Message.model_validate(marked(message)) for message in body.get("messages", ())),
                 tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
-                reply=Message.model_validate(choice.message.model_dump()),
+                reply=Message.model_validate(marked(choice.message.model_dump(warnings=False))),
                 prompt_ids=(),
                 sampled_ids=(),
                 sampled_logprobs=(),
@@ -98,16 +95,12 @@ def _parameters(body: dict[str, Any]) -> SamplingParameters:
     return SamplingParameters.model_validate({name: value for name, value in given.items() if value is not None})
 
 
-_CLASS: list[type] = []
-
-
+@functools.cache
 def _recording_class() -> Any:
-    """AsyncOpenAI with its one public `post` overridden; made when first needed, because openai is imported lazily."""
-    if _CLASS:
-        return _CLASS[0]
-    import openai
+    """The client for models of others that notes its calls; made when first needed, because openai is imported lazily."""
+    parent: Any = model_client_class()
 
-    class RecordingOpenAI(openai.AsyncOpenAI):
+    class RecordingOpenAI(parent):  # type: ignore[misc]  # a class that is made when it is needed
         recorder: ForeignRecorder | None = None
 
         async def post(self, path: str, **options: Any) -> Any:
@@ -123,8 +116,7 @@ def _recording_class() -> Any:
                 recorder.give_back(num_replies)
                 raise
             if not options.get("stream"):
-                recorder.note(options.get("body") or {}, reply, started_at)
+                recorder.note(self.as_sent(options.get("body") or {}), reply, started_at)
             return reply
 
-    _CLASS.append(RecordingOpenAI)
     return RecordingOpenAI

@@ -12,6 +12,8 @@ from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
+from journeyman.llm import omitted_of
+from journeyman.types.names import check_name
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -72,6 +74,11 @@ class Model:
         """(base URL, API key) for a client of one's own."""
         client = self._shared_client()
         return str(client.base_url), client.api_key
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """Parameters of sampling that the model's server was found not to take: attempts since then were drawn without them."""
+        return omitted_of(self._client, self.name)
 
     def openai(self) -> AsyncOpenAI:
         """A client of this model for calls outside rollouts."""
@@ -170,7 +177,7 @@ class ServedModel(Model):
         return await self._wire.get("api/rollouts", tuple[KeptAttempt, ...], query={"model": self.name, "key": key})
 
     async def trajectory(self, trajectory_id: str) -> Trajectory:
-        return await self._wire.get(f"api/rollouts/{trajectory_id}", Trajectory)
+        return await self._wire.get(f"api/rollouts/{check_name(trajectory_id, 'the id of a trajectory')}", Trajectory)
 
     async def close(self) -> None:
         """Nothing: the connection belongs to the backend."""
@@ -244,9 +251,10 @@ class TrainableModel(ServedModel):
         scored = tuple(
             ScoredGroup(
                 scenario_id=group.scenario.id,
-                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group.trajectories),
+                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group if one.id),
             )
             for group in groups
+            if any(one.id for one in group)  # an attempt that the server refused has no id, and no record there
         )
         return await self._train(GrpoJob(groups=scored, settings=settings or Grpo()), on_progress, key)
 
@@ -335,7 +343,7 @@ class TrainableModel(ServedModel):
                 raise WaitTimeoutError(
                     f"waited for training job {status.id} of model {self.name!r}: it is {status.state} at {status.progress:.0%}, and "
                     f"nothing has changed for {_LONGEST_SILENCE_SECONDS:.0f} s",
-                    hint=f"the log of the server at {self._wire.url} says what it is doing; call again with the same key to go on waiting",
+                    hint=f"the log of the server at {self._wire.shown} says what it does; call again with the same key to go on waiting",
                 )
             # A server that does not let us wait is not asked as fast as it can answer.
             await asyncio.sleep(max(_SHORTEST_POLL_SECONDS - (time.monotonic() - asked_at), 0.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from journeyman.http_clients import without_proxy
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import ToolEvent
 
@@ -19,12 +20,12 @@ class Rollout:
     """One attempt in progress.
 
     Attributes:
-        id: of the trajectory that comes of it.
+        id: of the trajectory that comes of it; like `scenario`, not to be set.
         scenario: what is attempted.
         model: the model name to send.
         base_url, api_key: for any OpenAI-compatible client; what is sent there is recorded.
-        reward: set it when your code can score the attempt itself; leave None when a judge does.
-        metrics: numbers to keep with the trajectory.
+        reward: set it when your code can score the attempt itself, a finite number; leave None when a judge does.
+        metrics: numbers to keep with the trajectory. What is no number there, or in `reward`, is this attempt's failure.
         seed: send it with the model calls to make the attempt repeatable; another one for every attempt, None when `gather` got no seed.
 
     Example:
@@ -44,8 +45,8 @@ class Rollout:
         api_key: str,
         make_client: Callable[[], AsyncOpenAI],
     ) -> None:
-        self.id = rollout_id
-        self.scenario = scenario
+        self._id = rollout_id
+        self._scenario = scenario
         self.model = model
         self.base_url = base_url
         self.api_key = api_key
@@ -56,6 +57,14 @@ class Rollout:
         self._make_client = make_client
         self._client: AsyncOpenAI | None = None
 
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def scenario(self) -> Scenario:
+        return self._scenario
+
     def openai(self) -> AsyncOpenAI:
         """A client whose calls belong to this rollout. It shares its connections with others: do not close it."""
         if self._client is None:
@@ -63,8 +72,9 @@ class Rollout:
         return self._client
 
     def env(self) -> dict[str, str]:
-        """Environment variables that point an agent in another process at this rollout."""
-        return {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": self.api_key, "OPENAI_MODEL": self.model}
+        """Environment variables that point an agent in another process at this rollout, past the proxies that are set here."""
+        address = {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": self.api_key, "OPENAI_MODEL": self.model}
+        return address | without_proxy(self.base_url)
 
     def record_tool(self, event: ToolEvent) -> None:
         """Keep what became of a tool call; judges look at it."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from journeyman.errors import InputError
 from journeyman.types.json_text import parse_json
-from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
+from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall, other_content
 from journeyman.types.training import SftExample
 
 _ROLES = {
@@ -79,12 +79,12 @@ class Turns:
     def _take(self, entry: object) -> None:
         if not isinstance(entry, Mapping):
             raise InputError(f"a JSON object is needed, this is {kind_of(entry)}")
-        given = entry.get("role", entry.get("from"))
+        given = entry.get("role") or entry.get("from")
         role = _ROLES.get(str(given).lower())
         if role is None:
             raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}")
-        content = entry.get("content", entry.get("value"))
-        _refuse_other_parts(content)
+        content = entry.get("value") if entry.get("content") is None else entry["content"]
+        _refuse_other_content(entry)
         calls = _calls(parsed(content, "value")) if str(given).lower() in _CALL_ROLES else _calls(entry.get("tool_calls"))
         message = self._message(role, None if str(given).lower() in _CALL_ROLES else content, calls, entry)
         self.messages.append(message)
@@ -108,9 +108,13 @@ class Turns:
                 tool_calls=tuple(ToolCall(id=name, function=call) for name, call in zip(minted, calls, strict=True)),
                 tool_call_id=answers,
                 name=entry.get("name"),
-                reasoning_content=entry.get("reasoning_content") or entry.get("thinking"),
+                reasoning_content=entry.get("reasoning_content") or entry.get("reasoning") or entry.get("thinking"),
             )
         except ValidationError as error:
+            fault = error.errors()[0]
+            if fault["type"] == "unsupported_part":
+                what = f"it has a part of the type {fault['ctx']['kind']!r}; only text can be trained"
+                raise InputError(what, reason=fault["type"]) from error
             raise InputError(first_fault(error)) from error
 
 
@@ -200,9 +204,7 @@ def _flag(entry: Mapping[str, Any], role: str) -> bool:
     return all(given.values())
 
 
-def _refuse_other_parts(content: object) -> None:
-    parts = content if isinstance(content, list) else []
-    for part in parts:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-        if kind not in ("text", "input_text", "output_text"):
-            raise InputError(f"it has a part of the type {kind!r}; only text can be trained")
+def _refuse_other_content(entry: Mapping[str, Any]) -> None:
+    for name in other_content(entry):
+        advice = "write calls as tool_calls" if name == "function_call" else "only text can be trained"
+        raise InputError(f"it has {name}; {advice}", reason="unsupported_field")

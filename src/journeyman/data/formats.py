@@ -13,6 +13,8 @@ from journeyman.errors import InputError, SettingError
 _T = TypeVar("_T")
 _Values = Mapping[str, Any]
 AUTO = "auto"
+_MEDIA = ("image", "images", "audio", "video", "videos")
+_MEDIA_HINT = "leave such rows out (skip bad rows), or take the column out of the file if the texts make sense without it"
 _NUM_LOOKED_AT = 32  # rows; one row may be odd
 
 
@@ -74,6 +76,9 @@ def load(
         missing = [name for name in chosen.needs if own.get(name) is None]
         if missing:
             raise InputError(f"the column {missing[0]} is missing or empty; there are {', '.join(own) or 'none'}")
+        for name in _MEDIA:
+            if own.get(name):
+                raise InputError(f"the column {name} holds {name}; only text can be trained", hint=_MEDIA_HINT, reason="unsupported_field")
         return chosen.read(own)
 
     examples, num_rows, faults = convert(chain(head, given), read, skip_bad=skip_bad)

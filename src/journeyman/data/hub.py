@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from journeyman.config import check_hub_token, environment
 from journeyman.data.rows import Row
 from journeyman.errors import InputError
+from journeyman.http_clients import HUB_URL, proxy_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -32,6 +34,9 @@ def read_saved(folder: Path, split: str | None) -> Iterator[Row]:
 
 def read_hub(name: str, split: str | None) -> Iterator[Row]:
     """The rows of `ORG/NAME` or `ORG/NAME:SUBSET`, from the cache of the `datasets` library or downloaded into it."""
+    if environment("HF_HUB_OFFLINE") is None:
+        check_hub_token()
+        proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
     datasets = _library(name)
     repository, _, subset = name.partition(":")
     try:

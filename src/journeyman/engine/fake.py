@@ -29,8 +29,9 @@ class FakeEngine:
         tokenizer: a Hugging Face tokenizer, or anything with its `encode` and `decode`.
         context_length: prompt and reply together, in tokens.
 
-    `requests` holds every request, the newest last. `fail_with` makes the next samples raise. Between `hold()` and
-    `release()` samples wait; both may be called from any thread. A delta has as many tokens as `delta_sizes` says, in turn.
+    `requests` holds every request, the newest last; `answering` is the one that `script` is asked about. `fail_with` makes the next
+    samples raise. Between `hold()` and `release()` samples wait; both may be called from any thread. A delta has as many tokens as
+    `delta_sizes` says, in turn.
 
     Example:
         >>> engine = FakeEngine(lambda prompt: "It is noon.", tokenizer)              # doctest: +SKIP
@@ -39,6 +40,7 @@ class FakeEngine:
     def __init__(self, script: Script, tokenizer: Any, *, context_length: int = 2048, base: str = "fake-model") -> None:
         self.script = script
         self.requests: list[SampleRequest] = []
+        self.answering: SampleRequest | None = None
         self.num_finished = 0
         self.num_cancelled = 0
         self.fail_with: Exception | None = None
@@ -157,6 +159,7 @@ class FakeEngine:
             raise ContextLengthError(f"the prompt has {len(request.prompt_ids)} tokens and the context is {self._info.context_length}")
 
     def _reply(self, request: SampleRequest) -> tuple[list[int], FinishReason]:
+        self.answering = request
         reply = self.script(self._decode(request.prompt_ids))
         if isinstance(reply, str):
             ids = [*self._tokenizer.encode(reply, add_special_tokens=False), *request.stop_token_ids[:1]]

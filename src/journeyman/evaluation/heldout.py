@@ -63,6 +63,7 @@ class ItemResult(Record):
 class VariantResult(Record):
     """One variant over all scenarios. `success` is over the scenarios with an attempt whose outcome is known; `missing` counts the
     attempts whose outcome is not, by reason (a judge that abstained, a server that died): they are neither successes nor failures.
+    `omitted`: parameters of sampling that were asked for and that the model's server does not take: its numbers are for that policy.
 
     `costs` are means per attempt: `turns`, `tool_calls`, `sampled_tokens`, `seconds`, and `seconds_p50`, `seconds_p95`; shares in [0, 1]:
     `invalid_calls` (of calls), `truncated`, `failed`, `distinct` (different attempts per scenario). `checks`: means of the judge's checks.
@@ -81,6 +82,13 @@ class VariantResult(Record):
     checks: dict[str, float]
     seconds: float
     missing: dict[str, int] = Field(default_factory=dict)
+    omitted: tuple[str, ...] = ()
+
+    @property
+    def omitted_line(self) -> str | None:
+        """For a report: what the numbers are for, where that is not what was asked for."""
+        names = ", ".join(self.omitted)
+        return f"{self.name}: {self.model} does not take {names}, so it was sampled without" if names else None
 
     @property
     def num_missing(self) -> int:
@@ -181,7 +189,10 @@ async def evaluate(
             seed=seed,
         )
         groups[name] = await judge.score(attempted)
-        results.append(summarise_variant(name, model.name, groups[name], time.perf_counter() - started))
+        result = summarise_variant(name, model.name, groups[name], time.perf_counter() - started)
+        results.append(result.model_copy(update={"omitted": model.omitted}))
+        if results[-1].omitted_line:
+            progress.warn(results[-1].omitted_line)
     summary = EvaluationSummary(
         judge=judge.name,
         sampling=sampling,

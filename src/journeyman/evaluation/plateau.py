@@ -178,7 +178,7 @@ def assess(
         gain=gain,
         verdict=verdict,
         reasons=tuple(reasons),
-        notes=tuple(notes),
+        notes=(*notes, *dict.fromkeys(line for cell in cells if (line := cell.result.omitted_line))),
     )
 
 

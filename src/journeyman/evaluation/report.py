@@ -191,9 +191,11 @@ def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
 
 
 def finding_lines(evaluation: EvaluationSummary) -> list[str]:
-    """The paired comparisons, what is missing, pass@k and the noise floor, one line each."""
+    """The paired comparisons, what was left out or is missing, pass@k and the noise floor, one line each."""
     lines = [f"{one.before} → {one.after}: {one.success.text()}" for one in evaluation.comparisons]
+    lines += [one.omitted_line for one in evaluation.variants if one.omitted_line]
     lines += [missing_line(one) for one in evaluation.variants if one.num_missing]
+    lines += [undecidable_line(one) for one in evaluation.variants if one.checks.get("undecidable")]
     for one in evaluation.variants:
         if len(one.pass_at) > 1:
             rates = [f"pass@{k} {100 * value:.1f} %" for k, value in one.pass_at.items()]
@@ -215,6 +217,13 @@ def missing_line(variant: VariantResult) -> str:
         f"{variant.name}: {variant.num_missing} of {num_attempts} attempts are missing ({reasons}) and count neither way; "
         f"all failed it would be {low:.1f} %, all succeeded {high:.1f} %"
     )
+
+
+def undecidable_line(variant: VariantResult) -> str:
+    """How many answers the evidence judge could not decide, and how they count."""
+    num_attempts = sum(len(item.successes) for item in variant.items)
+    number = round(variant.checks["undecidable"] * num_attempts)
+    return f"{variant.name}: {number} of {num_attempts} answers can be read in two ways (their transcripts say how); they count as failures"
 
 
 def cost_rows(report: Report) -> list[list[str]]:

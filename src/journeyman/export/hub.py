@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from journeyman.config import environment
+from journeyman.config import check_hub_token, environment
 from journeyman.errors import SettingError, StoreError
+from journeyman.http_clients import HUB_URL, proxy_of
 from journeyman.types.secrets import remember_key
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -40,6 +41,8 @@ class HubRepository:
             raise SettingError(f"{name!r} is no name of a repository", hint="write ORG/NAME: letters, digits, '-', '_' and '.'")
         if constants.is_offline_mode():
             raise StoreError(f"cannot upload to {name}: HF_HUB_OFFLINE is set", hint="unset it, or export without --push and upload later")
+        check_hub_token()
+        proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
         token = get_token()
         if token is None:
             raise SettingError(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from journeyman.errors import AdapterError
 from journeyman.export.child import read_probes, run_check
 from journeyman.export.probes import Agreement, Probe, compare, conversations, plain_message
+from journeyman.http_clients import open_on_this_machine
 
 if TYPE_CHECKING:
     from journeyman.chat.renderer import Renderer
@@ -73,7 +74,7 @@ class _LlamaCpp:
         request = urllib.request.Request(
             self._server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as reply:
+        with open_on_this_machine(request, _REQUEST_SECONDS) as reply:
             return json.load(reply)
 
     def next_token(self, ids: list[int]) -> int:

@@ -16,19 +16,25 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError
-from journeyman.llm.dialect import Dialect
+from journeyman.config import checked_key
+from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError, LlmSettingError
+from journeyman.http_clients import proxy_note, without_credentials
+from journeyman.llm.dialect import refused_parameter
 from journeyman.llm.endpoint import LlmEndpoint, read_key
+from journeyman.llm.openai_client import omitted_of, open_openai
 from journeyman.llm.replies import FindFault, JsonMode, JsonReply, TextReply, TokenChoice, Usage, read_json, shorten
-from journeyman.types.secrets import remember_key
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 Messages = Sequence[Mapping[str, Any]]
 
 _JSON_MODES: tuple[JsonMode, ...] = ("json_schema", "json_object", "plain")
 _MAX_WAIT_SECONDS = 120.0
 _CHARACTERS_PER_TOKEN = 4
+_STRONGER = "use a stronger model, or raise its token limit"
 _REFUSES_FORMAT = re.compile(r"response_format|json_schema|json_object|json mode|structured|schema|guided|grammar", re.IGNORECASE)
 
 
@@ -59,7 +65,7 @@ class Meter(Protocol):
 class Llm:
     """Calls one endpoint. Use as an async context manager, or `await close()`.
 
-    Raises LlmError at once when the key's variable is not set: better than after the work that leads up to the first call.
+    Raises LlmSettingError (missing_key, malformed_key) at once: better than after the work that leads up to the first call.
     """
 
     def __init__(
@@ -74,15 +80,13 @@ class Llm:
         self.endpoint = endpoint
         self.settings = settings or LlmSettings()
         self.usage = Usage()
-        self._api_key = api_key or read_key(endpoint)
-        remember_key(self._api_key)
+        self._api_key = read_key(endpoint) if api_key is None else checked_key(api_key, "api_key")
         self._sleep = sleep
         self._meter = meter
         self._random = random.Random(0)
-        self._client: Any = None
+        self._client: AsyncOpenAI | None = None
         self._places = asyncio.Semaphore(self.settings.max_concurrent)
         self._json_mode: JsonMode = "json_schema"
-        self._dialect = Dialect()
 
     async def __aenter__(self) -> Llm:
         return self
@@ -98,11 +102,20 @@ class Llm:
     async def check(self) -> None:
         """Ask for one word, trying twice at most; no meter sees it. Raises LlmError when the model does not answer."""
         async with Llm(self.endpoint, api_key=self._api_key, settings=replace(self.settings, max_retries=1)) as other:
-            await other.complete([{"role": "user", "content": "Reply with the word: ready"}])
+            await other._call([{"role": "user", "content": "Reply with the word: ready"}], {})  # one that only thinks is there, too
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """Parameters of sampling that the endpoint was found not to take: replies since then were drawn without them."""
+        return omitted_of(self._client, self.endpoint.model)
 
     async def complete(self, messages: Messages) -> TextReply:
-        """One reply as text. Raises LlmError."""
-        return await self._call(messages, {})
+        """One reply as text. Raises LlmError; LlmRefusalError (empty_reply) for one that says nothing."""
+        reply = await self._call(messages, {})
+        if not reply.text.strip():
+            why = "its token limit was used up before" if reply.finish_reason == "length" else f"it ended with {reply.finish_reason!r}"
+            raise LlmRefusalError(self._named(f"answered with no text: {why}"), hint=_STRONGER, reason="empty_reply", usage=reply.usage)
+        return reply
 
     async def complete_json(
         self,
@@ -136,7 +149,7 @@ class Llm:
                 {"role": "user", "content": f"That reply cannot be used: {fault}. Answer again with the corrected JSON only."},
             ]
         what = self._named(f"gave an unusable reply twice: {fault}")
-        raise LlmRefusalError(what, hint="use a stronger model, or raise its token limit", usage=usage)
+        raise LlmRefusalError(what, hint=_STRONGER, reason="unusable_reply", usage=usage)
 
     async def _call_json(self, messages: Messages, schema: Mapping[str, Any], name: str, with_tokens: bool) -> tuple[TextReply, JsonMode]:
         """Ask in the strictest mode that the endpoint takes, and remember which one that is."""
@@ -164,7 +177,7 @@ class Llm:
                     if attempt == self.settings.max_retries or wait > _MAX_WAIT_SECONDS:
                         what = self._named(f"{failure} (tried {attempt + 1} times)")
                         hint = "check that the server runs and its limits, or try later"
-                        raise LlmOutageError(what, hint=hint) from failure.__cause__
+                        raise LlmOutageError(what, hint=hint, reason="outage") from failure.__cause__
                     await self._sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
@@ -192,16 +205,13 @@ class Llm:
     async def _once(self, messages: Messages, wanted: Mapping[str, Any]) -> TextReply:
         import openai
 
-        body = self._body(messages, wanted)
         try:
-            completion = await self._open().chat.completions.create(**body)
+            completion = await self._open().chat.completions.create(**self._body(messages, wanted))
         except openai.APITimeoutError as error:
-            raise _PassingError(f"did not answer within {self.settings.timeout_seconds:g} s") from error
+            raise _PassingError(f"did not answer within {self.settings.timeout_seconds:g} s{self._proxy_note()}") from error
         except openai.APIConnectionError as error:
-            raise _PassingError(f"cannot be reached: {error.__cause__ or error}") from error
+            raise _PassingError(f"cannot be reached{self._proxy_note()}: {error.__cause__ or error}") from error
         except openai.APIStatusError as error:
-            if error.status_code in (400, 422) and self._dialect.learn(error.message, body):
-                return await self._once(messages, wanted)
             raise self._map_status(error) from error
         except openai.OpenAIError as error:
             raise self._error(f"call failed: {error}") from error
@@ -210,7 +220,8 @@ class Llm:
     def _body(self, messages: Messages, wanted: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.settings
         body = {"model": self.endpoint.model, "messages": list(messages), "max_tokens": settings.max_tokens}
-        return self._dialect.body({**body, "temperature": settings.temperature, "seed": settings.seed, **wanted})
+        given = {**body, "temperature": settings.temperature, "seed": settings.seed, **wanted}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _map_status(self, error: Any) -> Exception:
         """A status that may pass becomes _PassingError; the others say what to set."""
@@ -221,43 +232,49 @@ class Llm:
         may_pass = (status in (408, 409, 429) or status >= 500) and not is_out_of_money
         if should_retry == "true" or (may_pass and should_retry != "false"):
             return _PassingError(f"answered {status}: {text}", _retry_after(headers))
+        key = self.endpoint.api_key_env
         hints = {
-            401: f"set {self.endpoint.api_key_env} to a valid key" if self.endpoint.api_key_env else "give the server's API key",
-            403: f"the key in {self.endpoint.api_key_env or 'use'} may not use this model",
-            404: "check the model's name and the base URL (it usually ends in /v1)",
-            429: "the account has no quota left",
+            401: ("unauthorized", f"set {key} to a valid key" if key else "give the server's API key"),
+            403: ("forbidden", f"the key in {key or 'use'} may not use this model"),
+            404: ("not_found", "check the model's name and the base URL (it usually ends in /v1)"),
+            405: ("not_found", "check the base URL (it usually ends in /v1)"),
+            407: ("proxy_refused", "the proxy wants a user and a password"),
         }
-        return self._error(f"answered {status}: {text}", hint=hints.get(status))
+        if status in hints:
+            reason, hint = hints[status]
+            return LlmSettingError(self._named(f"answered {status}{self._proxy_note()}: {text}"), hint=hint, reason=reason)
+        name = refused_parameter(error.message, error.param, self._body([], {}))
+        if status in (400, 422) and name is not None and "context" not in error.message:
+            return LlmSettingError(self._named(f"answered {status}: {text}"), hint=f"change {name}", reason="refused_parameter")
+        if is_out_of_money:
+            return self._error(f"answered {status}: {text}", hint="the account has no quota left", reason="no_quota")
+        return self._error(f"answered {status}: {text}", reason="refused")
 
     def _read(self, completion: Any) -> TextReply:
         counted = completion.usage
-        usage = Usage(counted.prompt_tokens or 0, counted.completion_tokens or 0, 1) if counted else Usage(calls=1)
+        usage = Usage(counted.prompt_tokens, counted.completion_tokens, 1) if counted else Usage(calls=1)
         self.usage += usage
-        if not completion.choices:
-            raise self._error("answered without a choice", hint="check that the URL is a chat completions server")
         choice = completion.choices[0]
-        if getattr(choice.message, "refusal", None):
-            raise LlmRefusalError(self._named(f"refused: {shorten(choice.message.refusal)}"), usage=usage)
-        return TextReply(choice.message.content or "", choice.finish_reason or "stop", usage, _tokens(choice))
+        if choice.message.refusal:
+            raise LlmRefusalError(self._named(f"refused: {shorten(choice.message.refusal)}"), reason="refused_by_model", usage=usage)
+        return TextReply(choice.message.content or "", choice.finish_reason, usage, _tokens(choice))
 
-    def _open(self) -> Any:
+    def _open(self) -> AsyncOpenAI:
         if self._client is None:
-            from openai import AsyncOpenAI
-
             # Retries are ours: the client's own give up after about two seconds.
-            self._client = AsyncOpenAI(
-                api_key=self._api_key or "none",
-                base_url=self.endpoint.base_url,
-                timeout=self.settings.timeout_seconds,
-                max_retries=0,
+            self._client = open_openai(
+                self.endpoint.base_url, self._api_key or "none", timeout_seconds=self.settings.timeout_seconds, max_retries=0
             )
         return self._client
 
-    def _error(self, what: str, *, hint: str | None = None) -> LlmError:
-        return LlmError(self._named(what), hint=hint)
+    def _proxy_note(self) -> str:
+        return proxy_note(self.endpoint.base_url)
+
+    def _error(self, what: str, *, hint: str | None = None, reason: str | None = None) -> LlmError:
+        return LlmError(self._named(what), hint=hint, reason=reason)
 
     def _named(self, what: str) -> str:
-        return f"model {self.endpoint.model!r} at {self.endpoint.base_url} {what}"
+        return f"model {self.endpoint.model!r} at {without_credentials(self.endpoint.base_url)} {what}"
 
 
 class _PassingError(Exception):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
-from journeyman.errors import LlmError, SettingError
+from journeyman.config import environment, environment_key
+from journeyman.errors import LlmSettingError, SettingError
 from journeyman.types.record import Record
 
 # Base URL and key variable of each provider, as documented by the providers for their OpenAI-compatible endpoints. None: no key needed.
@@ -49,8 +49,8 @@ class LlmEndpoint(Record):
             return cls(model=name, base_url=base_url, api_key_env=api_key_env or (known[0] if known else None))
         provider, slash, model = name.partition("/")
         if not slash:
-            url = os.environ.get("OPENAI_BASE_URL")
-            key = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else None
+            url = environment("OPENAI_BASE_URL")
+            key = "OPENAI_API_KEY" if environment("OPENAI_API_KEY") else None
             return cls.parse(name, url, api_key_env=api_key_env or key) if url else cls.parse(f"openai/{name}", api_key_env=api_key_env)
         if provider == "azure":
             return cls(model=model, base_url=_azure_url(name), api_key_env=api_key_env or AZURE_KEY_ENV)
@@ -61,8 +61,8 @@ class LlmEndpoint(Record):
             )
         url, key = PROVIDERS[provider]
         if key is None:
-            url = os.environ.get(f"{provider.upper()}_BASE_URL") or url
-            key = f"{provider.upper()}_API_KEY" if os.environ.get(f"{provider.upper()}_API_KEY") else None
+            url = environment(f"{provider.upper()}_BASE_URL") or url
+            key = f"{provider.upper()}_API_KEY" if environment(f"{provider.upper()}_API_KEY") else None
         return cls(model=model, base_url=url, api_key_env=api_key_env or key)
 
 
@@ -78,25 +78,32 @@ def names_provider(name: str) -> bool:
 
 
 def read_key(endpoint: LlmEndpoint) -> str | None:
-    """The endpoint's key from the environment; None when it needs none. Raises LlmError when the variable is not set."""
+    """The endpoint's key from the environment; None when it needs none.
+
+    Raises LlmSettingError: missing_key, malformed_key (see `config.checked_key`).
+    """
     if endpoint.api_key_env is None:
         return None
-    key = os.environ.get(endpoint.api_key_env)
-    if not key:
-        raise LlmError(
+    try:
+        key = environment_key(endpoint.api_key_env)
+    except SettingError as error:
+        raise LlmSettingError(error.message, hint=error.hint, reason=error.reason) from error
+    if key is None:
+        raise LlmSettingError(
             f"no API key for model {endpoint.model!r} at {endpoint.base_url}",
             hint=f"set the environment variable {endpoint.api_key_env}",
+            reason="missing_key",
         )
     return key
 
 
 def _azure_url(name: str) -> str:
     """Azure's OpenAI-compatible `v1` address, which takes the ordinary client and the deployment as the model's name."""
-    resource = os.environ.get(AZURE_ENDPOINT_ENV)
+    resource = environment(AZURE_ENDPOINT_ENV)
     if not resource:
         raise SettingError(
             f"no Azure resource for the model {name!r}",
             hint=f"set {AZURE_ENDPOINT_ENV} to https://YOUR-RESOURCE.openai.azure.com and {AZURE_KEY_ENV} to its key",
         )
-    root = resource.rstrip("/")
+    root = resource.strip().rstrip("/")
     return f"{root}/" if root.endswith("/openai/v1") else f"{root}/openai/v1/"

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from journeyman.types.json_text import well_formed
+
 JsonMode = Literal["json_schema", "json_object", "plain"]
 FindFault = Callable[[Any], str | None]
 
@@ -90,6 +92,7 @@ def read_json(reply: TextReply, find_fault: FindFault | None) -> tuple[Any, str 
 
 
 def shorten(text: str, limit: int = 300) -> str:
+    text = well_formed(text)
     return text if len(text) <= limit else text[:limit] + "…"
 
 

@@ -16,7 +16,7 @@ _ONE_GIBIBYTE = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Returns whether it took effect. Idempotent."""
+    """Returns whether it took effect. Idempotent, and cannot be undone: only for a process that is Journeyman's own."""
     mallopt = _c_function("mallopt")
     if mallopt is None:
         return False

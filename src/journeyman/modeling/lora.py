@@ -48,7 +48,7 @@ def add_lora(module: nn.Module, settings: LoraSettings) -> PeftModel:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft asks transformers for a property under the name it had before; nothing a user could act on.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        torch.manual_seed(settings.seed)
+        torch.default_generator.manual_seed(settings.seed)  # not those of GPUs: they would stay so
         model = get_peft_model(module, config)
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -5,9 +5,10 @@ Not for training steps: their rows in the store have their own time and tokens (
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -50,22 +51,22 @@ class Costs:
         self._path = path
         self._write()
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def phase(self, name: str) -> AsyncIterator[None]:
         """Count the block, however it ends. Raises StoreError when it cannot be kept."""
         started, drawn = time.perf_counter(), self._num_sampled()
 
-        def add() -> None:
+        async def add() -> None:
             self._add(PhaseCost(name=name, seconds=time.perf_counter() - started, sampled_tokens=self._num_sampled() - drawn))
-            self._write()
+            await asyncio.to_thread(self._write)
 
         try:
             yield
         except BaseException:
             with suppress(StoreError):  # what ended the block says more
-                add()
+                await add()
             raise
-        add()
+        await add()
 
     def watch(self, judge: Ruler) -> None:
         """The model that judges; what it has used before is told apart from what it uses from now on."""

@@ -8,6 +8,7 @@ A step is a few updates and is kept when it is done: a run that was stopped or k
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ async def train(
     data = dpo_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress, retention=settings.retention) as opened:
-        begun = begin(
+        begun = await begin(
             opened,
             settings,
             kind="dpo",
@@ -49,7 +50,7 @@ async def train(
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
         for fault in data.faults:
             progress.warn(f"left out: {fault}")
-        know_again(lessons, opened.folder.path)
+        await asyncio.to_thread(know_again, lessons, opened.folder.path)
         async with kept_state(opened):
             model = await open_model(opened, begun, settings.name, settings.lora)
             await teach(
@@ -61,7 +62,7 @@ async def train(
                 rate_of=lambda number: step_settings(settings, lessons.num_steps, number).learning_rate,
                 evaluate_every=settings.evaluate_every,
             )
-            return _report(opened, settings, model, data)
+            return await asyncio.to_thread(_report, opened, settings, model, data)
 
 
 def make_lessons(settings: DpoTrain, data: Examples[Any]) -> Lessons[Any]:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from journeyman.recipes.data_settings import DataSource
-from journeyman.recipes.grpo_settings import NAME_PATTERN
+from journeyman.recipes.grpo_settings import ShortName, own_name
 from journeyman.types.record import SettingsRecord
 from journeyman.types.retention import Retention
 from journeyman.types.settings import Dpo, LoraSettings
@@ -36,7 +36,7 @@ class DpoTrain(SettingsRecord):
     """
 
     method: Literal["dpo"] = "dpo"
-    name: str = Field(default="model", pattern=NAME_PATTERN)
+    name: ShortName = "model"
     base: str = "smollm2-135m"
     seed: int = 0
     data: DpoData
@@ -48,3 +48,5 @@ class DpoTrain(SettingsRecord):
     decay_to: float = Field(default=0.1, gt=0.0, le=1.0)
     evaluate_every: int = Field(default=4, ge=1)
     retention: Retention = Retention(metric="heldout/loss", best_is="lowest")
+
+    _own_name = model_validator(mode="after")(own_name)

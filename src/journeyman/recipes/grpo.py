@@ -8,6 +8,7 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Container, Sequence
 from contextlib import AsyncExitStack
@@ -70,7 +71,7 @@ async def train(
             stack.push_async_callback(ruler.close)
             await ruler.check()
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress, retention=settings.retention))
-        begun = begin(
+        begun = await begin(
             opened,
             settings,
             kind="grpo",
@@ -82,11 +83,11 @@ async def train(
         if ruler is not None:
             opened.costs.watch(ruler)
         progress.note(f"judge {judge.name}: {judge.description}")
-        keep_scenarios(scenarios, opened.folder.scenarios)
+        await asyncio.to_thread(keep_scenarios, scenarios, opened.folder.scenarios)
         async with kept_state(opened):
             model = await open_model(opened, begun, settings.name, settings.lora)
             # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
-            opened.store.rollouts.forget_verdicts(run, step_key("train", model.step))
+            await asyncio.to_thread(opened.store.rollouts.forget_verdicts, run, step_key("train", model.step))
             train_on = [one for one in scenarios if one.split == "train"]
             await learn(opened, model, _plan(opened, settings, model, KeepingJudge(judge, opened.store), train_on))
             return await _report(opened, settings, model, judge, scenarios)
@@ -112,11 +113,12 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress))
         if ruler is not None:
             opened.costs.watch(ruler)
-        opened.backend.serve_run(run)
+        await asyncio.to_thread(opened.backend.serve_run, run)
         variants = _variants(opened, settings.name, step)
         sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]
         evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
-        return _written(opened, settings, judge, scenarios, evaluations, adapter=f"{settings.name}@{step}", is_again=True)
+        adapter = f"{settings.name}@{step}"
+        return await asyncio.to_thread(_written, opened, settings, judge, scenarios, evaluations, adapter=adapter, is_again=True)
 
 
 def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
@@ -214,12 +216,12 @@ def _nothing_to_learn(empty: int, metrics: Metrics, groups: Sequence[Group]) -> 
 
 async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Report:
     heldout = [one for one in scenarios if one.split == "heldout"]
-    opened.store.runs.update(opened.run, phase="evaluate")
+    await opened.update(phase="evaluate")
     evaluations = []
     if heldout:
         variants = _variants(opened, model.name, model.step)
         evaluations.append(await _evaluate(opened, settings, variants, judge, heldout, settings.heldout_attempts))
-    report = _written(opened, settings, judge, scenarios, evaluations, adapter=model.adapter)
+    report = await asyncio.to_thread(_written, opened, settings, judge, scenarios, evaluations, adapter=model.adapter)
     final = reward_numbers(report) | evaluation_numbers(report)
     write_result(report, opened.folder.report, settings, recipe=settings.name, method="grpo", seed=settings.seed, final=final)
     return report
@@ -259,7 +261,7 @@ async def _evaluate(
 ) -> Evaluation:
     """The variants at the same held-out tasks, in pairs: one attempt at each is greedy where the recipe decides, more are sampled."""
     is_greedy = settings.rollout.function is None and attempts == 1
-    with opened.costs.phase("evaluate"):
+    async with opened.costs.phase("evaluate"):
         return await evaluate_variants(
             make_rollout(settings, temperature=0.0 if is_greedy else 1.0),
             heldout,

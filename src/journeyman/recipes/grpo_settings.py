@@ -4,15 +4,35 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from journeyman.types.names import ModelName, check_model_name
 from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention
 from journeyman.types.settings import Grpo, LoraSettings
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"
+#: Short: the run's id is the name and the time. The pattern is for editors; who is told why a name cannot be used is told by `ModelName`.
+ShortName = Annotated[ModelName, Field(max_length=40, json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"})]
+
+
+class Named(Protocol):
+    """Settings with a name for the model and for its base."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def base(self) -> str: ...
+
+
+_Named = TypeVar("_Named", bound=Named)
+
+
+def own_name(settings: _Named) -> _Named:
+    """The settings, unless their model is called as its base: the name would mean the untrained one."""
+    check_model_name(settings.name, settings.base)
+    return settings
 
 
 class ChatOrFunction(Record):
@@ -71,7 +91,7 @@ class GrpoTrain(SettingsRecord):
     """
 
     method: Literal["grpo"] = "grpo"
-    name: str = Field(default="model", pattern=NAME_PATTERN)
+    name: ShortName = "model"
     base: str = "smollm2-135m"
     seed: int = 0
     scenarios: str
@@ -91,6 +111,8 @@ class GrpoTrain(SettingsRecord):
     stop_without_spread: int | None = Field(default=5, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     retention: Retention = Retention()
+
+    _own_name = model_validator(mode="after")(own_name)
 
     @model_validator(mode="after")
     def _somebody_scores(self) -> Self:

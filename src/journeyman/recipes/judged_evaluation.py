@@ -20,7 +20,7 @@ async def compare_by_judge(session: Session, evaluation: Evaluation, judge: str,
     session.progress.phase("judge", total=None, note=ruler.name)
     try:
         await ruler.check()
-        with session.costs.phase("compare by judge"):
+        async with session.costs.phase("compare by judge"):
             first, last = (evaluation.groups[name] for name in (names[0], names[-1]))
             result = await prefer(ruler, (names[0], first), (names[-1], last), is_training_judge=is_partial)
     finally:

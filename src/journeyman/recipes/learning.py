@@ -5,6 +5,7 @@ What an attempt is, and with which settings a step is made, is the recipe's.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -48,12 +49,12 @@ class Plan:
 
 async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
     """GRPO steps until `plan.steps` are made. A run that was killed goes on behind its last whole step."""
-    runs, progress = opened.store.runs, opened.progress
+    progress = opened.progress
     made = model.step - plan.begins_at
-    position = scenarios_used(opened.store, opened.run)
-    history = [row.metrics for row in runs.steps(opened.run, "train")]
+    position = await asyncio.to_thread(scenarios_used, opened.store, opened.run)
+    history = [row.metrics for row in await opened.steps("train")]
     empty = 0
-    runs.update(opened.run, phase="train")
+    await opened.update(phase="train")
     progress.phase("train", total=plan.steps, note=plan.note)
     progress.advance(made)
     for number in range(made, plan.steps):
@@ -62,10 +63,10 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         grpo = plan.settings_of(number, metrics, groups)
         metrics |= {"train/learning_rate": grpo.learning_rate}
         step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=metrics)
-        keep_measured(opened.folder, step)
+        await asyncio.to_thread(keep_measured, opened.folder, step)
         result = await _update(opened, model, groups, grpo, number)
         metrics |= result.metrics
-        runs.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
+        await opened.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
         progress.step(number + 1, metrics)
         progress.advance(1)
         history.append(metrics)
@@ -80,5 +81,5 @@ async def _update(opened: OpenRun, model: TrainableModel, groups: Sequence[Group
         return await model.train(groups, grpo, key=f"{opened.run}-train-{number}")
     except TrainingError:
         # The same attempts would fail again: whoever goes on makes others.
-        opened.store.rollouts.forget_key(opened.run, step_key("train", number))
+        await asyncio.to_thread(opened.store.rollouts.forget_key, opened.run, step_key("train", number))
         raise

@@ -5,6 +5,7 @@ Not for what is done with the examples: `sft.py` imitates them, `dpo.py` compare
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import random
@@ -101,19 +102,19 @@ async def teach(
         rate_of: the learning rate of a step; kept with it.
         measure: the held-out metrics of the model as it is; kept as phase `eval` under the number of steps made.
     """
-    runs, progress = opened.store.runs, opened.progress
-    history = [row.metrics for row in runs.steps(opened.run, "train")]
+    progress = opened.progress
+    history = [row.metrics for row in await opened.steps("train")]
     made = model.step
-    measured = {row.step for row in runs.steps(opened.run, "eval")}
-    runs.update(opened.run, phase="train")
+    measured = {row.step for row in await opened.steps("eval")}
+    await opened.update(phase="train")
     progress.phase("train", total=lessons.num_steps, note=f"{lessons.step_size} examples a step")
     progress.advance(made)
 
     async def look(number: int) -> None:
         if lessons.heldout and number not in measured:
-            with opened.costs.phase("measure"):
+            async with opened.costs.phase("measure"):
                 metrics = await measure()
-            runs.add_step(StepMetrics(run=opened.run, phase="eval", step=number, time=time.time(), metrics=metrics))
+            await opened.add_step(StepMetrics(run=opened.run, phase="eval", step=number, time=time.time(), metrics=metrics))
             progress.note(f"held out, after {number} steps: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
 
     for number in range(made, lessons.num_steps):
@@ -122,10 +123,10 @@ async def teach(
         started = time.perf_counter()
         rate = {"train/learning_rate": rate_of(number)}
         step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=rate)
-        keep_measured(opened.folder, step)
+        await asyncio.to_thread(keep_measured, opened.folder, step)
         result = await update(number, lessons.part(number))
         metrics = result.metrics | rate | {"step/seconds": time.perf_counter() - started}
-        runs.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
+        await opened.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
         progress.step(number + 1, metrics)
         progress.advance(1, loss=metrics.get("train/loss", math.nan))
         history.append(metrics)

@@ -8,6 +8,7 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
+from journeyman.types.names import BASE
 from journeyman.types.scenarios import Scenario, kind_of
 from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.types.settings import Grpo
@@ -69,7 +71,7 @@ async def train(
     """
     run = resume or run or new_run_id(settings)
     async with open_session(run, settings, home, progress) as session:
-        begun = begin(
+        begun = await begin(
             session,
             settings,
             kind="mcp",
@@ -85,7 +87,8 @@ async def train(
             warm_step = await _warm_start_once(session, model, scenarios)
             await _learn(session, model, scenarios, warm_step)
             evaluation = await _evaluate_greedy(session, model, warm_step, scenarios.heldout)
-            return make_report(session, evaluation, adapter_step=model.step, model=model.name, notes=scenarios.notes)
+            step, notes = model.step, scenarios.notes
+            return await asyncio.to_thread(make_report, session, evaluation, adapter_step=step, model=model.name, notes=notes)
 
 
 async def evaluate(
@@ -113,21 +116,21 @@ async def evaluate(
             f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
     async with open_session(run, settings, home, progress) as session:
-        (name,) = session.backend.serve_run(run)
-        scenarios = ScenarioSet.load(session.scenarios_folder)
+        (name,) = await asyncio.to_thread(session.backend.serve_run, run)
+        scenarios = await asyncio.to_thread(_kept, session)
         heldout = scenarios.heldout[:limit]
-        last, warm = max(rows), warm_steps(session.store, run)
+        last, warm = max(rows), await asyncio.to_thread(warm_steps, session.store, run)
         variants = _variants(session, name, warm, last)
         evaluations = []
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
-            with session.costs.phase(f"evaluate, {word}"):
+            async with session.costs.phase(f"evaluate, {word}"):
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
         notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
-        return make_report(session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
+        return await asyncio.to_thread(make_report, session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
 
 
 def slug(settings: McpTrain) -> str:
-    """A model name from the server's command or URL; however a secret is given, it is the same."""
+    """A model name from the server's command or URL; however a secret is given, it is the same. None that means the base model."""
     target = settings.target.model_dump(mode="json", context=ALL_HIDDEN)
     words = target["url"].partition("?")[0] if target["url"] else " ".join(Path(word).name for word in target["command"])
     name = re.sub(
@@ -135,21 +138,28 @@ def slug(settings: McpTrain) -> str:
         "-",
         re.sub(r"\b(https?|python3?|m|uvx|npx|mcp|server|stdio|127 0 0 1|localhost)\b", " ", words.lower().replace("_", " ")),
     )
-    return name.strip("-")[:40] or "agent"
+    name = name.strip("-")[:40]
+    return "agent" if name in ("", BASE, settings.base) else name
 
 
 def new_run_id(settings: McpTrain) -> str:
     return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _kept(session: Session) -> ScenarioSet:
+    scenarios = ScenarioSet.load(session.scenarios_folder)
+    scenarios.check_offered(session.tools)
+    return scenarios
+
+
 async def prepare_scenarios(session: Session) -> ScenarioSet:
     """The run's scenarios: read back if they were made before, else made and kept."""
     path = session.scenarios_folder
     if path.exists():
-        return ScenarioSet.load(path)
+        return await asyncio.to_thread(_kept, session)
     settings = session.settings
-    session.store.runs.update(session.run, phase="scenarios")
-    with session.costs.phase("scenarios"):
+    await session.update(phase="scenarios")
+    async with session.costs.phase("scenarios"):
         base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base"), session.writer
         try:
             async with open_server(settings.target) as server:
@@ -163,24 +173,32 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
                 )
         finally:
             await base.close()
-    clean_leftovers(path.parent)
-    with replaced_folder(path, what="scenarios") as aside:
-        scenarios.save(aside)
+    await asyncio.to_thread(_keep, scenarios, path)
     session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
     return scenarios
 
 
+def _keep(scenarios: ScenarioSet, path: Path) -> None:
+    clean_leftovers(path.parent)
+    with replaced_folder(path, what="scenarios") as aside:
+        scenarios.save(aside)
+
+
 def scenario_settings(settings: McpTrain) -> ScenarioSettings:
     return ScenarioSettings(
-        num_train=settings.num_train, num_heldout=settings.num_heldout, tools=settings.tools, allow_writes=settings.allow_writes
+        num_train=settings.num_train,
+        num_heldout=settings.num_heldout,
+        tools=settings.tools,
+        read_only=settings.read_only,
+        allow_writes=settings.allow_writes,
     )
 
 
 async def _warm_start_once(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
     """Warm start, unless reinforcement learning has begun already."""
-    if session.store.runs.steps(session.run, "train"):
-        return warm_steps(session.store, session.run)
-    session.store.runs.update(session.run, phase="warmup")
+    if await session.steps("train"):
+        return await asyncio.to_thread(warm_steps, session.store, session.run)
+    await session.update(phase="warmup")
     return await warm_start(session, model, scenarios)
 
 
@@ -232,7 +250,7 @@ async def _attempt(
             [stream.batch(index)[0] for index in range(first, first + wanted)],
             model=model,
             group_size=settings.group_size,
-            max_concurrent=settings.max_concurrent,
+            max_concurrent=session.pool.max_concurrent,
             timeout_seconds=settings.timeout_seconds,
             score=session.judge.score,
             key=f"{key}/{first}",
@@ -290,8 +308,8 @@ def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Mo
 
 
 async def _evaluate_greedy(session: Session, model: TrainableModel, warm: int, heldout: tuple[Scenario, ...]) -> Evaluation:
-    session.store.runs.update(session.run, phase="evaluate")
-    with session.costs.phase("evaluate, greedy"):
+    await session.update(phase="evaluate")
+    async with session.costs.phase("evaluate, greedy"):
         return await _evaluate(session, _variants(session, model.name, warm, model.step), heldout, temperature=0.0, word="greedy", size=1)
 
 
@@ -306,7 +324,7 @@ async def _evaluate(
         EvidenceJudge(),
         group_size=size,
         sampling=word,
-        max_concurrent=session.settings.rollouts.max_concurrent,
+        max_concurrent=session.pool.max_concurrent,
         timeout_seconds=session.settings.rollouts.timeout_seconds,
         progress=session.progress,
         seed=session.settings.seed,

@@ -41,14 +41,16 @@ class WarmStart(SettingsRecord):
 
 
 class Rollouts(Record):
-    """How attempts are made. `max_tokens` is per turn."""
+    """How attempts are made. `max_tokens` is per turn. `max_concurrent`: attempts at once, and with a server of its own for each
+    (`isolation`) as many servers; when None 64, and 8 with servers of their own. `timeout_seconds`: of one attempt; waiting for its
+    server does not count."""
 
     groups_per_step: int = Field(default=8, ge=1)
     group_size: int = Field(default=6, ge=2)
     max_refills: int = Field(default=1, ge=0)
     max_turns: int = Field(default=3, ge=1)
     max_tokens: int = Field(default=112, ge=8)
-    max_concurrent: int = Field(default=64, ge=1)
+    max_concurrent: int | None = Field(default=None, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     isolation: Literal["auto", "shared", "per_rollout"] = "auto"
 
@@ -65,7 +67,9 @@ class McpTrain(SettingsRecord):
         steps: GRPO steps after the warm start.
         grpo: of each step. The learning rate falls in equal parts to `decay_to` of itself, and a step in which fewer than half of
             `rollouts.groups_per_step` groups have spread is smaller in proportion: one group must not turn the whole model.
-        tools: only these tools; all that read when None.
+        tools: only these tools; all that only read when None.
+        read_only: tools that only read, by your word, where the server does not say so itself.
+        allow_writes: also call tools that may change something: all that are not known to only read.
         num_train, num_heldout: scenarios asked for; fewer when the server does not yield them.
         stop_without_spread: stop after this many steps in a row in which no group had spread.
         workers: threads that compute; measured when None.
@@ -80,6 +84,7 @@ class McpTrain(SettingsRecord):
     steps: int = Field(default=20, ge=0)
     seed: int = 0
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     allow_writes: bool = False
     num_train: int = Field(default=96, ge=1)
     num_heldout: int = Field(default=64, ge=1)

@@ -22,6 +22,7 @@ from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.sft_settings import SftTrain
 from journeyman.recipes.shipped import CONFIGS
+from journeyman.types.names import BASE
 from journeyman.types.record import Record
 
 
@@ -102,8 +103,9 @@ def recipe_settings(method: str, data: Mapping[str, Any]) -> Settings:
 
 
 def name_of(path: Path) -> str:
-    """A model name from a file's: `My recipe.yaml` is `my-recipe`."""
-    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "model"
+    """A model name from a file's: `My recipe.yaml` is `my-recipe`; none that means the base model."""
+    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40]
+    return "model" if name in ("", BASE) else name
 
 
 def schema(method: str | None = None) -> dict[str, Any]:

@@ -26,8 +26,10 @@ from journeyman.rewards.judge import Judge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
+from journeyman.types.names import check_name
 from journeyman.types.record import Record
 from journeyman.types.retention import Retention
+from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import LoraSettings, changed_settings
 from journeyman.types.trajectory import Group
 
@@ -51,16 +53,27 @@ class OpenRun:
     def folder(self) -> RunFolder:
         return self.store.home.run(self.run)
 
+    async def update(self, **values: Any) -> None:
+        """Write these values into the run's row; the store works in a thread, as for all that is asked of it while others wait."""
+        await asyncio.to_thread(self.store.runs.update, self.run, **values)
+
+    async def steps(self, phase: str) -> tuple[StepMetrics, ...]:
+        return await asyncio.to_thread(self.store.runs.steps, self.run, phase)
+
+    async def add_step(self, step: StepMetrics) -> None:
+        await asyncio.to_thread(self.store.runs.add_step, step)
+
 
 @asynccontextmanager
 async def open_run(
     run: str, base: str, home: Path, progress: Progress, *, workers: int | None = None, retention: Retention | None = None
 ) -> AsyncIterator[OpenRun]:
     """Load the base model and serve it while the block runs. `retention`: which checkpoints and adapters stay on disk."""
+    check_name(run, "the id of a run")
     costs = Costs()
-    with costs.phase("start"):
+    async with costs.phase("start"):
         progress.phase("load", note=base)
-        backend = open_backend(base, home=home, num_workers=workers, note=progress.note, retention=retention)
+        backend = await asyncio.to_thread(open_backend, base, home=home, num_workers=workers, note=progress.note, retention=retention)
     costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
     async with serving(backend) as connection:
         info = backend.engine.info
@@ -82,7 +95,7 @@ class Begun:
     rate_text: Callable[[int], str] = field(default=lambda _: "")
 
 
-def begin(
+async def begin(
     opened: OpenRun,
     settings: Record,
     *,
@@ -103,6 +116,30 @@ def begin(
         StoreError: another process trains in the run; nothing of it was changed.
         SettingError: a new run under an id that is taken, or settings that a resumed run cannot take.
     """
+    return await asyncio.to_thread(
+        _begin,
+        opened,
+        settings,
+        kind=kind,
+        base=base,
+        is_resumed=is_resumed,
+        allow_changed_settings=allow_changed_settings,
+        untold=untold,
+        rate_of=rate_of,
+    )
+
+
+def _begin(
+    opened: OpenRun,
+    settings: Record,
+    *,
+    kind: str,
+    base: str,
+    is_resumed: bool,
+    allow_changed_settings: bool,
+    untold: str | None,
+    rate_of: Callable[[Any, int], float] | None,
+) -> Begun:
     opened.backend.hold_run(opened.run)
     store, progress, run = opened.store, opened.progress, opened.run
     if not is_resumed and any(info.id == run for info in store.runs.list()):
@@ -133,14 +170,20 @@ async def open_model(opened: OpenRun, begun: Begun, name: str, lora: LoraSetting
         opened.progress.warn(note)
     if begun.is_resumed:
         opened.progress.note(f"resumed at step {model.step}")
-    complete_row(opened.store, opened.folder, opened.run, model.step)
-    made = model.step - warm_steps(opened.store, opened.run, warm_phase)
+    made = await asyncio.to_thread(_found_place, opened, begun, model.step, warm_phase)
     if text := begun.rate_text(made):
         opened.progress.note(text)
-    if begun.is_judged_anew:
-        for phase, number in (("train", made), ("warmup", model.step)):
-            opened.store.rollouts.forget_verdicts(opened.run, step_key(phase, number))
     return model
+
+
+def _found_place(opened: OpenRun, begun: Begun, step: int, warm_phase: str | None) -> int:
+    """Bring the run's rows and verdicts to where its model is; returns the steps that were made since the warm start."""
+    complete_row(opened.store, opened.folder, opened.run, step)
+    made = step - warm_steps(opened.store, opened.run, warm_phase)
+    if begun.is_judged_anew:
+        for phase, number in (("train", made), ("warmup", step)):
+            opened.store.rollouts.forget_verdicts(opened.run, step_key(phase, number))
+    return made
 
 
 def _is_part(name: str, of: str | None) -> bool:
@@ -150,21 +193,20 @@ def _is_part(name: str, of: str | None) -> bool:
 @asynccontextmanager
 async def kept_state(opened: OpenRun) -> AsyncIterator[None]:
     """The run's row tells how the block ended."""
-    runs = opened.store.runs
-    runs.update(opened.run, state="running")
+    await opened.update(state="running")
     try:
         yield
     except (asyncio.CancelledError, SystemExit):  # an exit: nobody reads the program's output any more
-        runs.update(opened.run, state="stopped")
+        await opened.update(state="stopped")
         raise
     except JudgeError as error:
         # The budget is spent, the judge is away or a reward function failed: mended, the run goes on with --resume.
-        runs.update(opened.run, state="stopped", error=error.message)
+        await opened.update(state="stopped", error=error.message)
         raise
     except Exception as error:
-        runs.update(opened.run, state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
+        await opened.update(state="failed", error=error.message if isinstance(error, JourneymanError) else repr(error))
         raise
-    runs.update(opened.run, state="done", phase="done")
+    await opened.update(state="done", phase="done")
 
 
 class KeepingJudge:
@@ -185,7 +227,7 @@ class KeepingJudge:
         # A group whose attempts all have verdicts was judged before the run was stopped.
         is_judged = [all(one.verdict is not None for one in group) for group in groups]
         fresh = await self._judge.score([group for group, is_known in zip(groups, is_judged, strict=True) if not is_known])
-        attempts = [one for group in fresh for one in group]
+        attempts = [one for group in fresh for one in group if one.id]
         verdicts = {one.id: one.verdict for one in attempts if one.verdict is not None}
         await asyncio.to_thread(self._store.rollouts.set_rewards, {one.id: one.reward for one in attempts}, verdicts)
         next_fresh = iter(fresh)

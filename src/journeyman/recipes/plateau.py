@@ -74,10 +74,11 @@ class PlateauSettings(Record):
     goal: float = Field(default=0.9, gt=0.0, le=1.0)
     limit: int | None = Field(default=None, ge=2)
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     allow_writes: bool = False
     max_turns: int = Field(default=4, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    max_concurrent: int = Field(default=32, ge=1)
+    max_concurrent: int | None = Field(default=None, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
     seed: int = 0
     run: str | None = None
@@ -95,7 +96,7 @@ def settings_of_run(run: str, home: Path, model: str, **changed: object) -> Plat
         raise SettingError(
             f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
-    given = {"target": known.target, "tools": known.tools, "allow_writes": known.allow_writes, "seed": known.seed}
+    given = {name: getattr(known, name) for name in ("target", "tools", "read_only", "allow_writes", "seed")}
     return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})
 
 
@@ -113,11 +114,12 @@ async def measure_plateau(
     """
     async with AsyncExitStack() as stack:
         progress.phase("start", note=settings.target.label)
-        pool = await stack.enter_async_context(_pool(settings))
         model = PromptedModel(settings.model, home, progress, stack)
+        pool = await stack.enter_async_context(_pool(settings))
         scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
+        scenarios.check_offered(pool.tools)
         heldout = scenarios.heldout[: settings.limit]
-        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, settings.max_concurrent, seed=settings.seed)
+        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, pool.max_concurrent, seed=settings.seed)
         # All agents first: a prompt that cannot be made is found out before the first attempt.
         ways = [_way(settings, pool, scenarios, prompt, count) for prompt in settings.prompts for count in settings.shots]
         cells = [await bench.cell(model, way) for way in ways]
@@ -143,8 +145,16 @@ async def measure_plateau(
 @asynccontextmanager
 async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
     async with open_server(settings.target) as server:
-        tools = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-    async with ServerPool(settings.target, tools, isolation, num_shared=num_shared_servers()) as pool:
+        tools = usable_tools(
+            server.tools, settings.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+        )
+    async with ServerPool(
+        settings.target,
+        tools,
+        isolation,
+        num_shared=num_shared_servers(),
+        max_servers=settings.max_concurrent,
+    ) as pool:
         yield pool
 
 
@@ -160,7 +170,9 @@ async def _scenarios(settings: PlateauSettings, model: PromptedModel, progress: 
         proposer = CompletionProposer(model.connection.openai_url, model.connection.api_key, "base")
     try:
         async with open_server(settings.target) as server:
-            wanted = McpTrain(target=settings.target, tools=settings.tools, allow_writes=settings.allow_writes)
+            wanted = McpTrain(
+                target=settings.target, tools=settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+            )
             made = await build_scenarios(server, scenario_settings(wanted), proposer=proposer, seed=settings.seed, progress=progress)
     finally:
         if proposer is not None:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from journeyman.client.backend import Connection
 from journeyman.client.gather import RolloutFunction
 from journeyman.client.models import Model
+from journeyman.config import environment_key
 from journeyman.errors import JudgeError, LlmError, StoreError
 from journeyman.evaluation.heldout import VariantResult, evaluate, scenarios_hash
 from journeyman.evaluation.plateau import PlateauCell, cell_name
@@ -37,13 +38,18 @@ _FINISHED_ARE_KEPT = "mend that and run the same command again: finished cells a
 
 
 class PromptedModel:
-    """The model that is prompted, a provider's or a base model: opened once, by the first who asks, and closed with `stack`."""
+    """The model that is prompted, a provider's or a base model: opened once, by the first who asks, and closed with `stack`.
+
+    Raises SettingError at once for an unknown provider and a malformed key; a missing one may not be needed (cells are kept).
+    """
 
     def __init__(self, name: str, home: Path, progress: Progress, stack: AsyncExitStack) -> None:
         self.name = name
         self.connection: Connection | None = None
         self._home, self._progress, self._stack = home, progress, stack
         self._model: Model | None = None
+        if self.is_provider and (variable := LlmEndpoint.parse(name).api_key_env) is not None:
+            environment_key(variable)
 
     @property
     def is_provider(self) -> bool:
@@ -109,7 +115,7 @@ class Bench:
         if kept is None:
             backend = await asyncio.to_thread(open_backend, base, home=home, note=self.progress.note)
             async with serving(backend) as connection:
-                backend.serve_run(run)
+                await asyncio.to_thread(backend.serve_run, run)
                 result, _ = await self._attempt(adapter, connection.served_model(adapter), way)
             kept = PlateauCell(prompt=adapter, num_shots=0, result=result)
             _write(path, kept)
@@ -169,7 +175,7 @@ async def _provider_model(name: str) -> AsyncIterator[Model]:
     """A provider's model, tried once: a wrong key or name is told at once, not by every attempt."""
     endpoint = LlmEndpoint.parse(name)
     async with Llm(endpoint, settings=LlmSettings(max_tokens=256, max_retries=2)) as llm:
-        await llm.complete([{"role": "user", "content": "Say hello."}])
+        await llm.check()
     model = Model(endpoint.model, endpoint.base_url, read_key(endpoint) or "none")
     try:
         yield model

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -22,7 +23,7 @@ from journeyman.errors import ContextLengthError, SettingError
 from journeyman.evaluation.heldout import VariantResult, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, assess
 from journeyman.evaluation.plateau_view import write_plateau
-from journeyman.llm import Dialect, names_provider
+from journeyman.llm import names_provider
 from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import find_function
 from journeyman.recipes.grpo_settings import GrpoTrain
@@ -149,23 +150,21 @@ class PromptedChat:
     def __init__(self, system: str | None, shots: Sequence[Message], max_tokens: int) -> None:
         self.head = (*([] if system is None else [Message(role="system", content=system)]), *shots)
         self.max_tokens = max_tokens
-        self._dialect = Dialect()
 
     async def __call__(self, scenario: Scenario, run: Rollout) -> None:
         """Raises ContextLengthError for a prompt that does not fit, and what the client raises."""
         import openai
 
         messages = [one.wire() for one in (*self.head, Message(role="user", content=scenario.task))]
-        wanted = {"model": run.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0.0, "seed": run.seed}
-        body = self._dialect.body(wanted)
+        body: dict[str, Any] = {"model": run.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0.0}
+        if run.seed is not None:
+            body["seed"] = run.seed
         try:
             await run.openai().chat.completions.create(**body)
         except openai.BadRequestError as error:
             if error.code == "context_length_exceeded":
                 raise ContextLengthError(f"the prompt does not fit the model's context: {error.message}") from error
-            if not self._dialect.learn(error.message, body):
-                raise
-            await self(scenario, run)
+            raise
 
 
 # Ways to prompt -------------------------------------------------------------------------------------------------------

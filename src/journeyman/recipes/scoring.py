@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from journeyman.errors import JourneymanError, JudgeError
+from journeyman.errors import REWARD_FAILED, JudgeError
 from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain, ModelJudge
@@ -26,14 +26,18 @@ class OwnReward:
     description = "0 to 1, as the rollout function sets run.reward"
 
     async def score(self, groups: Sequence[Group]) -> list[Group]:
-        """Raises JudgeError for a reward outside 0 to 1."""
+        """A reward outside 0 to 1 is missing at that attempt. Raises JudgeError (`reward_failed`) where all that were set are."""
+        own = [one.reward for group in groups for one in group if one.error is None and one.reward is not None]
+        wrong = [reward for reward in own if not 0.0 <= reward <= 1.0]
+        if wrong and len(wrong) == len(own):
+            raise JudgeError(_out_of_range(wrong[0]), hint="set run.reward to a number from 0 to 1", reason=REWARD_FAILED)
         return [group.model_copy(update={"trajectories": tuple(_with_own_reward(one) for one in group)}) for group in groups]
 
 
 def reward_functions(rewards: Mapping[str, float]) -> list[tuple[RewardFunction, float]]:
     """The functions at these dotted paths with their weights. Raises SettingError for one that cannot be used."""
     return [
-        (_reported(load_function(path, setting="rewards", parameters=("scenario", "trajectory")), path), weight)
+        (_of_ended(load_function(path, setting="rewards", parameters=("scenario", "trajectory"))), weight)
         for path, weight in rewards.items()
     ]
 
@@ -53,31 +57,29 @@ def _ruler(judge: ModelJudge, run: str, home: Path, progress: Progress) -> Ruler
     return Ruler(judge.model, options=options, home=home, run=run, warn=progress.warn)
 
 
-def _reported(function: Callable[..., Any], path: str) -> RewardFunction:
-    """The function, told only of attempts that ended by themselves, and whose failure names it."""
+def _of_ended(function: Callable[..., Any]) -> RewardFunction:
+    """The function, told only of attempts that ended by themselves."""
 
     @functools.wraps(function)
     async def reward(scenario: Scenario, trajectory: Trajectory) -> float | None:
         # What broke the attempt (a server, a time limit) is no judgement of the model: without reward it is left out and counted.
         if trajectory.error is not None:
             return None
-        try:
-            value = function(scenario, trajectory)
-            return await value if inspect.isawaitable(value) else value  # type: ignore[no-any-return]
-        except JourneymanError:
-            raise
-        except Exception as error:  # the user's function: whatever it was, the user is told which function and which attempt
-            raise JudgeError(
-                f"the reward function {path} raised {type(error).__name__}: {error} (attempt {trajectory.id} at {scenario.id!r})",
-                hint="mend it and go on with --resume; --debug shows the traceback",
-            ) from error
+        value = function(scenario, trajectory)
+        return await value if inspect.isawaitable(value) else value  # type: ignore[no-any-return]
 
     return reward
 
 
 def _with_own_reward(attempt: Trajectory) -> Trajectory:
     reward = attempt.reward if attempt.error is None else None
-    if reward is not None and not 0.0 <= reward <= 1.0:
-        raise JudgeError(f"the rollout of {attempt.scenario_id!r} set the reward {reward}", hint="set run.reward to a number from 0 to 1")
-    explanation = "" if reward is not None else "the rollout set no reward" if attempt.error is None else "the attempt failed"
+    explanation = ""
+    if reward is None:
+        explanation = "the rollout set no reward" if attempt.error is None else "the attempt failed"
+    elif not 0.0 <= reward <= 1.0:
+        explanation, reward = _out_of_range(reward), None
     return attempt.model_copy(update={"reward": reward, "verdict": Verdict(judge="rollout", score=reward, explanation=explanation)})
+
+
+def _out_of_range(reward: float) -> str:
+    return f"the rollout set the reward {reward:g}, which is not from 0 to 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from journeyman.recipes.open_run import KeepingJudge, OpenRun
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server
-from journeyman.scenarios.tools import McpTool, usable_tools
+from journeyman.scenarios.tools import McpTool, choose_tools
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.store.layout import HomeFolder
 
@@ -50,7 +51,7 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
     """Reach the MCP server first (cheap, and most likely to fail), then load the base model."""
     costs = Costs()
     async with AsyncExitStack() as stack:
-        with costs.phase("start"):
+        async with costs.phase("start"):
             settings.target.revealed()  # a secret that must be given again is told before anything else
             progress.phase("start", note=settings.target.label)
             judge = make_judge(settings, run=run, home=home, progress=progress)
@@ -63,14 +64,31 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
                 stack.push_async_callback(writer.close)
                 await writer.check()
             async with open_server(settings.target) as server:
-                found = usable_tools(server.tools, settings.target.label, settings.tools, allow_writes=settings.allow_writes)
-            tools = tuple(found)
-            shared = ServerPool(settings.target, tools, isolation=settings.rollouts.isolation, num_shared=num_shared_servers())
+                choice = choose_tools(
+                    server.tools,
+                    settings.target.label,
+                    settings.tools,
+                    read_only=settings.read_only,
+                    allow_writes=settings.allow_writes,
+                )
+                if (HomeFolder(home).run(run).path / _SCENARIOS).exists():  # else told when they are built
+                    for note in (*server.notes, *choice.notes):
+                        progress.note(note)
+            tools = choice.tools
+            shared = ServerPool(
+                settings.target,
+                tools,
+                isolation=settings.rollouts.isolation,
+                num_shared=num_shared_servers(),
+                max_servers=settings.rollouts.max_concurrent,
+            )
             if shared.warning is not None:
                 progress.warn(shared.warning)
             pool = await stack.enter_async_context(shared)
             progress.phase("load", note=settings.base)
-            backend = open_backend(settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention)
+            backend = await asyncio.to_thread(  # the MCP sessions stay awake
+                open_backend, settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention
+            )
             connection = await stack.enter_async_context(serving(backend))
         costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
         info = backend.engine.info

@@ -8,6 +8,7 @@ A step is a few updates and is kept when it is done: a run that was stopped or k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ async def train(
     data = sft_data(settings, home)
     lessons = make_lessons(settings, data)
     async with open_run(run, settings.base, home, progress, retention=settings.retention) as opened:
-        begun = begin(
+        begun = await begin(
             opened,
             settings,
             kind="sft",
@@ -54,7 +55,7 @@ async def train(
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
         for fault in data.faults:
             progress.warn(f"left out: {fault}")
-        know_again(lessons, opened.folder.path)
+        await asyncio.to_thread(know_again, lessons, opened.folder.path)
         async with kept_state(opened):
             model = await open_model(opened, begun, settings.name, settings.lora)
             await teach(
@@ -145,6 +146,6 @@ async def _evaluate(opened: OpenRun, settings: SftTrain, model: TrainableModel, 
     variants: dict[str, Model] = {"base": opened.connection.base_model()}
     if model.step:
         variants["trained"] = opened.connection.served_model(model.adapter)
-    opened.store.runs.update(opened.run, phase="evaluate")
-    with opened.costs.phase("evaluate"):
+    await opened.update(phase="evaluate")
+    async with opened.costs.phase("evaluate"):
         return await evaluate_variants(answer, questions, variants, Rubric([exact]), progress=opened.progress)

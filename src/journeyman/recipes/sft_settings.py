@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from journeyman.recipes.data_settings import DataSource
-from journeyman.recipes.grpo_settings import NAME_PATTERN
+from journeyman.recipes.grpo_settings import ShortName, own_name
 from journeyman.types.record import SettingsRecord
 from journeyman.types.retention import Retention
 from journeyman.types.settings import LoraSettings, Sft
@@ -49,7 +49,7 @@ class SftTrain(SettingsRecord):
     """
 
     method: Literal["sft"] = "sft"
-    name: str = Field(default="model", pattern=NAME_PATTERN)
+    name: ShortName = "model"
     base: str = "smollm2-135m"
     seed: int = 0
     data: SftData
@@ -63,3 +63,5 @@ class SftTrain(SettingsRecord):
     retention: Retention = Retention(metric="heldout/loss", best_is="lowest")
     heldout_replies: int = Field(default=16, ge=0)
     reply_tokens: int = Field(default=96, ge=1)
+
+    _own_name = model_validator(mode="after")(own_name)

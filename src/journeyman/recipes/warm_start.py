@@ -33,10 +33,10 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         session.progress.phase(
             "warm start", total=settings.probe_scenarios * settings.probe_attempts, note=f"probe after {updates} updates"
         )
-        with session.costs.phase("warm start, probes"):
+        async with session.costs.phase("warm start, probes"):
             metrics = await _probe(session, model, scenarios, done)
         if model.step:
-            session.store.runs.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
+            await session.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
         session.progress.note(
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
             f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"
@@ -71,7 +71,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         chosen,
         model=model,
         group_size=settings.warm_start.probe_attempts,
-        max_concurrent=settings.rollouts.max_concurrent,
+        max_concurrent=session.pool.max_concurrent,
         timeout_seconds=settings.rollouts.timeout_seconds,
         progress=session.progress,
         key=attempts_key("warmup", number, settings),

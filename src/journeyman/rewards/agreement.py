@@ -2,125 +2,98 @@
 
 The rules:
 
-* The values of the expected one's kind that the answer states are read in order; those that the question already held do not
-  count. The first that remains is what the answer claims: naming more values can therefore never help. More than
-  `MAX_OTHER_VALUES` others, or alternatives ("5 or 7", "5, 7"), are no answer.
-* numbers: equal by value ("1,234.50" = 1234.5, relative 1e-12). A fraction may be rounded to the precision written, if what is
-  written keeps at least 2 significant digits after rounding to decimals, or 3 when rounded to whole numbers (3.14159 = "3.1",
-  not "3"; 1234.56 = "1,235"; 12.5 is not "13"). Whole numbers are never rounded.
-* truth values: yes/no, true/false, "is not". Both in one answer contradict each other, unless both are expected in that order.
-* date-times: the clock time to the minute (seconds must agree where written), 24-hour or with am/pm; a date, where written,
-  must agree too.
+* One candidate a value that was asked for: the answer must state the expected values and no other of their kind. What the question
+  already holds, what is denied ("42, not 17"), the operands of a calculation and totals ("42 of 100") are no candidates.
+* What is denied, guessed, asked, bounded or taken back is not stated (clauses.py); a value both stated and denied is not either.
+* numbers: equal by value, in any notation and unit (numerals.py). A fraction may be rounded to the precision written, if that keeps at
+  least 2 significant digits after rounding to decimals, or 3 when rounded to whole numbers (3.14159 = "3.1", not "3"; 1234.56 =
+  "1,235"; 12.5 is not "13"). Whole numbers are never rounded.
+* truth values: yes/no, true/false, "is not", or the question said as a sentence. Both in one answer contradict each other, unless
+  both are expected in that order.
+* date-times: the clock time to the minute (seconds must agree where written), 24-hour or with am/pm; a date and an offset from UTC, where
+  written, must agree too.
 * durations: same length in any unit ("+9.0h" = "9 hours"), or the bare number in the expected unit. A written sign must agree.
-* anything else: the words of the value, in order, as whole words, whatever the case and punctuation.
+* anything else: the words of the value, in order, as whole words, whatever the case and punctuation; no other member of its pool (values
+  known to stand in the same place), and not one of a list.
+
+Some answers cannot be told apart without knowing more ("3:05" for five past three in the afternoon, "1.234" for 1234, "maybe 42"): they
+count as not right, and `is_undecidable` tells them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from journeyman.rewards.claims import (
-    OPPOSITES,
-    Claim,
-    DurationClaim,
-    MomentClaim,
-    NumberClaim,
-    WordClaim,
-    blank,
-    choice_class,
-    choices,
-    digits_for_words,
-    durations,
-    moments,
-    numbers,
-    truths,
-)
-
-Value = str | float | int | bool
-
-MAX_OTHER_VALUES = 1
-"""How many further values of the same kind an answer may name beside the expected ones ("42 of 100")."""
+from journeyman.rewards.claims import DurationClaim, WordClaim, digits_for_words
+from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
+from journeyman.rewards.kinds import Kind, Value, expect
+from journeyman.rewards.listing import Agreement, compare_text
+from journeyman.rewards.numerals import Claim, NumberClaim, asked_unit
 
 _MIN_ECHO_WORDS = 5
-# After a value: "is not a …", "isn't right", "cannot be", "does not equal", "is wrong". What it does not say of itself is no denial
-# ("Oslo is not in summer time", "9 is not only …", "16:20 is not wrong").
-_ITSELF = r"(?=\s+(?:an?|the|right|correct|true|valid|it|what|equal|be|my|your)\b|\s*(?:[.!,;)]|$))"
-_WRONG = r"(?:wrong|false|incorrect|untrue|invalid)\b"
-_DENIED_AFTER = re.compile(
-    r"['\"”’`*)\]]*\s*"
-    rf"(?:(?:(?:is|are|was|were|do|does|did|can|could|would|should|will)\s*(?:n['’]t|not)\b|cannot\b){_ITSELF}"
-    rf"|(?:,\s*which\s+|[?!.,]?\s*(?:no,?\s+)?(?:that|this|it)\s+)?(?:is|was|seems|looks)\s+{_WRONG}"
-    rf"|,\s*which\s+(?:is|was)(?:\s+not|n['’]t)\s+(?:right|correct|true|valid)\b"
-    r"|\(?\s*(?:not\s+(?:true|right|correct|valid))\b)",
+# An answer in words names a few values; of one that never ends the first are enough to see that it lists.
+_MAX_CLAIMS, _MAX_CHARS = 40, 4000
+_YOU_ASKED = re.compile(r"\b(?:you\s+asked\s+\w+|your\s+question\s+was|the\s+question\s+(?:is|was))\b[^:;.?!]*[:;.?!]", re.IGNORECASE)
+_JOINED = re.compile(r"(?:[ \t,;/&]|\band\b|\bor\b)*", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(?:\b(?:about|around|roughly|approximately|approx\.?|circa|some|nearly|almost|just\s+over|just\s+under)|[~≈])\s*[$€£]?$",
     re.IGNORECASE,
 )
+_OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+_OPERATOR_AFTER = re.compile(rf"\s*\)?\s*(?:{_OPERATOR})\s*[\d(√]", re.IGNORECASE)
+_OPERATOR_BEFORE = re.compile(rf"[\d)]\s*(?:{_OPERATOR})\s*\(?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Whether one expected value is stated. `states_kind`: the answer claims some value of that kind, right or wrong."""
-
-    is_right: bool
-    states_kind: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How values of one kind are read from a text and compared. `name` groups expected values that share their claims."""
-
-    name: str
-    read: Callable[[str], Sequence[Claim]]
-    is_same: Callable[[Claim, Claim], bool]
-    max_others: int = MAX_OTHER_VALUES
-    ignores_question: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """An expected value, as a claim of its kind; None for text."""
-
-    value: Value
-    kind: _Kind | None
-    claim: Claim | None
-
-
-def agrees(expected: Value, answer: str, question: str = "") -> bool:
+def agrees(expected: Value, answer: str, question: str = "", pool: Sequence[str] = ()) -> bool:
     """Whether `answer` states `expected`.
 
     Example:
         >>> agrees("2026-11-22T15:05:00+09:00", "It is 3:05 pm in Tokyo."), agrees(9, "It is 19.")
         (True, False)
+        >>> agrees("Oslo", "Definitely anything except Oslo."), agrees("open", "It is open, closed, pending.", pool=["closed"])
+        (False, False)
     """
-    return compare([expected], answer, question)[0].is_right
+    return compare([expected], answer, question, pools=[pool])[0].is_right
 
 
-def compare(expected: Sequence[Value], answer: str, question: str = "", others: Sequence[str] = ()) -> list[Agreement]:
+def compare(
+    expected: Sequence[Value], answer: str, question: str = "", others: Sequence[str] = (), pools: Sequence[Sequence[str]] = ()
+) -> list[Agreement]:
     """One Agreement per expected value, in order. Values of one kind must be stated in the order given.
 
     Args:
         question: the task; what it already names is not counted as stated by the answer.
         others: further texts that stood beside the expected ones in the result: an answer listing more than two of them is a dump.
+        pools: for each expected value the texts known to stand in its place (an enumeration, values seen): naming another one is wrong.
     """
-    if is_question_echo(answer, question):
+    if is_question_echo(answer, question) and not _says_more(expected, answer, question):
         return [Agreement(False, False, "repeats the question") for _ in expected]
-    items = [_expect(value) for value in expected]
+    answer = answer[:_MAX_CHARS]
+    answer = _YOU_ASKED.sub(lambda match: " " * len(match[0]), answer)
+    items = [expect(value) for value in expected]
     found: list[Agreement | None] = [None] * len(items)
     for index, item in enumerate(items):
         if item.kind is None:
-            found[index] = _compare_text(str(item.value), answer, others)
+            wanted = [str(other.value) for other in items if other.kind is None]
+            pool = pools[index] if index < len(pools) else ()
+            found[index] = compare_text(str(item.value), answer, question, others, [one for one in pool if one not in wanted])
         elif found[index] is None:
             name = item.kind.name
             indexes = [i for i, other in enumerate(items) if other.kind is not None and other.kind.name == name]
             claims = [claim for i in indexes if (claim := items[i].claim) is not None]
-            for i, agreement in zip(indexes, _compare_claims(item.kind, claims, answer, question), strict=True):
+            has_truth = any(other.kind is not None and other.kind.name == "truth" for other in items)
+            for i, agreement in zip(indexes, _compare_claims(item.kind, claims, answer, question, has_truth), strict=True):
                 found[i] = agreement
     return [agreement for agreement in found if agreement is not None]
+
+
+def _says_more(expected: Sequence[Value], answer: str, question: str) -> bool:
+    """Whether an answer in the question's words adds a number, or a word of an expected value."""
+    new = set(words_of(answer)) - set(words_of(question))
+    return any(re.search(r"\d", word) for word in new) or not new.isdisjoint(word for value in expected for word in words_of(str(value)))
 
 
 def is_question_echo(answer: str, question: str) -> bool:
@@ -144,230 +117,166 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’.,:][^\W_]+)*", text.casefold())
 
 
-def _expect(value: Value) -> _Expected:
-    """Find out what kind of value is expected."""
-    if isinstance(value, bool):
-        return _Expected(value, _TRUTH, WordClaim(0, 0, str(value).lower()))
-    if isinstance(value, int | float):
-        return _Expected(value, _NUMBER, NumberClaim(0, 0, float(value), 0, 0, True))
-    text = value.strip()
-    if text.casefold() in ("true", "false", "yes", "no"):
-        return _Expected(value, _TRUTH, WordClaim(0, 0, "true" if text.casefold() in ("true", "yes") else "false"))
-    words = choice_class(text)
-    if words is not None:
-        is_opposite = words in OPPOSITES
-        kind = _Kind(words[0], partial(choices, words=words), _is_same_word, 0 if is_opposite else MAX_OTHER_VALUES, is_opposite)
-        return _Expected(value, kind, WordClaim(0, 0, text.casefold()))
-    found = _expect_measure(text)
-    if found is None and (labelled := re.fullmatch(r"[A-Za-z][\w ]{0,30}[:=]\s*(\S[^\n]*)", text)) is not None:
-        # "Result: 391": what counts is the value behind the label, if it is of a kind that can be recognised alone.
-        inner = _expect(labelled[1])
-        found = inner if inner.kind is not None else None
-    return found or _Expected(value, None, None)
+@dataclass(slots=True)
+class _Candidate:
+    """A value that the answer puts forward, with every place where it does. `match`: its best with each expected value, by index."""
+
+    claim: Claim
+    matches: list[bool | None]
+    is_stated: bool
+    is_denied: bool = False
+
+    def is_of(self, index: int) -> bool:
+        return self.matches[index] is not False
 
 
-def _expect_measure(text: str) -> _Expected | None:
-    """A moment, a duration or a number that makes up the whole of `text`."""
-    readers: tuple[tuple[_Kind, Callable[[str], Sequence[Claim]]], ...] = (
-        (_CLOCK, moments),
-        (_DURATION, durations),
-        (_NUMBER, numbers),
-    )
-    for kind, read in readers:
-        claims = read(text)
-        if not claims or claims[0].start != 0 or claims[0].end != len(text):
-            continue
-        claim = claims[0]
-        if isinstance(claim, MomentClaim) and (claim.clock is None or _is_bare_midnight(claim, text)):
-            return _Expected(text, _DATE, claim)
-        if isinstance(claim, DurationClaim):
-            # The bare number in the expected unit counts too ("+9.0h" = "9").
-            in_unit = numbers(re.sub(r"[A-Za-z]+$", "", text).strip())
-            return _Expected(text, _duration_kind(in_unit if len(in_unit) == 1 else ()), claim)
-        return _Expected(text, kind, claim)
-    return None
-
-
-def _is_bare_midnight(claim: MomentClaim, text: str) -> bool:
-    """A date that a library wrote as a date-time ("2026-11-22T00:00:00", no offset)."""
-    return claim.date is not None and claim.clock == (0, 0, 0) and text.endswith("00:00:00")
-
-
-def _compare_claims(kind: _Kind, expected: Sequence[Claim], answer: str, question: str) -> list[Agreement]:
+def _compare_claims(kind: Kind, expected: Sequence[Claim], answer: str, question: str, has_truth: bool) -> list[Agreement]:
     answer, question = digits_for_words(answer), digits_for_words(question)
-    stated = list(kind.read(answer))
-    asked = [] if kind.ignores_question else list(kind.read(question))
-    wanted = [claim for i, claim in enumerate(expected) if i == 0 or not kind.is_same(expected[i - 1], claim)]
-
-    def is_wanted(claim: Claim) -> bool:
-        return any(kind.is_same(want, claim) for want in expected)
-
-    counted = [claim for claim in stated if is_wanted(claim) or not any(kind.is_same(one, claim) for one in asked)]
-    sequence = [claim for i, claim in enumerate(counted) if i == 0 or not kind.is_same(counted[i - 1], claim)]
-    fault = _fault(kind, stated, counted, is_wanted, answer)
-    if kind.name == "truth" and len(sequence) > len(wanted):
-        fault = "contradicts itself"
+    expected = [replace(one, unit=asked_unit(question)) if isinstance(one, NumberClaim) and one.unit is None else one for one in expected]
+    found = _candidates(kind, expected, answer, question, has_truth)
+    firsts = [i for i in range(len(expected)) if i == 0 or kind.match(expected[i - 1], expected[i]) is not True]
+    fault = _fault(kind, found, len(firsts))
     if fault is not None:
-        return [Agreement(False, bool(counted), fault) for _ in expected]
+        return [Agreement(False, bool(found), fault) for _ in expected]
+    live = [one for one in found if not one.is_denied]
     out: list[Agreement] = []
-    place = -1
-    for i, claim in enumerate(expected):
-        if i == 0 or not kind.is_same(expected[i - 1], claim):
-            place += 1
-        if place < len(sequence):
-            is_right = kind.is_same(claim, sequence[place]) and place < len(wanted)
-            said = answer[sequence[place].start : sequence[place].end]
-            if is_right and kind.name != "truth" and _is_denied(kind, claim, counted, answer):
-                out.append(Agreement(False, True, f"states {said!r} and denies it"))
-            else:
-                out.append(Agreement(is_right, True, f"states {said!r}" + ("" if is_right else ": another value")))
+    for i in range(len(expected)):
+        place = sum(first <= i for first in firsts) - 1
+        if any(one.is_denied and one.is_of(i) for one in found):
+            out.append(Agreement(False, True, "the value is denied"))
+        elif place >= len(live):
+            out.append(Agreement(False, bool(live), "states no such value"))
         else:
-            out.append(Agreement(False, bool(counted), "states no such value"))
+            out.append(_agreement_with(live[place], i, answer))
     return out
 
 
-def _is_denied(kind: _Kind, wanted: Claim, counted: Sequence[Claim], answer: str) -> bool:
-    """Whether what follows the value denies it ("14:05 is not right") where it is stated last."""
-    stated = [claim for claim in counted if kind.is_same(wanted, claim)]
-    return bool(stated) and is_denied_after(answer[stated[-1].end :])
+def _agreement_with(candidate: _Candidate, index: int, answer: str) -> Agreement:
+    said = repr(answer[candidate.claim.start : candidate.claim.end])
+    if not candidate.is_of(index):
+        return Agreement(False, True, f"states {said}: another value")
+    if candidate.matches[index] is None:
+        return Agreement(False, True, f"states {said}, which can be read in two ways", is_undecidable=True)
+    if not candidate.is_stated:
+        return Agreement(False, True, f"names {said} without stating it", is_undecidable=True)
+    return Agreement(True, True, f"states {said}")
 
 
-def is_denied_after(text: str) -> bool:
-    """Whether a text that follows a value begins by denying it. "15:05, not 14:05" denies what comes next, not what stood before.
-
-    Example:
-        >>> is_denied_after(" is not a datetime."), is_denied_after(", not 14:05"), is_denied_after(" is wrong")
-        (True, False, True)
-    """
-    return _DENIED_AFTER.match(text) is not None
-
-
-def _fault(kind: _Kind, stated: Sequence[Claim], counted: Sequence[Claim], is_wanted: Callable[[Claim], bool], answer: str) -> str | None:
-    """Why the answer as a whole claims nothing definite, or None."""
-    others: list[Claim] = []
-    for claim in counted:
-        if not is_wanted(claim) and not any(kind.is_same(other, claim) for other in others):
-            others.append(claim)
-    if len(others) > kind.max_others:
-        return f"states {len(others)} other values"
-    for left, right in pairwise(stated):
-        between = answer[left.end : right.start]
-        is_listing = re.fullmatch(r"[\s,]*(?:\bor\b|/)\s*(?:\w+\s+){0,3}", between, re.IGNORECASE) or (
-            not between.strip(" ,;/\n") and not (is_wanted(left) and is_wanted(right))
-        )
-        if is_listing and not kind.is_same(left, right):
-            return "offers alternatives"
-    return None
-
-
-def _compare_text(expected: str, answer: str, others: Sequence[str]) -> Agreement:
-    position = find_text(expected, answer)
-    if position is None:
-        return Agreement(False, bool(words_of(answer)), "the value does not occur")
-    before, after = answer[: position[0]], answer[position[1] :]
-    if is_denied_after(after):
-        return Agreement(False, True, "the value is stated and denied")
-    if re.search(r"\b(?:not|n['’]t)\s+(?:the\s+)?['\"]?$", before, re.IGNORECASE):
-        return Agreement(False, True, "the value is negated")
-    if re.search(r"\bor\s+['\"]?$", before, re.IGNORECASE) or re.match(r"['\"]?,?\s+or\b", after, re.IGNORECASE):
-        return Agreement(False, True, "offers alternatives")
-    listed = [other for other in others if other != expected and find_text(other, answer) is not None]
-    if len(listed) > 2:
-        return Agreement(False, True, f"lists {len(listed)} other values of the result")
-    return Agreement(True, True, "states the value")
+def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: str, has_truth: bool) -> list[_Candidate]:
+    """What the answer puts forward, each value once where the expected ones are all different, in the order of the text."""
+    stated = list(kind.read(answer, question))[:_MAX_CLAIMS]
+    asked = [] if kind.ignores_question else list(kind.read(question, ""))
+    views = _views(kind, answer, stated, question, has_truth)
+    repeats = any(kind.match(one, other) is True for i, one in enumerate(expected) for other in expected[i + 2 :])
+    found: list[_Candidate] = []
+    for index, (claim, stance) in enumerate(zip(stated, views, strict=True)):
+        if stance is Stance.STATED and _is_turned_round(claim, expected, answer, question):
+            stance = Stance.OPEN
+        matches = [kind.match(want, claim) for want in expected]
+        matches = [
+            None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)
+        ]
+        is_wanted = any(match is not False for match in matches)
+        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer)):
+            continue
+        if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
+            continue
+        earlier = found[-1:] if kind.name == "truth" or repeats else found
+        same = next((one for one in earlier if _is_same(kind, one, claim, matches)), None)
+        if same is None:
+            found.append(_Candidate(claim, matches, stance is Stance.STATED, stance is Stance.DENIED))
+        else:
+            _merge(same, matches, stance)
+    return _without_open_readings(found)
 
 
-def find_text(value: str, text: str) -> tuple[int, int] | None:
-    """Where `text` holds `value` as whole words, or None. Case and the punctuation between words do not matter, except that a
-    single letter must have the same case and a value with other signs in it (`C++`) must stand there literally."""
-    value = value.strip()
-    if not value:
-        return None
-    words = re.findall(r"[^\W_]+", value)
-    if len(value) == 1 or not words or re.search(r"[^\w\s/.,:;!?'\"()’-]", value):
-        pattern, flags = rf"(?<!\w){re.escape(value)}(?![\w+#])", 0 if len(value) == 1 else re.IGNORECASE
-    else:
-        before = r"(?<![^\W_])" + (r"(?<!\d[.,:/-])" if words[0][0].isdigit() else "")
-        after = r"(?![^\W_])" + (r"(?![.,:/-]\d)" if words[-1][-1].isdigit() else "")
-        pattern, flags = before + r"[\W_]+".join(map(re.escape, words)) + after, re.IGNORECASE
-    match = re.search(pattern, text, flags)
-    return None if match is None else match.span()
-
-
-def _is_same_number(left: Claim, right: Claim) -> bool:
-    """`right` as written may be a rounding of `left`."""
-    assert isinstance(left, NumberClaim)
-    assert isinstance(right, NumberClaim)
-    if math.isclose(left.value, right.value, rel_tol=1e-12, abs_tol=1e-15):
+def _is_same(kind: Kind, earlier: _Candidate, claim: Claim, matches: Sequence[bool | None]) -> bool:
+    """Whether a value was put forward before, in this form or in another that an expected one agrees with."""
+    if kind.match(earlier.claim, claim) or kind.match(claim, earlier.claim):
         return True
-    if left.value == round(left.value) or right.num_digits < (2 if right.decimals else 3):
+    return any(one is True and other is True for one, other in zip(earlier.matches, matches, strict=True))
+
+
+def _merge(candidate: _Candidate, matches: Sequence[bool | None], stance: Stance) -> None:
+    """Another place that states the same: denied once is denied; stated once, in a notation with one reading, is stated."""
+    candidate.is_denied = candidate.is_denied or stance is Stance.DENIED
+    candidate.is_stated = candidate.is_stated or stance is Stance.STATED
+    candidate.matches = [True if True in pair else None if None in pair else False for pair in zip(candidate.matches, matches, strict=True)]
+
+
+def _without_open_readings(found: list[_Candidate]) -> list[_Candidate]:
+    """ "Half past two, that is 2:30 pm": what can be read as a value that is also said outright says the same."""
+    clear = [one for one in found if True in one.matches]
+    return [one for one in found if True in one.matches or not (clear and None in one.matches)]
+
+
+def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_truth: bool) -> list[Stance]:
+    if kind.name != "truth":
+        return stances(answer, [(claim.start, claim.end) for claim in stated], question, has_truth=has_truth)
+    if is_taken_back(answer):
+        return [Stance.DENIED] * len(stated)
+    parts = clauses(answer)
+    is_open = is_guessed(answer)
+    hedged = [any(part.start <= claim.start < part.end and is_hedged(part) for part in parts) for claim in stated]
+    doubtful = [one or is_open or (isinstance(claim, WordClaim) and claim.is_open) for one, claim in zip(hedged, stated, strict=True)]
+    return [Stance.OPEN if one else Stance.STATED for one in doubtful]
+
+
+def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str) -> bool:
+    """Whether a number is part of a calculation, or a result that a later step goes on with ("17*20 = 340, 340+51 = 391")."""
+
+    def stands_at_operator(one: Claim) -> bool:
+        return _OPERATOR_AFTER.match(answer[one.end :]) is not None or _OPERATOR_BEFORE.search(answer[: one.start]) is not None
+
+    if stands_at_operator(claim):
+        return True
+    later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start and one.value == claim.value]
+    return answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later)
+
+
+def _is_turned_round(claim: Claim, expected: Sequence[Claim], answer: str, question: str) -> bool:
+    """ "9 hours behind" for +9 hours: the sign depends on what is compared with what."""
+    signs = [want.seconds > 0 for want in expected if isinstance(want, DurationClaim) and want.is_signed]
+    if not isinstance(claim, DurationClaim) or claim.is_signed or not signs:
         return False
-    return abs(left.value - right.value) <= 0.5 * 10.0**-right.decimals * (1 + 1e-9)
-
-
-def _is_same_word(left: Claim, right: Claim) -> bool:
-    return isinstance(left, WordClaim) and isinstance(right, WordClaim) and left.value == right.value
-
-
-def _is_same_date(left: Claim, right: Claim) -> bool:
-    if not (isinstance(left, MomentClaim) and isinstance(right, MomentClaim)) or left.date is None or right.date is None:
+    word = re.match(r"[^.;!?]{0,30}?\b(behind|ahead|earlier|later|slower|faster)\b", answer[claim.end :], re.IGNORECASE)
+    if word is None or word[1].lower() in question.lower():
         return False
-    years = {left.date[0], right.date[0]} - {None}
-    return left.date[1:] == right.date[1:] and len(years) <= 1
+    is_ahead = word[1].lower() in ("ahead", "later", "faster")
+    return any(sign != is_ahead for sign in signs)
 
 
-def _is_same_clock(left: Claim, right: Claim) -> bool:
-    if not (isinstance(left, MomentClaim) and isinstance(right, MomentClaim)) or left.clock is None or right.clock is None:
+def _is_near(claim: Claim, expected: Claim, answer: str) -> bool:
+    """ "About 1.2 million" for 1,234,567: a rounding that is told to be one."""
+    if not (isinstance(claim, NumberClaim) and isinstance(expected, NumberClaim)) or not _ABOUT.search(answer[: claim.start]):
         return False
-    if left.date is not None and right.date is not None and not _is_same_date(left, right):
-        return False
-    seconds = {left.clock[2], right.clock[2]} - {None}
-    return left.clock[:2] == right.clock[:2] and len(seconds) <= 1
+    if claim.unit is not None and expected.unit is not None and claim.unit != expected.unit:
+        return claim.unit[0] == expected.unit[0] and math.isclose(
+            claim.value * claim.unit[1], expected.value * expected.unit[1], rel_tol=0.05
+        )
+    return math.isclose(claim.value, expected.value, rel_tol=0.05)
 
 
-def _is_same_length(unit_numbers: Sequence[NumberClaim], left: Claim, right: Claim) -> bool:
-    """`left` may be the expected length; a bare number counts in its unit."""
-    if isinstance(left, NumberClaim) and isinstance(right, NumberClaim):
-        return _is_same_number(left, right)
-    if isinstance(left, NumberClaim):
-        left, right = right, left
-    assert isinstance(left, DurationClaim)
-    if isinstance(right, NumberClaim):
-        return any(_is_same_size(one.value, right.value, right.is_signed, 1e-9) for one in unit_numbers)
-    assert isinstance(right, DurationClaim)
-    return _is_same_size(left.seconds, right.seconds, left.is_signed and right.is_signed, 0.5)
+def _is_joined(index: int, stated: Sequence[Claim], expected: Sequence[Claim], kind: Kind, answer: str) -> bool:
+    """Whether a value of the question stands in one list with an expected one ("5, 7", "5 or 7")."""
+    for left, right in ((index - 1, index), (index, index + 1)):
+        if left < 0 or right >= len(stated):
+            continue
+        other = stated[left if right == index else right]
+        between = answer[stated[left].end : stated[right].start]
+        if _JOINED.fullmatch(between) and any(kind.match(want, other) is not False for want in expected):
+            return True
+    return False
 
 
-def _is_same_size(left: float, right: float, is_signed: bool, tolerance: float) -> bool:
-    if is_signed:
-        return abs(left - right) <= tolerance
-    return abs(abs(left) - abs(right)) <= tolerance
-
-
-def _clock_claims(text: str) -> list[Claim]:
-    """Clock times; a date written elsewhere in the text belongs to those written without one."""
-    found = moments(text)
-    dates = [claim.date for claim in found if claim.date is not None and claim.clock is None]
-    date = dates[0] if dates and all(other == dates[0] for other in dates) else None
-    return [MomentClaim(claim.start, claim.end, claim.date or date, claim.clock) for claim in found if claim.clock is not None]
-
-
-def _date_claims(text: str) -> list[Claim]:
-    return [claim for claim in moments(text) if claim.date is not None]
-
-
-def _lengths_and_numbers(text: str) -> list[Claim]:
-    lengths = durations(text)
-    claims: list[Claim] = [*lengths, *numbers(blank(text, lengths))]
-    return sorted(claims, key=lambda claim: claim.start)
-
-
-def _duration_kind(unit_numbers: Sequence[NumberClaim]) -> _Kind:
-    return _Kind("duration", _lengths_and_numbers, partial(_is_same_length, unit_numbers))
-
-
-_TRUTH = _Kind("truth", truths, _is_same_word, 0, True)
-_NUMBER = _Kind("number", numbers, _is_same_number)
-_CLOCK = _Kind("clock", _clock_claims, _is_same_clock)
-_DATE = _Kind("date", _date_claims, _is_same_date)
-_DURATION = _duration_kind(())
+def _fault(kind: Kind, found: Sequence[_Candidate], num_wanted: int) -> str | None:
+    """Why the answer as a whole claims nothing definite, or None."""
+    live = [one for one in found if not one.is_denied]
+    others = [one for one in live if not any(match is not False for match in one.matches)]
+    if others and len(live) > len(others):
+        return f"states {len(others)} other values beside it"
+    if len(others) > num_wanted:
+        return f"states {len(others)} other values"
+    if len(live) > num_wanted:
+        return "contradicts itself" if kind.name == "truth" else f"states {len(live)} values"
+    return None

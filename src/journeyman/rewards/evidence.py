@@ -18,9 +18,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from journeyman.rewards.agreement import Agreement, compare, is_question_echo, words_of
+from journeyman.rewards.agreement import compare, is_question_echo, words_of
 from journeyman.rewards.call_match import AGREES, CallMatch, match_calls, tool_key
-from journeyman.rewards.results import Value, expected_values, is_grounded, is_structure_copied, leaf_texts
+from journeyman.rewards.listing import Agreement
+from journeyman.rewards.results import Value, expected_values, is_grounded, is_structure_copied, leaf_texts, rivals_of
 from journeyman.types.messages import Tool
 from journeyman.types.scenarios import Scenario, Witness
 from journeyman.types.trajectory import Failure, Group, Trajectory, Verdict
@@ -49,6 +50,12 @@ class _AnswerView:
     @property
     def is_in_words(self) -> bool:
         return self.is_final and not self.is_copy
+
+    @property
+    def is_undecidable(self) -> bool:
+        """Not right, and only because what the answer says can be read in two ways."""
+        doubtful = [agreement for agreement in self.agreements if not agreement.is_right]
+        return bool(doubtful) and all(agreement.is_undecidable for agreement in doubtful)
 
     @property
     def share_right(self) -> float:
@@ -130,13 +137,15 @@ def _view_answer(scenario: Scenario, witness: Witness, trajectory: Trajectory, m
     is_copy = is_structure_copied(answer, results) or is_question_echo(answer, scenario.task)
     expected = [_expected(index, witness, matches) for index in range(len(witness.answers))]
     others = [leaf for result in results for leaf in leaf_texts(result) if leaf.casefold() not in scenario.task.casefold()]
+    pools = [rivals_of(one, results, _tools(trajectory)) for one in witness.answers]
     # The results of repeated calls may differ (a clock): an answer from any of them is right.
     num_readings = max((len(values) for values in expected), default=0)
     best: tuple[Agreement, ...] = ()
     for reading in range(num_readings):
         values = [values[min(reading, len(values) - 1)] for values in expected]
         asked_for = {str(value) for value in values}
-        found = tuple(compare(values, answer, scenario.task, [other for other in others if other not in asked_for]))
+        beside = [other for other in others if other not in asked_for]
+        found = tuple(compare(values, answer, scenario.task, beside, pools))
         if not best or sum(item.is_right for item in found) > sum(item.is_right for item in best):
             best = found
     # A right value without the call that yields it is a guess.
@@ -193,6 +202,7 @@ def _checks(matches: Sequence[CallMatch], view: _AnswerView, trajectory: Traject
         "answered": float(view.is_final),
         "in_words": float(view.is_in_words),
         "copied": float(view.is_copy),
+        "undecidable": float(view.is_undecidable),
         "answer_right": view.share_right if view.is_final else 0.0,
         "wasted_calls": float(num_wasted),
         "truncated": float(trajectory.turns[-1].finish_reason == "length"),
@@ -212,7 +222,7 @@ def _explain(matches: Sequence[CallMatch], view: _AnswerView, num_wasted: int, t
     elif view.is_copy:
         parts.append("the answer copies the result or the question instead of saying it in words")
     else:
-        parts += [f"answer {agreement.reason}" for agreement in view.agreements]
+        parts += [f"answer {'undecidable: ' if one.is_undecidable else ''}{one.reason}" for one in view.agreements]
         if not view.is_grounded:
             parts.append("the answer says nothing that the tools returned")
     if num_wasted > 0:

@@ -56,7 +56,7 @@ class JudgeModel:
 
     Args:
         patience_seconds: how long an outage (after the retries of `llm`) is waited out before it is a JudgeError.
-        warn: told about outages.
+        warn: told about outages, and parameters that the model does not take.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class JudgeModel:
         self.warn = warn
         self._expects = with_expected_scores
         self._patience_seconds = patience_seconds
+        self._told: tuple[str, ...] = ()
         self._sleep = sleep
 
     async def ask(self, question: Question) -> Reading:
@@ -95,6 +96,9 @@ class JudgeModel:
             usage = error.usage if isinstance(error.usage, Usage) else Usage()
             return self._unusable(question, error.message, usage, time.perf_counter() - started)
         seconds = time.perf_counter() - started
+        if self.llm.omitted != self._told:
+            self._told = self.llm.omitted
+            self.warn(f"the judge {self.llm.endpoint.model} does not take {', '.join(self._told)}: it judges without")
         name = secrets.token_hex(4)
         calls = tuple(
             JudgeCall(
@@ -109,6 +113,7 @@ class JudgeModel:
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
                 cost_usd=self.spending.cost_of(usage),
+                omitted=self.llm.omitted,
             )
             for place, label in enumerate(labels)
         )
@@ -148,6 +153,7 @@ class JudgeModel:
                     raise JudgeError(
                         f"the judge is out of service: {error.message}",
                         hint="nothing was trained on missing scores; when it answers again, go on with --resume RUN",
+                        reason=error.reason,
                     ) from error
                 self.warn(f"the judge is out of service, waiting {pause:.0f} s: {error.message}")
                 await self._sleep(pause)
@@ -155,7 +161,9 @@ class JudgeModel:
             except LlmRefusalError:
                 raise
             except LlmError as error:
-                raise JudgeError(f"the judge cannot be used: {error.message}", hint=error.hint) from error
+                failure = JudgeError(f"the judge cannot be used: {error.message}", hint=error.hint, reason=error.reason)
+                failure.exit_code = error.exit_code  # a wrong key or address is the user's to mend, whoever meets it
+                raise failure from error
 
     def _items(self, reply: JsonReply) -> dict[str, dict[str, Any]]:
         items = {str(item["id"]): dict(item) for item in reply.value["scores"]}
@@ -178,6 +186,7 @@ class JudgeModel:
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
                 cost_usd=self.spending.cost_of(usage),
+                omitted=self.llm.omitted,
             )
             for place in range(len(question.texts))
         )

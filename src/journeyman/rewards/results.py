@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from journeyman.types.messages import Tool
 from journeyman.types.scenarios import ExpectedAnswer, Witness
 from journeyman.types.tool_results import parse_result
 
@@ -50,6 +51,44 @@ def expected_values(answer: ExpectedAnswer, witness: Witness, results: Sequence[
         return [answer.value]
     seen = [value for result in reversed(results) if (value := value_at(result, answer.path)) is not None]
     return seen or [answer.value]
+
+
+def rivals_of(answer: ExpectedAnswer, results: Sequence[str], tools: Sequence[Tool]) -> list[str]:
+    """The texts known to stand in the place of an expected one: seen there before, beside it in a list of records, or in its enumeration.
+
+    Example:
+        >>> orders = '{"orders": [{"state": "open"}, {"state": "closed"}]}'
+        >>> rivals_of(ExpectedAnswer(path=("orders", 0, "state"), value="open"), [orders], [])
+        ['closed']
+    """
+    key = next((key for key in reversed(answer.path) if isinstance(key, str)), None)
+    found = list(answer.seen)
+    for result in results:
+        found += [text for at, text in _keyed_texts(parse_result(result), None) if at == key and key is not None]
+    for tool in tools:
+        found += [text for values in _enumerations(tool.function.parameters) if answer.value in values for text in values]
+    return [text for text in dict.fromkeys(found) if text != answer.value]
+
+
+def _keyed_texts(node: Any, key: str | None) -> Iterator[tuple[str | None, str]]:
+    """Texts at the leaves with the last name on their path; the items of a list have the list's."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _keyed_texts(value, str(name))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _keyed_texts(value, key)
+    elif isinstance(node, str):
+        yield key, node
+
+
+def _enumerations(schema: Any) -> Iterator[list[str]]:
+    if isinstance(schema, dict):
+        values = schema.get("enum")
+        if isinstance(values, list):
+            yield [value for value in values if isinstance(value, str)]
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _enumerations(inner)
 
 
 def leaf_texts(text: str) -> list[str]:

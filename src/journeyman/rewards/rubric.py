@@ -8,10 +8,11 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from journeyman.errors import JudgeError, SettingError
+from journeyman.errors import REWARD_FAILED, JudgeError, SettingError, stops_everything
 from journeyman.rewards.judge import Judge
+from journeyman.types.metrics import as_number
 from journeyman.types.scenarios import Scenario
-from journeyman.types.trajectory import Group, JudgeCall, Trajectory, Verdict
+from journeyman.types.trajectory import Failure, Group, JudgeCall, Trajectory, Verdict
 
 # Independent rewards: of one attempt, whatever the others did. None: does not apply to this attempt.
 RewardFunction = Callable[[Scenario, Trajectory], Awaitable[float | None] | float | None]
@@ -27,11 +28,12 @@ class _Weighted:
 
 @dataclass(frozen=True, slots=True)
 class _Opinion:
-    """What one part says of one attempt. `is_missing`: a judge abstained, so the whole cannot be known."""
+    """What one part says of one attempt. `is_missing`: a judge abstained or a function failed, so the whole cannot be known."""
 
     value: float | None
     explanation: str = ""
     is_missing: bool = False
+    failure: JudgeError | None = None
     is_success: bool | None = None
     calls: tuple[JudgeCall, ...] = ()
 
@@ -40,7 +42,8 @@ class Rubric:
     """A judge made of judges and functions; the score is the weighted mean of those that apply.
 
     A function gets (scenario, trajectory) and returns a number from 0 to 1, or None where it does not apply: its weight then goes to the
-    others. It may be async. A judge that abstains leaves the attempt without reward: a missing opinion is not a number.
+    others. It may be async, and is then asked of all attempts at once. A judge that abstains, and a function that raises or returns
+    something else, leave the attempt without reward, and the verdict says why: a missing opinion is not a number.
 
     Args:
         parts: judges or functions, or (judge or function, weight) pairs.
@@ -75,7 +78,7 @@ class Rubric:
         return "0 to 1, mixed of " + ", ".join(f"{one.name} ({100 * one.weight / total:.0f} %)" for one in self._parts)
 
     async def score(self, groups: Sequence[Group]) -> list[Group]:
-        """All parts at once. Raises JudgeError for a function that returns something else than a number from 0 to 1 or None."""
+        """All parts at once. Raises JudgeError (`reward_failed`) for a function that failed at every attempt it was asked of."""
         opinions = await asyncio.gather(*[_ask(one, groups) for one in self._parts])
         out = []
         for at, group in enumerate(groups):
@@ -120,12 +123,39 @@ async def _ask(one: _Weighted, groups: Sequence[Group]) -> list[list[_Opinion]]:
         scored = await one.part.score(groups)
         return [[_of_judge(attempt) for attempt in group] for group in scored]
     function = one.part
-    return [[_of_function(one.name, await _call(function, group.scenario, attempt)) for attempt in group] for group in groups]
+    asked = [[_opinion(one.name, function, group.scenario, attempt) for attempt in group] for group in groups]
+    opinions = [list(found) for found in await asyncio.gather(*[asyncio.gather(*row) for row in asked])]
+    # That a function does not apply to an attempt that failed tells nothing of the function.
+    rows = zip(opinions, groups, strict=True)
+    said = [one for row, group in rows for one, attempt in zip(row, group, strict=True) if one.failure or attempt.error is None]
+    failures = [opinion.failure for opinion in said if opinion.failure is not None]
+    if failures and len(failures) == len(said):
+        raise failures[0]
+    return opinions
 
 
-async def _call(function: RewardFunction, scenario: Scenario, attempt: Trajectory) -> float | None:
-    value = function(scenario, attempt)
-    return await value if inspect.isawaitable(value) else value
+async def _opinion(name: str, function: RewardFunction, scenario: Scenario, attempt: Trajectory) -> _Opinion:
+    """What a function says of one attempt; whatever goes wrong in it is missing there, and nowhere else."""
+    try:
+        returned = function(scenario, attempt)
+        value = await returned if inspect.isawaitable(returned) else returned
+        if value is None:
+            return _Opinion(None)
+        number = as_number(value)
+        if not 0 <= number <= 1:
+            raise ValueError(f"it returned {number:g}")
+    except BaseException as error:
+        if stops_everything(error):
+            raise
+        told = Failure.of(error)
+        failure = JudgeError(
+            f"the reward function {name} failed: {told.type}: {told.message} (attempt {attempt.id} at {scenario.id!r})",
+            hint="return a number from 0 to 1, or None where it does not apply; --debug shows the traceback",
+            reason=REWARD_FAILED,
+        )
+        failure.__cause__ = error
+        return _Opinion(None, failure.message, is_missing=True, failure=failure)
+    return _Opinion(number)
 
 
 def _of_judge(attempt: Trajectory) -> _Opinion:
@@ -133,16 +163,6 @@ def _of_judge(attempt: Trajectory) -> _Opinion:
     if verdict is None or attempt.reward is None:
         return _Opinion(None, verdict.explanation if verdict else "", is_missing=True, calls=verdict.calls if verdict else ())
     return _Opinion(attempt.reward, verdict.explanation, is_success=verdict.is_success, calls=verdict.calls)
-
-
-def _of_function(name: str, value: float | None) -> _Opinion:
-    if value is None:
-        return _Opinion(None)
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise JudgeError(
-            f"the reward function {name} returned {value!r}", hint="return a number from 0 to 1, or None where it does not apply"
-        )
-    return _Opinion(float(value))
 
 
 def _name(part: Part) -> str:

@@ -138,7 +138,9 @@ def _interval(prefix: str, values: Sequence[float], mean_name: str, low_name: st
     if len(values) < 2:
         return {f"{prefix}/{mean_name}": mean}
     error = _Z * _std(values) * math.sqrt(len(values) / (len(values) - 1)) / math.sqrt(len(values))
-    low, high = max(0.0, mean - error), min(1.0, mean + error)
+    low, high = mean - error, mean + error
+    if min(values) >= 0.0 and max(values) <= 1.0:  # shares, and the scores of judges: their mean lies there too
+        low, high = max(0.0, low), min(1.0, high)
     return {f"{prefix}/{mean_name}": mean, f"{prefix}/{low_name}": low, f"{prefix}/{high_name}": high}
 
 

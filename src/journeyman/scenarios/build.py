@@ -19,7 +19,7 @@ from journeyman.scenarios.proposals import Proposer
 from journeyman.scenarios.rewording import reword_all
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
 from journeyman.scenarios.split import ValueSplit, is_shared, split_values
-from journeyman.scenarios.tools import McpTool, usable_tools
+from journeyman.scenarios.tools import McpTool, choose_tools
 from journeyman.scenarios.wording import make_wording
 from journeyman.scenarios.writer import Writer
 from journeyman.types.record import Record
@@ -37,7 +37,8 @@ class ScenarioSettings(Record):
         two_call_share: share of scenarios that need two calls, some of them a comparison of the results.
         joined_share: share of scenarios that need two different tools. Only a writer can word those: without one there are none.
         heldout_share: share of each parameter's values kept for held-out scenarios.
-        tools: names of the tools to use, None for all.
+        tools: names of the tools to use, None for all that only read.
+        read_only: names of tools that only read although the server does not say so.
         allow_writes: also call tools that may change something.
         values_per_parameter: good values aimed at for each kind of parameter.
     """
@@ -48,6 +49,7 @@ class ScenarioSettings(Record):
     joined_share: float = Field(default=0.15, ge=0, le=1)
     heldout_share: float = Field(default=0.4, gt=0, lt=1)
     tools: tuple[str, ...] | None = None
+    read_only: tuple[str, ...] = ()
     allow_writes: bool = False
     values_per_parameter: int = Field(default=48, ge=2)
     call_timeout_seconds: float = Field(default=20.0, gt=0)
@@ -68,11 +70,10 @@ async def build_scenarios(
         proposer: offers values for free-text parameters; without it only what schemas and results show is used.
         writer: rewords the tasks and joins some; without it they come from templates.
 
-    Raises McpError: no_tools, only_write_tools, invalid_schema, no_feasible_scenarios, died, call_timeout; LlmError of the proposer
-    or writer.
+    Raises McpError: no_feasible_scenarios, died; what `choose_tools` raises; LlmError of the proposer or writer.
     """
     settings, progress = settings or ScenarioSettings(), progress or SilentProgress()
-    tools = usable_tools(server.tools, server.target.label, settings.tools, allow_writes=settings.allow_writes)
+    tools, told = _choose(server, settings)
     bounds = ExploreSettings(
         values_per_pool=settings.values_per_parameter,
         num_scenarios=settings.num_train + settings.num_heldout,
@@ -102,7 +103,7 @@ async def build_scenarios(
         made[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
     if not made["train"] or not made["heldout"]:
         raise _nothing_feasible(server, explorer, writer)
-    notes = _notes(explorer, settings, made, tools, used)
+    notes = [*told, *_notes(explorer, settings, made, tools, used)]
     if writer is not None:
         progress.phase("reword tasks")
         notes += await _reword(writer, made, authors, used, settings.joined_share)
@@ -112,6 +113,14 @@ async def build_scenarios(
     known = {tool.name: askable_leaves(calls["train"].get(tool.name, [])) for tool in used}
     materials = tuple(_material(explorer, split, tool, known[tool.name]) for tool in used)
     return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
+
+
+def _choose(server: McpServer, settings: ScenarioSettings) -> tuple[Sequence[McpTool], Sequence[str]]:
+    """The tools to work with, and what to tell of the others."""
+    choice = choose_tools(
+        server.tools, server.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+    )
+    return choice.tools, (*server.notes, *choice.notes)
 
 
 async def _reword(
@@ -175,7 +184,12 @@ def _has_sides(explorer: Explorer, tool: McpTool, arguments: dict[str, Any]) -> 
 async def _is_changing(server: McpServer, calls: Sequence[ExecutedCall]) -> bool:
     """Whether a call gives another result now than when it was made (a clock, a feed): comparisons would go stale."""
     for call in calls[:2]:
-        again = await server.call(call.tool, call.arguments)
+        try:
+            again = await server.call(call.tool, call.arguments)
+        except McpError as error:
+            if error.reason != "call_timeout":
+                raise
+            return True
         if again.text != call.result:
             return True
     return False
@@ -199,9 +213,7 @@ def _notes(
     for side, count in wanted.items():
         if len(made[side]) < count:
             notes.append(f"only {len(made[side])} of {count} {side} scenarios are feasible: more valid argument values would be needed")
-    left_out = [tool.server_name for tool in tools if tool not in used]
-    if left_out:
-        notes.append(f"no scenario uses {', '.join(left_out)}: no call to it succeeded{_because(explorer)}")
+    notes += [f"no scenario uses {tool.server_name}: {_why_unused(explorer, tool)}" for tool in tools if tool not in used]
     for pool in explorer.pools:
         if is_shared(pool) and not pool.is_closed and pool.good and any(slot.is_required for slot in pool.slots):
             names = ", ".join(dict.fromkeys(slot.parameter for slot in pool.slots))
@@ -209,16 +221,21 @@ def _notes(
     return notes
 
 
-def _because(explorer: Explorer) -> str:
-    return f" (last failure: {explorer.last_error})" if explorer.last_error else ""
+def _why_unused(explorer: Explorer, tool: McpTool) -> str:
+    impossible = [name for name in tool.required if (pool := explorer.pool_of(tool.name, name)) is not None and not pool.seen]
+    if impossible:
+        return f"no value was found that its schema takes for {', '.join(impossible)}"
+    last = explorer.last_errors.get(tool.name)
+    return f"no call to it succeeded (last failure: {last})" if last else "no call to it gave anything to ask for"
 
 
 def _nothing_feasible(server: McpServer, explorer: Explorer, writer: Writer | None) -> McpError:
     lacking = sorted({slot.parameter for pool in explorer.pools for slot in pool.slots if slot.is_required and not pool.good})
     named = f"; no valid value was found for {', '.join(lacking)}" if lacking else "; too few different calls succeeded"
+    because = "".join(f" (last failure: {tool}: {text})" for tool, text in [*explorer.last_errors.items()][-1:])
     model = "use a --writer or a larger base" if writer is None else "use another --writer"
     return McpError(
         "no_feasible_scenarios",
-        f"no scenarios can be built for the MCP server {server.target.label} from {explorer.num_calls} calls{named}{_because(explorer)}",
+        f"no scenarios can be built for the MCP server {server.target.label} from {explorer.num_calls} calls{named}{because}",
         hint=f"give the parameters examples or enumerations in their schema, {model}, or write scenarios yourself",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,14 +44,15 @@ class ExecutedCall:
 @dataclass(slots=True)
 class ExploreSettings:
     """Bounds of exploring. `values_per_pool`: good values aimed at for each kind of argument; `max_probes`: calls
-    spent on that; `num_scenarios`: a tool with one free parameter needs as many values as scenarios."""
+    spent on that; `num_scenarios`: a tool with one free parameter needs as many values as scenarios; `max_timeouts`: a tool is given up
+    after so many calls without a result in time."""
 
     values_per_pool: int = 48
     max_probes: int = 3000
     max_recombined: int = 2000
     num_scenarios: int = 160
     call_timeout_seconds: float = 20.0
-    max_timeouts: int = 5
+    max_timeouts: int = 3
     optional_share: float = 0.25
 
 
@@ -66,8 +68,8 @@ class Explorer:
     pools: list[Pool] = field(default_factory=list)
     executed: dict[str, ExecutedCall | None] = field(default_factory=dict)
     num_calls: int = 0
-    num_timeouts: int = 0
-    last_error: str = ""
+    timeouts: Counter[str] = field(default_factory=Counter)
+    last_errors: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pools = make_pools(self.tools, self.rng)
@@ -109,23 +111,26 @@ class Explorer:
                 await self._probe(pool)
 
     async def execute(self, tool: str, arguments: dict[str, Any]) -> ExecutedCall | None:
-        """Call a tool once per arguments. None when it failed. Raises McpError when the server is gone or keeps timing out."""
+        """Call a tool once per arguments. None when it failed, or hung too often to be called again. Raises McpError when the server is
+        gone."""
         key = f"{tool} {canonical(arguments)}"
         if key in self.executed:
             return self.executed[key]
+        if self.timeouts[tool] >= self.settings.max_timeouts:
+            return None
         self.num_calls += 1
+        self.progress.advance(1)
         self.executed[key] = None
         try:
             result = await self.server.call(tool, arguments, self.settings.call_timeout_seconds)
         except McpError as error:
             if error.reason != "call_timeout":
                 raise
-            self.num_timeouts += 1
-            if self.num_timeouts >= self.settings.max_timeouts:
-                raise
+            self.timeouts[tool] += 1
+            self.last_errors[tool] = error.message
             return None
         if result.is_error or looks_like_error(result.text):
-            self.last_error = f"{tool}: {result.text.strip()[:200]}"
+            self.last_errors[tool] = result.text.strip()[:200]
             return None
         call = ExecutedCall(tool, arguments, result.text)
         self.executed[key] = call
@@ -219,7 +224,7 @@ class Explorer:
                 break
             pool.offer(values)
             await self._probe(pool)
-            self.progress.advance(1, values=float(len(pool.good)))
+            self.progress.advance(0, values=float(len(pool.good)))
         if len(pool.good) < wanted:
             pool.offer(vary_numbers([str(value) for value in pool.good], self.rng, 2 * wanted))
             await self._probe(pool)

@@ -23,6 +23,7 @@ _MIN_PRESENT = 0.6
 _MAX_COMMON = 0.5
 _UNIFORM = 0.5
 _DRAWS = 12
+_MAX_SEEN, _MAX_SEEN_CHARS = 40, 60
 _WORDINGS_PER_CALL = 3
 
 ONE_CALL, TWO_CALLS, COMPARISON, TWO_TOOLS = "one call", "two calls", "comparison", "two tools"
@@ -107,6 +108,11 @@ def leaf_at(call: ExecutedCall, path: Path) -> Leaf | None:
     return None if value is None or is_echo(value, call.arguments) else value
 
 
+def _is_word_like(text: str) -> bool:
+    """A name or a state rather than a number, a time or a paragraph."""
+    return len(text) <= _MAX_SEEN_CHARS and 2 * sum(char.isalpha() for char in text) > len(text)
+
+
 @dataclass(slots=True)
 class Author:
     """Writes the drafts of one split from its calls.
@@ -159,9 +165,17 @@ class Author:
             task = self._worded(partial(self.wording.task, self.tools[name], call.arguments, path, self.rng), call.arguments)
             if path is None or value is None or task is None:
                 return None
-            answers.append(ExpectedAnswer(call=number, path=path, value=value))
+            answers.append(self._answer(number, call, path, value))
             tasks.append(task)
         return Draft(TWO_TOOLS, tuple(call for _, call, _ in parts), tuple(answers), " ".join(tasks))
+
+    def _answer(self, number: int, call: ExecutedCall, path: Path, value: Leaf) -> ExpectedAnswer:
+        """What is expected of the call with this number, with what else was seen in its place where that is a name or a state."""
+        seen = dict.fromkeys(
+            leaf for other in self.calls[call.tool] if isinstance(leaf := leaf_at(other, path), str) and _is_word_like(leaf)
+        )
+        rivals = tuple(leaf for leaf in seen if leaf != value)[:_MAX_SEEN] if isinstance(value, str) and _is_word_like(value) else ()
+        return ExpectedAnswer(call=number, path=path, value=value, seen=rivals)
 
     def _round_robin(self, make: object, count: int) -> list[Draft]:
         assert callable(make)
@@ -196,7 +210,7 @@ class Author:
             value = leaf_at(call, path)
             if value is None:
                 return None
-            answers = (ExpectedAnswer(call=0, path=path, value=value),)
+            answers = (self._answer(0, call, path, value),)
         task = self._worded(lambda: self.wording.task(tool, call.arguments, path, self.rng), call.arguments)
         return None if task is None else Draft(ONE_CALL, (call,), answers, task)
 
@@ -220,7 +234,7 @@ class Author:
         task = self._worded_two(tool, first, second, path)
         if task is None:
             return None
-        answers = (ExpectedAnswer(call=0, path=path, value=one), ExpectedAnswer(call=1, path=path, value=other))
+        answers = (self._answer(0, first, path, one), self._answer(1, second, path, other))
         return Draft(TWO_CALLS, (first, second), answers, task)
 
     def _worded_two(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path, *, compare: bool = False) -> str | None:

@@ -21,18 +21,31 @@ from typing import Any, TextIO
 
 from journeyman.errors import McpError
 from journeyman.redaction import redact
-from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, preflight, read_tail
+from journeyman.scenarios.listing import Listing, mended
+from journeyman.scenarios.mcp_failures import (
+    connect_failure,
+    first_leaf,
+    is_closed,
+    is_timeout,
+    open_mcp_http_client,
+    preflight,
+    read_tail,
+    shorten,
+)
 from journeyman.scenarios.target import McpTarget, RevealedTarget
-from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.scenarios.tools import McpTool
 from journeyman.types.json_text import well_formed
+from journeyman.types.messages import left_out, size_of_base64
 
 CLOSE_TIMEOUT_SECONDS = 10.0
-_MAX_TOOL_PAGES = 100
+_MAX_RESULT_CHARS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is no text."""
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is none; marks
+    stand for images, sound and other blocks that are no text; at most a million characters.
+    """
 
     text: str
     is_error: bool
@@ -40,12 +53,14 @@ class ToolResult:
 
 
 class McpServer:
-    """An open connection. Made by `open_server` only."""
+    """An open connection. Made by `open_server` only. `notes`: what is odd about its list of tools as a whole."""
 
     def __init__(self, target: McpTarget, log_path: Path | None) -> None:
         self.target = target
         self.log_path = log_path
         self.tools: tuple[McpTool, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._listing = Listing()
         self._client: Any = None
         self._death: McpError | None = None
         self._junk: list[str] = []
@@ -66,12 +81,11 @@ class McpServer:
         if self._client is None or self._death is not None:
             raise self._death or self._died("the connection is closed")
         tool = self.tool(name)
+        server_name = tool.server_name if tool else name
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_seconds + 5.0):
-                result = await self._client.call_tool(
-                    tool.server_name if tool else name, arguments, read_timeout_seconds=_duration(timeout_seconds)
-                )
+                result = await self._client.call_tool(server_name, arguments, read_timeout_seconds=_duration(timeout_seconds))
         except TimeoutError as error:
             raise self._call_timeout(name, timeout_seconds) from error
         except _protocol_error() as error:
@@ -85,9 +99,11 @@ class McpServer:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
-            # The library checks results against the tool's output schema; a server that breaks its own is the tool's failure.
-            return ToolResult(_shown(f"unusable result: {error}"), True, time.perf_counter() - started)
-        return read_result(result, time.perf_counter() - started)
+            # The library checks the form of results; a server that breaks it is the tool's failure.
+            return ToolResult(_shown(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
+        found = read_result(result, time.perf_counter() - started)
+        fault = None if found.is_error else self._listing.result_fault(server_name, _field(result, "structured_content"))
+        return found if fault is None else ToolResult(_shown(f"unusable result: {fault}"), True, found.seconds)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
         return McpError(
@@ -105,6 +121,26 @@ class McpServer:
         if isinstance(message, Exception) and len(self._junk) < 5:
             self._junk.append(str(message))
 
+    async def _list_tools(self, client: Any, timeout_seconds: float) -> None:
+        """Ask for page after page; what they hold is read on the way (`listing`). What keeps the first page away fails the connection;
+        what goes wrong later only ends the list."""
+        await self._list_page(client, None)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._listing.cursor is not None:
+                    await self._list_page(client, self._listing.cursor)
+        except TimeoutError:
+            self._listing.end(f"no further page came within {timeout_seconds:g} s")
+        except (_protocol_error(), RuntimeError, ValueError) as error:
+            if is_closed(error):
+                raise
+            self._listing.end(f"the next one is an error: {shorten(str(error))}")
+        self.tools, self.notes = self._listing.tools(), tuple(self._listing.notes)
+
+    async def _list_page(self, client: Any, cursor: str | None) -> None:
+        page = await client.list_tools(cursor=cursor)
+        self._listing.keep_only({tool.name for tool in page.tools})
+
     async def _own(self, ready: asyncio.Future[None], stop: asyncio.Event, timeout_seconds: float) -> None:
         """The owner task: open, list the tools, wait to be told to stop, close."""
         try:
@@ -112,8 +148,8 @@ class McpServer:
                 log = files.enter_context(self.log_path.open("a")) if self.log_path else None
                 async with asyncio.timeout(None) as limit:
                     limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
-                    async with _connect(self.target, log, timeout_seconds, self._note_message) as client:
-                        self.tools = await _list_tools(client)
+                    async with _connect(self.target, log, timeout_seconds, self._note_message, self._listing) as client:
+                        await self._list_tools(client, timeout_seconds / 3)
                         limit.reschedule(None)
                         self._client = client
                         ready.set_result(None)
@@ -140,8 +176,8 @@ async def open_server(
         log_folder: where the server's stderr goes, as `mcp-server-*.log`; a temporary folder by default.
         start_timeout_seconds: the target's own when None.
 
-    Raises SettingError for a secret of the target that is not known. McpError: command_not_found, exited_at_start, junk_on_stdout,
-    handshake_timeout, connection_refused, unauthorized, wrong_path, failed.
+    Raises SettingError: secret_missing, secret_not_set (a secret of the target is not known), malformed_key, bad_proxy. McpError:
+    command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized, wrong_path, redirected, failed.
     """
     target.revealed()  # a secret that is not known is told before anything is started
     if target.url is not None:
@@ -188,24 +224,32 @@ def _shown(text: str) -> str:
 
 def read_result(result: Any, seconds: float) -> ToolResult:
     """A call's result as text, from either major version of the library."""
-    parts = []
-    for block in _field(result, "content") or ():
-        kind = getattr(block, "type", "")
-        if kind == "text":
-            parts.append(block.text)
-        elif kind == "resource":
-            resource = block.resource
-            parts.append(getattr(resource, "text", None) or f"[resource {getattr(resource, 'uri', '')}]")
-        else:
-            parts.append(f"[{kind or 'content'}]")
+    blocks = _field(result, "content") or ()
+    parts = [_block_text(block) for block in blocks]
     structured = _field(result, "structured_content")
-    if not parts and structured is not None:
+    if structured is not None and not any(getattr(block, "type", "") == "text" for block in blocks):
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolResult(_shown("\n".join(parts)), bool(_field(result, "is_error")), seconds)
+    text = _shown("\n".join(parts))
+    return ToolResult(text[:_MAX_RESULT_CHARS], bool(_field(result, "is_error")), seconds)
+
+
+def _block_text(block: Any) -> str:
+    """A block of a result as text; a mark for what is none."""
+    kind = getattr(block, "type", "") or "content"
+    if kind == "text":
+        return str(block.text)
+    if kind == "resource_link":  # a name and an address: text that the model may need
+        return f"[resource {block.name}: {block.uri}]"
+    held = getattr(block, "resource", None) or block
+    text = getattr(held, "text", None)
+    if isinstance(text, str):
+        return text
+    data = getattr(held, "blob", None) or getattr(held, "data", None)
+    return left_out(kind, _field(held, "mime_type") or "", size_of_base64(data), str(getattr(held, "uri", None) or ""))
 
 
 @contextlib.asynccontextmanager
-async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any) -> AsyncIterator[Any]:
+async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any, listing: Listing) -> AsyncIterator[Any]:
     import mcp
 
     library_log = logging.getLogger("mcp")
@@ -227,6 +271,7 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
             transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
         else:
             transport = await _http_transport(revealed, stack)
+        transport = mended(transport, listing)
         if hasattr(mcp, "Client"):
             client: Any = mcp.Client(transport, read_timeout_seconds=timeout_seconds, message_handler=on_message)
             yield await stack.enter_async_context(client)
@@ -239,28 +284,11 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
 
 
 async def _http_transport(target: RevealedTarget, stack: contextlib.AsyncExitStack) -> Any:
-    # The factory is the library's own, so that the client is of the HTTP library that this version of mcp uses.
-    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client  # type: ignore[attr-defined,unused-ignore]
+    from mcp.client.streamable_http import streamable_http_client
 
-    http = await stack.enter_async_context(create_mcp_http_client(headers=dict(target.headers)))
+    http = await stack.enter_async_context(open_mcp_http_client(target))
     assert target.url is not None
     return streamable_http_client(target.url, http_client=http)
-
-
-async def _list_tools(client: Any) -> tuple[McpTool, ...]:
-    found: list[McpTool] = []
-    cursor: str | None = None
-    for _ in range(_MAX_TOOL_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        for tool in _field(page, "tools") or ():
-            notes = _field(tool, "annotations")
-            hints = (_field(notes, "read_only_hint"), _field(notes, "destructive_hint")) if notes is not None else (None, None)
-            names = [other.name for other in found]
-            found.append(describe_tool(tool.name, tool.description, _field(tool, "input_schema"), hints, names))
-        cursor = _field(page, "next_cursor")
-        if not cursor:
-            break
-    return tuple(found)
 
 
 def _field(thing: Any, snake: str) -> Any:

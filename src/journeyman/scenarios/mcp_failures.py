@@ -3,19 +3,18 @@ between versions of the library and of the HTTP client below it."""
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from journeyman.errors import JourneymanError, McpError
-from journeyman.scenarios.target import McpTarget
+from journeyman.http_clients import http_library, open_http_client, proxy_note, redirect_of
+from journeyman.redaction import redact
+from journeyman.scenarios.target import McpTarget, RevealedTarget
 
 _TAIL_LINES = 6
 _PREFLIGHT_SECONDS = 10.0
+_HTTP_SECONDS, _STREAM_SECONDS = 30.0, 300.0  # the second: a server may hold a stream open without a word
 _TIMEOUT_CODES = (408, -32001)
 _CLOSED_CODE = -32000
 
@@ -59,7 +58,7 @@ def connect_failure(
     if junk and (is_timeout(error) or is_closed(error)):
         return McpError(
             "junk_on_stdout",
-            f"the MCP server {target.label} writes other things than the protocol to stdout: {_shorten(junk[0])}{tail}",
+            f"the MCP server {target.label} writes other things than the protocol to stdout: {shorten(junk[0])}{tail}",
             hint="a stdio server must print logs to stderr; check that the command starts an MCP server",
         )
     if is_timeout(error):
@@ -76,57 +75,83 @@ def connect_failure(
             hint="run the command by hand to see why; give it what it needs with --env NAME=VALUE",
         )
     if isinstance(error, JourneymanError):
-        return McpError("failed", error.message, hint=error.hint)
+        return McpError(error.reason or "failed", error.message, hint=error.hint)
     if "Connect" in type(error).__name__:
         return _refused(target, str(error))
-    return McpError("failed", f"the MCP server {target.label} cannot be used: {type(error).__name__}: {_shorten(str(error))}{tail}")
+    return McpError("failed", f"the MCP server {target.label} cannot be used: {type(error).__name__}: {shorten(str(error))}{tail}")
+
+
+def open_mcp_http_client(target: RevealedTarget) -> Any:
+    """A client for the target's URL, of the HTTP library that this version of mcp uses. Raises SettingError as `open_http_client`."""
+    assert target.url is not None
+    kind = _client_class()
+    timeout = http_library(kind).Timeout(_HTTP_SECONDS, read=_STREAM_SECONDS)
+    return open_http_client(target.url, kind, headers=dict(target.headers), timeout=timeout)
+
+
+def _client_class() -> Any:
+    from mcp.client.streamable_http import create_mcp_http_client  # type: ignore[attr-defined,unused-ignore]
+
+    return get_type_hints(create_mcp_http_client)["return"]
 
 
 async def preflight(target: McpTarget) -> None:
-    """One small POST before the library's own: it alone sees the HTTP status (mcp 2 loses it). Raises McpError."""
-    await asyncio.to_thread(_probe, target)
-
-
-def _probe(target: McpTarget) -> None:
+    """One small POST before the library's own: it alone sees the HTTP status (mcp 2 loses it). Raises McpError, SettingError."""
     revealed = target.revealed()
     assert revealed.url is not None
-    body = json.dumps({"jsonrpc": "2.0", "id": "journeyman", "method": "ping"}).encode()
-    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **revealed.headers}
+    library = http_library(_client_class())
+    body = {"jsonrpc": "2.0", "id": "journeyman", "method": "ping"}
     try:
-        request = urllib.request.Request(revealed.url, data=body, headers=headers, method="POST")
-        with urllib.request.urlopen(request, timeout=_PREFLIGHT_SECONDS):
-            return
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            given = "the headers given were not accepted" if target.headers else "no header was given"
-            raise McpError(
-                "unauthorized",
-                f"the MCP server {target.url} answered {error.code}: it wants authorization, and {given}",
-                hint='pass a header: --header "Authorization: Bearer TOKEN"',
-            ) from error
-        if error.code in (404, 405):
-            raise McpError(
-                "wrong_path",
-                f"there is no MCP endpoint at {target.url} (status {error.code})",
-                hint="check the path; streamable HTTP servers usually listen at /mcp",
-            ) from error
-        # Any other refusal of a ping without a session is for the protocol to sort out.
-    except (urllib.error.URLError, ConnectionError) as error:
-        raise _refused(target, str(getattr(error, "reason", error))) from error
-    except TimeoutError as error:
+        async with open_mcp_http_client(revealed) as client:
+            accept = {"Accept": "application/json, text/event-stream"}
+            async with client.stream("POST", revealed.url, json=body, headers=accept, timeout=_PREFLIGHT_SECONDS) as response:
+                _check_status(target, response, has_headers=bool(revealed.headers))
+    except library.TimeoutException as error:
         raise McpError(
-            "handshake_timeout", f"the MCP server {target.url} did not answer within {_PREFLIGHT_SECONDS:g} s", hint="check that it runs"
+            "handshake_timeout",
+            f"the MCP server {target.url} did not answer within {_PREFLIGHT_SECONDS:g} s{proxy_note(revealed.url)}",
+            hint="check that it runs",
         ) from error
-    except (ValueError, http.client.HTTPException) as error:
+    except (library.UnsupportedProtocol, library.InvalidURL, ValueError) as error:
         raise McpError(
             "failed", f"the URL {target.url} cannot be used: {error}", hint="give a URL such as http://127.0.0.1:8000/mcp"
         ) from error
+    except library.HTTPError as error:
+        raise _refused(target, str(error) or type(error).__name__) from error
+
+
+def _check_status(target: McpTarget, response: Any, *, has_headers: bool) -> None:
+    """Raise McpError for an answer that no MCP server gives; any other refusal of a ping without a session is for the protocol."""
+    status = response.status_code
+    where = redirect_of(response)
+    if where is not None:
+        raise McpError(
+            "redirected",
+            f"the MCP server {target.url} redirects to {where}, which is not followed",
+            hint="nothing was sent there: if that server is the right one, give its address",
+        )
+    if status == 407:
+        raise _refused(target, "the proxy wants a user and a password")
+    if status in (401, 403):
+        given = "the headers given were not accepted" if has_headers else "no header was given"
+        raise McpError(
+            "unauthorized",
+            f"the MCP server {target.url} answered {status}: it wants authorization, and {given}",
+            hint='pass a header: --header "Authorization: Bearer TOKEN"',
+        )
+    is_page = status < 300 and "html" in response.headers.get("content-type", "")
+    if status in (404, 405) or is_page:
+        raise McpError(
+            "wrong_path",
+            f"there is no MCP endpoint at {target.url} ({'a web page' if is_page else f'status {status}'})",
+            hint="check the path; streamable HTTP servers usually listen at /mcp",
+        )
 
 
 def _refused(target: McpTarget, why: str) -> McpError:
+    note = "" if target.url is None else proxy_note(str(target.url))
     return McpError(
-        "connection_refused", f"the MCP server {target.label} cannot be reached: {why}", hint="check host and port, and that it runs"
+        "connection_refused", f"the MCP server {target.label} cannot be reached{note}: {why}", hint="check host and port, and that it runs"
     )
 
 
@@ -136,6 +161,6 @@ def _code(error: BaseException) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def _shorten(text: str) -> str:
-    text = " ".join(text.split())
+def shorten(text: str) -> str:
+    text = " ".join(redact(text).split())
     return text if len(text) <= 300 else text[:300] + " …"

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from journeyman.scenarios.made_texts import made_texts
-from journeyman.scenarios.schemas import argument_faults
+from journeyman.scenarios.schemas import argument_faults, fits
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import split_identifier
 
@@ -26,6 +28,9 @@ _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`])([^'\"`\n]{1,60})\1(?![A-Za-z0-9]
 _WIDE = 100
 _DRAWS = 240
 _MADE_FOR_LISTS = 24
+_TRIES = 60
+_MAX_ITEMS = 100
+_RANGES = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Pool:
 
     Attributes:
         is_closed: the schema lists every value (enumeration, flag): such values are not split between training and held-out.
-        draw: makes a new value; None when the schema says nothing about how values look.
+        draw: makes a new value; None when the schema says nothing about how values look, or what it says leaves none.
         good: values that were part of a call that succeeded, in the order found.
         candidates: not tried yet.
         failed: tried without success.
@@ -130,11 +135,11 @@ def _is_same_kind(slot: Slot, pool: Pool) -> bool:
     return bool(shared) or split_identifier(slot.parameter)[-1:] == split_identifier(other.parameter)[-1:]
 
 
-def is_closed(schema: dict[str, Any]) -> bool:
+def is_closed(schema: Mapping[str, Any]) -> bool:
     return "enum" in schema or "const" in schema or schema.get("type") == "boolean"
 
 
-def schema_values(schema: dict[str, Any]) -> list[Any]:
+def schema_values(schema: Mapping[str, Any]) -> list[Any]:
     """Values that the schema names itself."""
     found: list[Any] = []
     if "const" in schema:
@@ -152,50 +157,145 @@ def schema_values(schema: dict[str, Any]) -> list[Any]:
     return list(unique.values())
 
 
-def value_maker(schema: dict[str, Any]) -> Draw | None:
-    """How to make values of a schema without knowing what they are for; None for free text."""
-    if isinstance(schema.get("anyOf"), list) and schema["anyOf"]:
-        return value_maker(schema["anyOf"][0])
-    named = [value for key in ("enum", "examples") for value in schema.get(key) or []]
-    if "enum" in schema and named:
-        return lambda rng: rng.choice(named)
-    kind = schema.get("type", "string")
-    if isinstance(kind, list):
-        kind = next((one for one in kind if one != "null"), "string")
-    makers: dict[str, Callable[[dict[str, Any]], Draw | None]] = {
-        "boolean": lambda _: lambda rng: rng.random() < 0.5,
-        "integer": _integers,
-        "number": _numbers,
-        "string": _texts,
-        "array": _lists,
-        "object": _objects,
+def value_maker(schema: Mapping[str, Any]) -> Draw | None:
+    """How to make values that a schema takes, without knowing what they are for. None for free text, and where none was found: what a
+    schema asks for may leave little (a step and a range, a form and a length), or nothing.
+
+    Example:
+        >>> value_maker({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5}) is None
+        True
+    """
+    is_fit = fits(schema)
+    for draw in _ways(schema):
+        rng = random.Random(0)
+        spare = next(([value] for value in (draw(rng) for _ in range(_TRIES)) if is_fit(value)), None)
+        if spare is not None:
+            return lambda rng, draw=draw, spare=spare: next(  # type: ignore[misc]
+                (value for value in (draw(rng) for _ in range(_TRIES)) if is_fit(value)), spare[0]
+            )
+    return None
+
+
+def _ways(schema: Mapping[str, Any]) -> Iterator[Draw]:
+    """Ways to draw values of about the right kind, the likeliest first; whether they fit is for the caller to see."""
+    if "const" in schema or "enum" in schema:
+        named = list(filter(fits(schema), [schema["const"]] if "const" in schema else schema["enum"]))
+        if named:
+            yield lambda rng: rng.choice(named)
+        return
+    for key in ("anyOf", "oneOf"):
+        rest = {name: value for name, value in schema.items() if name != key}
+        for branch in schema.get(key) or ():
+            draw = value_maker(_joined(rest, branch)) if isinstance(branch, Mapping) else None
+            if draw is not None:
+                yield draw
+            elif isinstance(branch, Mapping) and "string" in _kinds(branch):
+                return  # text is the likelier answer, and others propose it
+    if schema.get("allOf"):
+        rest = {name: value for name, value in schema.items() if name != "allOf"}
+        draw = value_maker(_joined(rest, *(part for part in schema["allOf"] if isinstance(part, Mapping))))
+        if draw is not None:
+            yield draw
+    makers: dict[str, tuple[Callable[[Mapping[str, Any]], Draw | None], ...]] = {
+        "boolean": (lambda _: lambda rng: rng.random() < 0.5,),
+        "integer": (_integers,),
+        "number": (_numbers,),
+        "string": (_texts,),
+        "array": (_samples, _lists),
+        "object": (_objects,),
     }
-    return makers[kind](schema) if kind in makers else None
+    for kind in _kinds(schema):
+        yield from (draw for maker in makers.get(kind, ()) if (draw := maker(schema)) is not None)
 
 
-def _range(schema: dict[str, Any]) -> tuple[float, float]:
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+def _joined(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """One schema of several that hold together; where two speak of the same, the last is taken."""
+    out: dict[str, Any] = {}
+    for part in parts:
+        both = {key: {**out[key], **part[key]} for key in ("properties",) if isinstance(out.get(key), Mapping) and key in part}
+        required = [*out.get("required", ()), *part.get("required", ())]
+        out |= {**part, **both, **({"required": required} if required else {})}
+    return out
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
+    """The types that a schema allows; guessed from what else it says when it does not say."""
+    kind = schema.get("type")
+    if isinstance(kind, str):
+        return [kind]
+    if isinstance(kind, list):
+        return [one for one in kind if isinstance(one, str)]
+    if "properties" in schema:
+        return ["object"]
+    if "items" in schema:
+        return ["array"]
+    return ["number"] if any(key in schema for key in _RANGES) else ["string"]
+
+
+def _end(schema: Mapping[str, Any], choose: Callable[[list[Fraction]], Fraction], *keys: str) -> Fraction | None:
+    """The bound that holds, of one that includes its value and one that does not."""
+    found = [end for end in (_exact(schema.get(key)) for key in keys) if end is not None]
+    return choose(found) if found else None
+
+
+def _exact(value: object) -> Fraction | None:
+    """A number as it is written: 0.1 is a tenth. None for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return Fraction(value) if isinstance(value, int) else Fraction(str(value))
+
+
+def _range(schema: Mapping[str, Any], step: Fraction | int) -> tuple[Fraction, Fraction]:
+    """Where to draw numbers: as far as the schema says, and about a hundred steps where it says nothing."""
+    low, high = _end(schema, max, "minimum", "exclusiveMinimum"), _end(schema, min, "maximum", "exclusiveMaximum")
+    wide = _WIDE * max(step, 1)
     if low is None:
-        low = 1 if high is None or high > 1 else high - _WIDE
-    return low, (low + _WIDE if high is None else high)
+        low = Fraction(1) if high is None or high > 1 else high - wide
+    return low, (low + wide if high is None else high)
 
 
-def _integers(schema: dict[str, Any]) -> Draw:
-    low, high = (int(end) for end in _range(schema))
-    low += schema.get("exclusiveMinimum") == low and "minimum" not in schema
-    high -= schema.get("exclusiveMaximum") == high and "maximum" not in schema
-    step = int(schema.get("multipleOf") or 1) or 1
-    return lambda rng: rng.randrange(low + (-low) % step, max(low, high) + 1, step)
+def _step(schema: Mapping[str, Any]) -> Fraction | None:
+    step = _exact(schema.get("multipleOf"))
+    return step if step is not None and step > 0 else None
 
 
-def _numbers(schema: dict[str, Any]) -> Draw:
-    low, high = _range(schema)
-    digits = 1 if high - low > 5 else 3
-    return lambda rng: round(rng.uniform(low, high), rng.choice([0, digits])) + 0.0
+def _multiples(low: Fraction, high: Fraction, step: Fraction) -> range:
+    return range(math.ceil(low / step), math.floor(high / step) + 1)
 
 
-def _texts(schema: dict[str, Any]) -> Draw | None:
+def _integers(schema: Mapping[str, Any]) -> Draw | None:
+    # The whole numbers among the multiples of 5/2 are the multiples of 5.
+    step = Fraction((_step(schema) or Fraction(1)).numerator)
+    low, high = _range(schema, step)
+    low += Fraction(1, 2) * (schema.get("exclusiveMinimum") == low)
+    high -= Fraction(1, 2) * (schema.get("exclusiveMaximum") == high)
+    places = _multiples(low, high, step)
+    return (lambda rng: int(step) * (places.start + _below(rng, places))) if places else None
+
+
+def _below(rng: random.Random, places: range) -> int:
+    return rng.randrange(places.stop - places.start)  # a range may be longer than len() can say
+
+
+def _numbers(schema: Mapping[str, Any]) -> Draw | None:
+    step = _step(schema)
+    low, high = _range(schema, step or 1)
+    if step is not None:
+        places = _multiples(low, high, step)
+        return (lambda rng: _float(step * (places.start + _below(rng, places)))) if places else None
+    width = _float(high - low)
+    digits = 1 if width > 5 else 3 if width > 0.05 else 2 - math.floor(math.log10(width)) if width > 0 else 17
+    return lambda rng: round(_float(low + (high - low) * Fraction(rng.random())), rng.choice([0, digits])) + 0.0
+
+
+def _float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _texts(schema: Mapping[str, Any]) -> Draw | None:
     hint = f"{schema.get('format', '')} {schema.get('pattern', '')} {schema.get('description', '')}"
     named = schema.get("format")
     clock = re.search(r"\bHH:?MM(:?SS)?\b", hint, re.IGNORECASE)
@@ -218,33 +318,57 @@ def _day(rng: random.Random) -> str:
     return (dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(365 * 8))).isoformat()
 
 
-def _forms(schema: dict[str, Any]) -> list[Any]:
-    """Texts of a pattern or format inside a list or an object, where nothing is proposed. The same ones each time."""
-    return list(made_texts(schema, random.Random(0), _MADE_FOR_LISTS))
-
-
-def _lists(schema: dict[str, Any]) -> Draw | None:
+def _samples(schema: Mapping[str, Any]) -> Draw | None:
+    """A few different ones of the values that the schema names for items, or whose form it states."""
     items = schema.get("items")
-    item = value_maker(items) if isinstance(items, dict) else None
-    if item is None:
-        named = (schema_values(items) or _forms(items)) if isinstance(items, dict) else []
-        if not named:
-            return None
-        return lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))
-    low = int(schema.get("minItems", 2))
-    high = max(low, min(int(schema.get("maxItems", low + 2)), low + 2))
-    return lambda rng: [item(rng) for _ in range(rng.randint(low, high))]
+    named = _named(items) if isinstance(items, Mapping) and value_maker(items) is None else []
+    return (lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))) if named else None
 
 
-def _objects(schema: dict[str, Any]) -> Draw | None:
-    properties = schema.get("properties") or {}
-    makers = {name: _member(properties[name]) for name in schema.get("required") or [] if name in properties}
-    if not makers or any(maker is None for maker in makers.values()):
+def _lists(schema: Mapping[str, Any]) -> Draw | None:
+    item = _member(schema.get("items"))
+    most = _whole(schema.get("maxItems"), _MAX_ITEMS)
+    low = _whole(schema.get("minItems"), min(2, most))
+    high = min(most, low + 2)
+    if item is None or high < low or low > _MAX_ITEMS:
         return None
-    return lambda rng: {name: maker(rng) for name, maker in makers.items() if maker is not None}
+
+    def draw(rng: random.Random) -> list[Any]:
+        count = rng.randint(low, high)
+        found = [item(rng) for _ in range(count)]
+        if not schema.get("uniqueItems"):
+            return found
+        found += [item(rng) for _ in range(3 * count)]
+        return list({canonical(value): value for value in found}.values())[:count]
+
+    return draw
 
 
-def _member(schema: dict[str, Any]) -> Draw | None:
-    """How to make a member of an object: as a value of its own, else one that the schema names or whose form it states."""
-    named = schema_values(schema) or _forms(schema)
-    return value_maker(schema) or ((lambda rng: rng.choice(named)) if named else None)
+def _whole(value: object, default: int) -> int:
+    """A number of items, where the schema gives one (2.0 is one)."""
+    count = _exact(value)
+    return default if count is None else int(count)
+
+
+def _objects(schema: Mapping[str, Any]) -> Draw | None:
+    """With all members that are required, and no other."""
+    properties = schema.get("properties") or {}
+    makers = {name: _member(properties.get(name)) for name in dict.fromkeys(schema.get("required") or ())}
+    made = {name: maker for name, maker in makers.items() if maker is not None}
+    if not made or len(made) < len(makers):
+        return None
+    return lambda rng: {name: maker(rng) for name, maker in made.items()}
+
+
+def _member(schema: object) -> Draw | None:
+    """How to make a value inside a list or an object, where nothing is proposed: as a value of its own, else one that the schema names
+    or whose form it states (the same ones each time)."""
+    if not isinstance(schema, Mapping):
+        return None
+    draw, named = value_maker(schema), _named(schema)
+    return draw or ((lambda rng: rng.choice(named)) if named else None)
+
+
+def _named(schema: Mapping[str, Any]) -> list[Any]:
+    named = [value for value in schema_values(schema) if not argument_faults(schema, value)]
+    return named or list(made_texts(schema, random.Random(0), _MADE_FOR_LISTS))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from journeyman.errors import LlmError
+from journeyman.llm.openai_client import open_openai
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import humanise
 
@@ -178,17 +179,15 @@ class CompletionProposer:
                 )
             except openai.OpenAIError as error:
                 raise LlmError(
-                    f"the model that proposes values failed: {error}", hint="check that the server has /v1/completions"
+                    f"the model that proposes values failed: {error}", hint="check that the server has /v1/completions", reason="refused"
                 ) from error
         memory.tokens += reply.usage.completion_tokens if reply.usage else n * max_tokens
         return [choice.text for choice in reply.choices if not keep_whole or choice.finish_reason == "stop"]
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
-            from openai import AsyncOpenAI
-
             base_url, api_key = self._address
-            self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=self._timeout_seconds)
+            self._client = open_openai(base_url, api_key or "none", timeout_seconds=self._timeout_seconds)
         return self._client
 
 

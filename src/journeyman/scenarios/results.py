@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from journeyman.scenarios.words import spoken
+from journeyman.types.messages import has_mark
 from journeyman.types.tool_results import parse_result
 
 Leaf = str | int | float | bool
@@ -41,7 +42,7 @@ def leaves(text: str) -> Iterator[tuple[Path, Leaf]]:
     parsed = parse_result(text)
     if isinstance(parsed, dict | list):
         yield from _walk(parsed, (), 0)
-    elif isinstance(text, str) and 0 < len(text.strip()) <= 2 * MAX_ANSWER_CHARS:
+    elif isinstance(text, str) and 0 < len(text.strip()) <= 2 * MAX_ANSWER_CHARS and not has_mark(text):
         yield (), text.strip()
 
 

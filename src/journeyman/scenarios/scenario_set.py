@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, RootModel
 
-from journeyman.errors import StoreError
+from journeyman.errors import SettingError, StoreError
 from journeyman.scenarios.results import Path
 from journeyman.scenarios.tools import McpTool
 from journeyman.types.messages import Tool
@@ -53,6 +53,18 @@ class ScenarioSet(Record):
     def functions(self) -> tuple[Tool, ...]:
         """The tools as the model is offered them, in the order in which rollouts must offer them too."""
         return tuple(tool.function for tool in self.tools)
+
+    def check_offered(self, tools: Sequence[McpTool]) -> None:
+        """Raise SettingError (tools_missing) when a tool that the tasks ask for is not among those that are offered."""
+        offered = {tool.name for tool in tools}
+        missing = [tool.server_name for tool in self.tools if tool.name not in offered]
+        if missing:
+            raise SettingError(
+                f"there are tasks for tools that are not offered any more: {', '.join(missing)}",
+                hint="see journeyman mcp tools; go on with --resume RUN --allow-changed-settings and --read-only "
+                f"{','.join(missing)} (they only read) or --allow-writes",
+                reason="tools_missing",
+            )
 
     def save(self, folder: FilePath) -> None:
         """Write the set into a folder, one JSON object a line. Raises StoreError."""

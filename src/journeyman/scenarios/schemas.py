@@ -5,11 +5,21 @@ A small model reads a schema on every turn, so what only repeats the key ("title
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 _DROPPED = frozenset({"title", "$schema", "$id", "$defs", "definitions", "$comment"})
+_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
+_LITERAL = frozenset({"enum", "const", "default", "examples"})
+_WORDS = frozenset({"description", "default", "examples"})
 _MAX_DEPTH = 12
+_MAX_NODES = 20_000
+_MAX_FAULT_CHARS = 200
 
 
 class SchemaFaultError(ValueError):
@@ -22,16 +32,18 @@ def clean_schema(schema: Any) -> dict[str, Any]:
     A recursive reference becomes a schema that takes anything below the second level. `oneOf` is kept as `anyOf` (a call needs one that
     fits), and an optional value (`anyOf` or `type` with null) becomes the value's own schema.
 
+    A keyword that is null counts as one that is not there: that is how many programs write one that was not given.
+
     Raises:
-        SchemaFaultError: not an object schema, a reference that leads nowhere, or not valid as a JSON schema.
+        SchemaFaultError: not an object schema, a reference that leads nowhere, not valid as a JSON schema (of draft 2020-12; a pattern must
+            be one that Python can read), or too large or too deep to be one.
     """
     if schema is None:
         return {"type": "object", "properties": {}}
     if not isinstance(schema, Mapping):
         raise SchemaFaultError(f"the schema is {type(schema).__name__}, not an object")
-    _check(schema)
-    cleaned = _resolve(schema, schema, (), 0)
-    if not isinstance(cleaned, dict) or cleaned.get("type", "object") != "object":
+    cleaned = resolved(schema)
+    if cleaned.get("type", "object") != "object":
         raise SchemaFaultError(f"the arguments have type {schema.get('type')!r}, not 'object'")
     properties = cleaned.get("properties", {})
     missing = [name for name in cleaned.get("required", []) if name not in properties]
@@ -41,10 +53,13 @@ def clean_schema(schema: Any) -> dict[str, Any]:
 
 
 def argument_faults(schema: Mapping[str, Any], arguments: Any) -> list[str]:
-    """What is wrong with a call's arguments, one line each; empty when they fit."""
+    """What is wrong with a call's arguments, one line each; empty when they fit. What cannot be checked does not fit."""
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-    faults = sorted(Draft202012Validator(dict(schema)).iter_errors(arguments), key=lambda fault: list(map(str, fault.absolute_path)))
+    try:
+        faults = sorted(Draft202012Validator(dict(schema)).iter_errors(arguments), key=lambda fault: list(map(str, fault.absolute_path)))
+    except _uncheckable() as error:
+        return [f"the arguments cannot be checked against the schema: {type(error).__name__}"]
     lines = []
     for fault in faults[:3]:
         where = ".".join(str(part) for part in fault.absolute_path)
@@ -56,36 +71,98 @@ def argument_faults(schema: Mapping[str, Any], arguments: Any) -> list[str]:
     return lines
 
 
-def _check(schema: Mapping[str, Any]) -> None:
+def fits(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
+    """Whether a value is one that the schema takes, for many values; never for one that JSON cannot hold or that cannot be checked."""
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(dict(schema))
+
+    def is_fit(value: Any) -> bool:
+        try:
+            return _is_finite(value) and bool(validator.is_valid(value))
+        except _uncheckable():
+            return False
+
+    return is_fit
+
+
+def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """As `clean_schema`, for a schema of anything. Raises SchemaFaultError."""
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
-        Draft202012Validator.check_schema(dict(schema))
+        if not _is_finite(schema):
+            raise SchemaFaultError("it holds a number that JSON does not have (NaN or infinity)")
+        schema = _given(schema)
+        with warnings.catch_warnings():
+            # Python tells what a pattern may mean some day.
+            warnings.simplefilter("ignore", FutureWarning)
+            Draft202012Validator.check_schema(schema)
+        found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"
-        raise SchemaFaultError(f"{where}: {error.message}") from error
+        raise SchemaFaultError(f"{where}: {error.message[:_MAX_FAULT_CHARS]}") from error
+    except SchemaFaultError:
+        raise
+    except _uncheckable() as error:
+        raise SchemaFaultError(f"the schema cannot be checked: {type(error).__name__}") from error
+    return found
 
 
-def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], depth: int) -> Any:
+def _given(schema: Any) -> Any:
+    """A schema without the keywords that are null, at every depth."""
+    if isinstance(schema, list):
+        return [_given(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {}
+    for key, value in schema.items():
+        if key in _LITERAL:
+            out[key] = value
+        elif value is not None:
+            by_name = (key in _BY_NAME or key in ("$defs", "definitions")) and isinstance(value, Mapping)
+            out[key] = {name: _given(one) for name, one in value.items()} if by_name else _given(value)
+    return out
+
+
+def _uncheckable() -> tuple[type[Exception], ...]:
+    """What checking a value raises beside its verdict: a reference into nowhere, a number that no float can be, a nesting too deep."""
+    from referencing.exceptions import Unresolvable
+
+    return (Unresolvable, ArithmeticError, ValueError, RecursionError, re.error)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(_is_finite(one) for one in value.values())
+    return not isinstance(value, list) or all(_is_finite(one) for one in value)
+
+
+def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], count: Iterator[int], depth: int) -> Any:
+    if next(count) > _MAX_NODES:
+        raise SchemaFaultError(f"the schema has more than {_MAX_NODES} parts when its references are resolved")
     if isinstance(node, list):
-        return [_resolve(item, root, trail, depth + 1) for item in node]
+        return [_resolve(item, root, trail, count, depth + 1) for item in node]
     if not isinstance(node, Mapping):
         return node
     if depth > _MAX_DEPTH:
         return {}
-    if "$ref" in node:
-        reference = node["$ref"]
+    reference = node.get("$ref", node.get("$dynamicRef"))
+    if reference is not None:
         if reference in trail:
             return {}
         found = _look_up(reference, root)
-        rest = {key: value for key, value in node.items() if key != "$ref"}
-        return _resolve({**found, **rest}, root, (*trail, reference), depth + 1)
+        rest = {key: value for key, value in node.items() if key not in ("$ref", "$dynamicRef")}
+        both = _merged(found, rest)
+        return _resolve({"allOf": [found, rest]} if both is None else both, root, (*trail, reference), count, depth + 1)
     out: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "properties" and isinstance(value, Mapping):
-            out[key] = {name: _resolve(schema, root, trail, depth + 1) for name, schema in value.items()}
+        if key in _BY_NAME and isinstance(value, Mapping):
+            out[key] = {name: _resolve(schema, root, trail, count, depth + 1) for name, schema in value.items()}
         elif key not in _DROPPED:
-            out[key] = value if key in ("enum", "const", "default", "examples") else _resolve(value, root, trail, depth + 1)
+            out[key] = value if key in _LITERAL else _resolve(value, root, trail, count, depth + 1)
     return _simplify(out)
 
 
@@ -95,11 +172,14 @@ def _look_up(reference: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(reference, str) or not reference.startswith("#/"):
         raise SchemaFaultError(f"reference {reference!r} is not inside the schema")
     node: Any = root
-    for part in reference[2:].split("/"):
+    for part in unquote(reference[2:]).split("/"):
         part = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, Mapping) or part not in node:
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, Mapping) and part in node:
+            node = node[part]
+        else:
             raise SchemaFaultError(f"reference {reference!r} leads nowhere")
-        node = node[part]
     if not isinstance(node, Mapping):
         raise SchemaFaultError(f"reference {reference!r} does not name a schema")
     return node
@@ -108,17 +188,27 @@ def _look_up(reference: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
 def _simplify(schema: dict[str, Any]) -> dict[str, Any]:
     """`oneOf` -> `anyOf`, one-branch unions and `value or null` -> the branch itself."""
     schema = _without_null(schema)
+    if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1 and isinstance(schema["allOf"][0], dict):
+        schema = _merged(schema["allOf"][0], {key: value for key, value in schema.items() if key != "allOf"}) or schema
+    if "oneOf" in schema and "anyOf" in schema:
+        return schema
     branches = schema.pop("oneOf", None) or schema.get("anyOf")
-    if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
-        return {**schema.pop("allOf")[0], **schema}
     if not isinstance(branches, list):
         return schema
     schema.pop("anyOf", None)
     kept = [branch for branch in branches if not (isinstance(branch, dict) and branch.get("type") == "null")]
     if len(kept) == 1 and isinstance(kept[0], dict):
         inner = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
-        return {**kept[0], **inner}
+        merged = _merged(kept[0], inner)
+        if merged is not None:
+            return merged
     return {**schema, "anyOf": kept}
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A schema that asks for what both ask for; None where each asks for something else under the same name."""
+    asked = (one.keys() & other.keys()) - _WORDS - _DROPPED
+    return None if any(one[key] != other[key] for key in asked) else {**one, **other}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from pydantic import Field, model_validator
 
-from journeyman.config import environment
+from journeyman.config import checked_header, environment
 from journeyman.errors import McpError, SettingError
 from journeyman.redaction import HIDDEN
 from journeyman.types.record import Record
@@ -100,7 +100,7 @@ class McpTarget(Record):
         """What to connect with, references replaced by what the environment holds now.
 
         Raises SettingError, which names each secret that is not known: secret_missing (given in clear to an earlier command),
-        secret_not_set (its variable is not set).
+        secret_not_set (its variable is not set); malformed_key, for a header that cannot be sent.
         """
         failures: list[SettingError] = []
 
@@ -120,7 +120,8 @@ class McpTarget(Record):
             first = failures[0]
             raise SettingError("; ".join(error.message for error in failures), hint=first.hint, reason=first.reason) from first
         url, basic = (None, {}) if url is None else _without_password(url)
-        return RevealedTarget(command, url, env, basic | headers)
+        sent = dict(checked_header(name, value, "the MCP server's headers") for name, value in headers.items())
+        return RevealedTarget(command, url, env, basic | sent)
 
     def search_path(self) -> str:
         """PATH for finding and running the command: the folder of this Python first, so that "python" and the console scripts

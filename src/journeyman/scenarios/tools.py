@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from journeyman.errors import McpError
+from journeyman.config import command_line
+from journeyman.errors import McpError, SettingError
 from journeyman.scenarios.schemas import SchemaFaultError, clean_schema
 from journeyman.scenarios.words import split_identifier
 from journeyman.types.messages import Tool, ToolFunction
 from journeyman.types.record import Record
 
-_WRITE_WORDS = (
-    "add append apply approve archive assign attach book buy cancel clear clone close commit copy create deactivate delete deploy destroy "
-    "disable drop edit enable erase exec execute grant import insert install invite kill lock make merge modify move mutate notify open "
-    "order overwrite patch pay post publish purge push put rebase register reject release remove rename replace reset restart restore "
-    "revert revoke rotate run save schedule send set sign start stop store submit subscribe sync terminate transfer trigger truncate "
-    "undo uninstall unlock update upload upsert wipe write"
+Decided = Literal["says_reads", "says_writes", "says_nothing", "named_by_user"]
+"""Why a tool counts as one that only reads (`says_reads`, `named_by_user`), or as one that may change something (the others)."""
+
+# Only for what is told: nothing is called because of its name.
+_READ_VERBS = frozenset(
+    "calculate check compare compute convert count describe diff echo evaluate explain fetch find get inspect list load lookup measure "
+    "parse ping preview query read resolve retrieve search show summarize translate validate verify view".split()
 )
-_READ_WORDS = (
-    "calculate check compare compute convert count describe diff download echo evaluate explain fetch find format get inspect list load "
-    "lookup measure parse ping preview query read resolve retrieve search select show status summarize tell test translate validate "
-    "verify view"
+_WRITE_WORDS = frozenset(
+    "add append apply approve archive assign ban book buy cancel charge clear close commit create delete deploy destroy disable drop "
+    "edit enable erase exec execute format grant insert install kill lock mark merge modify move overwrite patch pay post publish purge "
+    "push put reboot refund register reject release remove rename replace reset restart restore revoke run save schedule send set "
+    "shutdown start stop store submit sync terminate transfer truncate undo uninstall unlock update upload upsert wipe wire write".split()
 )
-_WRITE_VERBS = frozenset(_WRITE_WORDS.split())
-_READ_VERBS = frozenset(_READ_WORDS.split())
+
+WHY: Final[Mapping[Decided, str]] = {
+    "says_reads": "the server says that it only reads",
+    "says_writes": "the server says that it may change something",
+    "says_nothing": "the server does not say that it only reads",
+    "named_by_user": "it was named as one that only reads",
+}
+
+
+# What the schemas `true` and `false` say.
+_WHOLE_OR_NOTHING: Final[Mapping[bool, dict[str, Any]]] = {True: {}, False: {"not": {}}}
 
 
 class McpTool(Record):
@@ -37,18 +51,19 @@ class McpTool(Record):
         name: as the model sees it: only characters that OpenAI's API allows, unique on this server.
         server_name: as the server calls it.
         parameters: cleaned JSON schema of the arguments (see `schemas.clean_schema`).
-        is_read_only: calling it changes nothing, by its annotation or, without one, by its name and description.
-        is_annotated: the server says itself whether the tool only reads.
-        problem: why its schema cannot be used; None when it can.
+        is_read_only: calling it changes nothing, by the server's own word or by the user's. A tool that nobody vouches for writes.
+        is_destructive: it may destroy what is there, which every tool may that neither only reads nor says that it only adds.
+        decided: why `is_read_only` is what it is.
+        problem: why it cannot be used; None when it can.
     """
 
     name: str
     server_name: str
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    is_read_only: bool = True
-    is_destructive: bool = False
-    is_annotated: bool = False
+    is_read_only: bool = False
+    is_destructive: bool = True
+    decided: Decided = "says_nothing"
     problem: str | None = None
 
     @property
@@ -59,7 +74,7 @@ class McpTool(Record):
     @property
     def properties(self) -> dict[str, dict[str, Any]]:
         found = self.parameters.get("properties") or {}
-        return {name: schema if isinstance(schema, dict) else {} for name, schema in found.items()}
+        return {name: schema if isinstance(schema, dict) else _WHOLE_OR_NOTHING[bool(schema)] for name, schema in found.items()}
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -67,25 +82,36 @@ class McpTool(Record):
 
 
 def describe_tool(
-    server_name: str, description: str | None, schema: Any, hints: tuple[bool | None, bool | None], taken: Iterable[str] = ()
+    server_name: str,
+    description: str | None,
+    schema: Any,
+    hints: tuple[object, object],
+    taken: Iterable[str] = (),
+    problem: str | None = None,
 ) -> McpTool:
-    """A tool from what the server lists. `hints` are its read-only and destructive annotations, None where not given."""
-    read_only, destructive = hints
-    text = (description or "").strip()
+    """A tool from what the server lists.
+
+    Args:
+        hints: its annotations `readOnlyHint` and `destructiveHint` as they came; only true and false count.
+        taken: names that the model's name must differ from.
+        problem: why it cannot be used, where that is known already.
+    """
+    read_only, destructive = (hint if isinstance(hint, bool) else None for hint in hints)
     parameters: dict[str, Any] = {"type": "object", "properties": {}}
-    problem = None
     try:
         parameters = clean_schema(schema)
     except SchemaFaultError as error:
-        problem = str(error)
+        problem = problem or f"unusable schema: {error}"
+    # The specification's defaults: a tool writes unless it says otherwise, and one that only reads destroys nothing whatever else it says.
+    decided: Decided = "says_nothing" if read_only is None else "says_reads" if read_only else "says_writes"
     return McpTool(
         name=model_name(server_name, taken),
         server_name=server_name,
-        description=text,
+        description=(description or "").strip(),
         parameters=parameters,
-        is_read_only=looks_read_only(server_name, text, parameters) if read_only is None else read_only,
-        is_destructive=bool(destructive) and not read_only,
-        is_annotated=read_only is not None,
+        is_read_only=decided == "says_reads",
+        is_destructive=not read_only and destructive is not False,
+        decided=decided,
         problem=problem,
     )
 
@@ -101,57 +127,144 @@ def model_name(name: str, taken: Iterable[str] = ()) -> str:
     return found
 
 
-def looks_read_only(name: str, description: str, parameters: dict[str, Any]) -> bool:
-    """A guess for a tool without annotations: a verb that changes things, in its name or at the head of its description, makes it one
-    that writes. "add" of numbers only is arithmetic."""
-    words = set(split_identifier(name))
-    writes = words & _WRITE_VERBS
-    properties = parameters.get("properties") or {}
-    is_numeric = bool(properties) and all(
-        isinstance(schema, dict) and schema.get("type") in ("number", "integer") for schema in properties.values()
-    )
-    if writes == {"add"} and is_numeric:
-        return True
-    if writes:
-        return False
-    if words & _READ_VERBS:
-        return True
-    first = re.match(r"[A-Za-z]+", description)
-    verb = first.group(0).casefold() if first else ""
-    return not any(form in _WRITE_VERBS for form in (verb, verb.removesuffix("s"), verb.removesuffix("es"), verb.removesuffix("d")))
+def looks_read_only(name: str) -> bool:
+    """A guess from a name, to be told and never acted on: its first word is a verb of reading, and no word one of changing.
+
+    Example:
+        >>> looks_read_only("search_orders"), looks_read_only("get_and_delete"), looks_read_only("calculator")
+        (True, False, False)
+    """
+    words = split_identifier(name)
+    return bool(words) and words[0] in _READ_VERBS and not _WRITE_WORDS.intersection(words)
 
 
-def usable_tools(tools: Sequence[McpTool], label: str, names: Sequence[str] | None = None, *, allow_writes: bool = False) -> list[McpTool]:
-    """The tools to train with: those named (all when None) that read only, or all of them with `allow_writes`.
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """The tools to work with, and a note for what is left out and why."""
 
-    Raises McpError: no_tools, only_write_tools, invalid_schema (names the tool), failed (a name the server does not have).
+    tools: tuple[McpTool, ...]
+    notes: tuple[str, ...]
+
+
+def usable_tools(
+    tools: Sequence[McpTool],
+    label: str,
+    names: Sequence[str] | None = None,
+    *,
+    read_only: Sequence[str] = (),
+    allow_writes: bool = False,
+) -> list[McpTool]:
+    """The tools of `choose_tools`, with its errors."""
+    return list(choose_tools(tools, label, names, read_only=read_only, allow_writes=allow_writes).tools)
+
+
+def choose_tools(
+    tools: Sequence[McpTool],
+    label: str,
+    names: Sequence[str] | None = None,
+    *,
+    read_only: Sequence[str] = (),
+    allow_writes: bool = False,
+) -> ToolChoice:
+    """The tools to work with: those named (all when None) that only read, or all of them with `allow_writes`. The one place where it is
+    decided what may be called.
+
+    Args:
+        label: how the server is named in messages.
+        read_only: names of tools that only read, by the user's word, where the server does not say so.
+
+    Raises:
+        McpError: no_tools; only_write_tools (none that may be called is left); write_tools (one that was named may not be called);
+            invalid_schema (one that was named cannot be used, or none can).
+        SettingError: unknown_tool (a name that the server does not have); says_it_writes (`read_only` names one of which the server says
+            that it writes).
     """
     if not tools:
         raise McpError(
             "no_tools", f"the MCP server {label} offers no tools", hint="check that it is the right server and that it is set up"
         )
+    tools = vouched_for(tools, label, read_only)
     known = {name: tool for tool in tools for name in (tool.name, tool.server_name)}
-    unknown = [name for name in names or () if name not in known]
+    _refuse_unknown("--tools", names or (), known, label)
+    chosen = list({known[name].name: known[name] for name in names}.values()) if names else list(tools)
+    sound = [tool for tool in chosen if tool.problem is None]
+    if not sound or (names and len(sound) < len(chosen)):
+        raise _cannot_be_used(chosen, sound, label)
+    found = [tool for tool in sound if tool.is_read_only or allow_writes]
+    writes = [tool for tool in sound if tool not in found]
+    if not found or (names and writes):
+        raise _may_not_be_called(writes, found, label)
+    notes = [f"tool {tool.server_name!r} is left out: {tool.problem}" for tool in chosen if tool.problem is not None]
+    if writes:
+        notes.append(f"not called, because they may change something: {_names(writes)} (add {what_to_add(writes)})")
+    return ToolChoice(tuple(found), tuple(notes))
+
+
+def vouched_for(tools: Sequence[McpTool], label: str, read_only: Sequence[str]) -> list[McpTool]:
+    """The tools, those that the user names counted as reading. Raises SettingError: unknown_tool, says_it_writes."""
+    known = {name: tool for tool in tools for name in (tool.name, tool.server_name)}
+    _refuse_unknown("--read-only", read_only, known, label)
+    named = {known[name].server_name for name in read_only}
+    denied = [tool for tool in tools if tool.server_name in named and tool.decided == "says_writes"]
+    if denied:
+        raise SettingError(
+            f"--read-only names {_names(denied)}, of which the MCP server {label} says itself that it may change something",
+            hint=f"if that is fine (a scratch copy of the data): --tools {_listed(denied)} --allow-writes",
+            reason="says_it_writes",
+        )
+    vouched = {"is_read_only": True, "is_destructive": False, "decided": "named_by_user"}
+    return [tool.model_copy(update=vouched) if tool.server_name in named and not tool.is_read_only else tool for tool in tools]
+
+
+def _refuse_unknown(option: str, names: Sequence[str], known: Mapping[str, McpTool], label: str) -> None:
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise McpError(
-            "failed",
-            f"the MCP server {label} has no tool {', '.join(unknown)}",
-            hint=f"it has: {', '.join(tool.name for tool in tools)}",
+        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        there = ", ".join(dict.fromkeys(tool.server_name for tool in known.values()))
+        raise SettingError(
+            f"{option}: the MCP server {label} has no tool {', '.join(unknown)}",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"it has: {there}",
+            reason="unknown_tool",
         )
-    chosen = list(dict.fromkeys(known[name].name for name in names)) if names else [tool.name for tool in tools]
-    found = [tool for tool in tools if tool.name in chosen and (allow_writes or (tool.is_read_only and not tool.is_destructive))]
-    if not found:
-        raise McpError(
-            "only_write_tools",
-            f"every tool of the MCP server {label} may change something: {', '.join(chosen)}",
-            hint="if that is fine (a scratch copy of the data), pass --allow-writes; they are then really called",
-        )
-    for tool in found:
-        if tool.problem is not None:
-            others = ",".join(other.name for other in found if other.problem is None)
-            raise McpError(
-                "invalid_schema",
-                f"tool {tool.server_name!r} of the MCP server {label} has an unusable argument schema: {tool.problem}",
-                hint=f"leave it out: --tools {others}" if others else "correct the schema in the server",
-            )
-    return found
+
+
+def _cannot_be_used(chosen: Sequence[McpTool], sound: Sequence[McpTool], label: str) -> McpError:
+    bad = [tool for tool in chosen if tool.problem is not None]
+    what = "; ".join(f"tool {tool.server_name!r}: {tool.problem}" for tool in bad[:3])
+    return McpError(
+        "invalid_schema",
+        f"{len(bad)} of the tools of the MCP server {label} cannot be used: {what}",
+        hint=f"leave it out: --tools {_listed(sound)}" if sound else "correct it in the server",
+    )
+
+
+def _may_not_be_called(writes: Sequence[McpTool], found: Sequence[McpTool], label: str) -> McpError:
+    where = ("--url" if label.startswith(("http://", "https://")) else "--server", label)
+    likely = _likely(writes)
+    words = ("--read-only", _listed(likely)) if likely else ("--tools", _listed([*found, *writes]), "--allow-writes")
+    return McpError(
+        "write_tools" if found else "only_write_tools",
+        f"tools of the MCP server {label} that may change something are not called: {_names(writes)}",
+        hint=f"add {what_to_add(writes)}; for example: {command_line('mcp', 'train', *where, *words)}",
+    )
+
+
+def what_to_add(writes: Sequence[McpTool]) -> str:
+    """The options with which tools that may change something are called all the same."""
+    likely, silent = _likely(writes), [tool for tool in writes if tool.decided != "says_writes"]
+    ways = [f"--read-only {_listed(likely)} (looks read-only)"] if likely else []
+    if silent and not likely:
+        ways.append("--read-only NAME for one that only reads")
+    return " or ".join([*ways, f"--tools {_listed(writes)} --allow-writes (called for real: give a scratch copy of the data)"])
+
+
+def _likely(tools: Sequence[McpTool]) -> list[McpTool]:
+    return [tool for tool in tools if tool.decided == "says_nothing" and looks_read_only(tool.server_name)]
+
+
+def _listed(tools: Sequence[McpTool]) -> str:
+    return ",".join(tool.server_name for tool in tools)
+
+
+def _names(tools: Sequence[McpTool]) -> str:
+    return ", ".join(tool.server_name for tool in tools)

@@ -66,7 +66,9 @@ class ChatWriter:
             await self._llm.check()
         except LlmError as error:
             hint = error.hint or "check its name and address"
-            raise LlmError(f"the writer does not answer: {error.message}", hint=f"{hint}; or leave --writer out") from error
+            raise type(error)(
+                f"the writer does not answer: {error.message}", hint=f"{hint}; or leave --writer out", reason=error.reason
+            ) from error
 
     async def close(self) -> None:
         await self._llm.close()

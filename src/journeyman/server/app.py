@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
-from journeyman.server.auth import Gate
+from journeyman.server.auth import Gate, HostGate, KnownHosts
 from journeyman.server.errors import add_error_handlers
 from journeyman.server.openai import OpenAiRoutes
 from journeyman.server.rollouts import RolloutRoutes
@@ -20,13 +20,19 @@ from journeyman.service.backend import Backend
 from journeyman.version import __version__
 
 
-def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
+def create_app(backend: Backend, *, api_key: str | None = None, host: str = "127.0.0.1", allowed_hosts: Sequence[str] = ()) -> FastAPI:
     """The application. It owns the backend from now on: when the server stops, the backend is closed.
 
     Args:
         backend: used on the server's event loop only, once the server has started.
         api_key: bearer token that `/v1` and `/api` require; None: none (bind loopback only).
+        host: what the server will be bound to; `allowed_hosts`: further names it may be called by. Calls by any other name are refused,
+            with a key too.
+
+    Raises SettingError: malformed_key, no_host.
     """
+    hosts = KnownHosts(host, allowed_hosts)
+    gate = Gate(api_key, hosts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -39,7 +45,6 @@ def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
             await backend.close()
 
     app = FastAPI(title="Journeyman", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    gate = Gate(api_key)
     for routes in (
         OpenAiRoutes(backend, gate),
         RolloutRoutes(backend, gate),
@@ -53,4 +58,5 @@ def create_app(backend: Backend, *, api_key: str | None = None) -> FastAPI:
 
     app.add_api_route("/healthz", healthz, methods=["GET"])
     add_error_handlers(app)
+    app.add_middleware(HostGate, hosts=hosts)
     return app

@@ -28,10 +28,22 @@ async def read_body(request: Request, kind: type[_Parsed] | TypeAdapter[_Parsed]
     try:
         return adapter.validate_python(value), hashlib.sha256(raw).hexdigest()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadRequestError(f"{field}: {message}" if field else message, field or None) from error
+        raise _bad_request(error) from error
+
+
+def _bad_request(error: ValidationError) -> BadRequestError:
+    first = error.errors(include_url=False)[0]
+    # Our own validators say more exactly where it is, and name what is wrong by the error's type.
+    path = first.get("ctx", {}).get("path")
+    field = _name((*first["loc"], *(path or ())))
+    message = first["msg"].removeprefix("Value error, ")
+    reason = "invalid_value" if path is None else first["type"]
+    return BadRequestError(f"{field}: {message}" if field else message, field or None, reason=reason)
+
+
+def _name(path: Sequence[str | int]) -> str:
+    """A place in a body as OpenAI writes it: `messages[0].content[1]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def records(values: Sequence[BaseModel]) -> Response:

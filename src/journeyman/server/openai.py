@@ -1,4 +1,4 @@
-"""`/v1/*`, OpenAI-compatible, and its recorded twin `/r/{rollout}.{token}/v1/*`. Lenient: null is absent, unknown fields are ignored."""
+"""`/v1/*`, OpenAI-compatible, and its recorded twin `/r/{rollout}.{token}/v1/*`. What a request may hold: docs/server.md."""
 
 from __future__ import annotations
 

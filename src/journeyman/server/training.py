@@ -47,7 +47,8 @@ class TrainingRoutes:
     async def train(self, request: Request, name: str) -> Response:
         self._gate.check(request)
         job, _ = await read_body(request, _JOB)
-        return record(self._backend.train(name, job, request.headers.get("idempotency-key")), 202)
+        key, loop = request.headers.get("idempotency-key"), asyncio.get_running_loop()
+        return record(await asyncio.to_thread(self._backend.train, name, job, key, loop), 202)
 
     async def job(self, request: Request, job_id: str, wait_seconds: str = "0") -> Response:
         """The job's status when it ends or after `wait_seconds` (at most a minute), whichever is first."""

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from journeyman.chat.renderer import Renderer
@@ -27,7 +28,7 @@ def chat_completion(reply: ChatReply, request: ChatRequest, renderer: Renderer) 
             "index": index,
             "message": _message(turn),
             "finish_reason": _finish_reason(turn.finish_reason, bool(turn.reply.tool_calls)),
-            "logprobs": _logprobs(turn.sampled_ids, turn.sampled_logprobs, renderer) if request.logprobs else None,
+            "logprobs": _logprobs(_Drawn(turn.sampled_ids, turn.sampled_logprobs), renderer) if request.logprobs else None,
         }
         for index, turn in enumerate(reply.turns)
     ]
@@ -53,7 +54,7 @@ async def chat_chunks(deltas: AsyncGenerator[ReplyDelta], request: ChatRequest, 
             for number, (piece, reason) in enumerate(pieces, start=1):
                 # Tokens go with the last chunk they belong to; the one that only opens the answer has no text.
                 is_last = number == len(pieces) and piece.get("content") != ""
-                logprobs = _logprobs(*unsent.take(delta.index), renderer) if request.logprobs and is_last else None
+                logprobs = _logprobs(unsent.take(delta.index), renderer) if request.logprobs and is_last else None
                 choice = {"index": delta.index, "delta": piece, "logprobs": logprobs, "finish_reason": reason}
                 yield event({**head, "choices": [choice]})
     if request.include_usage:
@@ -68,7 +69,7 @@ def text_completion(reply: CompletionReply, request: CompletionRequest, renderer
             index,
             completion.text,
             completion.sample.finish_reason,
-            _text_logprobs(completion.sample.token_ids, completion.sample.logprobs, request, renderer),
+            _text_logprobs(_Drawn(completion.sample.token_ids, completion.sample.logprobs), request, renderer),
         )
         for index, completion in enumerate(reply.completions)
     ]
@@ -85,11 +86,20 @@ async def text_chunks(deltas: AsyncGenerator[ReplyDelta], request: CompletionReq
         async for delta in deltas:
             unsent.add(delta)
             if delta.content or delta.finish_reason is not None:
-                logprobs = _text_logprobs(*unsent.take(delta.index), request, renderer)
+                logprobs = _text_logprobs(unsent.take(delta.index), request, renderer)
                 yield event({**head, "choices": [_text_choice(delta.index, delta.content, delta.finish_reason, logprobs)]})
     if request.include_usage:
         yield event({**head, "choices": [], "usage": unsent.usage()})
     yield DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Tokens of a reply that follow each other; `is_start`: they are its first."""
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    is_start: bool = True
 
 
 class _Unsent:
@@ -97,6 +107,7 @@ class _Unsent:
 
     def __init__(self) -> None:
         self._tokens: dict[int, tuple[list[int], list[float]]] = {}
+        self._begun: set[int] = set()
         self._num_prompt = 0
         self._num_sampled = 0
 
@@ -107,8 +118,12 @@ class _Unsent:
         self._num_prompt = delta.num_prompt_tokens
         self._num_sampled += len(delta.token_ids)
 
-    def take(self, index: int) -> tuple[list[int], list[float]]:
-        return self._tokens.pop(index, ([], []))
+    def take(self, index: int) -> _Drawn:
+        ids, logprobs = self._tokens.pop(index, ([], []))
+        drawn = _Drawn(ids, logprobs, is_start=index not in self._begun)
+        if ids:
+            self._begun.add(index)
+        return drawn
 
     def usage(self) -> dict[str, int]:
         return _usage(self._num_prompt, self._num_sampled)
@@ -155,11 +170,11 @@ def _pieces(delta: ReplyDelta) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [{"index": number, "function": {"arguments": call.function.arguments}}]}
 
 
-def _logprobs(ids: Sequence[int], logprobs: Sequence[float], renderer: Renderer) -> dict[str, Any]:
-    content = []
-    for token, logprob in zip(ids, logprobs, strict=True):
-        text = renderer.decode([token])
-        content.append({"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []})
+def _logprobs(drawn: _Drawn, renderer: Renderer) -> dict[str, Any]:
+    content = [
+        {"token": raw.decode(errors="replace"), "logprob": logprob, "bytes": list(raw), "top_logprobs": []}
+        for raw, logprob in zip(renderer.token_bytes.of(drawn.ids, is_start=drawn.is_start), drawn.logprobs, strict=True)
+    ]
     return {"content": content, "refusal": None}
 
 
@@ -167,8 +182,16 @@ def _text_choice(index: int, text: str, reason: str | None, logprobs: dict[str, 
     return {"index": index, "text": text, "finish_reason": reason, "logprobs": logprobs}
 
 
-def _text_logprobs(ids: Sequence[int], logprobs: Sequence[float], request: CompletionRequest, renderer: Renderer) -> dict[str, Any] | None:
+def _text_logprobs(drawn: _Drawn, request: CompletionRequest, renderer: Renderer) -> dict[str, Any] | None:
     if request.logprobs is None:
         return None
-    tokens = [renderer.decode([token]) for token in ids]
-    return {"tokens": tokens, "token_logprobs": list(logprobs), "top_logprobs": None, "text_offset": []}
+    tokens = [_spelt(raw) for raw in renderer.token_bytes.of(drawn.ids, is_start=drawn.is_start)]
+    return {"tokens": tokens, "token_logprobs": list(drawn.logprobs), "top_logprobs": None, "text_offset": []}
+
+
+def _spelt(raw: bytes) -> str:
+    """A token as OpenAI's older API writes it: a part of a character by its bytes, `bytes:\\xe4`."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{number:02x}" for number in raw)

@@ -19,13 +19,14 @@ from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
 from journeyman.service.settling import settle, settle_abandoned
 from journeyman.service.training import TrainableModel, TrainingService
-from journeyman.service.weights import BASE, Weights
+from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
 from journeyman.store.models import ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
+from journeyman.types.names import BASE, check_model_name
 from journeyman.types.retention import Retention
 from journeyman.types.runs import CreateRun, RunInfo
 from journeyman.types.training import (
@@ -52,6 +53,7 @@ class Backend:
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
         reached: told the points that a training step passes; a kill at any of them is survived.
+        owns_process: a model that goes on also puts the process's own random state where it was.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Backend:
         retention: Retention | None = None,
         reached: Reached = pass_by,
         rollout_expiry_seconds: float = EXPIRY_SECONDS,
+        owns_process: bool = True,
     ) -> None:
         self.engine = engine
         self.renderer = renderer
@@ -75,6 +78,7 @@ class Backend:
         self.jobs = Jobs(store.jobs, partial(settle_abandoned, store))
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
+        self._owns_process = owns_process
         self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
         self._models: dict[str, TrainableModel] = {}
         self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
@@ -121,8 +125,10 @@ class Backend:
 
         Raises:
             SettingError: other LoRA settings or another base than it was made with; the name or the run is taken.
+            InputError: the name means the base model.
             StoreError: another process trains in this run; the home folder cannot be written.
         """
+        check_model_name(request.name, self.base)
         async with self._opening:
             if request.name not in self._models:
                 self._models[request.name] = await self._open(request)
@@ -155,9 +161,10 @@ class Backend:
         """
         return self._trainable(name).told_notes()
 
-    def train(self, name: str, job: TrainJob, key: str | None = None) -> JobStatus:
-        """Queue a training job; `key` is the request's idempotency key. Raises NotFoundError for an unknown model."""
-        return self.training.submit(self._trainable(name), job, key)
+    def train(self, name: str, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None) -> JobStatus:
+        """Queue a training job; `key` is the request's idempotency key, `loop` as for `Jobs.submit`. Raises NotFoundError for an unknown
+        model."""
+        return self.training.submit(self._trainable(name), job, key, loop)
 
     # Rollouts -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +214,7 @@ class Backend:
         self._models.clear()
         self.weights.close()
         await self.engine.close()
-        self.store.close()
+        await asyncio.to_thread(self.store.close)
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -276,7 +283,7 @@ class Backend:
     def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> tuple[str, ...]:
         """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is. What to tell."""
         published = {row.step: row.fingerprint for row in self.store.models.adapters(run, name)}
-        reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint)
+        reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint, with_random_state=self._owns_process)
         if reopened is None:
             return ()
         return (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))
@@ -287,12 +294,12 @@ class Backend:
     async def _publish_current(self, model: TrainableModel) -> None:
         """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""
         run, name, step = model.row.run, model.name, model.trainer.step
-        self.weights.add_model(run, name)
+        await asyncio.to_thread(self.weights.add_model, run, name)
         if step in self.weights.models[name]:
             await self._serve_published(model)
             return
         await self.weights.publish(await asyncio.to_thread(self.weights.write, run, name, model.trainer))
-        self.store.runs.update(run, step=step)
+        await asyncio.to_thread(self.store.runs.update, run, step=step)
 
     async def _serve_published(self, model: TrainableModel) -> None:
         """Its folder may be damaged or gone: the checkpoint, whose adapter was found to be the published one, has the same weights."""

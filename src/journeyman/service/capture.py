@@ -20,6 +20,7 @@ from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.service.segments import Segment, segments
 from journeyman.store import RolloutRow, Store
 from journeyman.types.messages import Message
+from journeyman.types.names import BASE
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
 from journeyman.types.trajectory import Failure, Trajectory, Turn
 
@@ -27,7 +28,6 @@ __all__ = ["EXPIRY_SECONDS", "Recorder", "Segment", "Session", "segments"]
 
 _log = logging.getLogger(__name__)
 
-BASE = "base"
 EXPIRY_SECONDS = 2 * 3600.0
 _LOOK_SECONDS = 60.0
 _GIVE_UP_SECONDS = 60.0
@@ -68,6 +68,7 @@ class Recorder:
         store: keeps them.
         expiry_seconds: a rollout without a call for so long is sealed, with an error.
         clock: seconds that only grow.
+        wall_clock: as time.time, by which rollouts are known to be old that another server opened.
         tokenizer: fingerprint of the vocabulary that all tokens here are of; kept with each rollout.
 
     Raises SettingError when the expiry is no positive time.
@@ -84,6 +85,7 @@ class Recorder:
         *,
         expiry_seconds: float = EXPIRY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         tokenizer: str | None = None,
     ) -> None:
         if not expiry_seconds > 0:
@@ -92,6 +94,7 @@ class Recorder:
         self._sessions: dict[str, Session] = {}
         self._expiry_seconds = expiry_seconds
         self._clock = clock
+        self._wall_clock = wall_clock
         self._tokenizer = tokenizer
 
     async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
@@ -202,20 +205,24 @@ class Recorder:
         )
 
     async def expire(self) -> tuple[str, ...]:
-        """Seal the rollouts that nobody used for too long; returns their ids."""
+        """Seal the rollouts that nobody used for too long, also those that a server left open that is gone; returns their ids."""
         expired = tuple(session for session in self._sessions.values() if self._is_expired(session))
         for session in expired:
             await self._seal_expired(session)
-        return tuple(session.id for session in expired)
+        since = self._wall_clock() - self._expiry_seconds
+        left = [row for row in await asyncio.to_thread(self._rollouts.list_idle, since) if row.id not in self._sessions]
+        for row in left:
+            await self._seal_idle(row.id, self._wall_clock() - row.started_at, 0.0)
+        return (*(session.id for session in expired), *(row.id for row in left))
 
     async def keep_expiring(self) -> None:
-        """`expire` now and then, until cancelled."""
+        """`expire` now, and then now and again, until cancelled."""
         while True:
-            await asyncio.sleep(min(_LOOK_SECONDS, self._expiry_seconds))
             try:
                 await self.expire()
             except StoreError as error:
                 _log.warning("rollouts that nobody finished could not be sealed; trying again: %s", error)
+            await asyncio.sleep(min(_LOOK_SECONDS, self._expiry_seconds))
 
     async def close(self) -> None:
         """Cancel what is being served. The rollouts stay open in the store."""
@@ -250,11 +257,12 @@ class Recorder:
         return session
 
     async def _seal_expired(self, session: Session) -> None:
-        idle = self._clock() - session.used_at
-        _log.warning("rollout %s had no call for %.0f s and was never finished: sealed", session.id, idle)
+        await self._seal_idle(session.id, self._clock() - session.used_at, session.used_at - session.opened_at)
+
+    async def _seal_idle(self, rollout_id: str, idle: float, seconds: float) -> None:
+        _log.warning("rollout %s had no call for %.0f s and was never finished: sealed", rollout_id, idle)
         message = f"no call for {idle:.0f} s, and nobody finished it: sealed by the server"
-        outcome = FinishRollout(error=Failure(type="RolloutExpired", message=message), seconds=session.used_at - session.opened_at)
-        await self.finish(session.id, outcome)
+        await self.finish(rollout_id, FinishRollout(error=Failure(type="RolloutExpired", message=message), seconds=seconds))
 
     def _ended(self, session: Session, call: Call) -> None:
         task, call.task = call.task, None

@@ -13,6 +13,9 @@ from journeyman.types.sampling import Grammar, JsonSchemaGrammar, LarkGrammar
 # Small models pad JSON with endless whitespace when they may; this is how calls are written in training, too.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
+# Where one of these stands beside `properties`, other properties than those may be called for.
+_BRINGS_PROPERTIES = ("$ref", "allOf", "anyOf", "oneOf", "if", "not", "patternProperties", "dependentSchemas", "unevaluatedProperties")
+
 
 def grammar_of(request: ChatRequest) -> Grammar | None:
     """The grammar of a reply, None when it is free.
@@ -37,26 +40,23 @@ def _callable_tools(request: ChatRequest) -> tuple[Tool, ...]:
 
 
 def _call_rules(tools: tuple[Tool, ...]) -> str:
-    # One rule a tool: references inside a tool's schema are resolved from the root of its own rule.
-    names = [f"call_{number}" for number in range(len(tools))]
-    rules = [f"{name}: {_json_rule(_call_schema(tool))}" for name, tool in zip(names, tools, strict=True)]
-    return "\n".join([f'call: "{OPEN}" ({" | ".join(names)}) "{CLOSE}"', *rules])
+    # The text around the arguments is spelt out, so that a tool's own schema is the root from which its references are resolved.
+    rules = []
+    for number, tool in enumerate(tools):
+        name = json.dumps(tool.function.name, ensure_ascii=False)
+        opening = json.dumps(f'{{"name": {name}, "arguments": ', ensure_ascii=False)
+        rules += [f'call_{number}: {opening} arguments_{number} "}}"', f"arguments_{number}: {_json_rule(_arguments_schema(tool))}"]
+    names = " | ".join(f"call_{number}" for number in range(len(tools)))
+    return "\n".join([f'call: "{OPEN}" ({names}) "{CLOSE}"', *rules])
 
 
 def _json_rule(schema: dict[str, Any]) -> str:
     return f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
 
 
-def _call_schema(tool: Tool) -> dict[str, Any]:
-    parameters = dict(tool.function.parameters) or {"type": "object", "properties": {}, "additionalProperties": False}
-    if "properties" in parameters:
-        parameters.setdefault("additionalProperties", False)  # a forced call invents no arguments
-    # A tool's own definitions are found from the root of the schema that its references stand in.
-    definitions: dict[str, Any] = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
-    return {
-        "type": "object",
-        "properties": {"name": {"const": tool.function.name}, "arguments": parameters},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-        **definitions,
-    }
+def _arguments_schema(tool: Tool) -> dict[str, Any]:
+    parameters = tool.function.parameters or {"properties": {}}
+    schema = {**parameters, "type": "object"}  # whatever else the schema would take: arguments are an object
+    if "properties" in schema and not any(name in schema for name in _BRINGS_PROPERTIES):
+        schema.setdefault("additionalProperties", False)  # a forced call invents no arguments
+    return schema

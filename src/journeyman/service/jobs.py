@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -35,7 +36,7 @@ class JobRequest:
 
 
 class Jobs:
-    """Runs jobs as tasks on the current event loop. A job that fails keeps its error; the next one of its model runs.
+    """Runs jobs as tasks on an event loop, the table's work in threads. A job that fails keeps its error; the next one of its model runs.
 
     How a job ended is known here even when it could not be written (a full disk): it is written when somebody asks the next time.
 
@@ -50,34 +51,51 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, JobStatus] = {}
         self._unwritten: dict[str, JobStatus] = {}  # how jobs ended that the table still has as unfinished
+        self._submitting = threading.Lock()  # two requests with one key are one job
 
-    def submit(self, request: JobRequest, work: Work) -> JobStatus:
+    def submit(self, request: JobRequest, work: Work, loop: asyncio.AbstractEventLoop | None = None) -> JobStatus:
         """Queue a job, or find the one that came with the same key before. The key of a job that failed is free again.
+
+        Blocks on the table: from an event loop, call it in a thread and say on which `loop` the job runs (None: on the running one).
 
         Raises SettingError when the key came with another body.
         """
-        self._write_late()
-        if request.key is not None:
-            known = self._table.find(request.run, request.model, request.key)
-            status = None if known is None else self._known(known.status)
-            # Nothing of a failed or interrupted job was kept, so a run that goes on may train something else in its place.
-            if known is not None and status is not None and status.state != "failed":
-                if known.body_hash != request.body_hash:
-                    raise SettingError(
-                        f"the idempotency key {request.key!r} came with another training job before",
-                        hint="give every job a key of its own, and repeat a job only unchanged",
-                    )
-                return status
-        status = JobStatus(id=f"job_{uuid.uuid4().hex[:16]}", state="queued")
-        self._table.add(JobRow(request.run, request.model, request.kind, request.key, request.body_hash, status))
-        self._live[status.id] = status
-        task = asyncio.create_task(self._run(status.id, request.model, work), name=status.id)
-        self._tasks[status.id] = task
-        task.add_done_callback(lambda _: self._forget(status.id))
+        with self._submitting:
+            self._write_late()
+            known = None if request.key is None else self._known(request, request.key)
+            if known is not None:
+                return known
+            status = JobStatus(id=f"job_{uuid.uuid4().hex[:16]}", state="queued")
+            self._table.add(JobRow(request.run, request.model, request.kind, request.key, request.body_hash, status))
+            self._live[status.id] = status
+        if loop is None:
+            self._start(status.id, request.model, work)
+        else:
+            loop.call_soon_threadsafe(self._start, status.id, request.model, work)
+        return status
+
+    def _start(self, job_id: str, model: str, work: Work) -> None:
+        task = asyncio.create_task(self._run(job_id, model, work), name=job_id)
+        self._tasks[job_id] = task
+        task.add_done_callback(lambda _: self._forget(job_id))
+
+    def _known(self, request: JobRequest, key: str) -> JobStatus | None:
+        """The job that came with this key, unless nothing of it was kept: then a run that goes on may train something else in its place."""
+        row = self._table.find(request.run, request.model, key)
+        if row is None:
+            return None
+        status = self._unwritten.get(row.status.id) or self._live.get(row.status.id) or row.status
+        if status.state == "failed":
+            return None
+        if row.body_hash != request.body_hash:
+            raise SettingError(
+                f"the idempotency key {key!r} came with another training job before",
+                hint="give every job a key of its own, and repeat a job only unchanged",
+            )
         return status
 
     def get(self, job_id: str) -> JobStatus:
-        """Raises NotFoundError for an unknown id."""
+        """Raises NotFoundError for an unknown id. Blocks on the table."""
         ended = self._unwritten.get(job_id)
         if ended is not None:
             self._write(ended)
@@ -93,7 +111,7 @@ class Jobs:
         task = self._tasks.get(job_id)
         if task is not None:
             await asyncio.wait([task], timeout=max(seconds, 0.0))
-            return self.get(job_id)
+            return await asyncio.to_thread(self.get, job_id)
         # Not ours: over long ago, or of a process that we only hear of through the table.
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
@@ -113,7 +131,9 @@ class Jobs:
             _, late = await asyncio.wait(tasks, timeout=timeout_seconds)
             if late:
                 _log.warning("%d training jobs did not stop within %.0f s", len(late), timeout_seconds)
-        self._write_late()
+        for status in [status for status in self._live.values() if status.state in _UNFINISHED]:  # cancelled before its first line
+            self._live[status.id] = self._unwritten[status.id] = _interrupted(status.id)
+        await asyncio.to_thread(self._write_late)
 
     async def _run(self, job_id: str, model: str, work: Work) -> None:
         def on_progress(fraction: float) -> None:
@@ -123,34 +143,29 @@ class Jobs:
 
         try:
             async with self._turns[model]:
-                self._begin(job_id)
+                await self._begin(job_id)
                 result = await work(job_id, on_progress)
-            self._end(JobStatus(id=job_id, state="done", progress=1.0, result=result))
+            ended = JobStatus(id=job_id, state="done", progress=1.0, result=result)
         except asyncio.CancelledError:
-            self._interrupt(job_id)
+            await self._end(_interrupted(job_id))
             raise
         except JourneymanError as error:
-            self._fail(job_id, str(error), error_code(error))
+            ended = _failed(job_id, str(error), error_code(error))
         except Exception as error:  # noqa: BLE001 - the top handler of a job: whatever it was, the job's owner is told
             _log.exception("training job %s failed", job_id)
-            self._fail(job_id, f"{type(error).__name__}: {error}", "failed")
+            ended = _failed(job_id, f"{type(error).__name__}: {error}", "failed")
+        await self._end(ended)
 
-    def _begin(self, job_id: str) -> None:
+    async def _begin(self, job_id: str) -> None:
         """Raises StoreError when it cannot be written: better now than after hours of computing."""
         status = JobStatus(id=job_id, state="running")
         self._live[job_id] = status
-        self._table.set_status(status)
+        await asyncio.to_thread(self._table.set_status, status)
 
-    def _interrupt(self, job_id: str) -> None:
-        self._fail(job_id, "the server stopped before this job ended; nothing of it was kept", INTERRUPTED)
-
-    def _fail(self, job_id: str, error: str, code: str) -> None:
-        self._end(JobStatus(id=job_id, state="failed", error=error, error_code=code))
-
-    def _end(self, status: JobStatus) -> None:
-        """What the job did is not undone by a table that cannot be written: the status stays in memory until it can."""
+    async def _end(self, status: JobStatus) -> None:
+        """What the job did is not undone by a table that cannot be written, nor by a cancel: the status stays in memory until it is."""
         self._live[status.id] = self._unwritten[status.id] = status
-        self._write(status)
+        await asyncio.to_thread(self._write, status)
 
     def _write(self, ended: JobStatus) -> None:
         try:
@@ -164,11 +179,15 @@ class Jobs:
         for ended in tuple(self._unwritten.values()):
             self._write(ended)
 
-    def _known(self, status: JobStatus) -> JobStatus:
-        return self._unwritten.get(status.id) or self._live.get(status.id) or status
-
     def _forget(self, job_id: str) -> None:
-        if self._live[job_id].state in _UNFINISHED:  # cancelled before its first line
-            self._interrupt(job_id)
         self._tasks.pop(job_id, None)
-        self._live.pop(job_id, None)
+        if self._live[job_id].state not in _UNFINISHED:
+            self._live.pop(job_id)
+
+
+def _interrupted(job_id: str) -> JobStatus:
+    return _failed(job_id, "the server stopped before this job ended; nothing of it was kept", INTERRUPTED)
+
+
+def _failed(job_id: str, error: str, code: str) -> JobStatus:
+    return JobStatus(id=job_id, state="failed", error=error, error_code=code)

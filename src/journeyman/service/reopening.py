@@ -33,15 +33,21 @@ class Reopened:
 
 
 def load_newest(
-    trainer: Trainer, checkpoints: Checkpoints, published: Mapping[int, str], check: Callable[[Checkpoint], None]
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    published: Mapping[int, str],
+    check: Callable[[Checkpoint], None],
+    *,
+    with_random_state: bool = True,
 ) -> Reopened | None:
-    """Put the trainer, and the random state of this process, where the newest checkpoint is that can be read; None for a new model.
+    """Put the trainer where the newest checkpoint is that can be read; None for a new model.
 
     Those after it are set aside.
 
     Args:
         published: of each published version its step and fingerprint.
         check: raises for a checkpoint that must not be gone on from here; that error is the caller's to see.
+        with_random_state: put the random state of this process there too.
 
     Raises StoreError when there were checkpoints or trained versions and no checkpoint can be read.
     """
@@ -55,6 +61,8 @@ def load_newest(
             _log.warning("checkpoint %s was written by Journeyman %s; this is %s", found.folder, found.version, __version__)
         try:
             _load(trainer, found, published.get(found.step))
+            if with_random_state:
+                load_random_state(found.folder)
         except (StoreError, AdapterError) as error:
             damaged.append(Damaged(found.folder, error.message))
             continue
@@ -89,7 +97,6 @@ def _load(trainer: Trainer, checkpoint: Checkpoint, fingerprint: str | None) -> 
     held = fingerprint and _held_fingerprint(trainer)
     if held and held != fingerprint:
         raise StoreError(f"its adapter is not the one that was published: fingerprint {held[:12]}…, expected {str(fingerprint)[:12]}…")
-    load_random_state(checkpoint.folder)
 
 
 def _held_fingerprint(trainer: Trainer) -> str | None:

@@ -1,6 +1,5 @@
-"""Requests in OpenAI's shape, as foreign clients send them: `null` means absent, unknown fields are ignored.
-
-A field we know and cannot honour is refused, not dropped. Not for serving them: see `sampling.py`.
+"""Requests in OpenAI's shape, as foreign clients send them: `null` means absent, and every other field is honoured here, or refused or
+without effect by the table of `fields.py`. Not for serving them: see `sampling.py`.
 """
 
 from __future__ import annotations
@@ -8,23 +7,13 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from journeyman.service.fields import refuse_unsupported
 from journeyman.types.messages import Message, Tool
 from journeyman.types.record import ForeignRecord
 
-# What OpenAI's API has and this server does not, with the value that asks for nothing.
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "top_logprobs": (0,),
-    "best_of": (1,),
-    "suffix": ("",),
-    "echo": (False,),
-    "audio": (),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-}
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 class _Request(ForeignRecord):
@@ -44,10 +33,8 @@ class _Request(ForeignRecord):
     def _absent_or_refused(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        given = {key: item for key, item in cast(dict[str, Any], value).items() if item is not None}
-        for key, neutral in _UNSUPPORTED.items():
-            if key in given and given[key] not in neutral:
-                raise ValueError(f"{key}={given[key]!r} is not supported by this server")
+        given = {str(key): item for key, item in cast(dict[str, Any], value).items() if item is not None}
+        refuse_unsupported(given, cls.model_fields)
         return given
 
     @field_validator("stop", mode="before")
@@ -62,15 +49,33 @@ class _Request(ForeignRecord):
 
 
 class ResponseFormat(ForeignRecord):
-    """`schema` is set for json_schema only."""
+    """`json_schema` holds a `schema` with the type json_schema, and is empty otherwise."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_dropped(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = {key: item for key, item in value.items() if item is not None}
+        refuse_unsupported(given, cls.model_fields)
+        if ("json_schema" in given) != (given.get("type") == "json_schema"):
+            raise ValueError('a schema stands in json_schema.schema, with the type "json_schema"')
+        return given
+
+    @field_validator("json_schema")
+    @classmethod
+    def _has_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("schema"), dict):
+            raise ValueError("json_schema.schema must be a JSON schema, an object")
+        return value
+
     @property
     def schema_text(self) -> dict[str, Any]:
         """The JSON schema a reply must satisfy."""
-        return cast(dict[str, Any], self.json_schema.get("schema") or {"type": "object"})
+        return cast(dict[str, Any], self.json_schema["schema"])
 
 
 class ChatRequest(_Request):
@@ -86,8 +91,21 @@ class ChatRequest(_Request):
     @model_validator(mode="before")
     @classmethod
     def _newer_name_of_max_tokens(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("max_completion_tokens") is not None:
-            return {**value, "max_tokens": value["max_completion_tokens"]}
+        if not isinstance(value, dict) or value.get("max_completion_tokens") is None:
+            return value
+        others = {key: item for key, item in value.items() if key != "max_completion_tokens"}
+        if value.get("max_tokens") not in (None, value["max_completion_tokens"]):
+            raise ValueError("max_tokens and max_completion_tokens are two names of one limit, and differ")
+        return {**others, "max_tokens": value["max_completion_tokens"]}
+
+    @field_validator("messages")
+    @classmethod
+    def _roles_are_known(cls, value: tuple[Message, ...]) -> tuple[Message, ...]:
+        # A template may leave out what a role that it does not know says.
+        for place, message in enumerate(value):
+            if message.role not in _ROLES:
+                context = {"role": message.role, "known": ", ".join(_ROLES), "path": (place, "role")}
+                raise PydanticCustomError("unknown_role", "{role} is no role; known are {known}", context)
         return value
 
     @field_validator("tool_choice", mode="before")

@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
-from typing import Final
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
-from journeyman.types.metrics import NOT_FINITE
+from journeyman.types.metrics import MAX_REWARD, NOT_FINITE
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, Grpo
 from journeyman.types.shaping import overlong_penalties, penalised
@@ -19,7 +18,6 @@ from journeyman.types.training import GrpoJob, ScoredTrajectory
 from journeyman.types.trajectory import Trajectory, Turn
 
 Load = Callable[[str], Trajectory]
-MAX_REWARD: Final = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,16 @@ class PolicyBatch:
     groups: tuple[tuple[TrainSample, ...], ...]
     metrics: dict[str, float]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The model that is trained: its run, its name, its step now, and the fingerprint of each of its versions, by step."""
+
+    run: str
+    model: str
+    step: int
+    fingerprints: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -48,7 +56,7 @@ class _Counts:
     num_altered_turns: int = 0
 
 
-def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBatch:
+def policy_batch(job: GrpoJob, load: Load, policy: Policy) -> PolicyBatch:
     """Train samples of a GRPO job.
 
     A reward of None (or one that is no finite number) excludes its trajectory (counted). The overlong penalty is added first.
@@ -57,8 +65,7 @@ def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBa
 
     Args:
         load: trajectory id -> stored trajectory; raises NotFoundError.
-        model: the trainable model's name; trajectories of other models are refused (SettingError).
-        step: the model's step now.
+        policy: what is trained; trajectories of other models, of other runs and of versions that were undone are refused (SettingError).
     """
     _refuse_twice(job)
     settings, counts = job.settings, _Counts()
@@ -67,7 +74,8 @@ def policy_batch(job: GrpoJob, load: Load, *, model: str, step: int) -> PolicyBa
     for group in job.groups:
         trajectories = [load(scored.trajectory_id) for scored in group.trajectories]
         for trajectory in trajectories:
-            _inspect(trajectory, counts, model=model, step=step)
+            _check_policy(trajectory, policy)
+            _inspect(trajectory, counts, policy.step)
         loaded.append(trajectories)
         given = [_sound_reward(scored) for scored in group.trajectories]
         rewards.append(_shaped(given, trajectories, settings, counts))
@@ -143,15 +151,34 @@ def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo
     return sampled_segments(trajectory, advantage)
 
 
-def _inspect(trajectory: Trajectory, counts: _Counts, *, model: str, step: int) -> None:
+def _check_policy(trajectory: Trajectory, policy: Policy) -> None:
+    """Raises SettingError unless every reply was drawn by a version of the policy: names come again, runs and weights do not."""
     for turn in trajectory.turns:
         name, _, version = (turn.adapter or "").partition("@")
-        if name != model:
+        if name != policy.model:
             raise SettingError(
-                f"trajectory {trajectory.id} was sampled by {turn.adapter or 'the base model'}, not by {model}",
-                hint=f"gather with the model that is trained: {model}",
+                f"trajectory {trajectory.id} was sampled by {turn.adapter or 'the base model'}, not by {policy.model}",
+                hint=f"gather with the model that is trained: {policy.model}",
+                reason="other_model",
             )
-        counts.staleness.append(step - int(version))
+        if trajectory.run != policy.run:
+            raise SettingError(
+                f"trajectory {trajectory.id} was sampled by {turn.adapter} of run {trajectory.run!r}, not of run {policy.run!r}",
+                hint=f"gather with the model of run {policy.run!r}; what others made can be imitated (train_sft) or compared (train_dpo)",
+                reason="other_run",
+            )
+        known = policy.fingerprints.get(int(version))
+        if int(version) > policy.step or (turn.fingerprint is not None and known not in (None, turn.fingerprint)):
+            raise SettingError(
+                f"trajectory {trajectory.id} was sampled by a {turn.adapter} that was undone: the run went back before step {version}",
+                hint="gather again with the version that is there now",
+                reason="undone_version",
+            )
+
+
+def _inspect(trajectory: Trajectory, counts: _Counts, step: int) -> None:
+    for turn in trajectory.turns:
+        counts.staleness.append(step - int((turn.adapter or "").partition("@")[2]))
         counts.num_altered_turns += _is_altered(turn)
     counts.lengths.append(trajectory.num_sampled_tokens)
     counts.num_truncated += trajectory.is_truncated

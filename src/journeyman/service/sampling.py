@@ -32,6 +32,10 @@ class Versions(Protocol):
 
     def using(self, model: str) -> AbstractAsyncContextManager[str | None]: ...
 
+    def fingerprint_of(self, adapter: str) -> str | None:
+        """That of the weights of a loaded version."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
@@ -177,6 +181,7 @@ class SamplingService:
                 parameters=self._parameters(request, prompt_ids, index),
                 started_at=started_at,
                 seconds=seconds,
+                fingerprint=None if sample.adapter is None else self._versions.fingerprint_of(sample.adapter),
             )
             for index, sample in enumerate(samples)
         ]

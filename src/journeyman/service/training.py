@@ -26,7 +26,7 @@ from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
 from journeyman.service.preferences import preference_batch
 from journeyman.service.random_state import save_random_state
-from journeyman.service.samples import policy_batch, step_notes
+from journeyman.service.samples import Policy, policy_batch, step_notes
 from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, pass_by
@@ -124,13 +124,15 @@ class TrainingService:
         self._dropping = threading.Event()
         self._told: dict[str, set[str]] = {}  # settings of each model that were told of once
 
-    def submit(self, model: TrainableModel, job: TrainJob, key: str | None = None) -> JobStatus:
-        """Queue a training job. The same `key` again gives the same job."""
+    def submit(
+        self, model: TrainableModel, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> JobStatus:
+        """Queue a training job. The same `key` again gives the same job. `loop`: as for `Jobs.submit`."""
         body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
         if isinstance(job, MeasureJob):
-            return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress))
-        return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress))
+            return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress), loop)
+        return self._jobs.submit(request, lambda job_id, on_progress: self._train(model, job, job_id, on_progress), loop)
 
     async def close(self) -> None:
         """Drop what is queued or running."""
@@ -217,7 +219,9 @@ class TrainingService:
                 compared.notes,
                 "train",
             )
-        batch = policy_batch(job, self._load, model=model.name, step=model.trainer.step)
+        row = model.row
+        policy = Policy(row.run, row.name, model.trainer.step, self._store.models.fingerprints(row.run, row.name))
+        batch = policy_batch(job, self._load, policy)
         rewards = {scored.trajectory_id: scored.reward for group in job.groups for scored in group.trajectories}
         self._store.rollouts.set_rewards(rewards)
         return _Plan(

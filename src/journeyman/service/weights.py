@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Mapping
@@ -16,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from journeyman.engine.base import Engine
-from journeyman.errors import AdapterError, NotFoundError, StoreError
+from journeyman.errors import AdapterError, NotFoundError, SettingError, StoreError
 from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
 from journeyman.store.models import AdapterRow
 from journeyman.store.served import Claim, ServedFolder, claim
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
+from journeyman.types.names import BASE, check_model_name
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
 
 _log = logging.getLogger(__name__)
 
-BASE = "base"
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 _PROBE_TOKENS = 4
 _KEEP_NEWEST_LOADED = 2
 
@@ -88,7 +90,19 @@ class Weights:
         return self._versions
 
     def add_model(self, run: str, name: str) -> None:
-        """Serve the versions of a model that the store knows; loading them happens when they are asked for."""
+        """Serve the versions of a model that the store knows; loading them happens when they are asked for.
+
+        Raises InputError for a name that means the base; SettingError when a model of that name of another run is served: its versions
+        would stand for this one's.
+        """
+        check_model_name(name, self._engine.info.base)
+        others = {row.run for row in self._versions.get(name, {}).values()} - {run}
+        if others:
+            raise SettingError(
+                f"model {name!r} of run {others.pop()!r} is served here, so that of run {run!r} cannot be",
+                hint="a server has one model of a name: start another server for the other run",
+                reason="model_name_taken",
+            )
         self._versions[name] = {row.step: row for row in self._store.models.adapters(run, name)}
 
     def resolve(self, model: str) -> str | None:
@@ -105,7 +119,7 @@ class Weights:
             raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
         if not at:
             return versions[max(versions)].name
-        if not step.isdecimal() or int(step) not in versions:
+        if not _STEP.fullmatch(step) or int(step) not in versions:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])
             raise NotFoundError(f"model {name!r} has no version {step!r}", hint=f"its newest versions: {steps}")
         return versions[int(step)].name
@@ -116,6 +130,12 @@ class Weights:
             return None
         name, _, step = adapter.partition("@")
         return self._versions[name][int(step)].run
+
+    def fingerprint_of(self, adapter: str) -> str | None:
+        """That of a version's weights; None for one that is not served here."""
+        name, _, step = adapter.partition("@")
+        row = self._versions.get(name, {}).get(int(step))
+        return None if row is None else row.fingerprint
 
     @asynccontextmanager
     async def using(self, model: str) -> AsyncIterator[str | None]:
@@ -150,7 +170,7 @@ class Weights:
             await self._load(name, written.folder, written.fingerprint)
             try:
                 probe = await self._probe(name)
-                row = self._store.models.add_adapter(written.run, written.model, written.step, written.folder, written.fingerprint)
+                row = await self._registered(written)
             except BaseException:
                 # The step is made again under the same name, and a name is loaded once.
                 await self._unload_now(name)
@@ -160,6 +180,20 @@ class Weights:
         self._probes[written.model] = probe
         await self._unload_unneeded(written.model)
         return Published(row, change, notes)
+
+    async def _registered(self, written: WrittenAdapter) -> AdapterRow:
+        """The version's row in the store. When whoever publishes is cancelled meanwhile, there is none."""
+        run, model, step = written.run, written.model, written.step
+        adding = asyncio.ensure_future(
+            asyncio.to_thread(self._store.models.add_adapter, run, model, step, written.folder, written.fingerprint)
+        )
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            await asyncio.wait({adding})  # the store gives up by itself
+            if not adding.cancelled() and adding.exception() is None:
+                await asyncio.to_thread(self._store.models.orphan_adapters, run, model, step - 1)
+            raise
 
     async def restore(self, adapter: str, trainer: Trainer) -> None:
         """Write a published version that cannot be loaded anew, from a trainer that holds its weights, and load it.
@@ -178,7 +212,7 @@ class Weights:
         versions = self._versions.get(model, {})
         for step in [step for step in versions if step > after_step]:
             row = versions.pop(step)
-            self._store.models.orphan_adapters(row.run, model, after_step)
+            await asyncio.to_thread(self._store.models.orphan_adapters, row.run, model, after_step)
             await self._unload(row.name)
         self._probes.pop(model, None)
 
@@ -232,8 +266,11 @@ class Weights:
         self._served.clear()
 
     async def _ensure_loaded(self, adapter: str) -> None:
-        if adapter in self._engine.adapters():
-            return
+        if adapter not in self._engine.adapters():
+            # To its end, also when the client that asked first hangs up: a version is loaded whole and checked, or not at all.
+            await asyncio.shield(asyncio.ensure_future(self._load_version(adapter)))
+
+    async def _load_version(self, adapter: str) -> None:
         name, _, step = adapter.partition("@")
         row = self._versions[name][int(step)]
         async with self._changing:

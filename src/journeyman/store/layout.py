@@ -1,4 +1,4 @@
-"""Where things lie under a home folder. Names only: nothing here creates or reads a file.
+"""Where things lie under a home folder. Paths only: nothing here creates or reads a file.
 
 journeyman.db
 runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, evaluations/, costs.json, exports/,
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from journeyman.types.names import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +76,6 @@ class HomeFolder:
         return self.path / "runs"
 
     def run(self, run: str) -> RunFolder:
+        """Raises InputError for an id that is no name of a folder in `runs`."""
+        check_name(run, "the id of a run")
         return RunFolder(self.runs / run)

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from journeyman.store.database import Database
 from journeyman.store.tables import ADAPTERS, MODELS
+from journeyman.types.names import check_model_name
 from journeyman.types.settings import LoraSettings
 
 
@@ -50,7 +51,8 @@ class Models:
         self._home = home
 
     def create(self, model: ModelRow) -> ModelRow:
-        """Record a model, or find the one of that run and name: it stays as it is."""
+        """Record a model, or find the one of that run and name: it stays as it is. Raises InputError for a name that means the base."""
+        check_model_name(model.name, model.base)
         with self._database.write() as connection:
             connection.execute(
                 insert(MODELS)
@@ -103,6 +105,12 @@ class Models:
         """As `adapters`, inside a transaction."""
         query = select(ADAPTERS).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model, ADAPTERS.c.state == "published")
         return tuple(self._adapter(row) for row in connection.execute(query.order_by(ADAPTERS.c.step)))
+
+    def fingerprints(self, run: str, model: str) -> dict[int, str]:
+        """Of each step its version's, also of those that were deleted since; not of steps that were undone."""
+        query = select(ADAPTERS.c.step, ADAPTERS.c.fingerprint).where(ADAPTERS.c.run == run, ADAPTERS.c.model == model)
+        with self._database.read() as connection:
+            return {step: fingerprint for step, fingerprint in connection.execute(query.where(ADAPTERS.c.state != "orphaned"))}
 
     def orphan_adapters(self, run: str, model: str, after_step: int) -> None:
         """Withdraw versions newer than the checkpoint a resume starts from: their steps will be made again, differently."""

@@ -103,6 +103,14 @@ class Rollouts:
             rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.outcome.is_(None)).order_by("started_at"))
             return tuple(_row(row) for row in rows)
 
+    def list_idle(self, since: float) -> tuple[RolloutRow, ...]:
+        """The open rollouts that began, and had their last turn, before that time (of time.time), whichever server opened them."""
+        ended = func.json_extract(TURNS.c.turn, "$.started_at") + func.json_extract(TURNS.c.turn, "$.seconds")
+        has_later = select(TURNS.c.rollout).where(TURNS.c.rollout == ROLLOUTS.c.id, ended >= since).exists()
+        query = select(ROLLOUTS).where(ROLLOUTS.c.outcome.is_(None), ROLLOUTS.c.started_at < since, ~has_later)
+        with self._database.read() as connection:
+            return tuple(_row(row) for row in connection.execute(query.order_by("started_at")))
+
     def append_turn(self, rollout_id: str, *turns: Turn) -> None:
         """Store a turn, or several of one call, all or none; they are durable when this returns.
 
@@ -218,6 +226,7 @@ def _trajectory(connection: Connection, rollout_id: str) -> Trajectory:
         id=row.id,
         scenario_id=row.scenario_id,
         model=row.model,
+        run=row.run,
         turns=_turns(connection, rollout_id),
         tool_events=outcome.tool_events,
         reward=row.reward,

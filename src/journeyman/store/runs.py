@@ -14,6 +14,7 @@ from journeyman.errors import NotFoundError
 from journeyman.redaction import redact
 from journeyman.store.database import Database
 from journeyman.store.tables import RUNS, STEPS
+from journeyman.types.names import check_name
 from journeyman.types.runs import RunInfo, RunState, StepMetrics
 from journeyman.types.secrets import hide_in_settings
 
@@ -25,7 +26,8 @@ class Runs:
         self._database = database
 
     def create(self, run: str, *, kind: str, base: str, settings: Mapping[str, Any] | None = None, tokenizer: str | None = None) -> RunInfo:
-        """Create a run, or find the one of that id: it stays as it is."""
+        """Create a run, or find the one of that id: it stays as it is. Raises InputError for an id that is no name."""
+        check_name(run, "the id of a run")
         now = time.time()
         with self._database.write() as connection:
             connection.execute(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from journeyman.errors import StoreError, TrainingError
-from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
+from journeyman.modeling.allocator import return_freed_memory
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_num_workers
 from journeyman.modeling.gradient_checkpointing import LayerCheckpoints
@@ -63,7 +63,6 @@ class LoraTrainer:
     def __init__(self, base: BaseModel, lora: LoraSettings, num_workers: int | None = None, precision: str = "auto") -> None:
         # Whatever is computed outside the workers (clipping, the update) must not start a second set of threads beside them.
         torch.set_num_threads(1)
-        keep_freed_memory()
         module = load_module(base.folder, precision=choose_precision(precision))
         # The reference: the same tensors without adapters, in a module of its own so that workers can use both at once.
         self._reference = share_weights(module).get_decoder()  # type: ignore[operator]

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, SupportsFloat
 
 from pydantic import AfterValidator, BeforeValidator
 
 #: How many metrics were left out because they were NaN or infinite; there only when some were.
 NOT_FINITE: Final = "num_metrics_not_finite"
+#: The largest reward: float32 must be able to hold its square, advantages and gradients are made from it.
+MAX_REWARD: Final = 1e15
+
+
+def as_number(value: object) -> float:
+    """What is one number, as a float: of Python, numpy or torch, also a tensor of one element. Raises TypeError, ValueError.
+
+    Example:
+        >>> as_number(True), as_number(3)
+        (1.0, 3.0)
+    """
+    item = getattr(value, "item", None)
+    found = item() if callable(item) else value
+    if not isinstance(found, SupportsFloat):
+        raise TypeError(f"{value!r:.80} is not a number")
+    try:
+        return float(found)
+    except OverflowError as error:
+        raise ValueError("the number is too large") from error
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

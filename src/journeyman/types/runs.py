@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from journeyman.types.metrics import Metrics
+from journeyman.types.names import RunName
 from journeyman.types.record import Record
 from journeyman.types.secrets import Redacted
 
@@ -35,7 +36,7 @@ class RunInfo(Record):
 class CreateRun(Record):
     """Create a run, or find the one of that id (its settings then stay as they were given first)."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    id: RunName
     kind: str
     settings: dict[str, Any] = Field(default_factory=dict)
 

@@ -29,11 +29,14 @@ class ExpectedAnswer(Record):
         path: keys and indexes into the result parsed as JSON; empty = the whole result text.
         value: what stood there when the scenario was built. When the rollout makes the same call itself, the value found in *its*
             result counts (results such as the current time change), `value` otherwise.
+        seen: the texts that stood at this place in other calls while scenarios were built: an answer that names another of them too
+            states nothing.
     """
 
     call: int = 0
     path: tuple[str | int, ...] = ()
     value: str | float | int | bool
+    seen: tuple[str, ...] = ()
 
 
 class Witness(Record):

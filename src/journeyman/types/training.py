@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
 from journeyman.types.metrics import Metrics
+from journeyman.types.names import ModelName, RunName
 from journeyman.types.record import Record
 from journeyman.types.secrets import Redacted
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
@@ -169,8 +170,8 @@ class JobStatus(Record):
 class CreateModel(Record):
     """Create a trainable model, or find the one of that name and run again (it resumes where it stopped)."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: ModelName
+    run: RunName
     lora: LoraSettings = LoraSettings()
 
 

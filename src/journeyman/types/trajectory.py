@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
+from journeyman.redaction import redact
 from journeyman.types.json_text import well_formed
 from journeyman.types.messages import Message, Tool
 from journeyman.types.metrics import Metrics
@@ -15,12 +16,16 @@ from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
 from journeyman.types.secrets import Redacted
 
+#: Characters of a failure's message: an exception may carry a whole reply.
+MAX_MESSAGE: Final = 4_000
+
 
 class Turn(Record):
     """One model call inside a rollout, stored before its reply left.
 
     `sampled_logprobs` are of the distribution that is trained (see `Sample.logprobs`); `adapter` is the version that produced the
-    tokens (`model@step`, None for the base). `call` names the call that was answered (a call for n replies has n turns, each of which
+    tokens (`model@step`, None for the base), `fingerprint` that of its weights: the same step, made again after a resume from an older
+    checkpoint, has others. `call` names the call that was answered (a call for n replies has n turns, each of which
     counts against the rollout's `max_turns`); by it and `body_hash` a client's retry is recognised.
     """
 
@@ -38,6 +43,7 @@ class Turn(Record):
     seconds: float
     body_hash: str = ""
     call: str = ""
+    fingerprint: str | None = None
 
 
 class ToolEvent(Record):
@@ -66,8 +72,24 @@ class ToolEvent(Record):
 class Failure(Record):
     """Why a rollout raised: the exception's class name and its message, without secrets and half characters, which cannot be kept."""
 
-    type: str
+    type: Annotated[str, AfterValidator(well_formed)]
     message: Annotated[Redacted, AfterValidator(well_formed)]
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """An exception as data, of a group its first; also one that cannot tell what it is.
+
+        Example:
+            >>> Failure.of(ExceptionGroup("two", [KeyError("x"), ValueError("y")]))
+            Failure(type='KeyError', message="'x'")
+        """
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        try:
+            message = str(error) or repr(error)
+        except Exception:  # noqa: BLE001 - the exception is another's: its own text may fail as well
+            message = "(its message cannot be read)"
+        return cls(type=type(error).__name__, message=redact(message)[:MAX_MESSAGE])  # before it is cut: half a secret is not known
 
 
 class JudgeCall(Record):
@@ -80,6 +102,7 @@ class JudgeCall(Record):
         raw: the model's own words on this attempt (its part of the reply, as JSON text).
         seconds: how long the call took, waiting for a free place and retries included.
         prompt_tokens, completion_tokens, cost_usd: of the whole call, repairs included; 0 and None when it came from the cache.
+        omitted: parameters of sampling that the model's server does not take, so that the call was made without them.
     """
 
     call: str
@@ -94,6 +117,7 @@ class JudgeCall(Record):
     completion_tokens: int = 0
     cost_usd: float | None = None
     is_cached: bool = False
+    omitted: tuple[str, ...] = ()
 
 
 class Verdict(Record):
@@ -111,12 +135,15 @@ class Verdict(Record):
 class Trajectory(Record):
     """The complete record of one attempt at a scenario.
 
-    `reward` None = not scored: it is excluded from training, counted and shown. A rollout that raised is a trajectory with `error`.
+    `run` is the run of the model that made it, None for the base and for models served elsewhere. `reward` None = not scored: it is
+    excluded from training, counted and shown. A rollout that raised is a trajectory with `error`. `id` is empty where the server refused
+    the rollout itself: it has no record there.
     """
 
     id: str
     scenario_id: str
     model: str
+    run: str | None = None
     turns: tuple[Turn, ...] = ()
     tool_events: tuple[ToolEvent, ...] = ()
     reward: float | None = None

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from journeyman.chat.tool_calls import CLOSE, OPEN
 from journeyman.engine.local.grammar import GrammarCompiler
 from journeyman.errors import EngineError, SettingError
 from journeyman.service.constraints import grammar_of
@@ -111,3 +113,85 @@ def test_a_finished_sample_may_only_stop(compiler: GrammarCompiler, tiny_tokeniz
     assert guide.is_finished
     assert guide.mask().nonzero().flatten().tolist() == [0, 2]
     guide.advance(2)
+
+
+def _tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+_DIGIT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 9}
+_OWN_ROOTS: dict[str, dict[str, Any]] = {
+    "defs": {"properties": {"a": {"$ref": "#/$defs/X"}}, "required": ["a"], "$defs": {"X": _DIGIT}},
+    "definitions": {"properties": {"a": {"$ref": "#/definitions/X"}}, "required": ["a"], "definitions": {"X": {"enum": ["u"]}}},
+    "same_name": {"properties": {"a": {"$ref": "#/$defs/X"}}, "required": ["a"], "$defs": {"X": {"const": True}}},
+    "root": {"properties": {"n": _DIGIT, "a": {"$ref": "#"}}, "required": ["n"]},
+    "property": {"properties": {"name": _DIGIT, "b": {"$ref": "#/properties/name"}}, "required": ["name", "b"]},
+    "whole": {"$ref": "#/$defs/X", "$defs": {"X": {"properties": {"a": _DIGIT}, "required": ["a"], "additionalProperties": False}}},
+    "anchor": {"properties": {"a": {"$ref": "#here"}}, "required": ["a"], "$defs": {"X": {"$anchor": "here", **_DIGIT}}},
+    "nested_id": {
+        "$id": "https://example.org/root.json",
+        "properties": {"a": {"$ref": "inner.json"}, "b": {"$ref": "#/$defs/Y"}},
+        "required": ["a", "b"],
+        "$defs": {
+            "X": {"$id": "inner.json", "$ref": "#/$defs/Y", "$defs": {"Y": {"enum": ["inner"]}}},
+            "Y": {"enum": ["outer"]},
+        },
+    },
+    "tree": {
+        "properties": {"t": {"$ref": "#/$defs/T"}},
+        "required": ["t"],
+        "$defs": {
+            "T": {
+                "type": "object",
+                "properties": {"k": {"type": "array", "items": {"$ref": "#/$defs/T"}, "maxItems": 1}},
+                "additionalProperties": False,
+            }
+        },
+    },
+    "escaped": {"properties": {"a/b": _DIGIT, "c": {"$ref": "#/properties/a~1b"}}, "required": ["c"]},
+    "all_of": {
+        "properties": {"a": _DIGIT},
+        "allOf": [{"properties": {"a": True, "b": {"$ref": "#/properties/a"}}, "required": ["b"], "additionalProperties": False}],
+        "required": ["a"],
+    },
+}
+
+
+@pytest.mark.parametrize("forced", [*_OWN_ROOTS, "required"])
+def test_references_are_resolved_from_the_root_of_the_tools_own_schema(compiler: GrammarCompiler, tiny_tokenizer: Any, forced: str) -> None:
+    tools = [_tool(name, schema) for name, schema in _OWN_ROOTS.items()]
+    choice = forced if forced == "required" else {"type": "function", "function": {"name": forced}}
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": tools, "tool_choice": choice}
+    grammar = grammar_of(ChatRequest.model_validate(body))
+    assert grammar is not None
+    for seed in range(4):
+        text = draw(compiler, tiny_tokenizer, grammar, seed)
+        call = json.loads(text.removeprefix(OPEN).removesuffix(CLOSE))
+        assert list(call) == ["name", "arguments"]
+        assert forced in ("required", call["name"])
+        Draft202012Validator(_OWN_ROOTS[call["name"]]).validate(call["arguments"])
+
+
+@pytest.mark.parametrize("name", ["get_time", "a.b/c", 'with "quotes"', "back\\slash", "zeit_für_ü", "line\nend"])
+def test_a_tools_name_is_written_as_json_has_it(compiler: GrammarCompiler, tiny_tokenizer: Any, name: str) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [_tool(name, {})], "tool_choice": "required"}
+    grammar = grammar_of(ChatRequest.model_validate(body))
+    assert grammar is not None
+    assert (
+        draw(compiler, tiny_tokenizer, grammar, 0) == f'{OPEN}{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {{}}}}{CLOSE}'
+    )
+
+
+@pytest.mark.parametrize("parameters", [{"properties": {"a": _DIGIT}}, {"type": ["object", "null"], "properties": {}}, {"required": ["a"]}])
+def test_arguments_are_an_object_whatever_the_schema_leaves_open(
+    compiler: GrammarCompiler, tiny_tokenizer: Any, parameters: dict[str, Any]
+) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [_tool("f", parameters)], "tool_choice": "required"}
+    grammar = grammar_of(ChatRequest.model_validate(body))
+    assert grammar is not None
+    guide = compiler.start(grammar)
+    for token in tiny_tokenizer.encode(f'{OPEN}{{"name": "f", "arguments": ', add_special_tokens=False):
+        guide.advance(token)
+    allowed = [tiny_tokenizer.decode([token]) for token in guide.mask().nonzero().flatten().tolist()]
+    assert allowed
+    assert all(text.startswith("{") for text in allowed)

@@ -170,6 +170,41 @@ async def test_a_reply_under_a_schema_is_such_json(replicas: ReplicatedEngine, t
     assert json.loads(tiny_tokenizer.decode([token for token in sample.token_ids if token != end]))["day"] in ("Monday", "Tuesday")
 
 
+async def test_what_cannot_be_sent_to_a_process_fails_alone(replicas: ReplicatedEngine) -> None:
+    beside = asyncio.create_task(replicas.sample(request(PROMPT, max_tokens=3)))
+    unspeakable: Any = lambda: None  # noqa: E731 - a function of a test cannot be pickled
+    with pytest.raises(EngineError):
+        await asyncio.wait_for(replicas.sample(SampleRequest(PROMPT, SamplingParameters(), grammar=unspeakable)), 60)
+    assert len((await asyncio.wait_for(beside, 60)).token_ids) == 3
+    assert len((await asyncio.wait_for(replicas.sample(request(PROMPT, max_tokens=2)), 60)).token_ids) == 2
+
+
+async def test_loading_that_nobody_waits_for_any_more_ends_all_the_same(
+    replicas: ReplicatedEngine, adapter_folders: dict[str, Path]
+) -> None:
+    loading = asyncio.create_task(replicas.load_adapter("model@4", adapter_folders["model@1"]))
+    await asyncio.sleep(0)
+    loading.cancel()
+    await asyncio.wait([loading])
+    with pytest.raises(AdapterError):  # known here as there
+        await asyncio.wait_for(replicas.load_adapter("model@4", adapter_folders["model@1"]), 60)
+    assert "model@4" in replicas.adapters()
+    await replicas.unload_adapter("model@4")
+    await replicas.load_adapter("model@4", adapter_folders["model@1"])
+    await replicas.unload_adapter("model@4")
+
+
+async def test_an_answer_that_its_asker_cannot_take_keeps_no_other_from_his(replicas: ReplicatedEngine) -> None:
+    first = replicas._replicas[0]
+
+    def deliver(item: object) -> None:
+        raise OSError("gone")
+
+    first.sample(request(PROMPT, max_tokens=2), deliver, is_streaming=False)
+    results = await asyncio.wait_for(asyncio.gather(*(replicas.sample(request(random_ids(n, 9), max_tokens=2)) for n in range(4))), 60)
+    assert all(len(one.token_ids) == 2 for one in results)
+
+
 async def test_a_process_that_does_not_start_in_time_is_named_and_ended(sharp_model: Path) -> None:
     with pytest.raises(WaitTimeoutError, match="engine process 1 of 1 did not load tiny within 0 s"):
         ReplicatedEngine.create(base_of(sharp_model), 1, device="cpu", timeout_seconds=0.0)

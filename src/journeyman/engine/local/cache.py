@@ -105,6 +105,10 @@ class Slab:
     def move(self, source: int, target: int, length: int) -> None:
         self.states[:, :, target, :, :length] = self.states[:, :, source, :, :length]
 
+    def wipe(self, row: int, length: int) -> None:
+        """Zeros in the place of what a row wrote."""
+        self.states[:, :, row, :, :length] = 0.0
+
     def copy_out(self, row: int, length: int) -> Tensor:
         return self.states[:, :, row, :, :length].clone()
 

@@ -14,11 +14,10 @@ from journeyman.engine.base import joined
 from journeyman.engine.local.cache import CacheShape
 from journeyman.engine.local.grammar import GrammarCompiler
 from journeyman.engine.local.routing import Router
-from journeyman.engine.local.rows import Row, into
+from journeyman.engine.local.rows import Row, into, next_answer
 from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.engine.local.variants import Variants
 from journeyman.engine.local.worker import Worker
-from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
 from journeyman.modeling.devices import choose_device, choose_num_workers
 from journeyman.modeling.precision import choose_precision
@@ -58,7 +57,6 @@ class LocalEngine:
         where = choose_device(device)
         # Also for threads to come: merging an adapter beside running workers must not start a second set of threads.
         torch.set_num_threads(1)
-        keep_freed_memory()
         count = choose_num_workers(num_workers or 1)
         chosen = choose_precision(precision, where)
         module = load_module(base.folder, precision=chosen, device=where)
@@ -89,19 +87,19 @@ class LocalEngine:
 
     async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
         check_request(request, self._info)
+        # Before anything is waited for, and in a thread: a large schema takes long to compile.
+        grammar = request.grammar
+        guide = None if grammar is None else await asyncio.to_thread(self._grammars.start, grammar, request.stop_token_ids)
         await self._traffic.wait_until_awake()
         self._variants.require(request.adapter)
         deltas: asyncio.Queue[SampleDelta | Exception] = asyncio.Queue()
-        guide = None if request.grammar is None else self._grammars.start(request.grammar, request.stop_token_ids)
         row = Row(request, into(deltas), random.Random(request.parameters.seed), guide, is_streaming=is_streaming)
         with self._traffic.running(request.adapter):
-            place = self._router.place(request.prompt_ids, [worker.num_unfinished for worker in self._workers])
+            worker = self._workers[self._router.place(request.prompt_ids, [worker.num_unfinished for worker in self._workers])]
             try:
-                self._workers[place].submit(row)
+                worker.submit(row)
                 while True:
-                    item = await deltas.get()
-                    if isinstance(item, Exception):
-                        raise item
+                    item = await next_answer(deltas, worker.check)
                     yield item
                     if item.finish_reason is not None:
                         return
@@ -113,9 +111,8 @@ class LocalEngine:
 
     async def unload_adapter(self, name: str) -> None:
         self._traffic.require_unused(name)
-        self._variants.unload(name)
-        for worker in self._workers:
-            await asyncio.to_thread(worker.call, lambda library: library.forget(name))
+        await asyncio.to_thread(self._variants.unload, name)  # an adapter that is being built holds it up
+        await self._of_all(lambda worker: worker.call(lambda library: library.forget(name)))
 
     def adapters(self) -> tuple[str, ...]:
         return self._variants.names()
@@ -123,14 +120,25 @@ class LocalEngine:
     async def sleep(self) -> None:
         await self._traffic.sleep()
         self._router.forget()
-        for worker in self._workers:
-            await asyncio.to_thread(worker.rest)
+        try:
+            await self._of_all(lambda worker: worker.rest())
+        except BaseException:
+            self._traffic.wake()
+            raise
 
     async def wake(self) -> None:
         self._traffic.wake()
 
     async def close(self) -> None:
         await asyncio.to_thread(self.end)
+        self._traffic.wake()  # whoever waits learns that it is closed
+
+    async def _of_all(self, work: Callable[[Worker], None]) -> None:
+        """`work` with every worker, whatever becomes of the others; raises the first error."""
+        results = await asyncio.gather(*[asyncio.to_thread(work, worker) for worker in self._workers], return_exceptions=True)
+        for error in results:
+            if error is not None:
+                raise error
 
     def end(self) -> None:
         """As `close`, where no event loop runs."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from journeyman.errors import EngineError, SettingError
+from journeyman.errors import EngineError, JourneymanError, SettingError, stops_everything
 from journeyman.types.sampling import Grammar, JsonSchemaGrammar
 
 # Small models pad JSON with endless whitespace when they may.
@@ -49,7 +49,8 @@ class TokenGuide:
         if token_id in self._stop_token_ids and (self.is_finished or self._matcher.is_accepting()):
             return
         if not self._matcher.consume_token(token_id):
-            raise EngineError(f"token {token_id} does not follow the grammar: {self._matcher.get_error()}")
+            text = f"token {token_id} does not follow the grammar: {self._matcher.get_error()}"
+            raise EngineError(text, reason="grammar_dead_end")
 
     def _only_stop(self) -> torch.Tensor:
         allowed = torch.zeros(self._vocabulary_size, dtype=torch.bool)
@@ -58,7 +59,7 @@ class TokenGuide:
 
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
-            raise EngineError(f"the grammar cannot be followed: {self._matcher.get_error()}")
+            raise EngineError(f"the grammar cannot be followed: {self._matcher.get_error()}", reason="grammar_dead_end")
 
 
 class GrammarCompiler:
@@ -86,16 +87,30 @@ class GrammarCompiler:
 
         Raises SettingError for a schema or grammar that cannot be compiled.
         """
+        try:
+            matcher, problem = self._matcher(grammar)
+        except JourneymanError:
+            raise
+        except BaseException as error:
+            if stops_everything(error):
+                raise
+            matcher, problem = None, f"{type(error).__name__}: {error}"
+        if matcher is None or problem:
+            kind = "JSON schema" if isinstance(grammar, JsonSchemaGrammar) else "grammar"
+            raise SettingError(
+                f"this {kind} cannot constrain a reply: {problem.strip()}", hint="simplify the schema", reason="grammar_refused"
+            )
+        return TokenGuide(matcher, self._vocabulary_size, tuple(stop_token_ids) or (self._eos_token_id,))
+
+    def _matcher(self, grammar: Grammar) -> tuple[Any, str]:
+        """A matcher, and what is wrong with the grammar; nothing, if it is empty."""
         from llguidance import LLMatcher
 
         text = self._source(grammar)
-        problem = LLMatcher.validate_grammar(text, self._tokenizer)
-        matcher = None if problem else LLMatcher(self._tokenizer, text, log_level=0)
-        if matcher is None or matcher.is_error():
-            kind = "JSON schema" if isinstance(grammar, JsonSchemaGrammar) else "grammar"
-            reason = problem or (matcher.get_error() if matcher is not None else "")
-            raise SettingError(f"this {kind} cannot constrain a reply: {reason.strip()}", hint="simplify the schema")
-        return TokenGuide(matcher, self._vocabulary_size, tuple(stop_token_ids) or (self._eos_token_id,))
+        if problem := LLMatcher.validate_grammar(text, self._tokenizer):
+            return None, str(problem)
+        matcher = LLMatcher(self._tokenizer, text, log_level=0)
+        return matcher, str(matcher.get_error()) if matcher.is_error() else ""
 
     def _source(self, grammar: Grammar) -> str:
         from llguidance import LLMatcher

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import signal
@@ -39,6 +40,10 @@ from journeyman.types.sampling import EngineInfo, SampleDelta, SampleRequest
 
 _MODULE = "journeyman.engine.local.replica_process"
 _END_SECONDS = 10.0
+#: With something to answer. Longer than the longest reply takes: one that is not streamed comes whole.
+SILENCE_TIMEOUT_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
 
 Deliver = Callable[[SampleDelta | str | Exception | None], None]
 
@@ -55,6 +60,7 @@ class Replica:
         self.failure: EngineError | None = None
         self._load = load
         self._is_ready = False
+        self._heard_at = time.monotonic()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Deliver] = {}
         self._lock = threading.Lock()
@@ -96,6 +102,14 @@ class Replica:
     def sample(self, request: SampleRequest, deliver: Deliver, *, is_streaming: bool) -> int:
         """Begin; `deliver` is called from another thread with each delta, or with the error. Returns the number to cancel it by."""
         return self._ask(lambda number: Start(number, request, is_streaming), deliver)
+
+    def check(self) -> None:
+        """Raises what ended the process, or WaitTimeoutError when it has been silent for so long that it is stuck."""
+        if self.failure is not None:
+            raise self.failure
+        seconds = time.monotonic() - self._heard_at
+        if seconds > SILENCE_TIMEOUT_SECONDS:
+            raise WaitTimeoutError(f"{self.name} (process {self.pid}) has not answered anything for {seconds:.0f} s", hint="start again")
 
     def cancel(self, number: int) -> None:
         """Forget a sample; one that has ended is none."""
@@ -140,6 +154,8 @@ class Replica:
         with self._lock:
             if self.failure is not None:
                 raise self.failure
+            if not self._waiting:
+                self._heard_at = time.monotonic()
             number = next(self._numbers)
             self._waiting[number] = deliver
             self._outbox.put(message(number))
@@ -153,6 +169,9 @@ class Replica:
                 self._connection.send(instruction)
             except OSError:
                 return  # the process ended: the reader says so
+            except Exception as error:  # noqa: BLE001 - what cannot be sent fails alone, the writer lives
+                wrapped = EngineError(f"{self.name} cannot be asked: {type(error).__name__}: {error}")
+                self._deliver(Failed.of(instruction.number if isinstance(instruction, Start | Command) else 0, wrapped))
             if isinstance(instruction, Close):
                 return
 
@@ -161,10 +180,15 @@ class Replica:
             try:
                 answer: Answer = self._connection.recv()
             except (EOFError, OSError):
-                self._fail(self._ended())
-                self._outbox.put(Close())
-                return
+                return self._end_reading(self._ended())
+            except Exception as error:  # noqa: BLE001 - the thread's top handler: whoever waits is told
+                return self._end_reading(EngineError(f"{self.name} (process {self.pid}) said what nobody understands: {error!r}"))
+            self._heard_at = time.monotonic()
             self._deliver(answer)
+
+    def _end_reading(self, error: EngineError) -> None:
+        self._fail(error)
+        self._outbox.put(Close())
 
     def _deliver(self, answer: Answer) -> None:
         is_last = not isinstance(answer, Tokens) or answer.delta.finish_reason is not None
@@ -174,11 +198,17 @@ class Replica:
             return  # cancelled meanwhile
         match answer:
             case Tokens():
-                deliver(answer.delta)
+                self._tell(deliver, answer.delta)
             case Done():
-                deliver(answer.value)
+                self._tell(deliver, answer.value)
             case Failed():
-                deliver(answer.error())
+                self._tell(deliver, answer.error())
+
+    def _tell(self, deliver: Deliver, item: SampleDelta | str | Exception | None) -> None:
+        try:
+            deliver(item)
+        except Exception:  # noqa: BLE001 - who asked cannot be told; the others can
+            _log.exception("an answer of %s reached nobody", self.name)
 
     def _fail(self, error: EngineError) -> None:
         with self._lock:
@@ -186,7 +216,7 @@ class Replica:
             waiting = list(self._waiting.values())
             self._waiting.clear()
         for deliver in waiting:
-            deliver(error)
+            self._tell(deliver, error)
 
     def _ended(self) -> EngineError:
         """The pipe is closed: why."""

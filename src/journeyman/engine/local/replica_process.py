@@ -16,7 +16,7 @@ from typing import Any
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replica_messages import Cancel, Close, Command, Done, Failed, Instruction, Load, Ready, Start, Tokens
 from journeyman.errors import EngineError, JourneymanError
-from journeyman.modeling.allocator import return_freed_memory
+from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
 from journeyman.types.sampling import SampleDelta
 
 
@@ -54,7 +54,9 @@ class ReplicaServer:
                 self._connection.send(Done(instruction.number, await self._command(instruction)))
         except JourneymanError as error:
             self._connection.send(Failed.of(instruction.number, error))
-        except Exception as error:  # noqa: BLE001 - the process's top handler: the request fails, the process lives
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the process's top handler: the request fails (its code may panic), the process lives
             wrapped = EngineError(f"the engine failed: {type(error).__name__}: {error}")
             self._connection.send(Failed.of(instruction.number, wrapped))
         finally:
@@ -94,6 +96,7 @@ async def run(connection: Connection[Any, Any]) -> None:
                 return
 
     threading.Thread(target=read, name="pipe-reader", daemon=True).start()
+    keep_freed_memory()
     load = await inbox.get()
     assert isinstance(load, Load)
     try:

@@ -9,14 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
-from typing import Any
 
 from journeyman.engine.base import joined
 from journeyman.engine.local.engine import MAX_ROWS
 from journeyman.engine.local.replica import Replica
 from journeyman.engine.local.replica_messages import CommandName, Load
 from journeyman.engine.local.routing import Router
-from journeyman.engine.local.rows import into
+from journeyman.engine.local.rows import into, next_answer
 from journeyman.engine.local.traffic import Traffic, check_request
 from journeyman.errors import AdapterError, SettingError
 from journeyman.modeling.base_models import BaseModel
@@ -112,15 +111,13 @@ class ReplicatedEngine:
         self._require_all_alive()
         place = self._router.place(request.prompt_ids, [replica.num_unfinished for replica in self._replicas])
         replica = self._replicas[place]
-        answers: asyncio.Queue[Any] = asyncio.Queue()
+        answers: asyncio.Queue[SampleDelta | Exception] = asyncio.Queue()
         sampled: list[int] = []
         with self._traffic.running(request.adapter):
             number = replica.sample(request, into(answers), is_streaming=is_streaming)
             try:
                 while True:
-                    item = await answers.get()
-                    if isinstance(item, Exception):
-                        raise item
+                    item = await next_answer(answers, replica.check)
                     sampled.extend(item.token_ids)
                     if item.finish_reason is not None:
                         # Siblings in other processes have the same prompt; the next turn has to come back to this one.
@@ -132,6 +129,10 @@ class ReplicatedEngine:
                 replica.cancel(number)
 
     async def load_adapter(self, name: str, folder: Path) -> str:
+        # To its end, also when nobody waits any more: the processes would have loaded what this side knows nothing of.
+        return await asyncio.shield(asyncio.ensure_future(self._load_everywhere(name, folder)))
+
+    async def _load_everywhere(self, name: str, folder: Path) -> str:
         async with self._changing:
             if name in self._adapters:
                 raise AdapterError(f"adapter {name} is loaded already", hint="publish every version under a new name")
@@ -172,6 +173,7 @@ class ReplicatedEngine:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.end)
+        self._traffic.wake()  # whoever waits learns that it is closed
 
     def end(self) -> None:
         """As `close`, where no event loop runs."""

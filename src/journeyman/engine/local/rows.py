@@ -7,11 +7,14 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from journeyman.engine.local.cache import Prefix
 from journeyman.engine.local.grammar import TokenGuide
 from journeyman.types.sampling import SampleDelta, SampleRequest
+
+_T = TypeVar("_T")
+_CHECK_SECONDS = 30.0
 
 Deliver = Callable[[SampleDelta | Exception], None]
 
@@ -27,6 +30,20 @@ def into(answers: asyncio.Queue[Any]) -> Callable[[object], None]:
     return deliver
 
 
+async def next_answer(answers: asyncio.Queue[_T | Exception], check: Callable[[], None]) -> _T:
+    """The next answer; raises it when it is an error. While none comes, `check` raises when none can come any more."""
+    while True:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                answer = await answers.get()
+        except TimeoutError:
+            check()
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
 @dataclass(slots=True, eq=False)
 class Row:
     """One request.
@@ -38,6 +55,7 @@ class Row:
         num_own: how many of `ids` are in the slab (the others are in `prefix`).
         is_streaming: deliver each token as it is drawn rather than all at the end.
         is_fresh: its prompt was in no cache; once computed it is put there for its siblings.
+        failure: why no token could be drawn for it.
     """
 
     request: SampleRequest
@@ -53,6 +71,7 @@ class Row:
     is_streaming: bool = False
     is_fresh: bool = False
     is_cancelled: bool = False
+    failure: BaseException | None = None
     logprobs: list[float] = field(default_factory=list)
 
     @property

@@ -11,7 +11,8 @@ from journeyman.engine.local.rows import Row
 
 
 def draw(logits_RV: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-    """One token id and its natural-log probability (temperature 1, full support, no grammar) for each row.
+    """One token id and its natural-log probability (temperature 1, full support, no grammar) for each row. A row for which none can be
+    drawn, because its grammar leads nowhere, has `failure` set, and its numbers mean nothing.
 
     Each row draws from its own seeded stream of uniform numbers by inversion of the cumulative distribution, so what runs beside it in
     the batch does not matter. A greedy row (temperature 0) takes the most likely token.
@@ -24,7 +25,10 @@ def draw(logits_RV: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]
         ids[plain] = _invert(chosen.exp(), [rows[index].uniform.random() for index in plain])
     for index, row in enumerate(rows):
         if not _is_plain(row):
-            ids[index] = _draw_modified(logits_RV[index], row)
+            try:
+                ids[index] = _draw_modified(logits_RV[index], row)
+            except BaseException as error:  # noqa: BLE001 - that row's: its grammar's code may panic
+                row.failure = error
     picked = logprobs_RV.gather(1, ids[:, None])[:, 0]
     return ids.tolist(), picked.tolist()
 

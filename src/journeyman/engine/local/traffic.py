@@ -11,6 +11,7 @@ from journeyman.errors import AdapterError, ContextLengthError, EngineError, Wai
 from journeyman.types.sampling import EngineInfo, SampleRequest
 
 SLEEP_TIMEOUT_SECONDS = 600.0
+WAKE_TIMEOUT_SECONDS = 86_400.0
 
 
 def check_request(request: SampleRequest, info: EngineInfo) -> None:
@@ -37,7 +38,12 @@ class Traffic:
         self._idle.set()
 
     async def wait_until_awake(self) -> None:
-        await self._awake.wait()
+        """Raises WaitTimeoutError when the trainer has not given the processor back for a day."""
+        try:
+            async with asyncio.timeout(WAKE_TIMEOUT_SECONDS):
+                await self._awake.wait()
+        except TimeoutError as error:
+            raise WaitTimeoutError(f"the engine was not woken within {WAKE_TIMEOUT_SECONDS:.0f} s: training does not end") from error
 
     @contextmanager
     def running(self, adapter: str | None) -> Iterator[None]:
@@ -62,12 +68,16 @@ class Traffic:
         """Hold new requests back and wait for the running ones; raises WaitTimeoutError, and is awake then."""
         self._awake.clear()
         try:
-            await asyncio.wait_for(self._idle.wait(), SLEEP_TIMEOUT_SECONDS)
+            async with asyncio.timeout(SLEEP_TIMEOUT_SECONDS):
+                await self._idle.wait()
         except TimeoutError as error:
             self._awake.set()
             raise WaitTimeoutError(
                 f"running requests did not end within {SLEEP_TIMEOUT_SECONDS:.0f} s, so training cannot start"
             ) from error
+        except asyncio.CancelledError:
+            self._awake.set()
+            raise
 
     def wake(self) -> None:
         self._awake.set()

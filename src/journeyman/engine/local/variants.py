@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from journeyman.errors import AdapterError
+from journeyman.errors import AdapterError, JourneymanError
 from journeyman.modeling.lora import adapted_module, fingerprint, read_adapter
 
 
@@ -37,10 +37,10 @@ class Variants:
         with self._lock:
             if name in self._loaded:
                 raise AdapterError(f"adapter {name} is loaded already", hint="publish every version under a new name")
-            tensors, scaling = read_adapter(folder)
-            self._insert(name, adapted_module(self._base, tensors, scaling))
-            self._loaded[name] = _Loaded(folder, fingerprint(tensors))
-            return self._loaded[name].fingerprint
+            module, found = self._read(name, folder)
+            self._insert(name, module)
+            self._loaded[name] = _Loaded(folder, found)
+            return found
 
     def unload(self, name: str) -> None:
         with self._lock:
@@ -55,10 +55,10 @@ class Variants:
         with self._lock:
             loaded = self._require(name)
             if name not in self._merged:
-                tensors, scaling = read_adapter(loaded.folder)
-                if fingerprint(tensors) != loaded.fingerprint:
+                module, found = self._read(name, loaded.folder)
+                if found != loaded.fingerprint:
                     raise AdapterError(f"the folder of adapter {name} changed while it was loaded: {loaded.folder}")
-                self._insert(name, adapted_module(self._base, tensors, scaling))
+                self._insert(name, module)
             self._merged.move_to_end(name)
             return self._merged[name]
 
@@ -71,6 +71,19 @@ class Variants:
         if name not in self._loaded:
             raise AdapterError(f"adapter {name} is not loaded", hint="loaded: " + (", ".join(self._loaded) or "none"))
         return self._loaded[name]
+
+    def _read(self, name: str, folder: Path) -> tuple[nn.Module, str]:
+        """The base with an adapter, and the adapter's fingerprint. Whatever is wrong with its files is an AdapterError."""
+        try:
+            tensors, scaling = read_adapter(folder)
+            return adapted_module(self._base, tensors, scaling), fingerprint(tensors)
+        except JourneymanError:
+            raise
+        except Exception as error:
+            raise AdapterError(
+                f"adapter {name} in {folder} cannot be merged: {type(error).__name__}: {error}",
+                hint="give a folder written by Journeyman or PEFT for this base model",
+            ) from error
 
     def _insert(self, name: str, module: nn.Module) -> None:
         self._merged[name] = module

@@ -3,13 +3,18 @@
 Each round: take what arrived, admit it to the batch (finding what the cache already knows of its prompt), compute prompts that are not
 computed yet, else draw one token for every row. One adapter at a time: requests for another wait, first come first served, until the
 batch is empty.
+
+A row fails alone: what is wrong with it (its grammar, its numbers, its callback) is its own error, and the rows beside it go on. Only a
+forward pass that fails through no single row fails them all.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -17,19 +22,22 @@ import torch
 from torch import Tensor, nn
 
 from journeyman.engine.local.cache import CacheShape, Kept, Library, Prefix, Slab
+from journeyman.engine.local.inbox import Inbox, named
 from journeyman.engine.local.layout import DecodeLayout, PromptLayout
 from journeyman.engine.local.rows import Row
 from journeyman.engine.local.sampler import draw
 from journeyman.engine.local.variants import Variants
-from journeyman.errors import EngineError, JourneymanError
+from journeyman.errors import ContextLengthError, EngineError, JourneymanError, WaitTimeoutError
 from journeyman.modeling.head import Head
 from journeyman.types.sampling import FinishReason, SampleDelta
 
 MIN_SHARED_TOKENS = 16
 TOKENS_PER_PROMPT_STEP = 1024
 INITIAL_CAPACITY = 1024
+#: Of one round: a forward pass, at most with the building of an adapter. A worker that takes longer is stuck.
+ROUND_TIMEOUT_SECONDS = 900.0
 
-Control = Callable[[], None]
+_log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -52,11 +60,11 @@ class Worker:
         self._device = shape.device
         self._slab = Slab(shape, max_rows, min(INITIAL_CAPACITY, context_length))
         self._library = Library(shape, cache_bytes)
-        self._inbox: queue.SimpleQueue[Row | Control | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
         self._module: nn.Module | None = None
-        self._is_closed = False
+        self._round_began_at = time.monotonic()
         self.num_unfinished = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine-worker", daemon=True)
@@ -64,26 +72,23 @@ class Worker:
 
     def submit(self, row: Row) -> None:
         with self._lock:
-            if not self._is_closed:
-                self.num_unfinished += 1
-                self._inbox.put(row)
-                return
-        row.deliver(_closed())
+            self.num_unfinished += 1
+        try:
+            self._inbox.put(row)
+        except EngineError as ending:
+            self._leave(row, ending)
 
     def call(self, function: Callable[[Library], None]) -> None:
-        """Run `function` on the library, in the worker's thread, between two rounds; waits for it."""
-        done = threading.Event()
+        """Run `function` on the library, in the worker's thread, between two rounds. Waits, and raises, as `Inbox.call`."""
+        self._inbox.call(lambda: function(self._library))
 
-        def control() -> None:
-            function(self._library)
-            done.set()
-
-        with self._lock:
-            if self._is_closed:
-                raise _closed()
-            self._inbox.put(control)
-        if not done.wait(timeout=120.0):
-            raise EngineError("an engine worker did not answer within 120 s")
+    def check(self) -> None:
+        """Raises EngineError when the thread is gone, WaitTimeoutError when its round takes so long that it will hardly end."""
+        if self._inbox.ending is not None:
+            raise self._inbox.ending
+        seconds = time.monotonic() - self._round_began_at
+        if self.num_unfinished and seconds > ROUND_TIMEOUT_SECONDS:
+            raise WaitTimeoutError(f"an engine worker's round did not end within {seconds:.0f} s", hint="start again")
 
     def rest(self) -> None:
         """Forget all that was computed, and let go of its memory. For when nothing runs."""
@@ -96,50 +101,96 @@ class Worker:
 
     def close(self) -> None:
         """End the thread; unfinished requests fail. Idempotent."""
-        with self._lock:
-            self._is_closed = True
-            self._inbox.put(None)
+        self._inbox.close()
         self._thread.join(timeout=60.0)
 
     def _run(self) -> None:
-        torch.set_num_threads(1)
-        with torch.inference_mode():
-            while not self._is_closed:
-                self._take()
-                try:
-                    self._round()
-                except Exception as error:  # noqa: BLE001 - the worker's top handler: the requests fail, the worker lives
-                    self._fail(error)
-        while not self._inbox.empty():
-            self._accept(self._inbox.get())
-        self._fail(_closed())
+        died: EngineError | None = None
+        try:
+            torch.set_num_threads(1)
+            with torch.inference_mode():
+                while self._inbox.ending is None:
+                    self._take()
+                    try:
+                        self._round()
+                    except Exception as error:  # noqa: BLE001 - the worker's top handler: the requests fail, the worker lives
+                        self._fail(error)
+        except BaseException as error:  # noqa: BLE001 - the thread's top handler: whoever waits for it is told
+            _log.exception("an engine worker died")
+            died = EngineError(f"an engine worker died: {type(error).__name__}: {error}", hint="start again", reason="worker_died")
+        finally:
+            ending = died or self._inbox.ending or EngineError("an engine worker ended", reason="worker_died")
+            rows = [*self._inbox.end(ending), *self._rows, *self._waiting]
+            self._rows.clear()
+            self._waiting.clear()
+            for row in rows:
+                self._leave(row, ending)
 
     def _take(self) -> None:
         """Everything that arrived; blocks while there is nothing to do."""
-        is_idle = not self._rows and not self._waiting
         while True:
+            is_idle = not self._rows and not self._waiting and self._inbox.ending is None
             try:
-                item = self._inbox.get(block=is_idle)
+                row = self._inbox.take(block=is_idle)
             except queue.Empty:
                 return
-            self._accept(item)
-            is_idle = not self._rows and not self._waiting and not self._is_closed
-
-    def _accept(self, item: Row | Control | None) -> None:
-        if isinstance(item, Row):
-            self._waiting.append(item)
-        elif item is not None:
-            item()
+            if row is not None:
+                self._round_began_at = time.monotonic()
+                self._waiting.append(row)
 
     def _round(self) -> None:
+        self._round_began_at = time.monotonic()
         for row in [row for row in self._rows if row.is_cancelled]:
             self._finish(row, "cancelled")
         self._admit()
-        prompts = self._next_prompts()
-        if prompts:
-            self._compute_prompts(prompts)
-        elif self._rows:
-            self._draw(self._rows, self._forward(self._rows, DecodeLayout(self._slab, self._rows)))
+        rows = self._next_prompts()
+        is_prompt = bool(rows)
+        rows = rows or list(self._rows)
+        if not rows:
+            return
+        try:
+            hidden = self._forward(rows, is_prompt)
+        except Exception as error:  # noqa: BLE001 - one of them may be to blame, and then only that one fails
+            rows = self._without_the_guilty(rows, error)
+            if not rows:
+                return
+            hidden = self._forward(rows, is_prompt)
+        rows, hidden = self._finite(rows, hidden)
+        for row in rows:
+            if row.is_fresh:
+                row.is_fresh = False
+                self._share(row)
+        if rows:
+            self._draw(rows, hidden)
+
+    def _without_the_guilty(self, rows: list[Row], error: Exception) -> list[Row]:
+        """Those whose pass does not fail when each is computed alone; the others fail with their own error. Raises `error` when none does.
+
+        Nothing of a pass that failed counts: the keys it wrote are written again.
+        """
+        guilty: list[tuple[Row, Exception]] = []
+        for row in rows if len(rows) > 1 else ():
+            try:
+                self._computed([row], is_prompt=True)
+            except Exception as own:  # noqa: BLE001 - that row's
+                guilty.append((row, own))
+        if len(rows) == 1:
+            guilty = [(rows[0], error)]
+        if not guilty:
+            raise error
+        for row, cause in guilty:
+            self._fail_row(row, cause)
+        return [row for row in rows if row in self._rows]
+
+    def _finite(self, rows: list[Row], hidden: Tensor) -> tuple[list[Row], Tensor]:
+        """Those whose hidden states are numbers; the others fail, before anything of theirs is kept for others."""
+        is_finite = torch.isfinite(hidden).all(dim=-1)
+        if bool(is_finite.all()):
+            return rows, hidden
+        sound = [row for row, is_sound in zip(rows, is_finite.tolist(), strict=True) if is_sound]
+        for row in [row for row in rows if row not in sound]:
+            self._fail_row(row, _not_numbers(row))
+        return sound, hidden[is_finite]
 
     def _admit(self) -> None:
         """Waiting rows into the batch, in order; at most one whose prompt is new, so that its siblings can share it."""
@@ -153,19 +204,19 @@ class Worker:
                 return
             if any(other.is_fresh and other.pending for other in self._rows):
                 return
+            self._waiting.popleft()
             try:
                 if not self._rows:
                     self._module = self._variants.module(row.request.adapter)
                 self._place(row)
-            except JourneymanError as error:
-                row.deliver(error)
-                self._leave()
-            # Only now: a row that fails to be placed for another reason must be found by `_fail`.
-            self._waiting.popleft()
+            except BaseException as error:  # noqa: BLE001 - that row's: its adapter cannot be built, its grammar's code panics
+                self._fail_row(row, error)
 
     def _place(self, row: Row) -> None:
         """Give the row a place in the slab and whatever the cache knows of its prompt."""
         ids = row.request.prompt_ids
+        if not 0 < len(ids) < self._context_length:
+            raise ContextLengthError(f"the prompt has {len(ids)} tokens, the model's context is {self._context_length}")
         row.slot = len(self._rows)
         kept = self._library.take_kept(row.request.adapter, ids)
         if kept is not None:
@@ -195,25 +246,23 @@ class Worker:
                 budget -= len(row.pending)
         return chosen
 
-    def _compute_prompts(self, rows: list[Row]) -> None:
-        hidden = self._forward(rows, PromptLayout(self._slab, rows), reserve=max(row.num_own + len(row.pending) for row in rows))
-        for row in rows:
-            if row.is_fresh:
-                row.is_fresh = False
-                self._share(row)
-        self._draw(rows, hidden)
-
     def _share(self, row: Row) -> None:
         """Put the row's prompt (but its last token) into the library."""
         ids = tuple(row.ids[:-1])
         self._library.add_prefix(Prefix(row.request.adapter, ids, self._slab.copy_out(row.slot, len(ids))))
 
-    def _forward(self, rows: list[Row], layout: PromptLayout | DecodeLayout, reserve: int = 0) -> Tensor:
+    def _forward(self, rows: list[Row], is_prompt: bool) -> Tensor:
         """Compute all pending ids of `rows`; returns the hidden state of each row's last one, [R, E]."""
-        needed = max(reserve, max(row.num_own for row in rows) + 1)
-        if needed > self._slab.capacity:
-            self._slab.reserve(needed)
-            layout = type(layout)(self._slab, rows)
+        hidden = self._computed(rows, is_prompt)
+        for row in rows:
+            row.ids.extend(row.pending)
+            row.num_own += len(row.pending)
+            row.pending = []
+        return hidden
+
+    def _computed(self, rows: list[Row], is_prompt: bool) -> Tensor:
+        self._slab.reserve(max(row.num_own + max(len(row.pending), 1) for row in rows))
+        layout: PromptLayout | DecodeLayout = (PromptLayout if is_prompt else DecodeLayout)(self._slab, rows)
         assert self._module is not None
         tokens = [token for row in rows for token in row.pending]
         positions = [len(row.ids) + offset for row in rows for offset in range(len(row.pending))]
@@ -227,32 +276,33 @@ class Worker:
             use_cache=False,
             layout=layout,
         )
-        for row in rows:
-            row.ids.extend(row.pending)
-            row.num_own += len(row.pending)
-            row.pending = []
         return output.last_hidden_state[0][torch.tensor(last, device=self._device)]  # type: ignore[no-any-return]
 
     def _draw(self, rows: list[Row], hidden: Tensor) -> None:
         assert self._module is not None
         ids, logprobs = draw(Head.of(self._module).logits(hidden), rows)
-        if any(map(math.isnan, logprobs)):
-            adapter = rows[0].request.adapter
-            raise EngineError(
-                f"the predictions of {adapter or 'the base model'} are not numbers",
-                hint="its weights are broken: go back to an earlier version",
-            )
         for row, token, logprob in zip(list(rows), ids, logprobs, strict=True):
-            row.sampled.append(token)
-            row.logprobs.append(logprob)
-            row.pending = [token]
-            if row.guide is not None:
-                row.guide.advance(token)
-            reason = self._reason_to_stop(row, token)
-            if reason is not None:
-                self._finish(row, reason)
-            elif row.is_streaming:
-                row.deliver(SampleDelta((token,), (logprob,)))
+            try:
+                if row.failure is not None:
+                    raise row.failure
+                self._advance(row, token, logprob)
+            except BaseException as error:  # noqa: BLE001 - that row's: its grammar, its stop strings, its callback
+                self._fail_row(row, error)
+
+    def _advance(self, row: Row, token: int, logprob: float) -> None:
+        """A row goes on by the token that was drawn for it, or ends."""
+        if math.isnan(logprob):
+            raise _not_numbers(row)
+        row.sampled.append(token)
+        row.logprobs.append(logprob)
+        row.pending = [token]
+        if row.guide is not None:
+            row.guide.advance(token)
+        reason = self._reason_to_stop(row, token)
+        if reason is not None:
+            self._finish(row, reason)
+        elif row.is_streaming:
+            row.deliver(SampleDelta((token,), (logprob,)))
 
     def _reason_to_stop(self, row: Row, token: int) -> FinishReason | None:
         request = row.request
@@ -271,33 +321,52 @@ class Worker:
         if reason != "cancelled" and not row.is_fresh:
             own = self._slab.copy_out(row.slot, row.num_own)
             self._library.keep(Kept(row.request.adapter, tuple(row.ids), row.prefix, own))
+        self._remove(row)
+        self._deliver_end(row, reason)
+
+    def _remove(self, row: Row) -> None:
         last = self._rows.pop()
         if last is not row:
             self._slab.move(last.slot, row.slot, last.num_own)
             last.slot = row.slot
             self._rows[row.slot] = last
-        self._deliver_end(row, reason)
 
     def _deliver_end(self, row: Row, reason: FinishReason) -> None:
         count = 1 if row.is_streaming and reason != "cancelled" else len(row.sampled)
         tail = 0 if row.is_streaming and reason == "cancelled" else count
         ids, logprobs = row.sampled[len(row.sampled) - tail :], row.logprobs[len(row.logprobs) - tail :]
-        row.deliver(SampleDelta(tuple(ids), tuple(logprobs), reason))
-        self._leave()
+        self._leave(row, SampleDelta(tuple(ids), tuple(logprobs), reason))
 
-    def _leave(self) -> None:
+    def _leave(self, row: Row, last: SampleDelta | JourneymanError) -> None:
         with self._lock:
             self.num_unfinished -= 1
+        self._tell(row, last)
+
+    def _tell(self, row: Row, last: SampleDelta | JourneymanError) -> None:
+        try:
+            row.deliver(last)
+        except BaseException:  # noqa: BLE001 - the row has ended, and who asked for it cannot be told
+            _log.exception("nobody could be told how a sample ended")
+
+    def _fail_row(self, row: Row, error: BaseException) -> None:
+        """End one row with its error. Its place is wiped: what is not a number there would spoil whoever comes next."""
+        if row in self._rows:
+            self._slab.wipe(row.slot, row.num_own + len(row.pending))
+            self._remove(row)
+        self._leave(row, named(error))
 
     def _fail(self, error: Exception) -> None:
-        wrapped = error if isinstance(error, JourneymanError) else EngineError(f"the engine failed: {type(error).__name__}: {error}")
-        for row in [*self._rows, *self._waiting]:
-            row.deliver(wrapped)
-            self._leave()
+        rows = [*self._rows, *self._waiting]
         self._rows.clear()
         self._waiting.clear()
+        for row in rows:
+            self._leave(row, named(error))
         self._slab.clear()
 
 
-def _closed() -> EngineError:
-    return EngineError("the engine was closed")
+def _not_numbers(row: Row) -> EngineError:
+    return EngineError(
+        f"the predictions of {row.request.adapter or 'the base model'} are not numbers",
+        hint="its weights are broken: go back to an earlier version",
+        reason="not_numbers",
+    )

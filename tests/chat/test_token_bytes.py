@@ -1,0 +1,75 @@
+"""The bytes of tokens are those that they stand for, also where a character is split over several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journeyman.chat.token_bytes import TokenBytes
+
+TEXTS = ["ä", "你好", "🙂 and 👩‍👩‍👧", "a b  c\n", "naïve – “quoted”", " leading", "<|im_end|>", "<0xE4>", "\u2028"]
+
+
+def sentencepiece_like(decoder: Any) -> Any:
+    """A vocabulary of pieces with ▁ for a space and a token for each byte."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "</s>", *(f"<0x{number:02X}>" for number in range(256)), "▁", *"abcdefghij", "▁a", "▁b"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocabulary, [("▁", "a"), ("▁", "b")], byte_fallback=True, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoder
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+
+
+def llama2() -> Any:
+    from tokenizers import decoders
+
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return sentencepiece_like(decoders.Sequence(steps))
+
+
+def gemma() -> Any:
+    from tokenizers import decoders
+
+    return sentencepiece_like(decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]))
+
+
+def text_of(tokenizer: Any, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+@pytest.fixture(scope="module", params=["byte-level", "llama2", "gemma"])
+def tokenizer(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Any:
+    return {"byte-level": lambda: tiny_tokenizer, "llama2": llama2, "gemma": gemma}[request.param]()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_bytes_of_all_tokens_are_those_of_the_text(tokenizer: Any, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    told = TokenBytes(tokenizer).of(ids)
+    assert b"".join(told).decode() == text_of(tokenizer, ids)
+
+
+@given(st.text(max_size=12))
+def test_they_are_so_for_any_text_in_pieces(tokenizer: Any, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    bytes_of = TokenBytes(tokenizer)
+    half = len(ids) // 2
+    pieces = [*bytes_of.of(ids[:half]), *bytes_of.of(ids[half:], is_start=half == 0)]
+    assert pieces == bytes_of.of(ids)
+    assert b"".join(pieces).decode() == text_of(tokenizer, ids)
+
+
+def test_a_split_character_has_its_own_bytes_not_those_of_a_replacement(tokenizer: Any) -> None:
+    ids = tokenizer.encode("你", add_special_tokens=False)
+    assert TokenBytes(tokenizer).of(ids) == [b"\xe4", b"\xbd", b"\xa0"]
+
+
+def test_what_an_unfinished_character_begins_with_is_told(tokenizer: Any) -> None:
+    ids = tokenizer.encode("a🙂", add_special_tokens=False)[:-1]
+    assert b"".join(TokenBytes(tokenizer).of(ids)) == "a🙂".encode()[:-1]

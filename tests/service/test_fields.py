@@ -1,0 +1,103 @@
+"""Every field of a model call is honoured, refused by name, or known to change nothing; docs/server.md says which."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from journeyman.service.fields import IGNORED, UNSUPPORTED
+from journeyman.service.requests import ChatRequest, CompletionRequest
+
+KINDS: list[tuple[type[ChatRequest] | type[CompletionRequest], dict[str, Any]]] = [
+    (ChatRequest, {"messages": [{"role": "user", "content": "x"}]}),
+    (CompletionRequest, {"prompt": "x"}),
+]
+HONOURED = {"max_completion_tokens", *ChatRequest.model_fields, *CompletionRequest.model_fields}
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "server.md"
+
+
+def refusal(kind: type[ChatRequest] | type[CompletionRequest], body: dict[str, Any]) -> dict[str, Any]:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    found: Any = caught.value.errors()[0]
+    return dict(found)
+
+
+@pytest.mark.parametrize(("kind", "body"), KINDS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("repetition_penalty", 1.1), ("min_p", 0.1), ("guided_json", {}), ("guided_json", "{}"), ("guided_regex", "a+")],
+        *[("guided_choice", ["a"]), ("stop_token_ids", [2]), ("min_tokens", 5), ("best_of", 2), ("echo", True), ("ignore_eos", True)],
+        *[("logit_bias", {"5": 1}), ("presence_penalty", -0.5), ("frequency_penalty", 2), ("chat_template_kwargs", {"a": 1})],
+        *[("typical_p", 0.9), ("bad_words", ["a"]), ("reasoning_effort", "low"), ("structured_outputs", {"regex": "a"})],
+    ],
+)
+def test_what_would_change_the_text_is_refused_by_name(kind: Any, body: dict[str, Any], name: str, value: object) -> None:
+    found = refusal(kind, {**body, name: value})
+    assert (found["type"], found["ctx"]["path"]) == ("unsupported_parameter", (name,))
+
+
+@pytest.mark.parametrize(("kind", "body"), KINDS)
+@given(st.from_regex(r"[a-z][a-z_]{0,20}", fullmatch=True), st.one_of(st.integers(), st.text(), st.lists(st.integers()), st.booleans()))
+def test_a_field_that_nobody_has_heard_of_is_refused_by_name(kind: Any, body: dict[str, Any], name: str, value: object) -> None:
+    if name not in {*HONOURED, *IGNORED, *UNSUPPORTED}:
+        found = refusal(kind, {**body, name: value})
+        assert (found["type"], found["ctx"]["path"]) == ("unknown_parameter", (name,))
+
+
+@pytest.mark.parametrize(("kind", "body"), KINDS)
+def test_neutral_values_null_and_what_changes_nothing_pass(kind: Any, body: dict[str, Any]) -> None:
+    plain = kind.model_validate(body)
+    neutral = [(name, value) for name, values in UNSUPPORTED.items() for value in (*values, None)]
+    floats = [(name, float(value)) for name, value in neutral if type(value) is int]
+    for name, value in [*neutral, *floats, *((name, "anything") for name in IGNORED), ("frobnicate", None)]:
+        assert kind.model_validate({**body, name: value}) == plain, name
+
+
+def test_all_refused_fields_of_a_request_are_told_at_once() -> None:
+    kind, body = KINDS[0]
+    shown = refusal(kind, {**body, "min_p": 0.5, "ignore_eos": True, "frob": 1})["ctx"]["shown"]
+    assert all(name in shown for name in ("min_p=0.5", "ignore_eos=True", "frob=1"))
+
+
+@pytest.mark.parametrize(
+    "response_format",
+    [
+        {"type": "regex", "regex": "a"},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {"name": "a"}},
+        {"type": "json_object", "schema": {"type": "object"}},
+        {"type": "json_object", "json_schema": {"schema": {}}},
+        {"type": "text", "json_schema": {"schema": {}}},
+    ],
+)
+def test_forms_of_a_reply_that_cannot_be_held_are_refused(response_format: dict[str, Any]) -> None:
+    kind, body = KINDS[0]
+    assert refusal(kind, {**body, "response_format": response_format})["loc"][0] == "response_format"
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 5, "max_completion_tokens": 6}, {"n": 0}, {"n": 129}, {"top_k": -2}, {"prompt": "lost"}])
+def test_settings_that_contradict_or_are_out_of_range_are_refused(fields: dict[str, Any]) -> None:
+    kind, body = KINDS[0]
+    refusal(kind, {**body, **fields})
+
+
+def test_the_documented_table_is_the_one_of_the_code() -> None:
+    told: dict[str, dict[str, set[str]]] = {}
+    for line in DOCUMENT.read_text(encoding="utf-8").partition("## Fields")[2].partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0] in ("honoured", "ignored", "refused"):
+            kind = told.setdefault(cells[0], {})
+            neutral = set(re.findall(r"`([^`]*)`", cells[2]))
+            kind.update({name: neutral for name in re.findall(r"`([^`]*)`", cells[1])})
+    assert set(told["honoured"]) == HONOURED
+    assert set(told["ignored"]) == IGNORED
+    assert told["refused"] == {name: {json.dumps(value) for value in values} for name, values in UNSUPPORTED.items()}
