@@ -16,6 +16,7 @@ from journeyman.client.backend import connect
 from journeyman.config import check_hub_token, checked_header, checked_key
 from journeyman.errors import JourneymanError, LlmError, SettingError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
+from journeyman.redaction import redact
 from journeyman.scenarios import McpTarget
 from journeyman.server.auth import Gate
 
@@ -84,13 +85,29 @@ def test_both_sides_of_our_own_wire_refuse_a_malformed_key(
 @pytest.mark.parametrize(
     ("name", "value"), [("X-Key", "ge\nheim"), ("X-Key", "geheim\u201d"), ("X-Key", "  "), ("X Key", "geheim"), ("X-Kéy", "geheim")]
 )
-def test_a_header_that_cannot_be_sent_is_refused_by_its_name(name: str, value: str) -> None:
-    with pytest.raises(SettingError) as caught:
-        McpTarget(url="http://127.0.0.1:9/mcp", headers={name: value}).revealed()
-    assert (caught.value.reason, caught.value.exit_code) == ("malformed_key", 2)
-    assert "heim" not in str(caught.value)
-    assert "X-Key" in caught.value.message or "name" in caught.value.message
+def test_a_header_that_cannot_be_sent_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://127.0.0.1:9/mcp"
+    monkeypatch.setenv("OF_A_HEADER", value)
+    for make in (
+        lambda: McpTarget.model_validate({"url": url, "headers": {name: value}}).revealed(),
+        lambda: McpTarget.model_validate({"url": url, "headers": {name: "${OF_A_HEADER}"}}).revealed(),
+        lambda: target_from_options(None, url, [f"{name}: {value}"], None),
+    ):
+        with pytest.raises(SettingError) as caught:
+            make()
+        assert (caught.value.reason, caught.value.exit_code) == ("malformed_key", 2)
+        assert "heim" not in str(caught.value)
+        assert "X-Key" in caught.value.message or "name" in caught.value.message
     assert checked_header("Authorization", " Bearer abc\n", "it") == ("Authorization", "Bearer abc")
+
+
+def test_what_was_checked_is_sent_but_neither_stored_nor_shown() -> None:
+    key = checked_key(" k3y-of-a-judge\r\n", "KEY")
+    target = target_from_options(None, "https://me:passw0rd@h/mcp", ["X-Token:  t0ken-of-a-header "], None)
+    assert target.revealed().headers["X-Token"] == "t0ken-of-a-header"
+    assert target.revealed().url == "https://h/mcp"
+    assert not any(text in target.model_dump_json() + repr(target) for text in ("t0ken", "passw0rd"))
+    assert redact(f"{key}, t0ken-of-a-header and passw0rd") == "***, *** and ***"
 
 
 def test_a_header_or_variable_without_its_name_is_not_repeated() -> None:

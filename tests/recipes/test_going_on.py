@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
-from tests.recipes.test_grpo import FUNCTIONS, only_run
+from tests.recipes.own_functions import FUNCTIONS
+from tests.recipes.test_grpo import only_run
 from tests.recipes.test_sft_dpo import good_pairs, rows, write_rows
 
 from journeyman.errors import SettingError, StoreError

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
-from tests.recipes.test_grpo import FUNCTIONS, only_run, result_of
+from tests.recipes.own_functions import FUNCTIONS
+from tests.recipes.test_grpo import only_run, result_of
 from tests.service.fakes import FakeTrainer
 from tests.service.test_examples import turn as made_turn
 
