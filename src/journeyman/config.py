@@ -8,6 +8,7 @@ JOURNEYMAN_ENGINE_PROCESSES   processes that draw tokens; 0: the server's own  d
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from journeyman.errors import InputError, SettingError
-from journeyman.types.json_text import check_json
+from journeyman.types.json_text import check_json, well_formed
 from journeyman.types.text_files import read_text
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
@@ -54,7 +55,19 @@ def path_of(given: Path | str) -> Path:
     text = os.fspath(given)
     if "\0" in text:
         raise SettingError(f"{text!r} is no path: it has a zero byte", reason="no_path")
-    return Path(os.path.expanduser(text))
+    if well_formed(text) != text:
+        raise SettingError(
+            f"the path {text!a} is not UTF-8",
+            hint="rename the file or folder: paths are printed and kept as text",
+            reason="no_path",
+        )
+    path = Path(os.path.expanduser(text))
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SettingError(f"{text[:80]!r}… is no path: {len(text)} characters are too long for one", reason="no_path") from error
+    return path
 
 
 def engine_processes(given: int | None = None) -> int | None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention
-from journeyman.types.settings import Grpo, LoraSettings
+from journeyman.types.settings import Grpo, LoraSettings, Seed
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"
 
@@ -73,7 +73,7 @@ class GrpoTrain(SettingsRecord):
     method: Literal["grpo"] = "grpo"
     name: str = Field(default="model", pattern=NAME_PATTERN)
     base: str = "smollm2-135m"
-    seed: int = 0
+    seed: Seed = 0
     scenarios: str
     num_train: int | None = Field(default=None, ge=1)
     num_heldout: int = Field(default=32, ge=0)

@@ -105,10 +105,11 @@ class Weights:
             raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
         if not at:
             return versions[max(versions)].name
-        if not step.isdecimal() or int(step) not in versions:
+        found = next((row for number, row in versions.items() if str(number) == step), None)
+        if found is None:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])
-            raise NotFoundError(f"model {name!r} has no version {step!r}", hint=f"its newest versions: {steps}")
-        return versions[int(step)].name
+            raise NotFoundError(f"model {name!r} has no version {step[:80]!r}", hint=f"its newest versions: {steps}")
+        return found.name
 
     def run_of(self, adapter: str | None) -> str | None:
         """The run that a served adapter belongs to; None for the base."""
