@@ -63,12 +63,12 @@ def _examples_hint(names: Sequence[str]) -> str | None:
 def _read_preference(values: _Values) -> Sequence[_Pair]:
     prompt, chosen, rejected = values.get("prompt"), spoken(values["chosen"]), spoken(values["rejected"])
     prompt = prompt if isinstance(chosen, str) else spoken(prompt)
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
-    if isinstance(chosen, str):
+    if isinstance(chosen, str) and isinstance(rejected, str):
         if values.get("tools"):
             raise InputError("tools are offered in a chat, and chosen and rejected are texts: give them as lists of messages")
         return [_text_pair(prompt, chosen, rejected)]
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
     left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
     length = same_beginning(left, right)
     is_told = isinstance(prompt, str) and _tells(prompt, [one.content or "" for one in left[:length] if one.role == "user"])
