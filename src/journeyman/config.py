@@ -270,24 +270,43 @@ def _folder(given: Path | str | None, variable: str, default: Path) -> Path:
 
 
 def _parse_yaml(text: str, what: str, *, hint: str) -> Any:
-    """What a YAML text says. Raises SettingError: no_yaml, repeated_key, too_deep, too_many_aliases, half_surrogate."""
+    """What a YAML text says. Raises SettingError: no_yaml, repeated_key, no_name, too_deep, too_many_aliases, half_surrogate,
+    number_too_large."""
     import yaml
 
     try:
         data = yaml.safe_load(text)
         check_json(data)
-        _refuse_repeated(what, yaml.compose(text, yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date or a number that there is not
+        written = yaml.compose(text, yaml.SafeLoader)
+    except _yaml_errors() as error:
         raise SettingError(f"{what} is not YAML: {_yaml_problem(error)}", hint=hint, reason="no_yaml") from error
     except RecursionError as error:
         raise SettingError(f"{what} is nested too deep", hint="make it flatter", reason="too_deep") from error
-    except SettingError:
-        raise
     except InputError as error:
         raise SettingError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
     if _size(data, {}) > _MAX_YAML_VALUES:
         raise SettingError(f"{what} has more than {_MAX_YAML_VALUES} values", hint="write fewer aliases (*name)", reason="too_many_aliases")
+    _refuse_repeated(what, written)
+    _refuse_other_names(what, data)
     return data
+
+
+def _yaml_errors() -> tuple[type[Exception], ...]:
+    """What the library raises for a text that it cannot read."""
+    import yaml
+
+    # ValueError: a date or a number that there is not. The others: a tag (`!!bool x`) on a text that is no such thing.
+    return (yaml.YAMLError, ValueError, OverflowError, AttributeError, KeyError)
+
+
+def _refuse_other_names(what: str, value: object) -> None:
+    """The name of a setting is a text: YAML takes `on`, `5` and `null` for something else."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise SettingError(f"{what}: the name {name!r} is no text", hint="put quotes around it", reason="no_name")
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _refuse_other_names(what, part)
 
 
 def _size(value: object, known: dict[int, int]) -> int:
@@ -308,6 +327,9 @@ def _yaml_problem(error: Exception) -> str:
 
 def _refuse_repeated(what: str, node: Any) -> None:
     """YAML takes the last of two equal keys without a word; a setting that is written is never ignored."""
+    if node is not None and node.id == "sequence":
+        for part in node.value:
+            _refuse_repeated(what, part)
     pairs = node.value if node is not None and node.id == "mapping" else []
     seen: set[str] = set()
     for key, value in pairs:
