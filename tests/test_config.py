@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,29 @@ class TestCommands:
         assert command_line("doctor") == ".venv/bin/journeyman doctor"
         script.unlink()
         assert command_line("doctor") == "journeyman doctor"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("part: {1: 2}", "no_name"),
+        ("part: {~: 2}", "no_name"),
+        ("on: 2", "no_name"),
+        ("list: [{2001-01-01: 2}]", "no_name"),
+        ("size: 0x" + "f" * 5000, "number_too_large"),
+        ("list: [0b" + "1" * 20_000 + "]", "number_too_large"),
+        ("size: !!bool maybe", "no_yaml"),
+        ("size: !!timestamp soon", "no_yaml"),
+        ("list: [{a: 1, a: 2}]", "repeated_key"),
+        ('name: "\\udfff"', "half_surrogate"),
+        ("list: " + "[" * 500 + "]" * 500, "too_deep"),
+        ("a: &a [*a]", "too_deep"),
+        ("a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{x: *{a}, y: *{a}}}\n" for a, b in pairwise("abcdefghijklmnopqrstu")), "too_many_aliases"),
+    ],
+)
+def test_a_settings_file_that_no_setting_can_be_read_from_is_refused_by_its_reason(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingError) as caught:
+        read_yaml(path)
+    assert caught.value.reason == reason

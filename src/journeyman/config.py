@@ -8,6 +8,7 @@ JOURNEYMAN_ENGINE_PROCESSES   processes that draw tokens; 0: the server's own  d
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from journeyman.errors import InputError, SettingError
-from journeyman.types.json_text import check_json
+from journeyman.types.json_text import check_json, well_formed
 from journeyman.types.secrets import Secret, remember_key
 from journeyman.types.text_files import read_text
 
@@ -56,7 +57,19 @@ def path_of(given: Path | str) -> Path:
     text = os.fspath(given)
     if "\0" in text:
         raise SettingError(f"{text!r} is no path: it has a zero byte", reason="no_path")
-    return Path(os.path.expanduser(text))
+    if well_formed(text) != text:
+        raise SettingError(
+            f"the path {text!a} is not UTF-8",
+            hint="rename the file or folder: paths are printed and kept as text",
+            reason="no_path",
+        )
+    path = Path(os.path.expanduser(text))
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise SettingError(f"{text[:80]!r}… is no path: {len(text)} characters are too long for one", reason="no_path") from error
+    return path
 
 
 def engine_processes(given: int | None = None) -> int | None:
@@ -271,24 +284,43 @@ def _folder(given: Path | str | None, variable: str, default: Path) -> Path:
 
 
 def _parse_yaml(text: str, what: str, *, hint: str) -> Any:
-    """What a YAML text says. Raises SettingError: no_yaml, repeated_key, too_deep, too_many_aliases, half_surrogate."""
+    """What a YAML text says. Raises SettingError: no_yaml, repeated_key, no_name, too_deep, too_many_aliases, half_surrogate,
+    number_too_large."""
     import yaml
 
     try:
         data = yaml.safe_load(text)
         check_json(data)
-        _refuse_repeated(what, yaml.compose(text, yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date or a number that there is not
+        written = yaml.compose(text, yaml.SafeLoader)
+    except _yaml_errors() as error:
         raise SettingError(f"{what} is not YAML: {_yaml_problem(error)}", hint=hint, reason="no_yaml") from error
     except RecursionError as error:
         raise SettingError(f"{what} is nested too deep", hint="make it flatter", reason="too_deep") from error
-    except SettingError:
-        raise
     except InputError as error:
         raise SettingError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
     if _size(data, {}) > _MAX_YAML_VALUES:
         raise SettingError(f"{what} has more than {_MAX_YAML_VALUES} values", hint="write fewer aliases (*name)", reason="too_many_aliases")
+    _refuse_repeated(what, written)
+    _refuse_other_names(what, data)
     return data
+
+
+def _yaml_errors() -> tuple[type[Exception], ...]:
+    """What the library raises for a text that it cannot read."""
+    import yaml
+
+    # ValueError: a date or a number that there is not. The others: a tag (`!!bool x`) on a text that is no such thing.
+    return (yaml.YAMLError, ValueError, OverflowError, AttributeError, KeyError)
+
+
+def _refuse_other_names(what: str, value: object) -> None:
+    """The name of a setting is a text: YAML takes `on`, `5` and `null` for something else."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise SettingError(f"{what}: the name {name!r} is no text", hint="put quotes around it", reason="no_name")
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _refuse_other_names(what, part)
 
 
 def _size(value: object, known: dict[int, int]) -> int:
@@ -309,6 +341,9 @@ def _yaml_problem(error: Exception) -> str:
 
 def _refuse_repeated(what: str, node: Any) -> None:
     """YAML takes the last of two equal keys without a word; a setting that is written is never ignored."""
+    if node is not None and node.id == "sequence":
+        for part in node.value:
+            _refuse_repeated(what, part)
     pairs = node.value if node is not None and node.id == "mapping" else []
     seen: set[str] = set()
     for key, value in pairs:

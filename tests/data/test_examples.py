@@ -13,6 +13,7 @@ from journeyman.errors import InputError, SettingError
 from journeyman.types.training import SftExample, TextExample
 
 TOOL = {"name": "get_time", "description": "The time.", "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}}}
+USER = {"role": "user", "content": "hi"}
 CALL = {"name": "get_time", "arguments": {"zone": "Asia/Tokyo"}}
 
 
@@ -316,3 +317,31 @@ def test_a_turn_whose_first_name_for_its_text_is_null_keeps_its_text() -> None:
     (example,) = sft_examples([row]).examples
     assert isinstance(example, SftExample)
     assert example.messages[0].content == "hi"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [USER, {"role": "assistant", "tool_calls": 5}]}, "no_calls"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": True}]}, "no_calls"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": "7"}]}, "no_calls"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "function_call", "value": "5"}]}, "no_calls"),
+        ({"instruction": "a", "output": "b", "history": 5}, "no_history"),
+        ({"instruction": "a", "output": "b", "input": ["c"]}, None),
+        ({"instruction": "a", "output": "b", "input": 5}, None),
+    ],
+)
+def test_a_value_of_another_kind_is_the_fault_of_its_row(row: dict[str, Any], reason: str | None) -> None:
+    with pytest.raises(InputError) as caught:
+        sft_examples([row])
+    assert caught.value.reason == reason
+    good = {"messages": [USER, {"role": "assistant", "content": "yes"}], "conversations": chat("user:x", "assistant:y"), "instruction": "a"}
+    good = {name: value for name, value in good.items() if name in row} | ({"output": "b"} if "output" in row else {})
+    assert sft_examples([row, good], skip_bad=True).num_bad == 1
+
+
+def test_calls_in_json_text_keep_their_ids() -> None:
+    calls = json.dumps([{"id": "real", "function": {"name": "f", "arguments": "{}"}}])
+    turns = [USER, {"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "real", "content": "1"}]
+    [example] = sft_examples([{"messages": turns}]).examples
+    assert example.messages[1].tool_calls[0].id == "real"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -86,3 +87,57 @@ def test_a_conversation_that_begins_with_the_assistant_is_refused_with_advice(ro
         sft_examples([row])
     assert caught.value.reason == "begins_with_assistant"
     assert caught.value.hint is not None
+
+
+def test_lists_of_messages_that_stand_in_texts_are_lists_of_messages() -> None:
+    prompt, chosen, rejected = (json.dumps(turns) for turns in ([USER], [USER, YES], [USER, NO]))
+    [pair] = preference_pairs([{"prompt": prompt, "chosen": chosen, "rejected": rejected}]).examples
+    assert (roles_and_texts(pair.prompt), roles_and_texts(pair.chosen)) == ([("user", "Two and two?")], [("assistant", "Four.")])
+    [example] = sft_examples([{"prompt": prompt, "completion": chosen}]).examples
+    assert roles_and_texts(example.messages) == [("user", "Two and two?"), ("assistant", "Four.")]
+
+
+@pytest.mark.parametrize("text", ['[{"role": "admin"}]', "[{role: user}]", "[]"])
+def test_a_text_that_looks_like_messages_and_is_none_stays_a_text(text: str) -> None:
+    [example] = sft_examples([{"prompt": "Who is here?", "completion": text}]).examples
+    assert example.text == text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers", "expected"),
+    [
+        (
+            "\u4f60\u597d\u5417\u8bf7\u56de\u7b54",
+            ("\u4f60\u597d\u5417\u8bf7\u56de\u7b54\u662f", "\u4f60\u597d\u5417\u8bf7\u56de\u7b54\u5426"),
+            "\u662f",
+        ),
+        ("https://example.org/?q=", ("https://example.org/?q=a", "https://example.org/?q=b"), "a"),
+    ],
+)
+def test_a_prompt_without_blanks_that_is_no_short_word_is_taken_once(prompt: str, answers: tuple[str, str], expected: str) -> None:
+    [pair] = preference_pairs([{"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}]).examples
+    assert (pair.prompt, pair.chosen) == (prompt, expected)
+
+
+@pytest.mark.parametrize("prompt", [" Two and two?", "Two  and\ttwo?", "Two and\r\ntwo?\r\n"])
+def test_texts_that_begin_with_their_prompt_in_other_blanks_are_refused(prompt: str) -> None:
+    row = {"prompt": prompt, "chosen": "Two and two? Four.", "rejected": "Two and two? Five."}
+    for read, given in ((preference_pairs, row), (sft_examples, {"prompt": prompt, "completion": row["chosen"]})):
+        with pytest.raises(InputError) as caught:
+            read([given])
+        assert caught.value.reason == "other_prompt"
+
+
+def test_a_prompt_that_is_repeated_twice_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        preference_pairs([{"prompt": [USER], "chosen": [USER, USER, YES], "rejected": [USER, USER, NO]}])
+    assert caught.value.reason == "other_prompt"
+
+
+def test_a_system_column_that_stands_in_the_conversation_too_is_taken_once() -> None:
+    turns = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Two and two?"}]
+    row = {"conversations": turns, "system": "Be brief.", "chosen": YES, "rejected": NO}
+    assert [one.role for one in preference_pairs([row]).examples[0].prompt] == ["system", "user"]
+    with pytest.raises(InputError) as caught:
+        preference_pairs([row | {"system": "Be long."}])
+    assert caught.value.reason == "other_system"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,19 @@ def test_a_missing_library_names_what_to_install(tmp_path: Path, monkeypatch: py
         list(read_rows(source))
     assert caught.value.hint is not None
     assert 'pip install "journeyman[data]"' in caught.value.hint
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table([pa.array(["red"]), pa.array(["blue"])], names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError) as caught:
+        list(read_rows(tmp_path / "a.parquet"))
+    assert caught.value.reason == "repeated_key"
+
+
+def test_a_file_whose_name_is_no_text_is_told_in_signs_that_can_be_printed(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.jsonl")).write_text('{"text": "red"}\n')
+    [row] = read_rows(tmp_path)
+    assert row.place == "a\ufffd.jsonl, line 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,10 @@ def test_a_path_with_a_zero_byte_is_refused() -> None:
 def test_a_tilde_means_home_only_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert (str(path_of("~/x")), str(path_of("x/~"))) == ("/home/me/x", "x/~")
+
+
+@pytest.mark.parametrize("text", [os.fsdecode(b"h\xff"), "x" * 5000, "a/" * 3000, "x" * 300])
+def test_a_path_that_cannot_be_printed_or_is_too_long_is_refused(text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        path_of(text)
+    assert caught.value.reason == "no_path"

@@ -104,3 +104,11 @@ def test_a_text_made_well_formed_can_be_written_and_one_that_was_is_left_alone(t
     except UnicodeEncodeError:
         return
     assert mended == text
+
+
+@pytest.mark.parametrize("number", [10**300, -(10**300), 1 << 50_000], ids=["just", "negative", "huge"])
+def test_a_number_that_cannot_be_read_again_is_refused_before_it_is_written(number: int) -> None:
+    with pytest.raises(InputError) as caught:
+        check_json({"a": [number]})
+    assert caught.value.reason == "number_too_large"
+    assert parse_json(f"[{10**300 - 1}, {1 - 10**300}]") == [10**300 - 1, 1 - 10**300]

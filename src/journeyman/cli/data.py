@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def preview(
     split: SplitOption = None,
     skip_bad: SkipBadOption = False,
     rows: Annotated[int, typer.Option("--rows", min=0, help="How many examples to show.")] = 3,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows to read; 0 reads all.")] = 2000,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=sys.maxsize, help="Rows to read; 0 reads all.")] = 2000,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show where each token ends.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Show long given texts whole.")] = False,
     as_json: JsonOption = False,

@@ -6,6 +6,7 @@ Not for choosing columns: see `examples.py`. Every function raises InputError wi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
 }
 _CALL_ROLES = ("function_call", "tool_call")
+_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"')
 _FLAGS = ("train", "training", "weight")
 
 
@@ -49,7 +51,12 @@ class Turns:
                 raise InputError(f"{what}, message {number}: {error.message}", hint=error.hint, reason=error.reason) from error
 
     def begin_with_system(self, text: str) -> None:
-        """Put a system message in front."""
+        """Put a system message in front, where it is not. Raises InputError (other_system) when there is another one."""
+        given = [message.content or "" for message in self.messages[:1] if message.role == "system"]
+        if given:
+            if given[0].strip() != text.strip():
+                raise InputError("the conversation begins with another system message", hint="keep one of them", reason="other_system")
+            return
         self.messages.insert(0, Message(role="system", content=text))
         self.is_trained.insert(0, False)
 
@@ -85,17 +92,17 @@ class Turns:
             raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}")
         content = entry.get("value") if entry.get("content") is None else entry["content"]
         _refuse_other_content(entry)
-        calls = _calls(parsed(content, "value")) if str(given).lower() in _CALL_ROLES else _calls(entry.get("tool_calls"))
-        message = self._message(role, None if str(given).lower() in _CALL_ROLES else content, calls, entry)
+        is_call = str(given).lower() in _CALL_ROLES
+        calls = _calls(content if is_call else entry.get("tool_calls"), "value" if is_call else "tool_calls")
+        message = self._message(role, None if is_call else content, calls, entry)
         self.messages.append(message)
         self.is_trained.append(_flag(entry, role) and role == "assistant")
         if self.is_trained[-1] and not (message.content or message.tool_calls or message.reasoning_content):
             raise InputError("the assistant says nothing and calls nothing")
 
-    def _message(self, role: str, content: object, calls: Sequence[FunctionCall], entry: Mapping[str, Any]) -> Message:
-        ids = [one.get("id") if isinstance(one, Mapping) else None for one in entry.get("tool_calls") or ()]
+    def _message(self, role: str, content: object, calls: Sequence[tuple[object, FunctionCall]], entry: Mapping[str, Any]) -> Message:
         # Nine letters and digits: some templates insist on it.
-        minted = [str(ids[n] if n < len(ids) and ids[n] else f"call{len(self.messages):03d}{n:02d}") for n in range(len(calls))]
+        minted = [str(given or f"call{len(self.messages):03d}{number:02d}") for number, (given, _) in enumerate(calls)]
         answers = entry.get("tool_call_id")
         if role == "tool":
             answers = answers or (self._unanswered[0] if self._unanswered else None)
@@ -105,7 +112,7 @@ class Turns:
             return Message(
                 role=role,
                 content=content,  # type: ignore[arg-type]  # checked by the record
-                tool_calls=tuple(ToolCall(id=name, function=call) for name, call in zip(minted, calls, strict=True)),
+                tool_calls=tuple(ToolCall(id=name, function=call) for name, (_, call) in zip(minted, calls, strict=True)),
                 tool_call_id=answers,
                 name=entry.get("name"),
                 reasoning_content=entry.get("reasoning_content") or entry.get("reasoning") or entry.get("thinking"),
@@ -157,6 +164,25 @@ def parsed(value: object, what: str) -> Any:
         raise InputError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
 
 
+def spoken(value: object) -> object:
+    """A list of messages that stands in one cell as JSON text, as CSV has it, as a list; any other value as it is.
+
+    Example:
+        >>> spoken('[{"role": "user", "content": "hi"}]'), spoken('[{"role": "admin"}]')
+        ([{'role': 'user', 'content': 'hi'}], '[{"role": "admin"}]')
+    """
+    if not isinstance(value, str) or not _MESSAGES.match(value):
+        return value
+    try:
+        found = parse_json(value)
+    except InputError as error:
+        if error.reason == "no_json":
+            return value
+        raise
+    is_said = all(isinstance(one, Mapping) and str(one.get("role", one.get("from"))).lower() in _ROLES for one in found)
+    return found if is_said else value
+
+
 def kind_of(value: object) -> str:
     """What a value is, in words."""
     if value is None or value == "":
@@ -171,13 +197,17 @@ def first_fault(error: ValidationError) -> str:
     return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
-def _calls(value: object) -> list[FunctionCall]:
-    """Tool calls of one message: OpenAI's objects or bare ones; arguments as an object or as JSON text."""
-    entries = parsed(value, "tool_calls")
+def _calls(value: object, what: str) -> list[tuple[object, FunctionCall]]:
+    """Tool calls of one message, each with the id that it was given: OpenAI's objects or bare ones, arguments an object or JSON text."""
+    entries = parsed(value, what)
     if not entries:
         return []
-    calls = []
-    for number, entry in enumerate([entries] if isinstance(entries, Mapping) else entries, start=1):
+    if isinstance(entries, Mapping):
+        entries = [entries]
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InputError(f"{what}: a list of calls is needed, this is {kind_of(entries)}", reason="no_calls")
+    calls: list[tuple[object, FunctionCall]] = []
+    for number, entry in enumerate(entries, start=1):
         function = entry.get("function", entry) if isinstance(entry, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
             raise InputError(f"call {number} has no function name")
@@ -189,7 +219,7 @@ def _calls(value: object) -> list[FunctionCall]:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         if not isinstance(parsed(text or "{}", f"call {number}, arguments"), dict):
             raise InputError(f"call {number}: arguments must be an object, this is {text}")
-        calls.append(FunctionCall(name=function["name"], arguments=text))
+        calls.append((entry.get("id"), FunctionCall(name=function["name"], arguments=text)))
     return calls
 
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from journeyman.data.conversations import Turns, kind_of, parsed, tools_of
+from journeyman.data.conversations import Turns, kind_of, parsed, spoken, tools_of
 from journeyman.data.formats import AUTO, Format, load
 from journeyman.data.repeated_prompt import text_without_prompt, without_prompt
 from journeyman.data.rows import Loaded, Row
 from journeyman.errors import InputError
-from journeyman.types.messages import Message
 from journeyman.types.training import SftExample, TextExample
 
 _Values = Mapping[str, Any]
@@ -68,13 +67,14 @@ def _read_messages(values: _Values) -> Sequence[_Example]:
 
 def _read_sharegpt(values: _Values) -> Sequence[_Example]:
     turns = Turns(values["conversations"], "conversations")
-    if values.get("system") and turns.messages[:1] != [Message(role="system", content=text_of(values["system"], "system"))]:
+    if values.get("system"):
         turns.begin_with_system(text_of(values["system"], "system"))
     return turns.examples(tools_of(values.get("tools")))
 
 
 def _read_prompt_completion(values: _Values) -> Sequence[_Example]:
-    prompt, completion = values["prompt"], values["completion"]
+    prompt, completion = values["prompt"], spoken(values["completion"])
+    prompt = prompt if isinstance(completion, str) else spoken(prompt)
     if isinstance(prompt, str) and isinstance(completion, str):
         if values.get("tools"):
             raise InputError("tools are offered in a chat, and prompt and completion are texts: give them as lists of messages")
@@ -96,7 +96,10 @@ def _read_alpaca(values: _Values) -> Sequence[_Example]:
     turns: list[dict[str, str]] = []
     if values.get("system"):
         turns.append({"role": "system", "content": text_of(values["system"], "system")})
-    for number, pair in enumerate(parsed(values.get("history"), "history") or (), start=1):
+    history = parsed(values.get("history"), "history") or ()
+    if not isinstance(history, Sequence) or isinstance(history, str):
+        raise InputError(f"history: a list is needed, this is {kind_of(history)}", reason="no_history")
+    for number, pair in enumerate(history, start=1):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise InputError(f"history, entry {number}: a list of two texts (question, answer) is needed, this is {pair!r}")
         turns += _exchange(str(pair[0]), text_of(pair[1], f"history, entry {number}"))
@@ -106,7 +109,8 @@ def _read_alpaca(values: _Values) -> Sequence[_Example]:
 
 def question_of(values: _Values) -> str:
     """Alpaca's instruction, with its input on the next line."""
-    return "\n".join(part for part in (text_of(values["instruction"], "instruction"), values.get("input")) if part)
+    more = values.get("input")
+    return "\n".join((text_of(values["instruction"], "instruction"), *([text_of(more, "input")] if more else ())))
 
 
 def _exchange(question: str, answer: str) -> list[dict[str, str]]:

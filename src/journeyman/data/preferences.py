@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from journeyman.data.conversations import Turns, kind_of, tools_of
+from journeyman.data.conversations import Turns, kind_of, spoken, tools_of
 from journeyman.data.examples import question_of, sft_examples, text_of
 from journeyman.data.formats import AUTO, Format, load
 from journeyman.data.repeated_prompt import refuse_two_questions, same_beginning, text_without_prompt, without_prompt
@@ -61,13 +61,14 @@ def _examples_hint(names: Sequence[str]) -> str | None:
 
 
 def _read_preference(values: _Values) -> Sequence[_Pair]:
-    prompt, chosen, rejected = values.get("prompt"), values["chosen"], values["rejected"]
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
-    if isinstance(chosen, str):
+    prompt, chosen, rejected = values.get("prompt"), spoken(values["chosen"]), spoken(values["rejected"])
+    prompt = prompt if isinstance(chosen, str) else spoken(prompt)
+    if isinstance(chosen, str) and isinstance(rejected, str):
         if values.get("tools"):
             raise InputError("tools are offered in a chat, and chosen and rejected are texts: give them as lists of messages")
         return [_text_pair(prompt, chosen, rejected)]
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
     left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
     length = same_beginning(left, right)
     is_told = isinstance(prompt, str) and _tells(prompt, [one.content or "" for one in left[:length] if one.role == "user"])
@@ -79,10 +80,14 @@ def _read_preference(values: _Values) -> Sequence[_Pair]:
 
 
 def _read_sharegpt(values: _Values) -> Sequence[_Pair]:
-    given = Turns(values["conversations"], "conversations").messages
+    given = Turns(values["conversations"], "conversations")
     if values.get("system"):
-        given.insert(0, Message(role="system", content=text_of(values["system"], "system")))
-    return [_pair_with_prompt(given, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values)]
+        given.begin_with_system(text_of(values["system"], "system"))
+    return [
+        _pair_with_prompt(
+            given.messages, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values
+        )
+    ]
 
 
 def _read_alpaca(values: _Values) -> Sequence[_Pair]:
@@ -102,6 +107,7 @@ def _pair_with_prompt(prompt: Sequence[Message], left: Sequence[Message], right:
     given, (chosen, rejected) = without_prompt(prompt, {"chosen": left, "rejected": right})
     if all(message.role == "system" for message in given):  # the question is in the answers
         return _pair_with_implicit_prompt(given, chosen, rejected, values)
+    refuse_two_questions(given, {"chosen": chosen, "rejected": rejected})
     return _pair(given, chosen, rejected, values)
 
 

@@ -7,13 +7,14 @@ Not for pairs without a prompt column: `preferences.py` finds what both sides be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from unicodedata import east_asian_width, normalize
 
 from journeyman.errors import InputError
 from journeyman.types.json_text import parse_json
 from journeyman.types.messages import Message
 
 _HINT = "let all of them repeat the whole prompt, or none of them"
-_MIN_WORDS = 2  # a text of one word may begin an answer by chance
+_MIN_COLUMNS = 12  # a shorter text of one word may begin an answer by chance; some scripts have no blanks between words
 
 
 def without_prompt(prompt: Sequence[Message], answers: Mapping[str, Sequence[Message]]) -> tuple[list[Message], list[list[Message]]]:
@@ -48,24 +49,44 @@ def without_prompt(prompt: Sequence[Message], answers: Mapping[str, Sequence[Mes
 
 
 def text_without_prompt(prompt: str, answers: Mapping[str, str]) -> tuple[str, list[str]]:
-    """As `without_prompt`, for texts. A prompt of one word is never taken for repeated; blanks at its end need not be repeated.
+    """As `without_prompt`, for texts. A prompt of one short word is never taken for repeated; blanks at its end need not be repeated.
+
+    Raises InputError (other_prompt) also where an answer begins with the prompt but for its blanks and line ends.
 
     Example:
         >>> text_without_prompt("Q: hi A: ", {"chosen": "Q: hi A: yes", "rejected": "Q: hi A: no"})
         ('Q: hi A: ', ['yes', 'no'])
     """
-    if len(prompt.split()) < _MIN_WORDS:
+    if _is_short_word(prompt):
         return prompt, list(answers.values())
     if not all(text.startswith(prompt) for text in answers.values()):
         start = prompt.rstrip()
         repeats = [name for name, text in answers.items() if text.startswith(start)]
         if not repeats:
+            _refuse_other_blanks(prompt, answers)
             return prompt, list(answers.values())
         if len(repeats) < len(answers):
             others = " and ".join(name for name in answers if name not in repeats)
             raise InputError(f"{repeats[0]} begins with the prompt, {others} does not", hint=_HINT, reason="prompt_in_some_answers")
         prompt = start
     return prompt, [text[len(prompt) :] for text in answers.values()]
+
+
+def _is_short_word(text: str) -> bool:
+    columns = sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text.strip())
+    return len(text.split()) < 2 and columns < _MIN_COLUMNS
+
+
+def _refuse_other_blanks(prompt: str, answers: Mapping[str, str]) -> None:
+    start = _plain(prompt)
+    for name, text in answers.items():
+        if _plain(text[: 2 * len(prompt) + len(start)]).startswith(start):
+            fault = f"{name} begins with the prompt, but with other blanks, line ends or accents"
+            raise InputError(fault, hint=_HINT, reason="other_prompt")
+
+
+def _plain(text: str) -> str:
+    return " ".join(normalize("NFC", text).split())
 
 
 def same_beginning(left: Sequence[Message], right: Sequence[Message]) -> int:
@@ -85,7 +106,7 @@ def refuse_two_questions(given: Sequence[Message], answers: Mapping[str, Sequenc
     for name, answer in answers.items():
         if answer and answer[0].role == "user":
             raise InputError(
-                f"{' and '.join(answers)} answer two questions: {name} goes on with a user message that is not in all of them",
+                f"{' and '.join(answers)} answer two questions: {name} goes on with a user message",
                 hint="a pair is two answers to one prompt",
                 reason="other_prompt",
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from journeyman.errors import InputError
-from journeyman.types.json_text import check_json
+from journeyman.types.json_text import check_json, well_formed
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -36,7 +36,7 @@ class Row:
     def place(self) -> str:
         """Where it stands: `train.jsonl, line 7`."""
         here = f"{self.unit} {self.number}"
-        return f"{self.source}, {here}" if self.source else here
+        return f"{well_formed(self.source)}, {here}" if self.source else here  # a file's name may be any bytes
 
     @property
     def values(self) -> Mapping[str, Any]:

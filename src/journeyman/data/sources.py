@@ -174,6 +174,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with ParquetFile(path) as file:
+            _refuse_repeated_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     number += 1

@@ -10,7 +10,7 @@ from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import ShortName, own_name
 from journeyman.types.record import SettingsRecord
 from journeyman.types.retention import Retention
-from journeyman.types.settings import Dpo, LoraSettings
+from journeyman.types.settings import Dpo, LoraSettings, Seed
 
 
 class DpoData(DataSource):
@@ -38,7 +38,7 @@ class DpoTrain(SettingsRecord):
     method: Literal["dpo"] = "dpo"
     name: ShortName = "model"
     base: str = "smollm2-135m"
-    seed: int = 0
+    seed: Seed = 0
     data: DpoData
     lora: LoraSettings = LoraSettings()
     dpo: Dpo = Dpo()

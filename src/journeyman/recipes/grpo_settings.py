@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from journeyman.types.names import ModelName, check_model_name
 from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention
-from journeyman.types.settings import Grpo, LoraSettings
+from journeyman.types.settings import Grpo, LoraSettings, Seed
 
 #: Short: the run's id is the name and the time. The pattern is for editors; who is told why a name cannot be used is told by `ModelName`.
 ShortName = Annotated[ModelName, Field(max_length=40, json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$"})]
@@ -93,7 +93,7 @@ class GrpoTrain(SettingsRecord):
     method: Literal["grpo"] = "grpo"
     name: ShortName = "model"
     base: str = "smollm2-135m"
-    seed: int = 0
+    seed: Seed = 0
     scenarios: str
     num_train: int | None = Field(default=None, ge=1)
     num_heldout: int = Field(default=32, ge=0)

@@ -10,7 +10,7 @@ from journeyman.rewards.ruler_options import RulerOptions
 from journeyman.scenarios.target import McpTarget
 from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention
-from journeyman.types.settings import Grpo, LoraSettings, Sft
+from journeyman.types.settings import Grpo, LoraSettings, Seed, Sft
 
 
 class WarmStart(SettingsRecord):
@@ -82,7 +82,7 @@ class McpTrain(SettingsRecord):
     judge_options: RulerOptions = RulerOptions()
     writer: str | None = None
     steps: int = Field(default=20, ge=0)
-    seed: int = 0
+    seed: Seed = 0
     tools: tuple[str, ...] | None = None
     read_only: tuple[str, ...] = ()
     allow_writes: bool = False

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel
 
-from journeyman.config import checked, merged, overridden, read_yaml
+from journeyman.config import checked, merged, overridden, path_of, read_yaml
 from journeyman.errors import InputError, SettingError
 from journeyman.recipes.data_settings import OF_RUN, OF_SOURCE
 from journeyman.recipes.dpo_settings import DpoTrain
@@ -44,6 +44,7 @@ SCHEMA_FILE: Final = "schema.json"
 
 def find_file(name: Path) -> Path:
     """A settings file by its path, or a shipped one by its name. Raises InputError, naming those that are shipped."""
+    name = path_of(name)
     if name.is_file():
         return name
     shipped = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
@@ -183,7 +184,7 @@ def _beside(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         inner = data.get(parent) if parent else data
         value = inner.get(key) if isinstance(inner, Mapping) else None
         # Shipped data is found by its name: no path of this machine gets into the settings of a run.
-        if folder != CONFIGS and isinstance(value, str) and not Path(value).exists() and (folder / value).exists():
+        if folder != CONFIGS and isinstance(value, str) and not path_of(value).exists() and (folder / value).exists():
             found = merged(found, {parent: {key: str(folder / value)}} if parent else {key: str(folder / value)})
     return found
 

@@ -39,6 +39,7 @@ from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import usable_tools
 from journeyman.store import Store
 from journeyman.types.record import Record
+from journeyman.types.settings import Seed
 
 PROMPTS: Mapping[str, str] = {
     "default": SYSTEM_PROMPT,
@@ -80,7 +81,7 @@ class PlateauSettings(Record):
     max_tokens: int | None = Field(default=None, ge=1)
     max_concurrent: int | None = Field(default=None, ge=1)
     timeout_seconds: float = Field(default=600.0, gt=0)
-    seed: int = 0
+    seed: Seed = 0
     run: str | None = None
 
 

@@ -10,7 +10,7 @@ from journeyman.recipes.data_settings import DataSource
 from journeyman.recipes.grpo_settings import ShortName, own_name
 from journeyman.types.record import SettingsRecord
 from journeyman.types.retention import Retention
-from journeyman.types.settings import LoraSettings, Sft
+from journeyman.types.settings import LoraSettings, Seed, Sft
 
 
 class SftData(DataSource):
@@ -51,7 +51,7 @@ class SftTrain(SettingsRecord):
     method: Literal["sft"] = "sft"
     name: ShortName = "model"
     base: str = "smollm2-135m"
-    seed: int = 0
+    seed: Seed = 0
     data: SftData
     lora: LoraSettings = LoraSettings()
     sft: Sft = Sft()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from journeyman.config import path_of
+
 CONFIGS: Final = Path(__file__).parent / "configs"
 
 
@@ -15,4 +17,4 @@ def shipped_or(source: str) -> str:
         >>> Path(shipped_or("orders.jsonl")).is_file(), shipped_or("some-org/some-set")
         (True, 'some-org/some-set')
     """
-    return str(CONFIGS / source) if not Path(source).exists() and (CONFIGS / source).is_file() else source
+    return str(CONFIGS / source) if not path_of(source).exists() and (CONFIGS / source).is_file() else source

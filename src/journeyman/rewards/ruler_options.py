@@ -11,6 +11,7 @@ from journeyman.rewards.fairness import RewardKind
 from journeyman.rewards.spending import JudgeBudget, Price
 from journeyman.types.record import Record
 from journeyman.types.secrets import SecretUrl
+from journeyman.types.settings import Seed
 
 
 class RulerOptions(Record):
@@ -52,7 +53,7 @@ class RulerOptions(Record):
     budget: str | None = None
     cache: bool = True
     patience_seconds: float = Field(default=600.0, ge=0.0)
-    seed: int = 0
+    seed: Seed = 0
 
     def parsed_budget(self) -> JudgeBudget | None:
         """Raises SettingError for text that is no budget."""

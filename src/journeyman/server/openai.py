@@ -18,7 +18,9 @@ from journeyman.service.capture import Session, split_rollout_path
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import CallContext
 
+_MAX_DIGITS = 9  # of a count of retries
 AGENT = "agent"  # the alias for a rollout's model: no slash, which some frameworks would split at
+_MAX_DIGITS = 9  # of a count of retries
 
 
 class OpenAiRoutes:
@@ -96,8 +98,8 @@ def _retry_count(request: Request) -> int | None:
     given = request.headers.get("x-stainless-retry-count")
     if given is None:
         return None
-    if not given.isdecimal():
-        raise ServiceError(f"x-stainless-retry-count must be a number, got {given!r}", status=400, code="invalid_header")
+    if not given.isdecimal() or len(given) > _MAX_DIGITS:
+        raise ServiceError(f"x-stainless-retry-count must be a number, got {given[:20]!r}", status=400, code="invalid_header")
     return int(given)
 
 

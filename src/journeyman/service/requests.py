@@ -113,7 +113,8 @@ class ChatRequest(_Request):
     def _named_tool(cls, value: object) -> object:
         if isinstance(value, str) and value in ("auto", "none", "required"):
             return value
-        name = (value.get("function") or {}).get("name") if isinstance(value, dict) else None
+        function = value.get("function") if isinstance(value, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(name, str):
             raise ValueError('tool_choice must be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}')
         return "=" + name

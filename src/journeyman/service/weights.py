@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Mapping
@@ -28,7 +27,6 @@ from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
 
 _log = logging.getLogger(__name__)
 
-_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 _PROBE_TOKENS = 4
 _KEEP_NEWEST_LOADED = 2
 
@@ -119,10 +117,11 @@ class Weights:
             raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
         if not at:
             return versions[max(versions)].name
-        if not _STEP.fullmatch(step) or int(step) not in versions:
+        found = next((row for number, row in versions.items() if str(number) == step), None)
+        if found is None:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])
-            raise NotFoundError(f"model {name!r} has no version {step!r}", hint=f"its newest versions: {steps}")
-        return versions[int(step)].name
+            raise NotFoundError(f"model {name!r} has no version {step[:80]!r}", hint=f"its newest versions: {steps}")
+        return found.name
 
     def run_of(self, adapter: str | None) -> str | None:
         """The run that a served adapter belongs to; None for the base."""

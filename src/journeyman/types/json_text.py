@@ -15,6 +15,7 @@ from journeyman.errors import InputError
 #: Levels of lists and objects. Parsers, templates and pydantic each break at a depth of their own, the first of them at 200.
 MAX_DEPTH = 100
 _MAX_DIGITS = 300  # of a whole number: a longer one is no float either
+_TOO_LARGE = 10**_MAX_DIGITS
 _MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 _OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -74,8 +75,8 @@ def parse_json(text: str | bytes, *, nan_is_null: bool = False) -> Any:
 
 
 def check_json(value: object) -> None:
-    """Refuse what could not be written as JSON text and read again: half surrogates, also in keys, and more than `MAX_DEPTH` levels (so
-    also a value that holds itself). Raises InputError.
+    """Refuse what could not be written as JSON text and read again: half surrogates, also in keys, whole numbers that are too large, and
+    more than `MAX_DEPTH` levels (so also a value that holds itself). Raises InputError.
 
     Example:
         >>> check_json({"text": ["a", 1, None]})
@@ -92,6 +93,8 @@ def check_json(value: object) -> None:
                         reason="half_surrogate",
                     )
                 continue
+            if isinstance(node, int) and not -_TOO_LARGE < node < _TOO_LARGE:
+                raise _too_large(f"of {node.bit_length()} bits")
             parts = (*node.keys(), *node.values()) if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
             below.update((id(part), part) for part in parts)
         if not below:
@@ -119,7 +122,7 @@ def _too_deep() -> InputError:
 
 
 def _integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
+    if len(text.lstrip("-")) > _MAX_DIGITS:
         raise _too_large(text)
     return int(text)
 

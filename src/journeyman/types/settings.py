@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -21,6 +21,9 @@ TOKENS_PER_MICRO_BATCH: Final = 4096
 #: Updates in a row whose gradient is not finite, after which training stops.
 MAX_SKIPPED_IN_A_ROW: Final = 3
 
+#: Where chance begins: a number that every generator takes.
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
 # Parameters of the losses that `Grpo` and `Dpo` also take by their own names.
 _POLICY_LOSS_PARAMETERS = ("clip_low", "clip_high", "delta", "importance", "min_weight", "max_weight", "max_length")
 _PREFERENCE_LOSS_PARAMETERS = ("beta", "gamma", "label_smoothing")
@@ -31,7 +34,7 @@ class LoraSettings(SettingsRecord):
 
     rank: int = Field(default=16, ge=1, le=512)
     alpha: float = Field(default=32.0, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class AdamSettings(SettingsRecord):
@@ -120,7 +123,7 @@ class Sft(SettingsRecord):
     learning_rate: float = Field(default=2e-4, gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    seed: int = 0
+    seed: Seed = 0
     when_too_long: WhenTooLong = "refuse"
     tokens_per_micro_batch: int = Field(default=TOKENS_PER_MICRO_BATCH, ge=64)
     gradient_checkpointing: Checkpointing = "auto"
@@ -152,7 +155,7 @@ class Dpo(SettingsRecord):
     sft_weight: float = Field(default=0.0, ge=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    seed: int = 0
+    seed: Seed = 0
     reference: Reference = "precomputed"
     when_too_long: WhenTooLong = "refuse"
     when_equal: WhenEqual = "refuse"

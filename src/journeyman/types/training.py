@@ -196,7 +196,7 @@ class CreateRollout(Record):
 
     model: str
     scenario_id: str
-    max_turns: int = Field(default=64, ge=1)
+    max_turns: int = Field(default=64, ge=1, lt=2**63)  # as the store keeps it
     key: str | None = Field(default=None, min_length=1, max_length=200)
 
 
