@@ -13,12 +13,13 @@ import journeyman as jm
 from journeyman.cli.app import run
 from journeyman.cli.mcp_target import target_from_options
 from journeyman.client.backend import connect
-from journeyman.config import check_hub_token, checked_header, checked_key
+from journeyman.config import check_hub_token
 from journeyman.errors import JourneymanError, LlmError, SettingError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
 from journeyman.redaction import redact
 from journeyman.scenarios import McpTarget
 from journeyman.server.auth import Gate
+from journeyman.types.secrets import checked_header, checked_key
 
 MALFORMED = [
     "sk-geheim\nsk-zwei",

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from journeyman.errors import InputError, SettingError
 from journeyman.types.json_text import check_json, well_formed
-from journeyman.types.secrets import Secret, remember_key
+from journeyman.types.secrets import Secret, checked_key, remember_key
 from journeyman.types.text_files import read_text
 
 HOME_VARIABLE = "JOURNEYMAN_HOME"
@@ -31,7 +31,6 @@ PROCESSES_VARIABLE = "JOURNEYMAN_ENGINE_PROCESSES"
 
 _S = TypeVar("_S", bound=BaseModel)
 _SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|passwd|pat|credentials?)$")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MAX_YAML_VALUES = 100_000  # with every alias written out: messages and records write them out
 
 
@@ -111,60 +110,6 @@ def check_hub_token() -> None:
     """Raise SettingError (malformed_key) before the Hugging Face libraries mend or send what is set: they tell neither."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         environment_key(name)
-
-
-def checked_key(value: str, name: str) -> str:
-    """A key or token as it is sent, without the white space around it: `$(cat file)` and Windows leave some there.
-
-    From now on it is hidden wherever it would be shown.
-
-    Args:
-        name: the variable, option or argument that holds it. An error names that; it never shows the value.
-
-    Raises SettingError (malformed_key).
-
-    Example:
-        >>> checked_key("sk-123\\r\\n", "OPENAI_API_KEY")
-        'sk-123'
-    """
-    key = value.strip()
-    remember_key(key)
-    if len(key) >= 2 and key[0] == key[-1] and key[0] in "\"'`":
-        raise _malformed(name, "stands in quotes", "give it without them")
-    return _sendable(key, name, r"\x21-\x7e")
-
-
-def checked_header(name: str, value: str, where: str) -> tuple[str, str]:
-    """A header of HTTP as it is sent: like `checked_key`, but with blanks inside. `where`: what holds it."""
-    if not _HEADER_NAME.fullmatch(name.strip()):
-        raise _malformed(where, "has a header without a usable name", "write NAME: VALUE; a name is letters, digits and '-'")
-    sent = _sendable(value.strip(), f"the header {name.strip()} of {where}", r"\x20-\x7e\t")
-    Secret(sent, is_literal=True).remember_as(name)
-    return name.strip(), sent
-
-
-def _sendable(value: str, name: str, signs: str) -> str:
-    if not value:
-        raise _malformed(name, "is blank", "set it, or leave it out")
-    found = re.search(f"[^{signs}]", value)
-    if found is None:
-        return value
-    place = f"U+{ord(found.group()):04X}, character {found.start() + 1} of {len(value)}"
-    raise _malformed(name, f"holds {_kind_of(found.group())} ({place})", "copy it again, whole and nothing else")
-
-
-def _kind_of(sign: str) -> str:
-    if sign in "\r\n\x85\u2028\u2029":
-        return "a line end"
-    if sign.isspace():
-        return "white space"
-    if sign in "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb":
-        return "a curly quote"
-    return "a sign that is not ASCII" if sign.isprintable() else "an invisible sign"
-
-
-def _malformed(name: str, what: str, hint: str) -> SettingError:
-    return SettingError(f"{name} {what}, so it cannot be sent", hint=f"{hint}; the value is not shown here", reason="malformed_key")
 
 
 def program() -> str:

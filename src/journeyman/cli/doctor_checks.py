@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from journeyman.config import checked_key, engine_processes, path_of
+from journeyman.config import engine_processes, path_of
 from journeyman.errors import SettingError
 from journeyman.http_clients import check_proxy, exempt_hosts, proxies
+from journeyman.types.secrets import checked_key
 
 _GIGABYTE = 1e9
 _INSTALL = "pip install torch==2.13.0 && pip install 'journeyman[local]' (in a clone: make setup)"

@@ -78,7 +78,7 @@ def home_folder(given: Path | None) -> Path:
 
 def checked_key_option(given: str | None) -> str | None:
     """A server's key as it is sent. Raises SettingError (malformed_key) before anything slow begins."""
-    from journeyman.config import checked_key
+    from journeyman.types.secrets import checked_key
 
     return None if given is None else checked_key(given, "--api-key (JOURNEYMAN_API_KEY)")
 

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from journeyman.config import checked_key
 from journeyman.errors import InputError, JourneymanError, ServiceError, SettingError, error_from_code
 from journeyman.http_clients import proxy_note, redirect_of, without_credentials
 from journeyman.llm.openai_client import open_openai
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
+from journeyman.types.secrets import checked_key
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

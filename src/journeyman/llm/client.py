@@ -18,13 +18,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from journeyman.config import checked_key
 from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError, LlmSettingError
 from journeyman.http_clients import proxy_note, without_credentials
 from journeyman.llm.dialect import refused_parameter
 from journeyman.llm.endpoint import LlmEndpoint, read_key
 from journeyman.llm.openai_client import omitted_of, open_openai
 from journeyman.llm.replies import FindFault, JsonMode, JsonReply, TextReply, TokenChoice, Usage, read_json, shorten
+from journeyman.types.secrets import checked_key
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from journeyman.config import checked_header, checked_key, environment, environment_key
+from journeyman.config import environment, environment_key
 from journeyman.errors import LlmSettingError, SettingError
 from journeyman.http_clients import open_http_client, proxy_note, redirect_of, without_credentials
 from journeyman.llm.answers import check_stream, give_error_its_status, read_answer
 from journeyman.llm.dialect import Dialect
+from journeyman.types.secrets import checked_header, checked_key
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

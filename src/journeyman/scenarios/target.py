@@ -15,11 +15,11 @@ from urllib.parse import unquote
 
 from pydantic import Field, model_validator
 
-from journeyman.config import checked_header, environment
+from journeyman.config import environment
 from journeyman.errors import McpError, SettingError
 from journeyman.redaction import HIDDEN
 from journeyman.types.record import Record
-from journeyman.types.secrets import Secret, SecretCommand, SecretUrl
+from journeyman.types.secrets import Secret, SecretCommand, SecretUrl, checked_header
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from journeyman.config import checked_key
 from journeyman.errors import ServiceError, SettingError
 from journeyman.http_clients import is_loopback
 from journeyman.server.errors import error_response
+from journeyman.types.secrets import checked_key
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_-])?\.?)(:[0-9]{0,5})?", re.IGNORECASE)
 _SHOWN_CHARACTERS = 100

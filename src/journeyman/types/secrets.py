@@ -22,6 +22,7 @@ from journeyman.redaction import HIDDEN, redact, remember
 #: Given to `model_dump(mode="json", context=...)`: references are hidden too, so that two ways to give a secret compare equal.
 ALL_HIDDEN: Final = {"secrets": "all hidden"}
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_WORDS = frozenset(
@@ -272,3 +273,57 @@ def _written(secret: Secret, info: SerializationInfo) -> str:
 Redacted = Annotated[str, AfterValidator(redact)]
 SecretUrl = Annotated[str | Secret, AfterValidator(lambda given: hide_in_url(given) if isinstance(given, str) else given)]
 SecretCommand = Annotated[tuple[str | Secret, ...], AfterValidator(hide_in_command)]
+
+
+def checked_key(value: str, name: str) -> str:
+    """A key or token as it is sent, without the white space around it: `$(cat file)` and Windows leave some there.
+
+    From now on it is hidden wherever it would be shown.
+
+    Args:
+        name: the variable, option or argument that holds it. An error names that; it never shows the value.
+
+    Raises SettingError (malformed_key).
+
+    Example:
+        >>> checked_key("sk-123\\r\\n", "OPENAI_API_KEY")
+        'sk-123'
+    """
+    key = value.strip()
+    remember_key(key)
+    if len(key) >= 2 and key[0] == key[-1] and key[0] in "\"'`":
+        raise _malformed(name, "stands in quotes", "give it without them")
+    return _sendable(key, name, r"\x21-\x7e")
+
+
+def checked_header(name: str, value: str, where: str) -> tuple[str, str]:
+    """A header of HTTP as it is sent: like `checked_key`, but with blanks inside. `where`: what holds it."""
+    if not _HEADER_NAME.fullmatch(name.strip()):
+        raise _malformed(where, "has a header without a usable name", "write NAME: VALUE; a name is letters, digits and '-'")
+    sent = _sendable(value.strip(), f"the header {name.strip()} of {where}", r"\x20-\x7e\t")
+    Secret(sent, is_literal=True).remember_as(name)
+    return name.strip(), sent
+
+
+def _sendable(value: str, name: str, signs: str) -> str:
+    if not value:
+        raise _malformed(name, "is blank", "set it, or leave it out")
+    found = re.search(f"[^{signs}]", value)
+    if found is None:
+        return value
+    place = f"U+{ord(found.group()):04X}, character {found.start() + 1} of {len(value)}"
+    raise _malformed(name, f"holds {_kind_of(found.group())} ({place})", "copy it again, whole and nothing else")
+
+
+def _kind_of(sign: str) -> str:
+    if sign in "\r\n\x85\u2028\u2029":
+        return "a line end"
+    if sign.isspace():
+        return "white space"
+    if sign in "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb":
+        return "a curly quote"
+    return "a sign that is not ASCII" if sign.isprintable() else "an invisible sign"
+
+
+def _malformed(name: str, what: str, hint: str) -> SettingError:
+    return SettingError(f"{name} {what}, so it cannot be sent", hint=f"{hint}; the value is not shown here", reason="malformed_key")
