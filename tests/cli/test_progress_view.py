@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from journeyman.cli.console import Terminal
+from journeyman.cli.console import OutputClosedError, Terminal
 from journeyman.cli.progress_state import ProgressState, duration, reading, sparkline
 from journeyman.cli.progress_view import ProgressView
 from journeyman.observe.progress import Progress, SilentProgress
@@ -69,6 +69,29 @@ def test_without_a_terminal_a_phase_in_which_nothing_is_counted_speaks_too() -> 
         view.phase("load", note="a model")
         assert stream.enough.wait(timeout=20.0)
     assert {line.split()[0] for line in stream.getvalue().splitlines()} == {"load"}
+
+
+class Closed(io.StringIO):
+    """An output whose reader goes away after the first line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_noticed = threading.Event()
+
+    def write(self, text: str) -> int:
+        if self.getvalue().count("\n"):
+            self.is_noticed.set()
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_an_output_that_closes_between_two_events_ends_the_work_at_the_next() -> None:
+    stream = Closed()
+    with ProgressView(Terminal(file=stream, width=200), is_live=False, silent_seconds=0.02) as view:
+        view.phase("load", note="a model")
+        assert stream.is_noticed.wait(timeout=20.0)
+    with pytest.raises(OutputClosedError):
+        view.note("loaded")
 
 
 def test_without_a_terminal_a_long_phase_speaks_every_fifteen_seconds() -> None:

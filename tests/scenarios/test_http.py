@@ -82,3 +82,12 @@ async def test_a_port_where_nobody_listens_is_refused() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert await _reason(McpTarget(url=f"http://127.0.0.1:{port}/mcp")) == "connection_refused"
+
+
+@pytest.mark.parametrize("place", ["[bad/mcp", "[::1/mcp", "127.0.0.1:port/mcp", "127.0.0.1/a\x00b"])
+async def test_an_address_that_is_none_is_told_without_its_secrets(place: str) -> None:
+    with pytest.raises(McpError) as caught:
+        async with open_server(McpTarget(url=f"http://{place}?token=geheim-123")):
+            pass
+    assert caught.value.reason == "failed"
+    assert "geheim" not in str(caught.value)

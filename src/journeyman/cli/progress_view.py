@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from journeyman.cli.console import Terminal, styled
+from journeyman.cli.console import OutputClosedError, Terminal, styled
 from journeyman.cli.progress_state import FinishedStep, ProgressState, duration, reading, sparkline
 
 _PLAIN_SECONDS = 15.0
@@ -116,8 +116,13 @@ class ProgressView:
                 if self._state.name and self._clock() - self._spoken >= self._silent_seconds / 2:
                     self._spoken = self._clock()
                     line = f"{_phase_line(self._state)}  {duration(self._state.phase_seconds)} so far"
-            if line:
+            if not line:
+                continue
+            try:
                 self._console.print(line)
+            except OutputClosedError:
+                self._console.quiet = False  # this thread cannot end the program: the next word of the work does
+                return
 
     def _render(self) -> RenderableType:
         with self._lock:
