@@ -96,8 +96,8 @@ def _retry_count(request: Request) -> int | None:
     given = request.headers.get("x-stainless-retry-count")
     if given is None:
         return None
-    if not given.isdecimal():
-        raise ServiceError(f"x-stainless-retry-count must be a number, got {given!r}", status=400, code="invalid_header")
+    if not (given.isdecimal() and len(given) < 10):
+        raise ServiceError(f"x-stainless-retry-count must be a number, got {given[:80]!r}", status=400, code="invalid_header")
     return int(given)
 
 

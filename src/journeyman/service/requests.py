@@ -43,6 +43,12 @@ class _Request(ForeignRecord):
         stops = [value] if isinstance(value, str) else value
         return [stop for stop in stops if stop] if isinstance(stops, list) else stops
 
+    @field_validator("stream_options")
+    @classmethod
+    def _options_are_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        refuse_unsupported(value, ("include_usage",))
+        return value
+
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options.get("include_usage"))
@@ -113,7 +119,8 @@ class ChatRequest(_Request):
     def _named_tool(cls, value: object) -> object:
         if isinstance(value, str) and value in ("auto", "none", "required"):
             return value
-        name = (value.get("function") or {}).get("name") if isinstance(value, dict) else None
+        function = value.get("function") if isinstance(value, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(name, str):
             raise ValueError('tool_choice must be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}')
         return "=" + name

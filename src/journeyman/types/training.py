@@ -195,7 +195,7 @@ class CreateRollout(Record):
 
     model: str
     scenario_id: str
-    max_turns: int = Field(default=64, ge=1)
+    max_turns: int = Field(default=64, ge=1, le=10**9)
     key: str | None = Field(default=None, min_length=1, max_length=200)
 
 
