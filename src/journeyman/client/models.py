@@ -81,8 +81,8 @@ class Model:
         return omitted_of(self._client, self.name)
 
     def openai(self) -> AsyncOpenAI:
-        """A client of this model for calls outside rollouts."""
-        return self._shared_client()
+        """A client of this model for calls outside rollouts. It shares its connections with others: closing it closes nothing."""
+        return self._shared_client().with_options()
 
     async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
         """Begin an attempt. `gather` calls this; call it yourself only together with `finish_rollout`.

@@ -97,7 +97,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     )
 
 
-async def _on_wrong_query(request: Request, error: Exception) -> JSONResponse:
+async def _on_wrong_query(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     name = str(first["loc"][-1])

@@ -219,10 +219,14 @@ def test_a_schema_without_an_end_is_the_callers_error(compiler: GrammarCompiler,
     circle = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
     schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": circle}
     guide = compiler.start(JsonSchemaGrammar(json.dumps(schema)))
-    with pytest.raises(SettingError) as caught:
+
+    def follow() -> None:
         for token in tiny_tokenizer.encode('{"a": ', add_special_tokens=False):
             guide.mask()
             guide.advance(token)
         guide.mask()
+
+    with pytest.raises(SettingError) as caught:
+        follow()
     assert caught.value.reason == "grammar_dead_end"
     assert len(caught.value.message) < 200
