@@ -292,3 +292,11 @@ async def test_an_agent_that_closes_its_client_takes_no_connection_from_others(b
         groups = await jm.gather(rollout, [TASK, TASK], model=model, group_size=2)
         assert [one.error for group in groups for one in group] == [None] * 4
         await model.openai().close()
+
+
+async def test_why_a_job_was_refused_crosses_the_wire(backend: Connection) -> None:
+    model = await backend.model("m")
+    groups = await jm.gather(say_hello, [TASK], model=backend.base_model(), group_size=2)
+    with pytest.raises(SettingError) as caught:
+        await model.train(groups)
+    assert caught.value.reason == "other_model"

@@ -322,7 +322,7 @@ class TrainableModel(ServedModel):
             status = await self._ended(status, on_progress)
         if status.state == "failed":
             text = status.error or "the training job failed"
-            raise error_from_code(status.error_code or "", text) or TrainingError(text)
+            raise error_from_code(status.error_code or "", text, status.error_reason) or TrainingError(text)
         if status.result is None:
             raise ServiceError(f"training job {status.id} is done and has no result")
         self._info = self._info.model_copy(update={"step": status.result.step, "adapter": status.result.adapter})

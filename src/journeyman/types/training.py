@@ -156,7 +156,7 @@ class TrainResult(Record):
 
 
 class JobStatus(Record):
-    """A training job on the server. `error` is set when state is "failed"."""
+    """A training job on the server. `error`, its code and reason are set when state is "failed"."""
 
     id: str
     state: Literal["queued", "running", "done", "failed"]
@@ -164,6 +164,7 @@ class JobStatus(Record):
     result: TrainResult | None = None
     error: str | None = None
     error_code: str | None = None
+    error_reason: str | None = None
 
 
 class CreateModel(Record):
