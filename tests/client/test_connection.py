@@ -279,3 +279,24 @@ async def test_what_is_not_kept_cannot_be_asked_for_by_key(backend: Connection) 
         await jm.gather(say_hello, [TASK], model=jm.Model("gpt", "http://127.0.0.1:1/v1", "k"), key="step")
     with pytest.raises(SettingError, match="belong to no run"):
         await jm.gather(say_hello, [TASK], model=backend.base_model(), key="step")
+
+
+async def test_an_agent_that_closes_its_client_takes_no_connection_from_others(backend: Connection) -> None:
+    async def rollout(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        async with run.openai() as api, api.with_options(timeout=5) as other:
+            await other.chat.completions.create(model=run.model, messages=[{"role": "user", "content": "x"}])
+        await run.openai().close()
+
+    model = await backend.model("m")
+    for _ in range(2):
+        groups = await jm.gather(rollout, [TASK, TASK], model=model, group_size=2)
+        assert [one.error for group in groups for one in group] == [None] * 4
+        await model.openai().close()
+
+
+async def test_why_a_job_was_refused_crosses_the_wire(backend: Connection) -> None:
+    model = await backend.model("m")
+    groups = await jm.gather(say_hello, [TASK], model=backend.base_model(), group_size=2)
+    with pytest.raises(SettingError) as caught:
+        await model.train(groups)
+    assert caught.value.reason == "other_model"

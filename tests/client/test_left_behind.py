@@ -79,7 +79,14 @@ def raised(error: BaseException) -> Callable[[Any], None]:
     return leave
 
 
+def cancelled_itself(run: Any) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
 BAD = {
+    "a cancel of its own task": cancelled_itself,
     "a text as reward": rewarded("good"),
     "a NaN reward": rewarded(math.nan),
     "an infinite reward": rewarded(-math.inf),
@@ -282,3 +289,34 @@ async def test_a_score_that_gives_one_attempt_no_number_leaves_that_attempt_with
 
     bad, good = await gather(fair, scenarios("bad", "good"), model=RecordingModel(), group_size=2, score=score)
     assert (bad.rewards, good.rewards) == ((None, 1.0), (1.0, 1.0))
+
+
+async def test_a_score_that_cancels_its_own_task_is_that_groups_failure() -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        run.reward = 1.0
+
+    async def score(groups: Sequence[Group]) -> list[Group]:
+        if groups[0].scenario.id == "a":
+            cancelled_itself(None)
+            await asyncio.sleep(0)
+        return list(groups)
+
+    first, second = await gather(rollout, scenarios("a", "b"), model=RecordingModel(), group_size=2, score=score)
+    assert (first.rewards, second.rewards) == ((None, None), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        *[({"group_size": 1.5}, "invalid_number"), ({"group_size": "2"}, "invalid_number"), ({"max_turns": 10**30}, "invalid_number")],
+        *[({"max_concurrent": None}, "invalid_number"), ({"timeout_seconds": math.nan}, "invalid_number")],
+        *[({"key": "k" * 500}, "key_too_long"), ({"key": "\ud800"}, "half_surrogate")],
+    ],
+)
+async def test_settings_that_every_attempt_would_fail_by_are_refused_at_once(settings: dict[str, Any], reason: str) -> None:
+    async def rollout(scenario: Scenario, run: Rollout) -> None:
+        raise AssertionError
+
+    with pytest.raises(InputError) as caught:
+        await gather(rollout, scenarios("a"), model=RecordingModel(), **settings)
+    assert caught.value.reason == reason

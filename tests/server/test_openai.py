@@ -307,3 +307,11 @@ def _poll(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "1.5", "9" * 5000])
+async def test_a_count_of_retries_that_is_none_is_refused(running: Any, count: str) -> None:
+    async with client(running) as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.chat.completions.create(model="base", messages=USER, extra_headers={"x-stainless-retry-count": count})
+    assert caught.value.code == "invalid_header"

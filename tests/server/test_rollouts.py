@@ -294,3 +294,14 @@ async def test_attempts_that_leave_what_cannot_be_kept_do_not_keep_the_others_fr
         assert all(one.error is not None and one.reward is None for group in groups[:-1] for one in group)
         result = await model.train(groups)
         assert result.metrics["train/num_trajectories_excluded"] == 2 * len(kinds)
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_turns", 10**30), ("max_turns", 0), ("max_turns", "x"), ("scenario_id", 3)])
+async def test_a_rollout_that_cannot_be_kept_is_refused_by_its_field(running: Any, field: str, value: object) -> None:
+    async with AsyncOpenAI(base_url=running.url, api_key="none", max_retries=0) as api:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.post("/api/rollouts", cast_to=object, body={"model": "base", "scenario_id": "s", field: value})
+        assert caught.value.param == field
+        with pytest.raises(openai.BadRequestError) as caught:
+            await api.get("/api/rollouts", cast_to=object, options={"params": {"model": "base"}})
+        assert caught.value.param == "key"

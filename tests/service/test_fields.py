@@ -84,6 +84,25 @@ def test_forms_of_a_reply_that_cannot_be_held_are_refused(response_format: dict[
     assert refusal(kind, {**body, "response_format": response_format})["loc"][0] == "response_format"
 
 
+@pytest.mark.parametrize("function", ["x", 3, True, [], ["name"], None, {}, {"name": 3}, {"name": None}, {"name": ["f"]}])
+@pytest.mark.parametrize("kind", ["function", "custom", 3])
+def test_a_choice_of_a_tool_that_cannot_be_read_is_refused(kind: object, function: object) -> None:
+    request, body = KINDS[0]
+    found = refusal(request, {**body, "tool_choice": {"type": kind, "function": function}})
+    assert found["loc"] == ("tool_choice",)
+
+
+def test_options_of_a_stream_are_held_to_the_same() -> None:
+    kind, body = KINDS[0]
+    assert kind.model_validate({**body, "stream_options": {"include_usage": True, "include_obfuscation": False}}).include_usage
+    found = refusal(kind, {**body, "stream_options": {"continuous_usage_stats": True}})
+    assert (found["type"], found["loc"], found["ctx"]["path"]) == (
+        "unsupported_parameter",
+        ("stream_options",),
+        ("continuous_usage_stats",),
+    )
+
+
 @pytest.mark.parametrize("fields", [{"max_tokens": 5, "max_completion_tokens": 6}, {"n": 0}, {"n": 129}, {"top_k": -2}, {"prompt": "lost"}])
 def test_settings_that_contradict_or_are_out_of_range_are_refused(fields: dict[str, Any]) -> None:
     kind, body = KINDS[0]

@@ -181,7 +181,8 @@ class TestJobs:
 
     def test_an_interrupted_job_makes_room_for_the_same_key(self, store: Store) -> None:
         store.jobs.add(JobRow("a", "m", "grpo", "k", "hash", JobStatus(id="j1", state="running")))
-        store.jobs.set_status(JobStatus(id="j1", state="failed", error="stopped", error_code=INTERRUPTED))
+        store.jobs.set_status(JobStatus(id="j1", state="failed", error="stopped", error_code=INTERRUPTED, error_reason="killed"))
+        assert store.jobs.get("j1").status.error_reason == "killed"
         store.jobs.add(JobRow("a", "m", "grpo", "k", "hash", JobStatus(id="j2", state="queued")))
         found = store.jobs.find("a", "m", "k")
         assert found is not None
@@ -244,6 +245,7 @@ class TestKeys:
             for table in ("rollouts", "runs"):
                 connection.execute(f"ALTER TABLE {table} DROP COLUMN tokenizer")
             connection.execute("ALTER TABLE steps DROP COLUMN settings")
+            connection.execute("ALTER TABLE jobs DROP COLUMN error_reason")
             connection.execute("UPDATE schema SET version = 1")
         connection.close()
         for _ in range(2):
@@ -260,6 +262,7 @@ class TestKeys:
             store.runs.add_step(StepMetrics(run="r", phase="train", step=1, time=1.0, metrics={"x": 1.0}))
         with sqlite3.connect(tmp_path / "journeyman.db") as connection:
             connection.execute("ALTER TABLE steps DROP COLUMN settings")
+            connection.execute("ALTER TABLE jobs DROP COLUMN error_reason")
             connection.execute("UPDATE schema SET version = 3")
         connection.close()
         made = {"grpo": {"updates": 2}}

@@ -50,6 +50,17 @@ def test_in_the_result_of_a_tool_a_mark_stands_for_it_and_no_text_is_lost(part: 
     assert not isinstance(part, dict) or part.get("text", "") in content
 
 
+@pytest.mark.parametrize(("besides", "kind"), [({"image": "a.png"}, "image"), ({"video": "b"}, "video")])
+def test_a_text_with_something_besides_is_called_after_that(besides: dict[str, str], kind: str) -> None:
+    assert fault({"role": "user", "content": [{**_TEXT, **besides}]})["ctx"]["kind"] == kind
+
+
+def test_what_protocols_add_to_a_text_says_nothing() -> None:
+    part = {**_TEXT, "_meta": {"trace": 1}, "annotations": {"audience": ["user"]}, "cache_control": {"type": "ephemeral"}}
+    for role in ("user", "tool"):
+        assert Message.model_validate({"role": role, "content": [part]}).content == "look"
+
+
 def test_a_mark_tells_type_and_size() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1648}}
     assert Message.model_validate({"role": "tool", "content": [part]}).content == "[image left out: image/png, 1,236 bytes]"

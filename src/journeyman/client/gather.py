@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from journeyman.client.attempt_clock import AttemptClock
 from journeyman.client.left_behind import is_of_one_attempt, outcome_of
@@ -17,6 +18,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.client.scored import scored_group, without_rewards
 from journeyman.errors import REWARD_FAILED, JourneymanError, JudgeError, NotFoundError, SettingError, stops_everything
 from journeyman.observe.progress import Progress
+from journeyman.types.json_text import check_json
 from journeyman.types.scenarios import Scenario
 from journeyman.types.training import FinishRollout, KeptAttempt
 from journeyman.types.trajectory import Failure, Group, Trajectory
@@ -25,6 +27,9 @@ RolloutFunction = Callable[[Scenario, Rollout], Awaitable[None]]
 Score = Callable[[Sequence[Group]], Awaitable[list[Group]]]
 
 _SEAL_AFTER_CANCEL_SECONDS = 5.0
+_MOST = 10**9
+_MAX_KEY = 160  # the place of an attempt is added, and a server takes 200
+_T = TypeVar("_T")
 
 
 async def gather(
@@ -65,13 +70,16 @@ async def gather(
         ServiceError: the server is gone; attempts in progress are cancelled. So they are by a JourneymanError out of `score` (unless its
             reason is `reward_failed`, a function of the user's that failed at one group).
         JourneymanError: the server refused every attempt, or scoring failed at every group; told when all are done.
-        SettingError: a number below 1; a key for a model that Journeyman does not serve.
+        SettingError: a number below 1; a key that is too long, or for a model that Journeyman does not serve.
     """
     for name, value in (("group_size", group_size), ("max_concurrent", max_concurrent), ("max_turns", max_turns)):
-        if value < 1:
-            raise SettingError(f"{name} is {value}; it must be at least 1")
-    if timeout_seconds <= 0:
-        raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0")
+        if not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise SettingError(f"{name} is {value!r:.40}; it must be a whole number, at least 1", reason="invalid_number")
+    if not timeout_seconds > 0:
+        raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0", reason="invalid_number")
+    check_json(key)
+    if key is not None and len(key) > _MAX_KEY:
+        raise SettingError(f"the key {key[:40]!r}… has {len(key)} characters; give one of at most {_MAX_KEY}", reason="key_too_long")
     kept = {} if key is None else {one.key: one for one in await model.kept_attempts(key)}
     plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept, seed, score)
     try:
@@ -115,7 +123,7 @@ class _Plan:
         if self.score is None:
             return group
         try:
-            return scored_group(await self.score([group]), group)
+            return scored_group(await _apart(self.score([group])), group)
         except BaseException as error:
             if stops_everything(error) or (isinstance(error, JourneymanError) and error.reason != REWARD_FAILED):
                 raise
@@ -187,7 +195,7 @@ class _Plan:
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
                 with clock.running(limit):
-                    await self.rollout(scenario, run)
+                    await _apart(self.rollout(scenario, run))
         except TimeoutError as error:
             return self._timed_out() if limit.expired() else Failure.of(error)
         except BaseException as error:
@@ -222,6 +230,22 @@ def derived_seed(*parts: int | str) -> int:
     escaped = (str(part).replace("\\", "\\\\").replace("/", "\\/") for part in parts)
     text = "/".join(escaped) if parts else "\\0"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4]) >> 1
+
+
+async def _apart(code: Awaitable[_T]) -> _T:
+    """Await the user's code in a task of its own: if it cancels the task that it runs in, that is not ours. An exit is raised here rather
+    than there, where it would end the event loop."""
+
+    async def guarded() -> tuple[_T | None, BaseException | None]:
+        try:
+            return await code, None
+        except (SystemExit, KeyboardInterrupt) as error:
+            return None, error
+
+    found, ending = await asyncio.create_task(guarded())
+    if ending is not None:
+        raise ending
+    return found  # type: ignore[return-value]  # there, when nothing was raised
 
 
 def _not_scored(scenario: Scenario, error: BaseException) -> JudgeError:

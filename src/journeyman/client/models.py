@@ -81,8 +81,8 @@ class Model:
         return omitted_of(self._client, self.name)
 
     def openai(self) -> AsyncOpenAI:
-        """A client of this model for calls outside rollouts."""
-        return self._shared_client()
+        """A client of this model for calls outside rollouts. It shares its connections with others: closing it closes nothing."""
+        return self._shared_client().with_options()
 
     async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
         """Begin an attempt. `gather` calls this; call it yourself only together with `finish_rollout`.
@@ -322,7 +322,7 @@ class TrainableModel(ServedModel):
             status = await self._ended(status, on_progress)
         if status.state == "failed":
             text = status.error or "the training job failed"
-            raise error_from_code(status.error_code or "", text) or TrainingError(text)
+            raise error_from_code(status.error_code or "", text, status.error_reason) or TrainingError(text)
         if status.result is None:
             raise ServiceError(f"training job {status.id} is done and has no result")
         self._info = self._info.model_copy(update={"step": status.result.step, "adapter": status.result.adapter})

@@ -66,7 +66,7 @@ class Rollout:
         return self._scenario
 
     def openai(self) -> AsyncOpenAI:
-        """A client whose calls belong to this rollout. It shares its connections with others: do not close it."""
+        """A client whose calls belong to this rollout. It shares its connections with others: closing it closes nothing."""
         if self._client is None:
             self._client = self._make_client()
         return self._client

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from journeyman.errors import InputError, JourneymanError, ServiceError, SettingError, error_from_code
 from journeyman.http_clients import proxy_note, redirect_of, without_credentials
-from journeyman.llm.openai_client import open_openai
+from journeyman.llm.openai_client import open_openai, shared_client_class
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
 from journeyman.types.secrets import checked_key
@@ -94,9 +94,9 @@ class Wire:
 def _keyed_class() -> type[AsyncOpenAI]:
     """AsyncOpenAI with its one public `post` overridden, so that every call has a key of its own, the same in all its tries: the server
     then knows which of several equal calls is tried again. Made when first needed, because openai is imported lazily."""
-    import openai
+    parent: Any = shared_client_class()
 
-    class KeyedOpenAI(openai.AsyncOpenAI):
+    class KeyedOpenAI(parent):  # type: ignore[misc]  # a class that is made when it is needed
         async def post(self, path: str, **options: Any) -> Any:
             given = options.get("options") or {}
             headers = dict(given.get("headers") or {})

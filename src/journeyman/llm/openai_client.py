@@ -90,15 +90,42 @@ def _check_url(url: str) -> None:
 
 
 @functools.cache
-def model_client_class() -> type[AsyncOpenAI]:
-    """AsyncOpenAI with its one public `post` overridden. `dialects`: what was learnt of each model that it called."""
+def shared_client_class() -> type[AsyncOpenAI]:
+    """AsyncOpenAI whose copies (`with_options`) share its connections for good: `async with` over one of them closes nothing.
+
+    `dialects`: what was learnt of each model that it or a copy of it called.
+    """
     import openai
 
-    class ModelOpenAI(openai.AsyncOpenAI):
+    class SharedOpenAI(openai.AsyncOpenAI):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             self.dialects: dict[str, Dialect] = {}
+            self.is_borrowing = False
 
+        def copy(self, **options: Any) -> Any:
+            copied = super().copy(**options)
+            copied.dialects, copied.is_borrowing = self.dialects, options.get("http_client") is None
+            return copied
+
+        def with_options(self, **options: Any) -> Any:
+            return self.copy(**options)
+
+        async def close(self) -> None:
+            if not self.is_borrowing:
+                await super().close()
+
+    return SharedOpenAI
+
+
+@functools.cache
+def model_client_class() -> type[AsyncOpenAI]:
+    """`shared_client_class()` with its one public `post` overridden."""
+    import openai
+
+    parent: Any = shared_client_class()
+
+    class ModelOpenAI(parent):  # type: ignore[misc]  # a class that is made when it is needed
         async def post(self, path: str, **options: Any) -> Any:
             body = options.get("body")
             if not path.endswith(_COMPLETIONS) or not isinstance(body, dict):

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ExceptionHandler
@@ -70,6 +71,7 @@ def add_error_handlers(app: FastAPI) -> None:
     handlers: dict[type[Exception], ExceptionHandler] = {
         JourneymanError: _on_our_error,
         HTTPException: _on_http_exception,
+        RequestValidationError: _on_wrong_query,
         Exception: _on_anything_else,
     }
     for kind, handler in handlers.items():
@@ -93,6 +95,13 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         status_code=error.status_code,
         headers=dict(error.headers or {}),
     )
+
+
+async def _on_wrong_query(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return error_response(BadRequestError(f"{name}: {first['msg']}", name, reason="invalid_value"))
 
 
 async def _on_anything_else(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from journeyman.chat.tool_calls import CLOSE, OPEN
+from journeyman.errors import SettingError
 from journeyman.service.requests import ChatRequest
 from journeyman.types.messages import Tool
 from journeyman.types.sampling import Grammar, JsonSchemaGrammar, LarkGrammar
@@ -56,7 +57,16 @@ def _json_rule(schema: dict[str, Any]) -> str:
 
 def _arguments_schema(tool: Tool) -> dict[str, Any]:
     parameters = tool.function.parameters or {"properties": {}}
+    kinds = parameters.get("type", "object")
+    if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+        raise SettingError(
+            f"tool {tool.function.name!r} cannot be called: its parameters are of the type {kinds!r}, and arguments are an object",
+            hint='write its parameters as {"type": "object", "properties": {...}}',
+            reason="parameters_no_object",
+        )
     schema = {**parameters, "type": "object"}  # whatever else the schema would take: arguments are an object
-    if "properties" in schema and not any(name in schema for name in _BRINGS_PROPERTIES):
+    declared, required = schema.get("properties"), schema.get("required") or []
+    brings_others = any(name in schema for name in _BRINGS_PROPERTIES)
+    if isinstance(declared, dict) and isinstance(required, list) and not brings_others and all(name in declared for name in required):
         schema.setdefault("additionalProperties", False)  # a forced call invents no arguments
     return schema

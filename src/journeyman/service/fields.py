@@ -16,7 +16,7 @@ IGNORED: Final = frozenset(
     {
         *("store", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
         *("prompt_cache_options", "prediction", "request_id", "session_id", "trace_id", "priority", "cache_salt", "cache_prompt"),
-        *("keep_alive", "guided_decoding_backend", "usage", "strict"),
+        *("keep_alive", "guided_decoding_backend", "usage", "strict", "include_obfuscation"),
     }
 )
 
@@ -41,7 +41,7 @@ UNSUPPORTED: Final[Mapping[str, tuple[object, ...]]] = {
     "top_n_sigma": (-1,),
     **dict.fromkeys(("use_beam_search", "early_stopping", "ignore_eos", "include_stop_str_in_output", "penalize_nl"), (False,)),
     **dict.fromkeys(("continue_final_message", "skip_special_tokens", "no_stop_trim", "safe_prompt", "raw"), (False,)),
-    **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids"), (False,)),
+    **dict.fromkeys(("return_token_ids", "return_tokens_as_token_ids", "continuous_usage_stats"), (False,)),
     **dict.fromkeys(("add_generation_prompt", "do_sample", "include_reasoning", "separate_reasoning"), (True,)),
     **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "logits_processors", "stop_regex", "documents"), ([],)),
     **dict.fromkeys(("guided_regex", "guided_grammar", "grammar", "regex", "ebnf", "negative_prompt", "format"), ("",)),

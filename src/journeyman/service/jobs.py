@@ -150,7 +150,7 @@ class Jobs:
             await self._end(_interrupted(job_id))
             raise
         except JourneymanError as error:
-            ended = _failed(job_id, str(error), error_code(error))
+            ended = _failed(job_id, str(error), error_code(error), error.reason)
         except Exception as error:  # noqa: BLE001 - the top handler of a job: whatever it was, the job's owner is told
             _log.exception("training job %s failed", job_id)
             ended = _failed(job_id, f"{type(error).__name__}: {error}", "failed")
@@ -189,5 +189,5 @@ def _interrupted(job_id: str) -> JobStatus:
     return _failed(job_id, "the server stopped before this job ended; nothing of it was kept", INTERRUPTED)
 
 
-def _failed(job_id: str, error: str, code: str) -> JobStatus:
-    return JobStatus(id=job_id, state="failed", error=error, error_code=code)
+def _failed(job_id: str, error: str, code: str, reason: str | None = None) -> JobStatus:
+    return JobStatus(id=job_id, state="failed", error=error, error_code=code, error_reason=reason)

@@ -43,6 +43,12 @@ class _Request(ForeignRecord):
         stops = [value] if isinstance(value, str) else value
         return [stop for stop in stops if stop] if isinstance(stops, list) else stops
 
+    @field_validator("stream_options")
+    @classmethod
+    def _options_are_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        refuse_unsupported(value, ("include_usage",))
+        return value
+
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options.get("include_usage"))

@@ -86,6 +86,7 @@ class JobTable:
                     result=None if status.result is None else status.result.model_dump_json(),
                     error=status.error,
                     error_code=status.error_code,
+                    error_reason=status.error_reason,
                     updated_at=time.time(),
                 )
             )
@@ -105,5 +106,6 @@ def _job(row: Row[Any]) -> JobRow:
         result=None if row.result is None else TrainResult.model_validate_json(row.result),
         error=row.error,
         error_code=row.error_code,
+        error_reason=row.error_reason,
     )
     return JobRow(row.run, row.model, row.kind, row.key, row.body_hash, status)

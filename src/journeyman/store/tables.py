@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 #: Raised by one whenever a table changes, with the way there in `UPGRADES`; `database.py` refuses a store with a higher number.
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 METADATA = MetaData()
 
@@ -113,6 +113,7 @@ JOBS = Table(
     Column("result", Text),
     Column("error", Text),
     Column("error_code", String),
+    Column("error_reason", String),  # layout 5
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     UniqueConstraint("run", "model", "key", name="one_job_per_key"),
@@ -123,4 +124,5 @@ UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     1: ("ALTER TABLE rollouts ADD COLUMN key VARCHAR", "CREATE INDEX rollouts_by_key ON rollouts (run, key)"),
     2: ("ALTER TABLE runs ADD COLUMN tokenizer VARCHAR", "ALTER TABLE rollouts ADD COLUMN tokenizer VARCHAR"),
     3: ("ALTER TABLE steps ADD COLUMN settings TEXT",),
+    4: ("ALTER TABLE jobs ADD COLUMN error_reason VARCHAR",),
 }

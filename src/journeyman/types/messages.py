@@ -21,7 +21,7 @@ _TOOL_ROLES: Final = ("tool", "function")
 _SAYS_NOTHING: Final = frozenset(
     {
         *("id", "object", "type", "status", "index", "created", "created_at", "timestamp", "weight", "metadata", "annotations"),
-        *("cache_control", "logprobs", "token_ids", "finish_reason", "model", "usage", "provider_specific_fields", "parsed"),
+        *("cache_control", "logprobs", "token_ids", "finish_reason", "model", "usage", "provider_specific_fields", "parsed", "_meta"),
     }
 )
 #: Fields beside `content` that hold what a model would have to see, as files of conversations have them.
@@ -34,17 +34,18 @@ _MAX_NAME: Final = 200
 
 
 def kind_of_part(part: object) -> str:
-    """What a part is, in a word: its type.
+    """What a part that is no text is, in a word: its type, or what it has besides a text.
 
     Example:
-        >>> kind_of_part({"type": "image_url"}), kind_of_part({"text": "a"}), kind_of_part(3)
-        ('image_url', 'text', 'int')
+        >>> kind_of_part({"type": "image_url"}), kind_of_part({"type": "text", "text": "a", "video": "b"}), kind_of_part(3)
+        ('image_url', 'video', 'int')
     """
     if isinstance(part, str):
         return "text"
     if not isinstance(part, Mapping):
         return type(part).__name__
-    return str(part.get("type") or next(iter(_besides(part)), "text"))[:40]
+    kind = str(part.get("type") or "text")
+    return (next(iter(_besides(part)), "text without a text") if kind in _TEXT_PARTS else kind)[:40]
 
 
 def is_text(part: object) -> bool:
@@ -116,7 +117,7 @@ def _details(part: Mapping[str, Any]) -> tuple[str, ...]:
     """Media type, size and name or address of a part, as far as it tells them."""
     kind = str(part.get("type"))
     inner = next((held for held in (part.get(kind), part.get("source"), part.get("file")) if isinstance(held, Mapping)), part)
-    place = inner.get("url") or inner.get("image_url") or inner.get("file_data") or ""
+    place = inner.get("url") or inner.get("uri") or inner.get("image_url") or inner.get("file_data") or ""
     media = str(inner.get("mimeType") or inner.get("mime_type") or inner.get("media_type") or "")
     data = inner.get("data")
     if isinstance(place, str) and place.startswith("data:"):

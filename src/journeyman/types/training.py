@@ -157,7 +157,7 @@ class TrainResult(Record):
 
 
 class JobStatus(Record):
-    """A training job on the server. `error` is set when state is "failed"."""
+    """A training job on the server. `error`, its code and reason are set when state is "failed"."""
 
     id: str
     state: Literal["queued", "running", "done", "failed"]
@@ -165,6 +165,7 @@ class JobStatus(Record):
     result: TrainResult | None = None
     error: Redacted | None = None
     error_code: str | None = None
+    error_reason: str | None = None
 
 
 class CreateModel(Record):
@@ -196,7 +197,7 @@ class CreateRollout(Record):
 
     model: str
     scenario_id: str
-    max_turns: int = Field(default=64, ge=1, lt=2**63)  # as the store keeps it
+    max_turns: int = Field(default=64, ge=1, le=10**9)
     key: str | None = Field(default=None, min_length=1, max_length=200)
 
 

@@ -195,3 +195,38 @@ def test_arguments_are_an_object_whatever_the_schema_leaves_open(
     allowed = [tiny_tokenizer.decode([token]) for token in guide.mask().nonzero().flatten().tolist()]
     assert allowed
     assert all(text.startswith("{") for text in allowed)
+
+
+def test_what_a_tool_requires_without_declaring_it_can_be_given(compiler: GrammarCompiler, tiny_tokenizer: Any) -> None:
+    schema = {"type": "object", "properties": {"a": _DIGIT}, "required": ["a", "b"]}
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [_tool("f", schema)], "tool_choice": "required"}
+    grammar = grammar_of(ChatRequest.model_validate(body))
+    assert grammar is not None
+    guide = compiler.start(grammar)
+    for token in tiny_tokenizer.encode(f'{OPEN}{{"name": "f", "arguments": {{"a": 1, "b": "x"}}}}{CLOSE}', add_special_tokens=False):
+        guide.advance(token)
+
+
+@pytest.mark.parametrize("kind", ["string", "array", ["string", "null"]])
+def test_a_tool_whose_arguments_would_be_no_object_cannot_be_forced(kind: object) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [_tool("f", {"type": kind})], "tool_choice": "required"}
+    with pytest.raises(SettingError) as caught:
+        grammar_of(ChatRequest.model_validate(body))
+    assert caught.value.reason == "parameters_no_object"
+
+
+def test_a_schema_without_an_end_is_the_callers_error(compiler: GrammarCompiler, tiny_tokenizer: Any) -> None:
+    circle = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": circle}
+    guide = compiler.start(JsonSchemaGrammar(json.dumps(schema)))
+
+    def follow() -> None:
+        for token in tiny_tokenizer.encode('{"a": ', add_special_tokens=False):
+            guide.mask()
+            guide.advance(token)
+        guide.mask()
+
+    with pytest.raises(SettingError) as caught:
+        follow()
+    assert caught.value.reason == "grammar_dead_end"
+    assert len(caught.value.message) < 200

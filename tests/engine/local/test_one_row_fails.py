@@ -276,7 +276,7 @@ async def test_a_grammar_that_cannot_be_used_is_that_requests_error(engine: Loca
 
 async def test_a_grammar_that_leads_nowhere_is_that_requests_error(engine: LocalEngine) -> None:
     beside = asyncio.create_task(engine.sample(request(PROMPT, max_tokens=5)))
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(SettingError) as caught:
         await engine.sample(SampleRequest(PROMPT, SamplingParameters(max_tokens=5), grammar=LarkGrammar("start: start")))
     assert caught.value.reason == "grammar_dead_end"
     assert len((await beside).token_ids) == 5

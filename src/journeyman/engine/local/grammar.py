@@ -32,7 +32,10 @@ class TokenGuide:
         return bool(self._matcher.is_stopped())
 
     def mask(self) -> torch.Tensor:
-        """Bool tensor of shape [vocabulary_size]: True where the token may come next. Stop tokens only when the text is complete."""
+        """Bool tensor of shape [vocabulary_size]: True where the token may come next. Stop tokens only when the text is complete.
+
+        Raises SettingError when nothing can follow.
+        """
         if self.is_finished:
             return self._only_stop()
         raw = bytearray(self._matcher.compute_bitmask())
@@ -59,7 +62,9 @@ class TokenGuide:
 
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
-            raise EngineError(f"the grammar cannot be followed: {self._matcher.get_error()}", reason="grammar_dead_end")
+            fault = self._matcher.get_error().partition("\n")[0]
+            hint = "simplify the schema: a part of it that refers to itself needs a way to end"
+            raise SettingError(f"no text follows this grammar: {fault}", hint=hint, reason="grammar_dead_end")
 
 
 class GrammarCompiler:

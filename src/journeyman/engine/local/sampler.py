@@ -9,6 +9,9 @@ from torch import Tensor
 
 from journeyman.engine.local.rows import Row
 
+#: Below it nothing is drawn but the most likely token, and logits divided by it may be infinite.
+_AS_GOOD_AS_GREEDY = 1e-8
+
 
 def draw(logits_RV: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
     """One token id and its natural-log probability (temperature 1, full support, no grammar) for each row. A row for which none can be
@@ -52,7 +55,7 @@ def _draw_modified(logits_V: Tensor, row: Row) -> int:
     logits_V = logits_V.clone()
     if row.guide is not None:
         logits_V.masked_fill_(~row.guide.mask().to(logits_V.device)[: len(logits_V)], float("-inf"))
-    if parameters.temperature == 0.0:
+    if parameters.temperature < _AS_GOOD_AS_GREEDY:
         return int(logits_V.argmax())
     logits_V = logits_V / parameters.temperature
     if 0 < parameters.top_k < len(logits_V):
