@@ -84,6 +84,12 @@ FAULTS: dict[str, tuple[Answer, str, int]] = {
     "error of a status, a page": (Answer(status=404, raw=b"<html>Not here</html>", headers={"content-type": "text/html"}), "not_found", 2),
     "wrong method": (Answer(status=405, raw=b""), "not_found", 2),
     "error beside a choice": (raw('{"error": "no", "choices": [{"message": {"content": "a"}}]}'), "refused", 1),
+    "of another API": (raw('{"id": "r", "object": "response", "output": []}'), "no_completion", 2),
+    "error of Google": (raw('[{"error": {"code": 404, "message": "gone"}}]'), "not_found", 2),
+    "no money": (Answer(status=402, raw=b'{"detail": "pay"}'), "no_quota", 1),
+    "no gzip": (Answer("a", headers={"content-encoding": "gzip"}), "bad_encoding", 1),
+    "a circle": (Answer(raw=b"", status=308, headers={"location": "/v1/chat/completions"}), "redirected", 2),
+    "a refusal as part": (with_message(content=[{"type": "refusal", "refusal": "no"}]), "refused_by_model", 1),
     "no quota": (raw('{"error": {"message": "pay", "code": "insufficient_quota"}}'), "no_quota", 1),
 }
 # What means that the server is busy or broken for now.
@@ -94,6 +100,12 @@ PASSING = {
     "overloaded": '{"error": {"message": "later", "type": "overloaded_error"}}',
     "status in digits": '{"error": {"message": "bad gateway", "status": "502"}}',
     "whole answer": '{"object": "error", "message": "engine died", "code": 500}',
+    "in the message": '{"error": {"message": "Rate limit reached"}}',
+    "in the message, no type that says it": '{"error": {"type": "error", "message": "Overloaded"}}',
+    "a list": '[{"error": {"message": "slow", "status": "RESOURCE_EXHAUSTED"}}]',
+    "nothing but words": '{"detail": "too many requests"}',
+    "only told": '{"error": true, "message": "model is loading"}',
+    "an ending": '{"choices": [{"message": {"content": "half of"}, "finish_reason": "error"}]}',
     "bare": '{"code": 503, "msg": "try later"}',
     "in the choice": '{"id": "c", "choices": [{"error": {"message": "upstream", "code": 502}, "finish_reason": "error"}]}',
     "words of Google": '{"error": {"message": "quota", "status": "RESOURCE_EXHAUSTED"}}',
@@ -124,7 +136,7 @@ async def test_an_answer_that_is_none_is_told_by_name_and_not_asked_for_again(na
     assert (caught.value.reason, caught.value.exit_code, wait.num_waits) == (reason, exit_code, 0)
     assert "'m'" in caught.value.message
     str(caught.value).encode()
-    assert caught.value.hint or reason == "refused"
+    assert caught.value.hint or reason.startswith("refused")
 
 
 @pytest.mark.parametrize("name", PASSING)
@@ -137,6 +149,31 @@ async def test_an_error_inside_a_200_is_waited_for_like_its_status(name: str) ->
     with pytest.raises(LlmOutageError) as caught:
         await asked(raw(PASSING[name]))
     assert caught.value.reason == "outage"
+
+
+WORDS = [
+    '{"detail": "no knob"}',
+    '{"error": "no knob"}',
+    '[{"error": {"message": "no knob"}}]',
+    "no knob",
+    '{"fault": {"string": "no knob"}}',
+]
+
+
+@pytest.mark.parametrize("body", [*WORDS, '{"detail": [{"loc": ["body"], "msg": "no knob"}]}'])
+async def test_the_words_of_an_error_are_told_wherever_they_stand(body: str) -> None:
+    with pytest.raises(LlmError) as caught:
+        await asked(Answer(status=400, raw=body.encode()))
+    assert "no knob" in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/models", "/completions/"])
+async def test_a_base_url_that_goes_on_too_far_is_told_with_the_right_one(path: str) -> None:
+    with serve(scripted(Answer(status=404, raw=b""))) as server:
+        async with Llm(LlmEndpoint.parse("m", server.base_url + path)) as llm:
+            with pytest.raises(LlmError) as caught:
+                await llm.complete(ASK)
+    assert (caught.value.hint or "").endswith(server.base_url)
 
 
 async def test_a_base_url_without_v1_is_told_with_the_one_to_try() -> None:
@@ -285,7 +322,15 @@ STREAMS: dict[str, tuple[Answer, str]] = {
     "delta null": (raw('data: {"choices": [{"delta": null}]}\n\n', "text/event-stream"), "no_message"),
     "delta missing": (raw('data: {"choices": [{}]}\n\n', "text/event-stream"), "no_message"),
     "choices an object": (raw('data: {"choices": {"a": 1}}\n\n', "text/event-stream"), "no_message"),
-    "content a list": (raw('data: {"choices": [{"delta": {"content": [1]}}]}\n\n', "text/event-stream"), "no_text"),
+    "content a list": (raw('data: {"choices": [{"delta": {"content": [1]}}]}\n\n', "text/event-stream"), "unknown_part"),
+    "a call without a name": (raw('data: {"choices": [{"delta": {"tool_calls": [null]}}]}\n\n', "text/event-stream"), "no_tool_call"),
+    "an error as the whole chunk": (raw('data: {"object": "error", "message": "died", "code": 500}\n\n', "text/event-stream"), "outage"),
+    "an error in the choice": (
+        raw('data: {"choices": [{"delta": {"content": "a"}, "error": {"code": 400, "message": "no"}}]}\n\n', "text/event-stream"),
+        "refused",
+    ),
+    "an event of an error": (raw('event: error\ndata: {"message": "Overloaded"}\n\n', "text/event-stream"), "outage"),
+    "a circle": (Answer(raw=b"", status=308, headers={"location": "/v1/chat/completions"}), "redirected"),
     "half a character": (raw('data: {"choices": [{"delta": {"content": "\\ud83d"}}]}\n\n', "text/event-stream"), "half_surrogate"),
     "calls a text": (raw('data: {"choices": [{"delta": {"content": null, "tool_calls": "f"}}]}\n\n', "text/event-stream"), "no_text"),
     "arguments a list": (
@@ -309,6 +354,16 @@ async def test_a_stream_that_is_none_is_told_by_name(name: str) -> None:
                     pass
     assert caught.value.reason == reason
     assert conversation.is_empty
+
+
+async def test_a_stream_of_parts_is_read() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"text": "b"}]
+    events = raw("data: " + json.dumps({"choices": [{"delta": {"content": parts}}]}) + "\n\n", "text/event-stream")
+    with serve(scripted(events)) as server:
+        async with open_openai(server.base_url, "none") as client:
+            conversation = Conversation(client, "m")
+            _ = [event async for event in conversation.say("Hi")]
+    assert conversation.messages[-1].content == "ab"
 
 
 async def test_a_stream_with_odd_numbers_and_arguments_as_an_object_is_read() -> None:
