@@ -23,6 +23,7 @@ _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SAME_METHOD = (307, 308)
 _TARGET_HEADER = "x-journeyman-redirect"
 HUB_URL = "https://huggingface.co"
+_LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback", "localhost.localdomain", "localhost4", "localhost6")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -93,7 +94,7 @@ def proxy_of(url: str) -> Proxy | None:
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     found = next((one for one in proxies() if one[0] in (parts.scheme, "all")), None)
-    if found is None or is_loopback(host) or _is_any_address(host) or _is_exempt(host, parts):
+    if found is None or is_loopback(host) or _is_this_machine(host) or _is_exempt(host, parts):
         return None
     check_proxy(found[1])
     return found[1]
@@ -101,7 +102,7 @@ def proxy_of(url: str) -> Proxy | None:
 
 def proxies() -> list[tuple[str, Proxy]]:
     """(scheme that it is for or "all", proxy) of each proxy that is set, the one for all schemes last."""
-    values = urllib.request.getproxies()
+    values = {scheme: value.strip() for scheme, value in urllib.request.getproxies().items()}
     return [
         (scheme, Proxy(_variable(scheme), values[scheme] if "://" in values[scheme] else f"http://{values[scheme]}"))
         for scheme in ("http", "https", "all")
@@ -161,7 +162,8 @@ def _variable(scheme: str) -> str:
 
 def _is_exempt(host: str, parts: SplitResult) -> bool:
     """Whether NO_PROXY names the host: as the standard library reads it, or as a network (10.0.0.0/8)."""
-    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -181,14 +183,15 @@ def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str) -
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address leads to this machine only: 127.0.0.0/8, ::1, localhost and names below it, in any spelling.
+    """Whether an address leads to this machine only: 127.0.0.0/8, ::1, localhost and names below it, in any spelling; and
+    the other names that systems ship for it.
 
     Example:
         >>> is_loopback("127.8.9.1"), is_loopback("[::1]"), is_loopback("App.LOCALHOST."), is_loopback("localhost.example.com")
         (True, True, True, False)
     """
     name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(name)
@@ -198,8 +201,11 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or (mapped is not None and mapped.is_loopback)
 
 
-def _is_any_address(host: str) -> bool:
-    """Whether a connection to `host` ends on this machine although it is no loopback address: 0.0.0.0, ::, and 127.1 and its like."""
+def _is_this_machine(host: str) -> bool:
+    """Whether a connection to `host` ends on this machine although it is no loopback address: 0.0.0.0, ::, 127.1 and its
+    like, and the machine's own name."""
+    if host.lower() == socket.gethostname().lower():
+        return True
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:

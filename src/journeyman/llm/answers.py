@@ -22,7 +22,7 @@ from journeyman.types.json_text import check_json, parse_json
 if TYPE_CHECKING:
     from openai import APIError
 
-_SHOWN_CHARACTERS = 120
+_SHOWN_CHARACTERS, _SHORTEST_KEY = 120, 6
 _ASK_AGAIN = "ask again; check the server's log"
 _TEXT_PARTS, _THINKING_PARTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
 _WORDS, _SHOWN_FAULTS = ("message", "msg", "detail", "details", "error", "errors", "error_message", "error_msg", "description", "title"), 3
@@ -167,12 +167,13 @@ def words_of(error: object, levels: int = 4) -> str | None:
     return None
 
 
-def say_words(error: APIError) -> None:
-    """Put the words of an error into its message: the library takes them from one place only, and says "Error code: 400" without."""
-    words = words_of(error.body) or (_shown(error.body) if isinstance(error.body, Mapping | list) else None)
-    if words is not None and words not in error.message:
-        error.message = f"{error.message} - {shorten(words)}"
-        error.args = (error.message,)
+def say_words(error: APIError, key: str = "") -> None:
+    """Put the words of an error into its message: the library takes them from one place only, and says "Error code: 400" without. Servers
+    that repeat the key do so in vain."""
+    words = words_of(error.body) or (_shown(error.body) if isinstance(error.body, Mapping | list) else "")
+    message = error.message if words in error.message else f"{error.message} - {words}"
+    error.message = shorten(message.replace(key, "***") if len(key) >= _SHORTEST_KEY else message)
+    error.args = (error.message,)
 
 
 # Errors inside a 200 --------------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ class Llm:
         is_out_of_money = status == 402 or error.code == "insufficient_quota"
         may_pass = (status in (408, 409, 429) or status >= 500) and not is_out_of_money
         if should_retry == "true" or (may_pass and should_retry != "false"):
-            return _PassingError(f"answered {status}: {text}", _retry_after(headers))
+            return _PassingError(f"answered {status}{self._proxy_note()}: {text}", _retry_after(headers))
         key, address = self.endpoint.api_key_env, address_hint(without_credentials(self.endpoint.base_url))
         hints = {
             401: ("unauthorized", f"set {key} to a valid key" if key else "give the server's API key"),

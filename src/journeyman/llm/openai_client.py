@@ -109,7 +109,7 @@ def model_client_class() -> type[AsyncOpenAI]:
                     return await _checked_answer(super().post, path, {**options, "body": sent}, dialect.where, str(self.base_url))
                 except openai.APIStatusError as error:
                     check_redirect(error, dialect.where)
-                    say_words(error)
+                    say_words(error, self.api_key)
                     if not _is_learnt(dialect, error, sent):
                         raise
                 except openai.APIConnectionError as error:
@@ -123,7 +123,8 @@ def model_client_class() -> type[AsyncOpenAI]:
 
         def _dialect(self, body: dict[str, Any]) -> Dialect:
             model = str(body.get("model"))
-            where = f"model {model!r} at {without_credentials(str(self.base_url)).rstrip('/')}"
+            url = str(self.base_url)
+            where = f"model {model!r} at {without_credentials(url).rstrip('/')}{proxy_note(url)}"
             return self.dialects.setdefault(model, Dialect(where))
 
     return ModelOpenAI
