@@ -49,9 +49,11 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
         kind: the client class of the library that will use it, e.g. `openai.DefaultAsyncHttpxClient`; or one derived from it.
         timeout: as that library takes it.
 
-    Raises SettingError: bad_proxy, for a proxy variable that is in force and cannot be used; bad_certificates, for SSL_CERT_FILE.
+    Raises SettingError: no_url, for what is no address; bad_certificates, for SSL_CERT_FILE; bad_proxy, for a proxy variable that is in force and
+    cannot be used.
     """
     library = http_library(kind)
+    _check_address(url, library)
     proxy = proxy_of(url)
     needs_certificates = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
     try:
@@ -70,6 +72,18 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
     return library.AsyncClient(
         transport=transport, headers=headers, timeout=timeout, follow_redirects=True, event_hooks={"response": [_stay_at_origin]}
     )
+
+
+def _check_address(url: str, library: Any) -> None:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and (parts.port or 1) > 0 and url.isprintable() and " " not in url
+        is_one = is_one and bool(library.URL(url).host)  # it refuses hosts that are none
+    except (ValueError, library.InvalidURL):
+        is_one = False
+    if not is_one:
+        shown = without_credentials(url)
+        raise SettingError(f"{shown!a} is not the address of a server", hint="write it like http://host:8000/v1", reason="no_url")
 
 
 def http_library(kind: type) -> Any:

@@ -13,10 +13,10 @@ from tests.llm_server import Answer, scripted, serve
 import journeyman as jm
 from journeyman.agents.conversation import Conversation, ReplyDone
 from journeyman.client.backend import connect
-from journeyman.errors import JourneymanError, JudgeError, LlmError, LlmOutageError, LlmSettingError, ServiceError
+from journeyman.errors import JourneymanError, JudgeError, LlmError, LlmOutageError, LlmSettingError, McpError, ServiceError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, TextReply, open_openai
 from journeyman.llm.answers import read_answer, status_inside
-from journeyman.scenarios import CompletionProposer
+from journeyman.scenarios import CompletionProposer, McpTarget, open_server
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.types.scenarios import Scenario
@@ -374,6 +374,41 @@ async def test_a_stream_with_odd_numbers_and_arguments_as_an_object_is_read() ->
     done = events[-1]
     assert isinstance(done, ReplyDone)
     assert (done.num_prompt_tokens, done.num_tokens) == (None, None)
+
+
+BAD_HOSTS = [
+    "http://x\u201d.example/v1",
+    "http://a b/v1",
+    "http://:80/v1",
+    "http://h:99999/v1",
+    "http://[::g]/v1",
+    "http://%zz\u2603\u200b./v1",
+    "h:8000/v1",
+]
+
+
+@pytest.mark.parametrize("url", BAD_HOSTS)
+async def test_an_address_that_no_client_can_call_is_wrong_input_at_every_door(url: str) -> None:
+    for ask in (ask_model, ask_own_server, ask_mcp):
+        with pytest.raises(JourneymanError) as caught:
+            await ask(url)
+        assert caught.value.exit_code == 2 or isinstance(caught.value, McpError)
+        assert caught.value.reason == "no_url"
+
+
+async def ask_model(url: str) -> None:
+    async with Llm(LlmEndpoint.parse("m", url), settings=LlmSettings(max_retries=0)) as llm:
+        await llm.complete(ASK)
+
+
+async def ask_own_server(url: str) -> None:
+    async with connect(url) as backend:
+        await backend.health()
+
+
+async def ask_mcp(url: str) -> None:
+    async with open_server(McpTarget(url=url), start_timeout_seconds=5):
+        pass
 
 
 # Our own client -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from journeyman.config import checked_header, checked_key, environment, environment_key
 from journeyman.errors import LlmError, LlmSettingError, SettingError
@@ -47,7 +46,6 @@ def open_openai(
 
     url = (base_url or environment("OPENAI_BASE_URL") or _OPENAI_URL).strip()
     try:
-        _check_url(url)
         key = environment_key("OPENAI_API_KEY") if api_key is None else checked_key(api_key, "the API key")
         if key is None:
             raise SettingError(
@@ -73,19 +71,6 @@ def open_openai(
         max_retries=max_retries,
         http_client=http_client,
     )
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_one = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isprintable() and " " not in url
-        )
-    except ValueError:
-        is_one = False
-    if not is_one:
-        shown = without_credentials(url)
-        raise SettingError(f"{shown!r} is not the address of a server", hint="write it like http://host:8000/v1", reason="no_url")
 
 
 @functools.cache
