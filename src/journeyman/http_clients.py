@@ -49,8 +49,8 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
         kind: the client class of the library that will use it, e.g. `openai.DefaultAsyncHttpxClient`; or one derived from it.
         timeout: as that library takes it.
 
-    Raises SettingError: no_url, for what is no address; bad_certificates, for SSL_CERT_FILE; bad_proxy, for a proxy variable that is in force and
-    cannot be used.
+    Raises SettingError: no_url, for what is no address; bad_certificates, for SSL_CERT_FILE; bad_proxy, for a proxy variable that is in
+    force and cannot be used.
     """
     library = http_library(kind)
     _check_address(url, library)

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
-from journeyman.agents.conversation import Conversation, ReplyDone
 from journeyman.client.backend import connect
-from journeyman.errors import JourneymanError, JudgeError, LlmError, LlmOutageError, LlmSettingError, McpError, ServiceError
+from journeyman.errors import JourneymanError, JudgeError, LlmError, LlmOutageError, LlmSettingError, ServiceError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, TextReply, open_openai
 from journeyman.llm.answers import read_answer, status_inside
-from journeyman.scenarios import CompletionProposer, McpTarget, open_server
+from journeyman.scenarios import CompletionProposer
 from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.types.scenarios import Scenario
@@ -307,108 +306,6 @@ async def test_an_attempt_of_a_foreign_model_fails_by_name(name: str) -> None:
     assert found.error.type in ("LlmError", "LlmSettingError")
     assert "'m'" in found.error.message
     assert (found.turns, len(server.requests)) == ((), 1)
-
-
-STREAMS: dict[str, tuple[Answer, str]] = {
-    "web page": (HTML, "web_page"),
-    "whole completion": (with_message(content="a"), "no_stream"),
-    "null": (raw("null"), "no_stream"),
-    "nothing": (raw("", "text/event-stream"), "empty_answer"),
-    "only the end": (raw("data: [DONE]\n\n", "text/event-stream"), "empty_answer"),
-    "a page called stream": (raw("<html>", "text/event-stream"), "empty_answer"),
-    "no JSON": (raw("data: {oops\n\n", "text/event-stream"), "no_json"),
-    "a chunk null": (raw("data: null\n\n", "text/event-stream"), "empty_answer"),
-    "a chunk of a list": (raw("data: [1]\n\n", "text/event-stream"), "empty_answer"),
-    "delta null": (raw('data: {"choices": [{"delta": null}]}\n\n', "text/event-stream"), "no_message"),
-    "delta missing": (raw('data: {"choices": [{}]}\n\n', "text/event-stream"), "no_message"),
-    "choices an object": (raw('data: {"choices": {"a": 1}}\n\n', "text/event-stream"), "no_message"),
-    "content a list": (raw('data: {"choices": [{"delta": {"content": [1]}}]}\n\n', "text/event-stream"), "unknown_part"),
-    "a call without a name": (raw('data: {"choices": [{"delta": {"tool_calls": [null]}}]}\n\n', "text/event-stream"), "no_tool_call"),
-    "an error as the whole chunk": (raw('data: {"object": "error", "message": "died", "code": 500}\n\n', "text/event-stream"), "outage"),
-    "an error in the choice": (
-        raw('data: {"choices": [{"delta": {"content": "a"}, "error": {"code": 400, "message": "no"}}]}\n\n', "text/event-stream"),
-        "refused",
-    ),
-    "an event of an error": (raw('event: error\ndata: {"message": "Overloaded"}\n\n', "text/event-stream"), "outage"),
-    "a circle": (Answer(raw=b"", status=308, headers={"location": "/v1/chat/completions"}), "redirected"),
-    "half a character": (raw('data: {"choices": [{"delta": {"content": "\\ud83d"}}]}\n\n', "text/event-stream"), "half_surrogate"),
-    "calls a text": (raw('data: {"choices": [{"delta": {"content": null, "tool_calls": "f"}}]}\n\n', "text/event-stream"), "no_text"),
-    "arguments a list": (
-        raw('data: {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}}]}\n\n', "text/event-stream"),
-        "no_tool_call",
-    ),
-    "an error": (raw('data: {"error": {"message": "no", "code": 400}}\n\n', "text/event-stream"), "refused"),
-    "busy": (raw('data: {"error": {"message": "no", "code": 503}}\n\n', "text/event-stream"), "outage"),
-    "busy in a 200": (raw('{"error": {"message": "no", "code": 503}}'), "outage"),
-}
-
-
-@pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_that_is_none_is_told_by_name(name: str) -> None:
-    answer, reason = STREAMS[name]
-    with serve(scripted(answer)) as server:
-        async with open_openai(server.base_url, "none", max_retries=0) as client:
-            conversation = Conversation(client, "m")
-            with pytest.raises(LlmError) as caught:
-                async for _ in conversation.say("Hi"):
-                    pass
-    assert caught.value.reason == reason
-    assert conversation.is_empty
-
-
-async def test_a_stream_of_parts_is_read() -> None:
-    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"text": "b"}]
-    events = raw("data: " + json.dumps({"choices": [{"delta": {"content": parts}}]}) + "\n\n", "text/event-stream")
-    with serve(scripted(events)) as server:
-        async with open_openai(server.base_url, "none") as client:
-            conversation = Conversation(client, "m")
-            _ = [event async for event in conversation.say("Hi")]
-    assert conversation.messages[-1].content == "ab"
-
-
-async def test_a_stream_with_odd_numbers_and_arguments_as_an_object_is_read() -> None:
-    chunk = {"choices": [{"delta": {"content": "a"}, "finish_reason": 3}], "usage": {"prompt_tokens": "7", "completion_tokens": None}}
-    with serve(scripted(raw(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", "text/event-stream"))) as server:
-        async with open_openai(server.base_url, "none") as client:
-            events = [event async for event in Conversation(client, "m").say("Hi")]
-    done = events[-1]
-    assert isinstance(done, ReplyDone)
-    assert (done.num_prompt_tokens, done.num_tokens) == (None, None)
-
-
-BAD_HOSTS = [
-    "http://x\u201d.example/v1",
-    "http://a b/v1",
-    "http://:80/v1",
-    "http://h:99999/v1",
-    "http://[::g]/v1",
-    "http://%zz\u2603\u200b./v1",
-    "h:8000/v1",
-]
-
-
-@pytest.mark.parametrize("url", BAD_HOSTS)
-async def test_an_address_that_no_client_can_call_is_wrong_input_at_every_door(url: str) -> None:
-    for ask in (ask_model, ask_own_server, ask_mcp):
-        with pytest.raises(JourneymanError) as caught:
-            await ask(url)
-        assert caught.value.exit_code == 2 or isinstance(caught.value, McpError)
-        assert caught.value.reason == "no_url"
-
-
-async def ask_model(url: str) -> None:
-    async with Llm(LlmEndpoint.parse("m", url), settings=LlmSettings(max_retries=0)) as llm:
-        await llm.complete(ASK)
-
-
-async def ask_own_server(url: str) -> None:
-    async with connect(url) as backend:
-        await backend.health()
-
-
-async def ask_mcp(url: str) -> None:
-    async with open_server(McpTarget(url=url), start_timeout_seconds=5):
-        pass
 
 
 # Our own client -------------------------------------------------------------------------------------------------------
