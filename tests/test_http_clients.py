@@ -123,6 +123,17 @@ async def test_a_failure_names_the_proxy_that_is_in_force(name: str, variable: s
     assert "geheim" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("status", "reason"), [(200, "web_page"), (403, "forbidden"), (502, "outage")])
+async def test_what_a_proxy_answers_names_it(status: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Answer(raw=b"<html>blocked</html>", status=status, headers={"content-type": "text/html"})
+    with serve(scripted(page)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+        with pytest.raises(LlmError) as caught:
+            await ask_llm("http://model.example/v1")
+    assert caught.value.reason == reason
+    assert "HTTP_PROXY" in caught.value.message
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -174,12 +185,12 @@ def test_doctor_shows_proxies_without_their_passwords(monkeypatch: pytest.Monkey
         ("127.0.0.1", False), ("127.8.8.8", False), ("127.1", False), ("[::1]", False), ("[::ffff:127.0.0.1]", False), ("LOCALHOST", False),
         ("localhost.", False), ("a.localhost", False), ("0.0.0.0", False), ("[::]", False), ("10.1.2.3", False), ("a.example.com", False),
         ("example.com", False), ("11.1.2.3", True), ("localhost.example.org", True), ("127.0.0.1.nip.io", True), ("notexample.com", True),
-        ("128.0.0.1", True), ("[2001:db8::1]", True),
+        ("128.0.0.1", True), ("[2001:db8::1]", True), ("ip6-localhost", False), ("localhost.localdomain", False), ("by.port", False),
     ],
 )  # fmt: skip
 def test_which_hosts_take_the_proxy(host: str, is_proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "proxy:3128")
-    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,example.com")
+    monkeypatch.setenv("HTTP_PROXY", " proxy:3128\n")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,example.com,by.port:8000")
     found = proxy_of(f"http://{host}:8000/v1")
     assert (found is not None) is is_proxied
     assert found is None or (found.variable, found.url) == ("HTTP_PROXY", "http://proxy:3128")

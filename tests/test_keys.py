@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.llm_server import scripted, serve
+from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
 from journeyman.cli.app import run
@@ -124,6 +124,16 @@ async def test_a_key_with_a_line_end_after_it_is_sent_without() -> None:
         async with Llm(LlmEndpoint.parse("m", server.base_url), api_key="sk-1\r\n", settings=LlmSettings()) as llm:
             await llm.complete([{"role": "user", "content": "Hi"}])
         assert server.keys == ["Bearer sk-1"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+async def test_a_key_that_the_server_repeats_is_not_told(status: int) -> None:
+    for body in (b'{"error": {"message": "wrong key sk-geheim"}}', b'{"detail": "wrong key sk-geheim"}', b"wrong key sk-geheim"):
+        with serve(scripted(Answer(status=status, raw=body))) as server, pytest.raises(LlmError) as caught:
+            async with Llm(LlmEndpoint.parse("m", server.base_url), api_key="sk-geheim", settings=LlmSettings(max_retries=0)) as llm:
+                await llm.complete([{"role": "user", "content": "Hi"}])
+        assert "wrong key" in caught.value.message
+        assert "geheim" not in str(caught.value)
 
 
 def test_a_missing_key_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SAME_METHOD = (307, 308)
 _TARGET_HEADER = "x-journeyman-redirect"
 HUB_URL = "https://huggingface.co"
+_LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback", "localhost.localdomain", "localhost4", "localhost6")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -48,9 +49,11 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
         kind: the client class of the library that will use it, e.g. `openai.DefaultAsyncHttpxClient`; or one derived from it.
         timeout: as that library takes it.
 
-    Raises SettingError: bad_proxy, for a proxy variable that is in force and cannot be used; bad_certificates, for SSL_CERT_FILE.
+    Raises SettingError: no_url, for what is no address; bad_certificates, for SSL_CERT_FILE; bad_proxy, for a proxy variable that is in
+    force and cannot be used.
     """
     library = http_library(kind)
+    _check_address(url, library)
     proxy = proxy_of(url)
     needs_certificates = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
     try:
@@ -69,6 +72,18 @@ def open_http_client(url: str, kind: type, *, headers: dict[str, str] | None = N
     return library.AsyncClient(
         transport=transport, headers=headers, timeout=timeout, follow_redirects=True, event_hooks={"response": [_stay_at_origin]}
     )
+
+
+def _check_address(url: str, library: Any) -> None:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and (parts.port or 1) > 0 and url.isprintable() and " " not in url
+        is_one = is_one and bool(library.URL(url).host)  # it refuses hosts that are none
+    except (ValueError, library.InvalidURL):
+        is_one = False
+    if not is_one:
+        shown = without_credentials(url)
+        raise SettingError(f"{shown!a} is not the address of a server", hint="write it like http://host:8000/v1", reason="no_url")
 
 
 def http_library(kind: type) -> Any:
@@ -93,7 +108,7 @@ def proxy_of(url: str) -> Proxy | None:
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     found = next((one for one in proxies() if one[0] in (parts.scheme, "all")), None)
-    if found is None or is_loopback(host) or _is_any_address(host) or _is_exempt(host, parts):
+    if found is None or is_loopback(host) or _is_this_machine(host) or _is_exempt(host, parts):
         return None
     check_proxy(found[1])
     return found[1]
@@ -101,7 +116,7 @@ def proxy_of(url: str) -> Proxy | None:
 
 def proxies() -> list[tuple[str, Proxy]]:
     """(scheme that it is for or "all", proxy) of each proxy that is set, the one for all schemes last."""
-    values = urllib.request.getproxies()
+    values = {scheme: value.strip() for scheme, value in urllib.request.getproxies().items()}
     return [
         (scheme, Proxy(_variable(scheme), values[scheme] if "://" in values[scheme] else f"http://{values[scheme]}"))
         for scheme in ("http", "https", "all")
@@ -161,7 +176,8 @@ def _variable(scheme: str) -> str:
 
 def _is_exempt(host: str, parts: SplitResult) -> bool:
     """Whether NO_PROXY names the host: as the standard library reads it, or as a network (10.0.0.0/8)."""
-    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -181,14 +197,15 @@ def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str) -
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address leads to this machine only: 127.0.0.0/8, ::1, localhost and names below it, in any spelling.
+    """Whether an address leads to this machine only: 127.0.0.0/8, ::1, localhost and names below it, in any spelling; and
+    the other names that systems ship for it.
 
     Example:
         >>> is_loopback("127.8.9.1"), is_loopback("[::1]"), is_loopback("App.LOCALHOST."), is_loopback("localhost.example.com")
         (True, True, True, False)
     """
     name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
         return True
     try:
         address = ipaddress.ip_address(name)
@@ -198,8 +215,11 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or (mapped is not None and mapped.is_loopback)
 
 
-def _is_any_address(host: str) -> bool:
-    """Whether a connection to `host` ends on this machine although it is no loopback address: 0.0.0.0, ::, and 127.1 and its like."""
+def _is_this_machine(host: str) -> bool:
+    """Whether a connection to `host` ends on this machine although it is no loopback address: 0.0.0.0, ::, 127.1 and its
+    like, and the machine's own name."""
+    if host.lower() == socket.gethostname().lower():
+        return True
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:

@@ -22,7 +22,16 @@ from journeyman.observe.progress import SilentProgress
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory, Verdict
 
-SENT = {"model": "m", "temperature": 0.0, "top_p": 0.9, "seed": 3, "max_tokens": 9, "logprobs": True, "top_logprobs": 5}
+SENT = {
+    "model": "m",
+    "response_format": {},
+    "temperature": 0.0,
+    "top_p": 0.9,
+    "seed": 3,
+    "max_tokens": 9,
+    "logprobs": True,
+    "top_logprobs": 5,
+}
 ASK = [{"role": "user", "content": "Hi"}]
 
 UNSUPPORTED = [
@@ -42,6 +51,14 @@ UNSUPPORTED = [
     ("Argument not supported on this model: top_p", "top_p"),
     ("`logprobs` is not supported with this model", "logprobs"),
     ("top_logprobs: unexpected keyword", "logprobs"),
+    ("Temperature is not supported with this model.", "temperature"),
+    ("Model qwen-max does not support parameter topP", "top_p"),
+    ("`top_p` must be unset when thinking is enabled. Please consult our documentation", "top_p"),
+    ("temperature must not be set for this model", "temperature"),
+    ("temperature is not supported and should be removed", "temperature"),
+    ("temperature is fixed at 0.6 for this model", "temperature"),
+    ("`temperature` must be set to 1 when thinking is enabled", "temperature"),
+    ("body must NOT have additional properties: 'seed'", "seed"),
 ]
 CALLERS_ERROR = [
     "temperature must be between 0 and 2",
@@ -52,6 +69,15 @@ CALLERS_ERROR = [
     "Invalid 'temperature': expected a value <= 2, but got 3",
     "top_p must be in (0, 1]",
     "seed must be an integer",
+    "temperature=0 is not supported; use 0.01 or more",
+    "temperature is not supported below 0.01",
+    "Unsupported value: 'temperature' does not support 0 with this model. Supported values are: 0.1 to 2.",
+    "temperature: only 1 decimal place is allowed",
+    "Unexpected error: temperature 0 leads to a division by zero",
+    "With temperature 0, response_format json_schema is not supported.",
+    "`temperature` and `top_p` are not supported together",
+    "top_p 0.9 is not allowed when temperature is 0",
+    "the model bytedance/seed-1.6 is not available",
     "temperature is required",
     "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
     "max_tokens is too large: 99999. This model supports at most 4096 completion tokens",
@@ -77,6 +103,21 @@ def test_a_value_that_is_refused_is_the_callers_error(message: str) -> None:
     dialect = Dialect()
     assert not dialect.learn(message, SENT)
     assert dialect.body(SENT) == SENT
+
+
+async def test_each_fault_of_a_list_counts_for_its_own_place() -> None:
+    faults = [("temperature", "less_than_equal", "Input should be less than or equal to 2"), ("seed", "extra_forbidden", "not permitted")]
+
+    def script(request: dict[str, Any]) -> Answer:
+        listed = [{"loc": ["body", name], "type": kind, "msg": text, "input": request} for name, kind, text in faults if name in request]
+        return Answer(status=422, body={"detail": listed}) if listed else Answer("42")
+
+    with serve(script) as server:
+        async with Llm(LlmEndpoint.parse("m", server.base_url), settings=LlmSettings(temperature=3.0, seed=1)) as llm:
+            with pytest.raises(LlmError) as caught:
+                await llm.complete(ASK)
+            assert llm.omitted == ("seed",)
+    assert caught.value.reason == "refused_parameter"
 
 
 def test_codes_of_the_provider_say_more_than_its_words() -> None:

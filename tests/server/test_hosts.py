@@ -135,8 +135,11 @@ def test_only_names_of_loopback_pass_where_none_is_allowed(text: str) -> None:
         assert name.strip("[]").lower().removesuffix(".").endswith(("localhost", "1")) or name.startswith(("127.", "[::"))
 
 
+ODD = ["http://[", "http://[::1", "chrome-extension://localhost", "localhost", "", "http://localhost\r\nOrigin: http://evil.example"]
+
+
 def test_pages_of_allowed_names_may_call_a_server_without_a_key(running: Any) -> None:
     port = running.server.port
     assert ask(port, "GET /api/runs", "Host: localhost", f"Origin: http://localhost:{port}")[0] == 200
-    for origin in ("https://evil.example", "null", "http://localhost.evil.example", "http://localhost@evil.example", "file://"):
+    for origin in ("https://evil.example", "null", "http://localhost.evil.example", "http://localhost@evil.example", "file://", *ODD):
         assert ask(port, "GET /api/runs", "Host: localhost", f"Origin: {origin}")[0] == 403

@@ -21,7 +21,7 @@ from journeyman.agents.server_pool import ServerPool
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError, LlmSettingError
 from journeyman.http_clients import http_library, proxy_note, without_credentials
-from journeyman.llm.answers import chunk_calls, count_of, read_chunk, status_inside
+from journeyman.llm.answers import address_hint, chunk_calls, count_of, read_chunk, say_words, status_inside
 from journeyman.llm.replies import shorten
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.trajectory import ToolEvent
@@ -243,6 +243,8 @@ class Conversation:
                         yield piece
             if not reply.has_begun:
                 raise LlmError(f"{self._where} answered with nothing", hint="check its base URL", reason="empty_answer")
+            if not all(name for _, name, _ in reply.parts.values()):
+                raise LlmError(f"{self._where} called a tool without its name", hint="ask again", reason="no_tool_call")
         except openai.APIError as error:
             raise self._mapped(error) from error
         except http_library(openai.DefaultAsyncHttpxClient).HTTPError as error:  # the library maps errors of the request only
@@ -252,7 +254,7 @@ class Conversation:
 
     @property
     def _where(self) -> str:
-        return f"model {self.model!r} at {without_credentials(str(self._client.base_url))}"
+        return f"model {self.model!r} at {without_credentials(str(self._client.base_url)).rstrip('/')}"
 
     def _mapped(self, error: Any) -> JourneymanError:
         import openai
@@ -261,13 +263,14 @@ class Conversation:
         if isinstance(error, openai.APIConnectionError):
             why = f"{proxy_note(str(self._client.base_url))}: {error.__cause__ or error}"
             return LlmOutageError(f"{where} cannot be reached{why}", hint="is the server running?", reason="outage")
+        say_words(error)  # of an error inside a stream
         if error.code == "context_length_exceeded" or "maximum context" in error.message:
             return ContextLengthError("the conversation no longer fits the model's context", hint="begin anew with /reset")
         status = getattr(error, "status_code", None) or status_inside({"error": error.body or error.message}) or 400
         if status in (408, 409, 429) or status >= 500:
             return LlmOutageError(f"{where} is out of service: {shorten(error.message)}", hint="try again later", reason="outage")
         if status == 404:
-            hint = "check the model's name and the base URL (it usually ends in /v1)"
+            hint = f"check the model's name, or {address_hint(without_credentials(str(self._client.base_url)))}"
             return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint=hint, reason="not_found")
         if status in (401, 403):
             return LlmSettingError(f"{where} refused: {shorten(error.message)}", hint="check the API key", reason="unauthorized")

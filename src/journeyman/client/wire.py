@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from journeyman.errors import InputError, JourneymanError, ServiceError, SettingError, error_from_code
 from journeyman.http_clients import proxy_note, redirect_of, without_credentials
+from journeyman.llm.answers import words_of
 from journeyman.llm.openai_client import open_openai, shared_client_class
 from journeyman.types.json_text import check_json
 from journeyman.types.record import Record
@@ -115,7 +116,7 @@ def service_error(error: APIStatusError, url: str) -> JourneymanError:
     body = error.body if isinstance(error.body, dict) else {}
     if error.status_code in (404, 405, 501) and "message" not in body:
         return _not_journeyman(url, f"answers {error.status_code}")
-    text = str(body.get("message") or error.message)
+    text = words_of(error.body) or error.message
     known = error_from_code(str(body.get("code")), text, body.get("reason"))
     if known is not None:
         return known

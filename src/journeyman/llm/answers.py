@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from journeyman.errors import InputError, LlmError, LlmSettingError
+from pydantic import BaseModel
+
+from journeyman.errors import InputError, LlmError, LlmOutageError, LlmSettingError
+from journeyman.llm.replies import shorten
 from journeyman.types.json_text import check_json, parse_json
 
-_SHOWN_CHARACTERS = 120
+if TYPE_CHECKING:
+    from openai import APIError
+
+_SHOWN_CHARACTERS, _SHORTEST_KEY = 120, 6
 _ASK_AGAIN = "ask again; check the server's log"
 _TEXT_PARTS, _THINKING_PARTS = ("text", "output_text"), ("thinking", "reasoning", "redacted_thinking")
+_WORDS, _SHOWN_FAULTS = ("message", "msg", "detail", "details", "error", "errors", "error_message", "error_msg", "description", "title"), 3
 _THOUGHTS = ("reasoning_content", "reasoning")
 # What the words of an error inside a 200 mean where no status is given.
 _STATUS_WORDS = (
@@ -30,6 +37,7 @@ _STATUS_WORDS = (
     (403, re.compile(r"permission|forbidden", re.IGNORECASE)),
     (404, re.compile(r"not.?found", re.IGNORECASE)),
 )
+_NUM_PASSING = 3  # of them: what words outside a code may say, too
 
 
 def read_answer(raw: bytes, where: str, base_url: str, *, is_chat: bool) -> dict[str, Any]:
@@ -44,9 +52,10 @@ def read_answer(raw: bytes, where: str, base_url: str, *, is_chat: bool) -> dict
             the reasons of `parse_json`.
     """
     value = _parsed(raw, where, base_url)
-    if not isinstance(value, dict) or not ({"choices", "id", "usage", "object"} & value.keys()):
+    is_one = isinstance(value, dict) and ("choices" in value or str(value.get("object")).endswith("completion"))
+    if not is_one:
         raise LlmSettingError(
-            f"{where} answered with something that is no completion: {_shown(value)}", hint=_address_hint(base_url), reason="no_completion"
+            f"{where} answered with something that is no completion: {_shown(value)}", hint=address_hint(base_url), reason="no_completion"
         )
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
@@ -65,21 +74,24 @@ def check_stream(content_type: str, raw: bytes, where: str, base_url: str) -> No
     """Raise the error of an answer to a streamed call that is no stream of events."""
     value = _parsed(raw, where, base_url)
     what = "a whole completion" if isinstance(value, dict) and value.get("choices") else f"something else ({content_type or 'no type'})"
-    raise LlmSettingError(f"{where} answered with {what} where a stream was asked for", hint=_address_hint(base_url), reason="no_stream")
+    raise LlmSettingError(f"{where} answered with {what} where a stream was asked for", hint=address_hint(base_url), reason="no_stream")
 
 
 def read_chunk(chunk: Any, where: str) -> Any:
     """The first choice of a streamed chunk, None when it has none (usage, or a sign of life).
 
-    Raises LlmError: no_completion, no_message, no_text.
+    Raises LlmError: no_message, no_text, unknown_part, half_surrogate; refused, or outage, for an error in it.
     """
     choices = getattr(chunk, "choices", None)
+    _refuse_error_inside(chunk, where)
     if choices is None or choices == []:
         return None
     choice = choices[0] if isinstance(choices, list) else None
     delta: Any = getattr(choice, "delta", None)
     if choice is None or not hasattr(delta, "content"):
         raise LlmError(f"{where} streamed a chunk without a message: {_shown(chunk)}", reason="no_message")
+    if isinstance(delta.content, list):
+        delta.content = _content(delta.content, where)
     if not isinstance(delta.content, str | None) or not isinstance(delta.tool_calls, list | None):
         raise LlmError(f"{where} streamed a chunk whose content is no text: {_shown(delta)}", reason="no_text")
     try:
@@ -87,6 +99,19 @@ def read_chunk(chunk: Any, where: str) -> Any:
     except InputError as error:
         raise LlmError(f"{where} streamed a chunk that is no text: {error.message}", reason=error.reason) from error
     return choice
+
+
+def _refuse_error_inside(chunk: Any, where: str) -> None:
+    """Servers that fail while they stream say so in a chunk of any shape."""
+    if not isinstance(chunk, BaseModel):
+        return
+    value = {name: part for name, part in chunk.model_dump(warnings=False).items() if part is not None}
+    status = status_inside(value)
+    if status is not None:
+        said = shorten(words_of(_error_in(value) or value) or f"status {status}")
+        if status in (408, 409, 429) or status >= 500:
+            raise LlmOutageError(f"{where} broke off its reply: {said}", hint="try again later", reason="outage")
+        raise LlmError(f"{where} broke off its reply: {said}", reason="refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +146,36 @@ def count_of(number: object) -> int | None:
     return int(number)
 
 
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def words_of(error: object, levels: int = 4) -> str | None:
+    """What an error's body says, wherever its server put the words; None when it says nothing (a web page does not).
+
+    Example:
+        >>> words_of({"detail": [{"loc": ["body", "seed"], "msg": "not permitted"}]}), words_of("busy")
+        ('body/seed: not permitted', 'busy')
+    """
+    if isinstance(error, str):
+        return None if error.lstrip().startswith("<") else " ".join(error.split()) or None
+    if isinstance(error, list) and levels:
+        return "; ".join(filter(None, (words_of(one, levels - 1) for one in error[:_SHOWN_FAULTS]))) or None
+    if isinstance(error, Mapping) and levels:
+        words = next(filter(None, (words_of(error.get(name), levels - 1) for name in _WORDS)), None)
+        place = error.get("loc")
+        return f"{'/'.join(map(str, place))}: {words}" if words and isinstance(place, list) else words
+    return None
+
+
+def say_words(error: APIError, key: str = "") -> None:
+    """Put the words of an error into its message: the library takes them from one place only, and says "Error code: 400" without. Servers
+    that repeat the key do so in vain."""
+    words = words_of(error.body) or (_shown(error.body) if isinstance(error.body, Mapping | list) else "")
+    message = error.message if words in error.message else f"{error.message} - {words}"
+    error.message = shorten(message.replace(key, "***") if len(key) >= _SHORTEST_KEY else message)
+    error.args = (error.message,)
+
+
 # Errors inside a 200 --------------------------------------------------------------------------------------------------
 
 
@@ -146,29 +201,41 @@ def status_inside(value: object) -> int | None:
         429
     """
     error = _error_in(value)
-    if error is None:
-        return None
+    if error is None:  # words of a server that is busy, and nothing else
+        words = words_of(value) if isinstance(value, Mapping) and "choices" not in value else None
+        return None if words is None else _status_said(words, _STATUS_WORDS[:_NUM_PASSING])
+    said = words_of(error) or ""
     if isinstance(error, Mapping):
         for name in ("status", "status_code", "http_status", "code"):
             if (status := _status(error.get(name))) is not None:
                 return status
-        words = " ".join(str(error.get(name) or "") for name in ("code", "type", "status")) or str(error.get("message"))
-    else:
-        words = str(error)
-    return next((status for status, pattern in _STATUS_WORDS if pattern.search(words)), 400)
+        kind = " ".join(str(error.get(name) or "") for name in ("code", "type", "status"))
+        found = _status_said(kind, _STATUS_WORDS)
+        if found is not None or "invalid" in kind:
+            return found or 400
+        return _status_said(said, _STATUS_WORDS[:_NUM_PASSING] if kind.strip() else _STATUS_WORDS) or 400
+    return _status_said(said, _STATUS_WORDS) or 400
+
+
+def _status_said(words: str, meanings: Sequence[tuple[int, re.Pattern[str]]]) -> int | None:
+    return next((status for status, pattern in meanings if pattern.search(words)), None)
 
 
 def _error_in(value: object) -> object:
     """An error object or text: at the top, in the first choice, or the whole answer; None when there is none."""
+    if isinstance(value, list) and len(value) == 1:  # Google's
+        value = value[0]
     if not isinstance(value, Mapping):
         return None
     choices = value.get("choices")
-    if value.get("error"):
+    if value.get("error") not in (None, True, False, "", 0) and value["error"] != {}:
         return value["error"]
-    if value.get("object") == "error" or (choices is None and _status(value.get("code")) is not None):
+    if value.get("error") is True or value.get("object") == "error" or (choices is None and _status(value.get("code")) is not None):
         return value
     first = choices[0] if isinstance(choices, list) and choices else None
-    return (first.get("error") or None) if isinstance(first, Mapping) else None
+    if not isinstance(first, Mapping):
+        return None
+    return first.get("error") or ({"message": "the reply broke off", "status": 502} if first.get("finish_reason") == "error" else None)
 
 
 def _status(value: object) -> int | None:
@@ -189,7 +256,8 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
         raise _no_tool_call(calls, where)
     made = [_tool_call(call, place, where) for place, call in enumerate(calls or ())]
     ended = choice.get("finish_reason")
-    refusal = message.get("refusal")
+    content = message.get("content")
+    refusal = message.get("refusal") or next((part.get("refusal") for part in _parts(content) if part.get("type") == "refusal"), None)
     return {
         **choice,
         "index": number,
@@ -197,7 +265,7 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
         "logprobs": _logprobs(choice.get("logprobs")),
         "message": {
             "role": "assistant",
-            "content": _content(message.get("content"), where),
+            "content": _content(content, where),
             "refusal": refusal if isinstance(refusal, str) and refusal else None,
             "tool_calls": made or None,
             **{name: message[name] for name in _THOUGHTS if isinstance(message.get(name), str)},
@@ -212,6 +280,10 @@ def _text_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
     return {**choice, "index": number, "text": text or "", "finish_reason": _text_or(choice.get("finish_reason"), "stop"), "logprobs": None}
 
 
+def _parts(content: object) -> list[dict[str, Any]]:
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
 def _content(content: object, where: str) -> str | None:
     """Text, or the text of a list of parts; thinking among them is not part of the answer."""
     if content is None or isinstance(content, str):
@@ -224,7 +296,7 @@ def _content(content: object, where: str) -> str | None:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) and kind in (*_TEXT_PARTS, None) else None
         if isinstance(text, str):
             texts.append(text)
-        elif kind not in _THINKING_PARTS:
+        elif kind not in (*_THINKING_PARTS, "refusal"):
             raise LlmError(
                 f"{where} answered with a part of type {kind!r}, and only text can be used: {_shown(part)}",
                 hint="use a model that answers in text",
@@ -292,21 +364,25 @@ def _usage(usage: object) -> dict[str, Any] | None:
 def _parsed(raw: bytes, where: str, base_url: str) -> Any:
     start = raw[:2000].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start:
-        raise LlmError(f"{where} answered with nothing", hint=_address_hint(base_url), reason="empty_answer")
+        raise LlmError(f"{where} answered with nothing", hint=address_hint(base_url), reason="empty_answer")
     if start.startswith(b"<"):
-        raise LlmSettingError(f"{where} answered with a web page, not with JSON", hint=_address_hint(base_url), reason="web_page")
+        raise LlmSettingError(f"{where} answered with a web page, not with JSON", hint=address_hint(base_url), reason="web_page")
     try:
         return parse_json(raw, nan_is_null=True)
     except InputError as error:
         is_elsewhere = error.reason in ("no_json", "not_utf8", "other_encoding") and not start.startswith((b"{", b"["))
         kind: Callable[..., LlmError] = LlmSettingError if is_elsewhere else LlmError
-        hint = _address_hint(base_url) if is_elsewhere else "ask again; if it stays so, the server is broken or cuts its answers off"
+        hint = address_hint(base_url) if is_elsewhere else "ask again; if it stays so, the server is broken or cuts its answers off"
         shown = _shown(raw[:400].decode("utf-8", "replace"))
         raise kind(f"{where} answered with JSON that cannot be read ({error.message}): {shown}", hint=hint, reason=error.reason) from error
 
 
-def _address_hint(base_url: str) -> str:
+def address_hint(base_url: str) -> str:
+    """What may be wrong with a base URL."""
     root = base_url.rstrip("/")
+    for path in ("/chat/completions", "/completions", "/responses", "/models"):
+        if root.endswith(path):
+            return f"give the base URL without {path}: {root.removesuffix(path)}"
     if root.endswith("/v1"):
         return "check that the base URL is that of an OpenAI-compatible server"
     return f"check the base URL: OpenAI-compatible servers usually listen at {root}/v1"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError, LlmSettingError
 from journeyman.http_clients import proxy_note, without_credentials
+from journeyman.llm.answers import address_hint
 from journeyman.llm.dialect import refused_parameter
 from journeyman.llm.endpoint import LlmEndpoint, read_key
 from journeyman.llm.openai_client import omitted_of, open_openai
@@ -114,7 +115,8 @@ class Llm:
         reply = await self._call(messages, {})
         if not reply.text.strip():
             why = "its token limit was used up before" if reply.finish_reason == "length" else f"it ended with {reply.finish_reason!r}"
-            raise LlmRefusalError(self._named(f"answered with no text: {why}"), hint=_STRONGER, reason="empty_reply", usage=reply.usage)
+            hint = "ask another model" if reply.finish_reason == "content_filter" else _STRONGER
+            raise LlmRefusalError(self._named(f"answered with no text: {why}"), hint=hint, reason="empty_reply", usage=reply.usage)
         return reply
 
     async def complete_json(
@@ -228,16 +230,16 @@ class Llm:
         status, text = error.status_code, shorten(error.message)
         headers = error.response.headers
         should_retry = headers.get("x-should-retry")
-        is_out_of_money = getattr(error, "code", None) == "insufficient_quota"
+        is_out_of_money = status == 402 or error.code == "insufficient_quota"
         may_pass = (status in (408, 409, 429) or status >= 500) and not is_out_of_money
         if should_retry == "true" or (may_pass and should_retry != "false"):
-            return _PassingError(f"answered {status}: {text}", _retry_after(headers))
-        key = self.endpoint.api_key_env
+            return _PassingError(f"answered {status}{self._proxy_note()}: {text}", _retry_after(headers))
+        key, address = self.endpoint.api_key_env, address_hint(without_credentials(self.endpoint.base_url))
         hints = {
             401: ("unauthorized", f"set {key} to a valid key" if key else "give the server's API key"),
             403: ("forbidden", f"the key in {key or 'use'} may not use this model"),
-            404: ("not_found", "check the model's name and the base URL (it usually ends in /v1)"),
-            405: ("not_found", "check the base URL (it usually ends in /v1)"),
+            404: ("not_found", f"check the model's name, or {address}"),
+            405: ("not_found", address),
             407: ("proxy_refused", "the proxy wants a user and a password"),
         }
         if status in hints:

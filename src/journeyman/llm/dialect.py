@@ -18,22 +18,45 @@ _OPTIONAL = (
 )  # fmt: skip
 _LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _TOGETHER = {"logprobs": "top_logprobs", "top_logprobs": "logprobs"}
+_OTHERS = ("response_format", "tools", "tool_choice")  # a refusal that names one of these is about that
 # Values that whoever takes the parameter at all takes too.
-_ORDINARY = {"temperature": (0.0, 1.0), "top_p": (0.01, 1.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0)}
+_ORDINARY = {
+    "temperature": (0.0, 1.0),
+    "top_p": (0.01, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "top_k": (1, 64),
+}
 
 _UNSUPPORTED_CODES = {"unsupported_parameter", "unknown_parameter", "unrecognized_parameter", "extra_forbidden"}
-_VALUE_CODE = re.compile(r"invalid_(value|type)|(above|below)_(max|min)|out_of_range|too_(large|small|high|low)")
+_OTHER_CODE = re.compile(
+    r"invalid_(value|type)|(above|below)_(max|min)|out_of_range|too_(large|small|high|low)|(less|greater)_than|content|context"
+)
+_GIVEN = r"(set(?! to)|used|changed|modified|adjusted|specified|provided|present|given|passed|sent|included|supplied)\b"
+_GONE = r"(omitted|unset|absent|removed|dropped|left out)\b"
 _UNSUPPORTED = re.compile(
-    r"unsupported|(not|n't)( \w+)? (support|permitt|allow|availab|recogni|accept)|unknown|unrecogni[sz]ed|unexpected|deprecated"
-    r"|extra[_ ](inputs|fields|forbidden)|cannot find field",
+    r"unsupported|(not|n't)( \w+){0,2} (support|permitt|allow|availab|recogni|accept|enabled|implemented|configurable)"
+    rf"|((not|n't) be|cannot be|can't be) {_GIVEN}|be {_GONE}|not (part of|a (valid|known) (parameter|argument|field|property|option|key))"
+    r"|unknown|unrecogni[sz]ed|unexpected|deprecated|ignore[sd]?\b|extra[_ ](inputs|fields|forbidden)|extraneous|additional propert"
+    r"|cannot find field",
     re.IGNORECASE,
 )
-_ONLY_DEFAULT = re.compile(r"\bonly\b[^.\n]{0,40}(\bdefault\b|\b1(\.0+)?\b(?!\.?\d))", re.IGNORECASE)
-_RANGE = re.compile(
-    r"\b(between|range|maximum|minimum|max|min|at most|at least|up to|less than|greater than|more than|lower than|higher than|exceeds?"
-    r"|too (high|low|large|small|big)|must (not )?be (?!omitted|unset|absent)|should be)\b|[<>≤≥]|\[\s*-?[\d.]+\s*,",
+# One number and no more: not "1 or less", "1 to 2", "1 decimal place".
+_ONE = r"(?<![\w.-])\d+(\.\d+)?(?=[^\w\s]*(\s*$|[.;!?](\s|$)|\)| (value )?(is|for|when|with|on)\b))"
+_ONLY_ONE = re.compile(
+    rf"\bonly\b[^.\n\d\[]{{0,40}}?(\bdefault\b|{_ONE})|\b(must|has to|should) be (set to |equal to )?{_ONE}|\bfixed (at|to)\b",
     re.IGNORECASE,
 )
+_VALUE = re.compile(
+    r"\b(between|range|maximum|minimum|at most|at least|up to|above|below|within|outside|exceeds?|one of|from -?\d"
+    r"|(less|greater|more|lower|higher|smaller|larger) than|or (more|less|greater|lower|higher)"
+    r"|(non-?)?(positive|negative)|non-?zero|too (high|low|large|small|big)|(unknown|unexpected) (error|value|type)"
+    rf"|(supported|allowed|valid|accepted|possible|permitted) values?|(must|should|has to) (be (?!{_GONE})|not be (?!{_GIVEN})))\b"
+    r"|(?<![\w-])(max|min)(?![\w-])|[<>≤≥]=? ?-?\d|\[\s*-?[\d.]+\s*,",
+    re.IGNORECASE,
+)
+# Parameters that exclude each other: which of them the caller wants, nobody else knows.
+_TOGETHER_ONLY = re.compile(r"\b(together|both|either|simultaneous(ly)?|same time|combin(e|ed|ation)|exclusive|only one)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.;!?])\s+|\n")
 
 
@@ -74,7 +97,7 @@ class Dialect:
             code, param: as OpenAI's error object has them; they say more than the message where they are there.
         """
         for name in (name for name in (*_LIMITS, *_OPTIONAL) if name in sent):
-            if not _is_unsupported(name, sent[name], message, code, param):
+            if not _is_unsupported(name, sent, message, code, param):
                 continue
             if name in _LIMITS:
                 return self._rename(name)
@@ -108,38 +131,58 @@ def refused_parameter(message: str, param: object, sent: Mapping[str, Any]) -> s
 
 
 def _is_named(param: str, name: str) -> bool:
-    return re.split(r"[./]", param)[-1] == name
+    return re.fullmatch(_pattern(name), re.split(r"[./]", param)[-1], re.IGNORECASE) is not None
 
 
-def _is_unsupported(name: str, value: object, message: str, code: object, param: object) -> bool:
+def _is_unsupported(name: str, sent: Mapping[str, Any], message: str, code: object, param: object) -> bool:
     """Whether a refusal says that the endpoint does not take the parameter, whatever its value."""
     code = code if isinstance(code, str) else ""
+    message = _without_name_of_model(message, sent.get("model"))
     said = _about(name, message)
     if isinstance(param, str) and param:
         if not _is_named(param, name):
             return False
         said = message
-    elif said is None:
+    elif said is None or any(_names(said, other) for other in sent if other in _OTHERS):
         return False
     if code in _UNSUPPORTED_CODES:
         return True
-    if _VALUE_CODE.search(code) or _RANGE.search(said):
+    if _OTHER_CODE.search(code):
         return False
     if name in _LIMITS and re.search(rf"\buse\b.{{0,12}}\b{_LIMITS[name]}\b", said, re.IGNORECASE):
         return True
-    if _ONLY_DEFAULT.search(said):
+    if name not in _LIMITS and _ONLY_ONE.search(said):
         return True
+    if _VALUE.search(said) or _TOGETHER_ONLY.search(said) or _depends_on_another(said):
+        return False
     is_refused = code == "unsupported_value" or _UNSUPPORTED.search(said) is not None
-    return is_refused and _is_ordinary(name, value)
+    return is_refused and _is_ordinary(name, sent[name])
 
 
 def _about(name: str, message: str) -> str | None:
     """The sentence that names the parameter, and the one after it; None when there is none. Others may repeat the whole request."""
     sentences = _SENTENCE.split(message)
-    for place, sentence in enumerate(sentences):
-        if re.search(rf"\b{name}\b", sentence):
-            return " ".join(sentences[place : place + 2])
-    return None
+    return next((" ".join(sentences[place : place + 2]) for place, sentence in enumerate(sentences) if _names(sentence, name)), None)
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a text has the parameter's name, also as topP, top-p or Temperature."""
+    return re.search(_pattern(name), text, re.IGNORECASE) is not None
+
+
+def _pattern(name: str) -> str:
+    return rf"(?<![\w-]){name.replace('_', '[_ -]?')}(?![\w-])"
+
+
+def _depends_on_another(said: str) -> bool:
+    """Whether it is "X is not supported when temperature is 0": about values that go with each other."""
+    return re.search(rf"\b(when|if|while|unless)\W+(the )?({'|'.join(map(_pattern, _OPTIONAL))})", said, re.IGNORECASE) is not None
+
+
+def _without_name_of_model(message: str, model: object) -> str:
+    """Models are called seed-1.6 and qwen-max."""
+    name = str(model).rpartition("/")[2]
+    return re.sub(rf"(?<!\w)([\w.-]+/)*{re.escape(name)}(?![\w-])", "the model", message) if name else message
 
 
 def _is_ordinary(name: str, value: object) -> bool:

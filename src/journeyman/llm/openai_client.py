@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from journeyman.config import environment, environment_key
-from journeyman.errors import LlmSettingError, SettingError
+from journeyman.errors import LlmError, LlmSettingError, SettingError
 from journeyman.http_clients import open_http_client, proxy_note, redirect_of, without_credentials
-from journeyman.llm.answers import check_stream, give_error_its_status, read_answer
+from journeyman.llm.answers import check_stream, give_error_its_status, read_answer, say_words
 from journeyman.llm.dialect import Dialect
 from journeyman.types.secrets import checked_header, checked_key
 
@@ -48,7 +47,6 @@ def open_openai(
 
     url = (base_url or environment("OPENAI_BASE_URL") or _OPENAI_URL).strip()
     try:
-        _check_url(url)
         key = environment_key("OPENAI_API_KEY") if api_key is None else checked_key(api_key, "the API key")
         if key is None:
             raise SettingError(
@@ -74,19 +72,6 @@ def open_openai(
         max_retries=max_retries,
         http_client=http_client,
     )
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_one = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isprintable() and " " not in url
-        )
-    except ValueError:
-        is_one = False
-    if not is_one:
-        shown = without_credentials(url)
-        raise SettingError(f"{shown!r} is not the address of a server", hint="write it like http://host:8000/v1", reason="no_url")
 
 
 @functools.cache
@@ -137,9 +122,11 @@ def model_client_class() -> type[AsyncOpenAI]:
                     return await _checked_answer(super().post, path, {**options, "body": sent}, dialect.where, str(self.base_url))
                 except openai.APIStatusError as error:
                     check_redirect(error, dialect.where)
+                    say_words(error, self.api_key)
                     if not _is_learnt(dialect, error, sent):
                         raise
                 except openai.APIConnectionError as error:
+                    check_answered(error, dialect.where)
                     error.args = (f"{error}{proxy_note(str(self.base_url))}",)  # the library says "Connection error." and no more
                     raise
 
@@ -149,7 +136,8 @@ def model_client_class() -> type[AsyncOpenAI]:
 
         def _dialect(self, body: dict[str, Any]) -> Dialect:
             model = str(body.get("model"))
-            where = f"model {model!r} at {without_credentials(str(self.base_url)).rstrip('/')}"
+            url = str(self.base_url)
+            where = f"model {model!r} at {without_credentials(url).rstrip('/')}{proxy_note(url)}"
             return self.dialects.setdefault(model, Dialect(where))
 
     return ModelOpenAI
@@ -157,8 +145,13 @@ def model_client_class() -> type[AsyncOpenAI]:
 
 def _is_learnt(dialect: Dialect, error: APIStatusError, sent: dict[str, Any]) -> bool:
     """Whether a refused call is worth another try."""
-    is_refusal = error.status_code in (400, 422) and error.code != "context_length_exceeded"
-    return is_refusal and dialect.learn(error.message, sent, code=error.code, param=error.param)
+    if error.status_code not in (400, 422):
+        return False
+    listed = error.body.get("detail") if isinstance(error.body, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(fault, dict) and isinstance(fault.get("loc"), list) for fault in listed):
+        return dialect.learn(error.message, sent, code=error.code, param=error.param)
+    # A list of pydantic's: each fault with its place, and what was given there.
+    return any(dialect.learn(str(one.get("msg")), sent, code=one.get("type"), param="/".join(map(str, one["loc"]))) for one in listed)
 
 
 async def _checked_answer(post: Callable[..., Awaitable[Any]], path: str, options: dict[str, Any], where: str, base_url: str) -> Any:
@@ -183,6 +176,17 @@ def omitted_of(client: object, model: str) -> tuple[str, ...]:
     """The parameters of sampling that calls of `client` to a model were found to be refused, and are made without."""
     dialect: Dialect | None = getattr(client, "dialects", {}).get(model)
     return () if dialect is None else dialect.omitted
+
+
+def check_answered(error: Exception, where: str) -> None:
+    """Raise the error of an answer that the HTTP library gave up, so that nobody takes it for a server that is out of reach."""
+    cause = error.__cause__
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if "TooManyRedirects" in kinds:
+        raise LlmSettingError(f"{where} redirects in a circle", hint="check the base URL", reason="redirected") from error
+    if "DecodingError" in kinds:
+        hint = "the server, or what stands before it, sends another encoding than it names"
+        raise LlmError(f"{where} answered with what cannot be decoded: {cause}", hint=hint, reason="bad_encoding") from error
 
 
 def check_redirect(error: APIStatusError, where: str) -> None:

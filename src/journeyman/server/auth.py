@@ -7,7 +7,6 @@ import re
 import secrets
 import socket
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -119,9 +118,11 @@ class Gate:
 
     def _check_origin(self, request: Request) -> None:
         # Without a key, a page from anywhere in this machine's browser could call us; such calls name their origin.
-        origin = request.headers.get("origin")
-        if self._api_key is None and origin is not None and urlsplit(origin).netloc not in self._hosts:
-            raise ServiceError(f"web pages of {origin} may not call this server", status=403, code="foreign_origin")
+        for origin in request.headers.getlist("origin") if self._api_key is None else ():
+            scheme, _, authority = origin.partition("://")
+            if scheme.lower() not in ("http", "https") or authority not in self._hosts:
+                shown = ascii(origin[:_SHOWN_CHARACTERS])
+                raise ServiceError(f"web pages of {shown} may not call this server", status=403, code="foreign_origin")
 
 
 def bearer(request: Request) -> str | None:
