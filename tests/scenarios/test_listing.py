@@ -90,6 +90,11 @@ async def test_half_a_character_or_nan_does_not_take_the_whole_message(target: M
         assert (await server.call("other", {})).text == "half \N{REPLACEMENT CHARACTER}"
 
 
+async def test_a_server_that_knows_no_lists_of_tools_has_none(target: Make) -> None:
+    async with open_server(target("raw_server", "no_such_method")) as server:
+        assert server.tools == ()
+
+
 def test_a_list_that_is_none_is_told() -> None:
     listing = Listing()
     assert listing.take({"tools": "fine"})["tools"] == []
@@ -113,6 +118,9 @@ async def test_results_of_any_shape_are_results(target: Make) -> None:
         found = {name: await server.call(name, {}) for name in RESULTS}
     assert found["null_content"].text == found["structured_only"].text == '{"a": 1}'
     assert {name for name, result in found.items() if result.is_error} >= {"text_content", "broken_promise", "forgotten_promise"}
+    assert found["null_fields"].text == found["odd_remarks"].text == "1"
+    assert not any(found[name].is_error for name in ("null_content", "structured_only", "null_fields", "odd_remarks", "huge"))
+    assert all(found[name].is_error for name in ("null_result", "list_result", "text_result"))
     assert len(found["huge"].text) <= 1_000_000
 
 

@@ -113,3 +113,12 @@ def test_what_a_narrow_schema_leaves_is_made(schema: Schema, values: set[Any]) -
     rng = random.Random(0)
     assert make is not None
     assert {make(rng) for _ in range(60)} <= values
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_values_that_grow_with_every_level_are_given_up_and_in_time(is_mixed: bool) -> None:
+    below: Schema = {"type": "integer"}
+    for _ in range(12):
+        member = {"type": "object", "properties": {"a": below}, "required": ["a"]} if is_mixed else below
+        below = {"type": "array", "items": member, "minItems": 3}
+    assert value_maker(below) is None

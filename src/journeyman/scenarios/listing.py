@@ -1,21 +1,17 @@
 """What a server lists as its tools, read one by one: a tool that is odd is left out by name, and the others work.
 
-The MCP library takes a page of tools as a whole or not at all. So the page is read here as it comes off the wire, and what goes on to the
-library holds only what it needs to send calls. Not for choosing among the tools (`tools.choose_tools`).
+The MCP library takes a page of tools as a whole or not at all. So the page is read here on its way to it (`mending`), and what goes on holds
+only what it needs to send calls. Not for choosing among the tools (`tools.choose_tools`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from journeyman.scenarios.schemas import SchemaFaultError, fits, resolved
 from journeyman.scenarios.tools import McpTool, describe_tool
-from journeyman.types.json_text import well_formed
 
 MAX_PAGES = 100
 MAX_TOOLS = 1000
@@ -159,81 +155,3 @@ def _for_the_library(entry: Mapping[str, Any]) -> dict[str, Any]:
     schema = entry["inputSchema"]
     is_marked = isinstance(schema, dict) and _HEADER_MARK in json.dumps(schema)
     return {"name": entry["name"], "inputSchema": {**schema, "type": "object"} if is_marked else {"type": "object"}}
-
-
-class MendedStream:
-    """The read side of a transport, whose answers are made such as the library can read, whatever the server sends.
-
-    A page of tools goes through `listing`; a result without content gets an empty one. A line that is no JSON only for half of a character
-    or a number like NaN, which many programs write, is read all the same.
-    """
-
-    def __init__(self, stream: Any, listing: Listing) -> None:
-        self._stream = stream
-        self._listing = listing
-
-    def _mended(self, item: Any) -> Any:
-        item = _read_again(item) if isinstance(item, ValidationError) else item
-        message = getattr(item, "message", None)
-        result = getattr(getattr(message, "root", message), "result", None)
-        if isinstance(result, dict):
-            if "tools" in result and "content" not in result:
-                mended = self._listing.take(result)
-                result.clear()
-                result.update(mended)
-            elif "structuredContent" in result and result.get("content") is None:
-                result["content"] = []
-        return item
-
-    async def receive(self) -> Any:
-        return self._mended(await self._stream.receive())
-
-    async def __anext__(self) -> Any:
-        return self._mended(await self._stream.__anext__())
-
-    def __aiter__(self) -> MendedStream:
-        return self
-
-    async def __aenter__(self) -> MendedStream:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *failure: Any) -> bool | None:
-        found: bool | None = await self._stream.__aexit__(*failure)
-        return found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _read_again(failure: ValidationError) -> Any:
-    """The message that the library could not read; the failure itself where there is none."""
-    import mcp.types
-    from mcp.shared.message import SessionMessage
-
-    fault = failure.errors()[0]
-    try:
-        value = _well_formed(json.loads(fault["input"])) if fault["type"] == "json_invalid" else None
-        if not isinstance(value, dict):
-            return failure
-        types: Any = mcp.types
-        if hasattr(types, "jsonrpc_message_adapter"):
-            return SessionMessage(types.jsonrpc_message_adapter.validate_python(value, by_name=False))
-        return SessionMessage(types.JSONRPCMessage.model_validate(value))
-    except (ValueError, TypeError, RecursionError):
-        return failure
-
-
-def _well_formed(value: Any) -> Any:
-    if isinstance(value, str):
-        return well_formed(value)
-    if isinstance(value, list):
-        return [_well_formed(one) for one in value]
-    return {well_formed(key): _well_formed(one) for key, one in value.items()} if isinstance(value, dict) else value
-
-
-@contextlib.asynccontextmanager
-async def mended(transport: Any, listing: Listing) -> AsyncIterator[tuple[Any, Any]]:
-    """A transport of the library, both versions of it, with its read side mended."""
-    async with transport as (read, write, *_):
-        yield MendedStream(read, listing), write

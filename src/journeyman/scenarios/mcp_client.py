@@ -21,10 +21,11 @@ from typing import Any, TextIO
 
 from journeyman.errors import McpError
 from journeyman.redaction import redact
-from journeyman.scenarios.listing import Listing, mended
+from journeyman.scenarios.listing import Listing
 from journeyman.scenarios.mcp_failures import (
     connect_failure,
     first_leaf,
+    has_no_such_method,
     is_closed,
     is_timeout,
     open_mcp_http_client,
@@ -32,6 +33,7 @@ from journeyman.scenarios.mcp_failures import (
     read_tail,
     shorten,
 )
+from journeyman.scenarios.mending import mended
 from journeyman.scenarios.target import McpTarget, RevealedTarget
 from journeyman.scenarios.tools import McpTool
 from journeyman.types.json_text import well_formed
@@ -124,7 +126,11 @@ class McpServer:
     async def _list_tools(self, client: Any, timeout_seconds: float) -> None:
         """Ask for page after page; what they hold is read on the way (`listing`). What keeps the first page away fails the connection;
         what goes wrong later only ends the list."""
-        await self._list_page(client, None)
+        try:
+            await self._list_page(client, None)
+        except _protocol_error() as error:
+            if not has_no_such_method(error):  # a server may have no tools at all
+                raise
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._listing.cursor is not None:

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from journeyman.errors import JourneymanError, McpError
 from journeyman.http_clients import http_library, open_http_client, proxy_note, redirect_of
 from journeyman.redaction import redact
+from journeyman.scenarios.mending import mend_bodies
 from journeyman.scenarios.target import McpTarget, RevealedTarget
 
 _TAIL_LINES = 6
@@ -17,6 +18,7 @@ _PREFLIGHT_SECONDS = 10.0
 _HTTP_SECONDS, _STREAM_SECONDS = 30.0, 300.0  # the second: a server may hold a stream open without a word
 _TIMEOUT_CODES = (408, -32001)
 _CLOSED_CODE = -32000
+_NO_SUCH_METHOD_CODE = -32601
 
 
 def first_leaf(error: BaseException) -> BaseException:
@@ -32,6 +34,10 @@ def is_timeout(error: BaseException) -> bool:
 
 def is_closed(error: BaseException) -> bool:
     return _code(error) == _CLOSED_CODE or "connection closed" in str(error).casefold()
+
+
+def has_no_such_method(error: BaseException) -> bool:
+    return _code(error) == _NO_SUCH_METHOD_CODE
 
 
 def read_tail(log_path: Path | None) -> str:
@@ -85,8 +91,11 @@ def open_mcp_http_client(target: RevealedTarget) -> Any:
     """A client for the target's URL, of the HTTP library that this version of mcp uses. Raises SettingError as `open_http_client`."""
     assert target.url is not None
     kind = _client_class()
-    timeout = http_library(kind).Timeout(_HTTP_SECONDS, read=_STREAM_SECONDS)
-    return open_http_client(target.url, kind, headers=dict(target.headers), timeout=timeout)
+    library = http_library(kind)
+    timeout = library.Timeout(_HTTP_SECONDS, read=_STREAM_SECONDS)
+    client = open_http_client(target.url, kind, headers=dict(target.headers), timeout=timeout)
+    mend_bodies(client, library)
+    return client
 
 
 def _client_class() -> Any:

@@ -8,6 +8,7 @@ or seen in results (`explore`); where only a pattern or another format is known,
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 import random
@@ -30,6 +31,8 @@ _DRAWS = 240
 _MADE_FOR_LISTS = 24
 _TRIES = 60
 _MAX_ITEMS = 100
+_MAX_NAMED = 1000
+_MAX_CHARS = 4000
 _RANGES = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
@@ -153,13 +156,13 @@ def schema_values(schema: Mapping[str, Any]) -> list[Any]:
         found.append(schema["default"])
     if schema.get("type", "string") == "string" and "enum" not in schema:
         found += [match.group(2).strip() for match in _QUOTED.finditer(str(schema.get("description", "")))]
-    unique = {canonical(value): value for value in found if value != ""}
+    unique = {canonical(value): value for value in found[:_MAX_NAMED] if value != ""}
     return list(unique.values())
 
 
 def value_maker(schema: Mapping[str, Any]) -> Draw | None:
     """How to make values that a schema takes, without knowing what they are for. None for free text, and where none was found: what a
-    schema asks for may leave little (a step and a range, a form and a length), or nothing.
+    schema asks for may leave little (a step and a range, a form and a length), or nothing, or only what is too long for a call.
 
     Example:
         >>> value_maker({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5}) is None
@@ -168,7 +171,8 @@ def value_maker(schema: Mapping[str, Any]) -> Draw | None:
     is_fit = fits(schema)
     for draw in _ways(schema):
         rng = random.Random(0)
-        spare = next(([value] for value in (draw(rng) for _ in range(_TRIES)) if is_fit(value)), None)
+        drawn = itertools.takewhile(_is_short, (draw(rng) for _ in range(_TRIES)))
+        spare = next(([value] for value in drawn if is_fit(value)), None)
         if spare is not None:
             return lambda rng, draw=draw, spare=spare: next(  # type: ignore[misc]
                 (value for value in (draw(rng) for _ in range(_TRIES)) if is_fit(value)), spare[0]
@@ -176,12 +180,16 @@ def value_maker(schema: Mapping[str, Any]) -> Draw | None:
     return None
 
 
+def _is_short(value: Any) -> bool:
+    return len(canonical(value)) <= _MAX_CHARS
+
+
 def _ways(schema: Mapping[str, Any]) -> Iterator[Draw]:
     """Ways to draw values of about the right kind, the likeliest first; whether they fit is for the caller to see."""
     if "const" in schema or "enum" in schema:
-        named = list(filter(fits(schema), [schema["const"]] if "const" in schema else schema["enum"]))
+        named = list(filter(fits(schema), [schema["const"]] if "const" in schema else schema["enum"][:_MAX_NAMED]))
         if named:
-            yield lambda rng: rng.choice(named)
+            yield _one_of(named)
         return
     for key in ("anyOf", "oneOf"):
         rest = {name: value for name, value in schema.items() if name != key}
@@ -196,16 +204,18 @@ def _ways(schema: Mapping[str, Any]) -> Iterator[Draw]:
         draw = value_maker(_joined(rest, *(part for part in schema["allOf"] if isinstance(part, Mapping))))
         if draw is not None:
             yield draw
-    makers: dict[str, tuple[Callable[[Mapping[str, Any]], Draw | None], ...]] = {
-        "boolean": (lambda _: lambda rng: rng.random() < 0.5,),
-        "integer": (_integers,),
-        "number": (_numbers,),
-        "string": (_texts,),
-        "array": (_samples, _lists),
-        "object": (_objects,),
-    }
     for kind in _kinds(schema):
-        yield from (draw for maker in makers.get(kind, ()) if (draw := maker(schema)) is not None)
+        yield from _of_kind(kind, schema)
+
+
+def _of_kind(kind: str, schema: Mapping[str, Any]) -> Iterator[Draw]:
+    makers = {"integer": _integers, "number": _numbers, "string": _texts, "object": _objects}
+    if kind == "boolean":
+        yield lambda rng: rng.random() < 0.5
+    elif kind == "array":
+        yield from _lists(schema)
+    elif kind in makers and (draw := makers[kind](schema)) is not None:
+        yield draw
 
 
 def _joined(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,20 +328,18 @@ def _day(rng: random.Random) -> str:
     return (dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(365 * 8))).isoformat()
 
 
-def _samples(schema: Mapping[str, Any]) -> Draw | None:
-    """A few different ones of the values that the schema names for items, or whose form it states."""
+def _lists(schema: Mapping[str, Any]) -> Iterator[Draw]:
+    """A few different ones of the values that the schema names for items, or whose form it states; else as many as it asks for."""
     items = schema.get("items")
-    named = _named(items) if isinstance(items, Mapping) and value_maker(items) is None else []
-    return (lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))) if named else None
-
-
-def _lists(schema: Mapping[str, Any]) -> Draw | None:
-    item = _member(schema.get("items"))
+    item = value_maker(items) if isinstance(items, Mapping) else None
+    if item is None and isinstance(items, Mapping) and (named := _named(items)):
+        yield lambda rng: rng.sample(named, min(len(named), rng.randint(1, 3)))
+        item = _one_of(named)
     most = _whole(schema.get("maxItems"), _MAX_ITEMS)
     low = _whole(schema.get("minItems"), min(2, most))
     high = min(most, low + 2)
     if item is None or high < low or low > _MAX_ITEMS:
-        return None
+        return
 
     def draw(rng: random.Random) -> list[Any]:
         count = rng.randint(low, high)
@@ -341,7 +349,7 @@ def _lists(schema: Mapping[str, Any]) -> Draw | None:
         found += [item(rng) for _ in range(3 * count)]
         return list({canonical(value): value for value in found}.values())[:count]
 
-    return draw
+    yield draw
 
 
 def _whole(value: object, default: int) -> int:
@@ -365,8 +373,12 @@ def _member(schema: object) -> Draw | None:
     or whose form it states (the same ones each time)."""
     if not isinstance(schema, Mapping):
         return None
-    draw, named = value_maker(schema), _named(schema)
-    return draw or ((lambda rng: rng.choice(named)) if named else None)
+    draw = value_maker(schema)
+    return draw or (_one_of(named) if (named := _named(schema)) else None)
+
+
+def _one_of(values: Sequence[Any]) -> Draw:
+    return lambda rng: rng.choice(values)
 
 
 def _named(schema: Mapping[str, Any]) -> list[Any]:

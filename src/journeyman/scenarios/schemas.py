@@ -19,7 +19,10 @@ _LITERAL = frozenset({"enum", "const", "default", "examples"})
 _WORDS = frozenset({"description", "default", "examples"})
 _MAX_DEPTH = 12
 _MAX_NODES = 20_000
+_MAX_SCHEMAS = 2_000  # checking one takes a millisecond
 _MAX_FAULT_CHARS = 200
+_MAX_PLACE_CHARS = 80
+_MAX_BITS = 1024  # of a whole number: a longer one is no float either
 
 
 class SchemaFaultError(ValueError):
@@ -92,8 +95,8 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         if not _is_finite(schema):
-            raise SchemaFaultError("it holds a number that JSON does not have (NaN or infinity)")
-        schema = _given(schema)
+            raise SchemaFaultError("it holds a number that no program agrees on (NaN, infinity, or one of hundreds of digits)")
+        schema = _given(schema, itertools.count())
         with warnings.catch_warnings():
             # Python tells what a pattern may mean some day.
             warnings.simplefilter("ignore", FutureWarning)
@@ -101,27 +104,30 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"
-        raise SchemaFaultError(f"{where}: {error.message[:_MAX_FAULT_CHARS]}") from error
+        raise SchemaFaultError(f"{where[-_MAX_PLACE_CHARS:]}: {error.message[:_MAX_FAULT_CHARS]}") from error
     except SchemaFaultError:
         raise
     except _uncheckable() as error:
-        raise SchemaFaultError(f"the schema cannot be checked: {type(error).__name__}") from error
+        why = "it is nested too deep" if isinstance(error, RecursionError) else type(error).__name__
+        raise SchemaFaultError(f"the schema cannot be checked: {why}") from error
     return found
 
 
-def _given(schema: Any) -> Any:
-    """A schema without the keywords that are null, at every depth."""
+def _given(schema: Any, count: Iterator[int]) -> Any:
+    """A schema without the keywords that are null, at every depth. Raises SchemaFaultError for one that is too large."""
     if isinstance(schema, list):
-        return [_given(one) for one in schema]
+        return [_given(one, count) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
+    if next(count) > _MAX_SCHEMAS:
+        raise SchemaFaultError(f"it holds more than {_MAX_SCHEMAS} schemas")
     out = {}
     for key, value in schema.items():
         if key in _LITERAL:
             out[key] = value
         elif value is not None:
             by_name = (key in _BY_NAME or key in ("$defs", "definitions")) and isinstance(value, Mapping)
-            out[key] = {name: _given(one) for name, one in value.items()} if by_name else _given(value)
+            out[key] = {name: _given(one, count) for name, one in value.items()} if by_name else _given(value, count)
     return out
 
 
@@ -133,6 +139,8 @@ def _uncheckable() -> tuple[type[Exception], ...]:
 
 
 def _is_finite(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _MAX_BITS
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):

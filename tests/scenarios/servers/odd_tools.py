@@ -104,6 +104,22 @@ HINTS = [
     ("says_yes", {"annotations": {"readOnlyHint": True}}),
     ("says_yes_and_text", {"annotations": {"readOnlyHint": True, "destructiveHint": "no"}}),
 ]
+# Texts that a strict parser refuses as a whole; each is what one tool says of its argument.
+UNREADABLE: dict[str, bytes] = {
+    "nested": b'{"items":' * 3000 + b"{}" + b"}" * 3000,
+    "huge_number": b'{"type": "integer", "maximum": ' + b"9" * 5000 + b"}",
+    "half": b'{"type": "string", "description": "half \\ud83d"}',
+    "bell": b'{"type": "string", "description": "ring \x07\x1b[31m"}',
+    "latin_1": b'{"type": "string", "description": "caf\xe9"}',
+}
+CANNOT_BE_USED = {"nested", "huge_number"}
+
+
+def unreadable_page() -> bytes:
+    tools = [b'{"name": "%s", "inputSchema": {"properties": {"a": %s}}}' % (name.encode(), text) for name, text in UNREADABLE.items()]
+    return b'{"tools": [%s]}' % b", ".join(tools)
+
+
 RESULTS: dict[str, object] = {
     "null_content": {"content": None, "structuredContent": {"a": 1}},
     "structured_only": {"structuredContent": {"a": 1}},
@@ -112,6 +128,11 @@ RESULTS: dict[str, object] = {
     "text_content": {"content": "hello"},
     "unknown_block": {"content": [{"type": "hologram"}]},
     "nothing": {},
+    "null_fields": {"content": [{"type": "text", "text": "1"}], "isError": None, "structuredContent": None, "_meta": None},
+    "odd_remarks": {"content": [{"type": "text", "text": "1", "annotations": {"priority": 9}, "_meta": 3}]},
+    "null_result": None,
+    "list_result": [1],
+    "text_result": "fine",
     "broken_promise": {"content": [{"type": "text", "text": "1"}], "structuredContent": {"a": "one"}},
     "forgotten_promise": {"content": [{"type": "text", "text": "1"}]},
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from odd_tools import FINE, HINTS, NAMELESS, NOTHING, ODD, PROMISE, RESULTS, USABLE
+from odd_tools import FINE, HINTS, NAMELESS, NOTHING, ODD, PROMISE, RESULTS, USABLE, unreadable_page
 
 KIND = sys.argv[1]
 SCHEMAS = {
@@ -71,6 +71,8 @@ def listed(cursor: str | None) -> dict[str, object]:
         return {"error": {"code": -32603, "message": "the disk is full"}}
     if cursor and KIND == "page_that_is_text":
         return {"result": "fine"}
+    if KIND == "unreadable":
+        return {"result": "UNREADABLE"}
     page = int(cursor or 0)
     following = next_cursor(page)
     return {"result": {"tools": tools(page), **({} if following is None else {"nextCursor": following})}}
@@ -93,7 +95,7 @@ def reply(request: dict[str, object]) -> dict[str, object]:
         capabilities = {"tools": {}}
         info = {"name": "raw", "version": "1"}
         return {"result": {"protocolVersion": params["protocolVersion"], "capabilities": capabilities, "serverInfo": info}}
-    if method == "tools/list":
+    if method == "tools/list" and KIND != "no_such_method":
         return listed(params.get("cursor"))
     if method == "tools/call":
         return {"result": called(params["name"], params["arguments"])}
@@ -114,6 +116,7 @@ if __name__ == "__main__":
         if message.get("params", {}).get("cursor") and KIND == "page_that_hangs":
             continue
         if "id" in message:
-            answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply(message)}, ensure_ascii=KIND != "latin1")
-            sys.stdout.buffer.write(f"{answer}\n".encode("latin-1"))
-            sys.stdout.flush()
+            answer = {"jsonrpc": "2.0", "id": message["id"], **reply(message)}
+            text = json.dumps(answer, ensure_ascii=KIND != "latin1").encode("latin-1")
+            sys.stdout.buffer.write(text.replace(b'"UNREADABLE"', unreadable_page()) + b"\n")
+            sys.stdout.buffer.flush()
