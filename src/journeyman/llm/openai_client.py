@@ -138,7 +138,8 @@ def model_client_class() -> type[AsyncOpenAI]:
             model = str(body.get("model"))
             url = str(self.base_url)
             where = f"model {model!r} at {without_credentials(url).rstrip('/')}{proxy_note(url)}"
-            return self.dialects.setdefault(model, Dialect(where))
+            known: Dialect = self.dialects.setdefault(model, Dialect(where))
+            return known
 
     return ModelOpenAI
 
