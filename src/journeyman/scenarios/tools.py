@@ -29,7 +29,8 @@ _WRITE_WORDS = frozenset(
     "add and append apply approve archive assign ban book buy cancel charge clear close commit create delete deploy destroy disable drop "
     "edit enable erase exec execute format grant insert install kill lock mark merge modify move or overwrite patch pay post publish purge "
     "push put reboot refund register reject release remove rename replace reset restart restore revoke run save schedule send set "
-    "shutdown start stop store submit sync terminate then transfer truncate undo uninstall unlock update upload upsert wipe wire write".split()
+    "shutdown start stop store submit sync terminate then transfer truncate undo uninstall unlock update upload upsert wipe wire "
+    "write".split()
 )
 
 WHY: Final[Mapping[Decided, str]] = {
