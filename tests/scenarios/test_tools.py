@@ -98,8 +98,10 @@ def test_verbs_of_reading_look_read_only(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "write_query get_and_delete appendInsight note refund_payment calculator getUserAndNotify get_or_make check_out_cart "
-    "resolve_ticket evaluate_javascript load_money describe_then_email".split(),
+    (
+        " write_query get_and_delete appendInsight note refund_payment calculator getUserAndNotify get_or_make check_out_cart "
+        "resolve_ticket evaluate_javascript load_money describe_then_email"
+    ).split(" "),
 )
 def test_other_names_do_not_look_read_only(name: str) -> None:
     assert not looks_read_only(name)
