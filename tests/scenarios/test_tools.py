@@ -96,9 +96,23 @@ def test_verbs_of_reading_look_read_only(name: str) -> None:
     assert looks_read_only(name)
 
 
-@pytest.mark.parametrize("name", ["write_query", "get_and_delete", "appendInsight", "note", "refund_payment", "calculator", ""])
+@pytest.mark.parametrize(
+    "name",
+    (
+        " write_query get_and_delete appendInsight note refund_payment calculator getUserAndNotify get_or_make check_out_cart "
+        "resolve_ticket evaluate_javascript load_money describe_then_email"
+    ).split(" "),
+)
 def test_other_names_do_not_look_read_only(name: str) -> None:
     assert not looks_read_only(name)
+
+
+@pytest.mark.parametrize("name", ["get a,b", "find x ", "search\nit", "list\x1b[31m"])
+def test_a_name_that_no_option_can_spell_is_advised_by_the_name_that_the_model_sees(name: str) -> None:
+    tools = _silent([name])
+    advised = what_to_add(tools).split()[1]
+    assert name not in what_to_add(tools)
+    assert [tool.server_name for tool in choose_tools(tools, "test", read_only=[advised]).tools] == [name]
 
 
 def test_tool_names_are_mapped_to_allowed_characters_without_collision() -> None:

@@ -1,7 +1,7 @@
 """What a server lists as its tools, read one by one: a tool that is odd is left out by name, and the others work.
 
-The MCP library takes a page of tools as a whole or not at all. So the page is read here on its way to it (`mending`), and
-what goes on holds only what it needs to send calls. Not for choosing among the tools (`tools.choose_tools`).
+The MCP library takes a page of tools as a whole or not at all. So the page is read here on its way to it (`mending`), and what goes on
+holds only what it needs to send calls. Not for choosing among the tools (`tools.choose_tools`).
 """
 
 from __future__ import annotations

@@ -22,14 +22,15 @@ Decided = Literal["says_reads", "says_writes", "says_nothing", "named_by_user"]
 
 # Only for what is told: nothing is called because of its name.
 _READ_VERBS = frozenset(
-    "calculate check compare compute convert count describe diff echo evaluate explain fetch find get inspect list load lookup measure "
-    "parse ping preview query read resolve retrieve search show summarize translate validate verify view".split()
+    "calculate compare compute convert count describe diff echo explain fetch find get inspect list lookup measure "
+    "parse preview query read retrieve search show summarize translate validate verify view".split()
 )
 _WRITE_WORDS = frozenset(
-    "add append apply approve archive assign ban book buy cancel charge clear close commit create delete deploy destroy disable drop "
-    "edit enable erase exec execute format grant insert install kill lock mark merge modify move overwrite patch pay post publish purge "
+    "add and append apply approve archive assign ban book buy cancel charge clear close commit create delete deploy destroy disable drop "
+    "edit enable erase exec execute format grant insert install kill lock mark merge modify move or overwrite patch pay post publish purge "
     "push put reboot refund register reject release remove rename replace reset restart restore revoke run save schedule send set "
-    "shutdown start stop store submit sync terminate transfer truncate undo uninstall unlock update upload upsert wipe wire write".split()
+    "shutdown start stop store submit sync terminate then transfer truncate undo uninstall unlock update upload upsert wipe wire "
+    "write".split()
 )
 
 WHY: Final[Mapping[Decided, str]] = {
@@ -128,7 +129,8 @@ def model_name(name: str, taken: Iterable[str] = ()) -> str:
 
 
 def looks_read_only(name: str) -> bool:
-    """A guess from a name, to be told and never acted on: its first word is a verb of reading, and no word one of changing.
+    """A guess from a name, to be told and never acted on: its first word is a verb of reading, and no word one of changing,
+    or one that joins two doings.
 
     Example:
         >>> looks_read_only("search_orders"), looks_read_only("get_and_delete"), looks_read_only("calculator")
@@ -263,7 +265,8 @@ def _likely(tools: Sequence[McpTool]) -> list[McpTool]:
 
 
 def _listed(tools: Sequence[McpTool]) -> str:
-    return ",".join(tool.server_name for tool in tools)
+    """As an option takes them: by the model's name where the server's has a comma, a blank or another sign that would not survive."""
+    return ",".join(tool.server_name if re.fullmatch(r"[\w./:-]+", tool.server_name) else tool.name for tool in tools)
 
 
 def _names(tools: Sequence[McpTool]) -> str:
