@@ -149,7 +149,8 @@ def model_client_class() -> type[AsyncOpenAI]:
         def _dialect(self, body: dict[str, Any]) -> Dialect:
             model = str(body.get("model"))
             where = f"model {model!r} at {without_credentials(str(self.base_url)).rstrip('/')}"
-            return self.dialects.setdefault(model, Dialect(where))
+            dialects: dict[str, Dialect] = self.dialects
+            return dialects.setdefault(model, Dialect(where))
 
     return ModelOpenAI
 
