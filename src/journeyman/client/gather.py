@@ -72,14 +72,7 @@ async def gather(
         JourneymanError: the server refused every attempt, or scoring failed at every group; told when all are done.
         SettingError: a number below 1; a key that is too long, or for a model that Journeyman does not serve.
     """
-    for name, value in (("group_size", group_size), ("max_concurrent", max_concurrent), ("max_turns", max_turns)):
-        if not isinstance(value, int) or not 1 <= value <= _MOST:
-            raise SettingError(f"{name} is {value!r:.40}; it must be a whole number, at least 1", reason="invalid_number")
-    if not timeout_seconds > 0:
-        raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0", reason="invalid_number")
-    check_json(key)
-    if key is not None and len(key) > _MAX_KEY:
-        raise SettingError(f"the key {key[:40]!r}… has {len(key)} characters; give one of at most {_MAX_KEY}", reason="key_too_long")
+    _check({"group_size": group_size, "max_concurrent": max_concurrent, "max_turns": max_turns}, timeout_seconds, key)
     kept = {} if key is None else {one.key: one for one in await model.kept_attempts(key)}
     plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept, seed, score)
     try:
@@ -230,6 +223,18 @@ def derived_seed(*parts: int | str) -> int:
     escaped = (str(part).replace("\\", "\\\\").replace("/", "\\/") for part in parts)
     text = "/".join(escaped) if parts else "\\0"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4]) >> 1
+
+
+def _check(counts: Mapping[str, int], timeout_seconds: float, key: str | None) -> None:
+    """Raises InputError for what no attempt could be made with."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise SettingError(f"{name} is {value!r:.40}; it must be a whole number, at least 1", reason="invalid_number")
+    if not timeout_seconds > 0:
+        raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0", reason="invalid_number")
+    check_json(key)
+    if key is not None and len(key) > _MAX_KEY:
+        raise SettingError(f"the key {key[:40]!r}… has {len(key)} characters; give one of at most {_MAX_KEY}", reason="key_too_long")
 
 
 async def _apart(code: Awaitable[_T]) -> _T:
