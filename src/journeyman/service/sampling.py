@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from journeyman.chat.renderer import Renderer
+from journeyman.chat.renderer import Renderer, Stored
 from journeyman.chat.reply import RawFormat, ReplyFormat, cut_at_stop
 from journeyman.engine.base import Engine
 from journeyman.errors import ContextLengthError, NotFoundError, SettingError
@@ -25,6 +25,8 @@ from journeyman.types.sampling import Grammar, Sample, SampleDelta, SampleReques
 from journeyman.types.trajectory import Turn
 
 _Result = TypeVar("_Result")
+
+_LONG_PROMPT_CHARACTERS = 8000
 
 
 class Versions(Protocol):
@@ -138,7 +140,7 @@ class SamplingService:
                 yield whole
             return
         tools = _offered(request)
-        prompt_ids = self._renderer.render(request.messages, tools)
+        prompt_ids = await self._rendered(request, tools)
         reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
         async with aclosing(self._stream(request, prompt_ids, grammar_of(request), reply_format)) as deltas:
             async for delta in deltas:
@@ -146,7 +148,7 @@ class SamplingService:
 
     async def complete(self, request: CompletionRequest) -> CompletionReply:
         """Continue a raw text. Never recorded. Raises as `chat`."""
-        prompt_ids = self._raw_prompt(request.prompt)
+        prompt_ids = await asyncio.to_thread(self._raw_prompt, request.prompt)
         samples = await self._sample(request, request.model, prompt_ids, grammar=None)
         completions = tuple(
             Completion(cut_at_stop(self._renderer.reply_text(sample.token_ids), request.stop), sample) for sample in samples
@@ -155,15 +157,24 @@ class SamplingService:
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[ReplyDelta]:
         """As `complete`, while the tokens are drawn; the text is in `ReplyDelta.content`."""
-        async with aclosing(self._stream(request, self._raw_prompt(request.prompt), None, RawFormat(request.stop))) as deltas:
+        async with aclosing(
+            self._stream(request, await asyncio.to_thread(self._raw_prompt, request.prompt), None, RawFormat(request.stop))
+        ) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def _rendered(self, request: ChatRequest, tools: tuple[Tool, ...], stored: Stored | None = None) -> tuple[int, ...]:
+        """The prompt. A long one takes its tokeniser up to seconds, while every other call would wait for the event loop."""
+        num_characters = sum(len(message.content or "") for message in request.messages)
+        if num_characters < _LONG_PROMPT_CHARACTERS:
+            return self._renderer.render(request.messages, tools, stored)
+        return await asyncio.to_thread(self._renderer.render, request.messages, tools, stored)
 
     async def _sample_turns(self, request: ChatRequest, model: str, session: Session | None) -> list[Turn]:
         started_at, start = time.time(), time.monotonic()
         tools = _offered(request)
         stored = None if session is None else session.stored(request.messages)
-        prompt_ids = self._renderer.render(request.messages, tools, stored)
+        prompt_ids = await self._rendered(request, tools, stored)
         samples = await self._sample(request, model, prompt_ids, grammar_of(request))
         reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
         seconds = time.monotonic() - start
