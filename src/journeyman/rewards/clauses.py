@@ -68,7 +68,7 @@ _HARMLESS = re.compile(
 _NEGATOR = re.compile(
     r"\b(?:not|never|no|nor|neither|none|nobody|nothing|nowhere|cannot|hardly|barely|scarcely|unlikely|doubt(?:s|ed|ful)?|den(?:y|ies|ied)"
     r"|refus(?:e|es|ed)|wrong(?:ly)?|false(?:ly)?|incorrect(?:ly)?|untrue|impossible|mistaken(?:ly)?|disagrees?|rejects?|mistakes?|erroneous(?:ly)?|nonsense|(?:any|every|all)(?:thing|one|body|where|\s+\w+)?\s+but"
-    r"|far\s+from|opposite|dont|doesnt|isnt|wasnt|arent|cant|wont|ain['’]?t|nicht|kein(?:e|en)?|pas|nunca)\b|n['’]t\b|≠|!=",
+    r"|far\s+from|opposite|(?:stop(?:s|ped)?|ceas(?:es?|ed)|quit)(?=\s+(?:being|to\s+be)\b)|fail(?:s|ed)?\s+to\s+be|dont|doesnt|isnt|wasnt|arent|cant|wont|ain['’]?t|nicht|kein(?:e|en)?|pas|nunca)\b|n['’]t\b|≠|!=",
     re.IGNORECASE,
 )
 # These deny what follows them only.
@@ -110,7 +110,8 @@ _TAKEN_BACK = re.compile(
 _ANSWERED_NO = re.compile(r"[^?]*\?+\W*(?:\w+ly\s+)?(?:no|not|nope|never|wrong|false)\b", re.IGNORECASE)
 _GUESSED = re.compile(
     r"\b(?:not\s+(?:\w+\s+)?(?:sure|certain|clear)|(?:are|is|am|was)n['’]t\s+(?:sure|certain)|unsure|uncertain|(?:do\s+not|don['’]?t|cannot|can['’]?t|could\s+not|couldn['’]t)\s+"
-    r"(?:\w+\s+)?(?:know|tell|say|determine|find|be\s+sure)|no\s+idea|no\s+clue|i\s+guess|(?:wild|random|just\s+a|only\s+a|my)\s+guess|who\s+knows|hard\s+to\s+say)\b",
+    r"(?:\w+\s+)?(?:know|tell|say|determine|find|be\s+sure)|no\s+idea|no\s+clue|i\s+guess|(?:wild|random|just\s+a|only\s+a|my)\s+guess|(?:i|we)(?:['’]d|\s+would)?\s+(?:guess|estimate|reckon|speculate)|(?:an?|my)\s+estimate"
+    r"|(?:not|n['’]?t|unable\s+to|no\s+way\s+to)\s+(?:\w+\s+)?(?:verify|confirm|check)\s+(?:it|that|this)|who\s+knows|hard\s+to\s+say)\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
@@ -121,7 +122,7 @@ _HEDGED = re.compile(
 _CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
-    r"(?:\b(?:more|less|fewer|greater|larger|smaller|higher|lower|later|earlier|longer|shorter|bigger|older|younger|faster|slower|other)\s+than"
+    r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
     rf"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬]){_ARTICLE}",
     re.IGNORECASE,
 )

@@ -10,15 +10,13 @@ from functools import partial
 from journeyman.rewards.claims import (
     OPPOSITES,
     DurationClaim,
-    MomentClaim,
     WordClaim,
-    blank,
     choice_class,
     choices,
     durations,
-    moments,
     truths,
 )
+from journeyman.rewards.moments import MomentClaim, blank, moments
 from journeyman.rewards.numerals import Claim, NumberClaim, is_same_number, lone_counts, numbers
 
 Value = str | float | int | bool

@@ -23,7 +23,7 @@ _CHOICE_AFTER = re.compile(r"['\"”’*`]*[,.!;(\s]*(?<!\w)(?:or|xor|alternativ
 _NO_ITEM = re.compile(
     r"(?:\W*(?:yes|no|ok(?:ay)?|sure|thanks?\b.*|thank\s+you.*|please|sir|madam|though|too|also|now|currently|today|tonight|indeed|actually|of\s+course|right\s+now|at\s+the\s+moment"
     r"|without\s+.*|(?:because|since|not)\s.*|as\s+\w+(?:\s+\w+)?|so|well|here|there|then|in\s+.*|at\s+.*|on\s+.*|for\s+.*|from\s+.*|with\s+.*|by\s+.*|since\s+.*|until\s+.*|according\s+.*|to\s+be\s+\w+|hi|hello|sorry"
-    r"|i\s+\w+|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
+    r"|(?:i|we|they|he|she|it|that|this|there|let|please|while|glad|happy|feel|even|despite|thanks)(?:['’]\w+)?\s+.*|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
     re.IGNORECASE,
 )
 _FUNCTION_WORDS = frozenset("a am an and are as at be by do for go he i if in is it me my no not of on or so the to up us we".split())

@@ -25,18 +25,24 @@ _UNITS: tuple[tuple[str, float, str], ...] = (
     ("length", 1609.344, "mi mile miles"), ("length", 0.3048, "ft foot feet"), ("length", 0.0254, "inch inches"),
     ("length", 0.9144, "yard yards"),
     ("mass", 1e-6, "mg milligram milligrams"), ("mass", 0.001, "g gram grams"), ("mass", 1, "kg kilogram kilograms kilo kilos"),
-    ("mass", 1000, "tonne tonnes"), ("mass", 0.45359237, "lb lbs pound pounds"), ("mass", 0.028349523125, "oz ounce ounces"),
+    ("mass", 1000, "tonne tonnes ton tons"), ("mass", 0.45359237, "lb lbs pound pounds"), ("mass", 0.028349523125, "oz ounce ounces"),
     ("volume", 0.001, "ml milliliter milliliters millilitre millilitres"), ("volume", 1, "l liter liters litre litres"),
     ("speed", 1, "km/h kmh kph"), ("speed", 3.6, "m/s"), ("speed", 1.609344, "mph"), ("speed", 1.852, "knot knots kn"),
-    ("data", 1, "byte bytes"), ("data", 1e3, "kb kilobyte kilobytes"), ("data", 1e6, "mb megabyte megabytes"),
+    ("volume", 3.785411784, "gallon gallons"), ("area", 1, "m² sqm"), ("area", 1e6, "km²"), ("area", 1e4, "ha hectare hectares"),
+    ("power", 1, "watt watts"), ("power", 1e3, "kw kilowatt kilowatts"), ("power", 1e6, "megawatt megawatts"), ("energy", 1, "kwh"),
+    ("frequency", 1, "hz"), ("frequency", 1e3, "khz"), ("frequency", 1e6, "mhz"), ("frequency", 1e9, "ghz"),
+    ("pressure", 1, "hpa mbar"), ("pressure", 1e3, "bar"), ("energy", 1 / 860.42, "kcal"),
+    ("data", 0.125, "bit bits"), ("data", 125, "kbit"), ("data", 125e3, "mbit"), ("data", 125e6, "gbit"), ("data", 1, "byte bytes"), ("data", 1e3, "kb kilobyte kilobytes"), ("data", 1e6, "mb megabyte megabytes"),
     ("data", 1e9, "gb gigabyte gigabytes"), ("data", 1e12, "tb terabyte terabytes"),
     ("share", 1, "% percent"), ("points", 1, "percentage points"),
     ("celsius", 1, "°c c celsius centigrade"), ("fahrenheit", 1, "°f f fahrenheit"), ("kelvin", 1, "k kelvin"),
     ("degree", 1, "° degree degrees"),
     ("usd", 1, "$ usd dollar dollars"), ("eur", 1, "€ eur euro euros"), ("gbp", 1, "£ gbp"), ("jpy", 1, "¥ jpy yen"),
+    ("chf", 1, "chf francs"), ("sek", 1, "sek"), ("nok", 1, "nok"), ("dkk", 1, "dkk"), ("pln", 1, "pln zloty"), ("inr", 1, "₹ inr rupees"),
+    ("cny", 1, "cny yuan"), ("cad", 1, "cad"), ("aud", 1, "aud"), ("brl", 1, "brl"),
 )  # fmt: skip
 _UNIT_OF = {spelling: (dimension, factor) for dimension, factor, spellings in _UNITS for spelling in spellings.split()}
-_MULTIPLIERS = {"k": 1e3, "thousand": 1e3, "million": 1e6, "m": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9, "b": 1e9, "trillion": 1e12}
+_MULTIPLIERS = {"k": 1e3, "thousand": 1e3, "million": 1e6, "m": 1e6, "mn": 1e6, "billion": 1e9, "hundred": 100.0, "dozen": 12.0, "bn": 1e9, "b": 1e9, "trillion": 1e12}
 _TEMPERATURES = ("celsius", "fahrenheit", "kelvin")
 
 _GAP = "[ \u00a0\u2009\u202f'’]"
@@ -63,13 +69,17 @@ _WORDS = re.compile(
     rf"(?<![\w-])(?:(?P<lead>an?\s+)(?=(?:{'|'.join(_LARGE)})\b))?"
     rf"(?P<words>(?:{_WORD})(?:(?:[\s-]+|\s*,\s*(?=(?:{_WORD})\s+hundred)|\s+and\s+)(?:{_WORD}))*)\b"
     rf"(?P<point>\s+point(?P<decimals>(?:\s+(?:{'|'.join(_SMALL[:10])}))+))?(?P<half>\s+and\s+(?:a\s+half|one\s+half|a\s+quarter|three\s+quarters))?"
+    r"(?:\s+(?P<times>thousand|million|billion|trillion|dozen))?"
     r"(?![\w]|-\w)",
     re.IGNORECASE,
 )
+_SCALES = "|".join((*_LARGE, "dozen"))
+_AND_A_PART = re.compile(rf"\b(?:{_WORD})\s+and\s+$", re.IGNORECASE)
 _PARTS = {"half": 0.5, "quarter": 0.25, "quarters": 0.75, "third": 1 / 3, "thirds": 2 / 3}
 _PART_WORDS = re.compile(
     r"(?<![\w-])(?:(?P<half>(?:a|one)[\s-]half|half(?=\s+(?:an?|of)\b))|(?P<quarter>(?:a|one)[\s-]quarter)|(?P<quarters>three[\s-]quarters)"
-    r"|(?P<third>(?:a|one)[\s-]third)|(?P<thirds>two[\s-]thirds)|(?P<dozen>(?:a|one)\s+dozen)|(?P<none>none|nil|nought))(?![\w-])",
+    r"|(?P<third>(?:a|one)[\s-]third)|(?P<thirds>two[\s-]thirds)|(?P<dozen>(?:a|one)\s+dozen)|(?P<none>none|nil|nought))"
+    rf"(?:(?:\s+of)?\s+an?\s+(?:(?P<times>{_SCALES})|(?P<unit>{UNIT_NAMES})))?(?![\w-])",
     re.IGNORECASE,
 )
 
@@ -123,14 +133,25 @@ def numbers(text: str) -> list[NumberClaim]:
 
 
 def _with_cents(found: list[NumberClaim], text: str) -> list[NumberClaim]:
-    """ "Nine dollars and fifty cents" is one amount."""
+    """ "Nine dollars and fifty cents" and "1 kg 500 g" are one amount."""
     for first, second in pairwise(found):
+        if (whole := _compound(first, second, text[first.end : second.start])) is not None:
+            return [whole if one is first else one for one in found if one is not second]
         cents = re.match(r"\s+cents?\b", text[second.end : second.end + 20])
         if cents and first.unit in (_UNIT_OF["usd"], _UNIT_OF["eur"]) and text[first.end : second.start].strip() == "and":
             value = _tidy(first.value + second.value / 100)
             amount = replace(first, end=second.end + cents.end(), value=value, decimals=2, other=None)
             return [amount if one is first else one for one in found if one is not second]
     return found
+
+
+def _compound(first: NumberClaim, second: NumberClaim, between: str) -> NumberClaim | None:
+    if first.unit is None or second.unit is None or first.unit[0] == "time" or first.unit[0] != second.unit[0] or not re.fullmatch(r"\s*(?:,|and)?\s*", between):
+        return None
+    rest = second.value * second.unit[1] / first.unit[1]
+    if first.decimals or second.is_signed or second.unit[1] >= first.unit[1] or not 0 <= rest < 1:
+        return None
+    return replace(first, end=second.end, value=_tidy(first.value + (-rest if first.value < 0 else rest)), decimals=2, other=None)
 
 
 def lone_counts(text: str) -> list[NumberClaim]:
@@ -160,7 +181,8 @@ def _leave_out_labels(text: str) -> str:
 
     text = re.sub(r"^[ \t]*\(?\d{1,2}[.)](?=\s+\S)", filler, text, flags=re.MULTILINE)
     text = re.sub(r"\b(?:step|part|line)\s+\d+\b", filler, text, flags=re.IGNORECASE)
-    text = re.sub(r"(?<=\d)\s*(?:out\s+)?of\s+(?:the\s+)?\d[\d,.]*\d|(?<=\d)\s+out\s+of\s+\d+", filler, text)
+    text = re.sub(r"(?<=\d)[*_`]*\s*(?:out\s+)?of\s+(?:the\s+)?\d[\d,.]*\d|(?<=\d)[*_`]*\s+out\s+of\s+\d+", filler, text)
+    text = re.sub(r"(?<=\d[.,]\d)[*_`]*\s?/\s?(?:5|10|20|100)\b|(?<=\d[.,]\d\d)[*_`]*\s?/\s?(?:5|10|20|100)\b", filler, text)
     return re.sub(r"\b\d+\s+(?:decimal(?:s| places?)|digits|significant\s+\w+)\b", filler, text)
 
 
@@ -228,9 +250,11 @@ def _tidy(value: float) -> float:
 
 
 def _written_in_words(text: str) -> list[NumberClaim]:
-    found: list[NumberClaim] = []
+    found = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
+    for claim in found:
+        text = text[: claim.start] + "\x00" * (claim.end - claim.start) + text[claim.end :]
     for match in _WORDS.finditer(text):
-        if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?|dozen)\b", text[match.end() :], re.IGNORECASE):
+        if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?)\b", text[match.end() :], re.IGNORECASE):
             continue
         value = _value_of_words(match["words"])
         if value is None:
@@ -241,17 +265,22 @@ def _written_in_words(text: str) -> list[NumberClaim]:
             value = float(f"{value:.0f}.{decimals}")
         if match["half"]:
             value += _PARTS[match["half"].lower().split()[-1]] if "three" not in match["half"].lower() else 0.75
+        value *= _MULTIPLIERS.get((match["times"] or "").lower(), 1.0)
         is_minus = is_written_minus(None, text[: match.start()])
         rest = re.match(rf"(?:\s|-)(?P<unit>(?i:{UNIT_NAMES}))(?![\w]|-\w)", text[match.end() :])
         end = match.end() + (rest.end() if rest else 0)
         unit = _UNIT_OF.get(rest["unit"].lower()) if rest else None
         digits = len(f"{value:.0f}{decimals}".lstrip("0"))
         found.append(NumberClaim(match.start(), end, -value if is_minus else value, len(decimals), digits, is_minus, None, unit))
-    for match in _PART_WORDS.finditer(text):
-        if not any(claim.start < match.end() and match.start() < claim.end for claim in found):
-            name = match.lastgroup or ""
-            found.append(NumberClaim(match.start(), match.end(), {"dozen": 12.0, "none": 0.0}.get(name, _PARTS.get(name, 0.0))))
     return found
+
+
+def _part(match: re.Match[str]) -> NumberClaim:
+    """ "A quarter", "half a million", "half a kilo", "a dozen", "none"."""
+    name = next(name for name in (*_PARTS, "dozen", "none") if match[name])
+    value = {"dozen": 12.0, "none": 0.0}.get(name, _PARTS.get(name, 0.0))
+    value *= _MULTIPLIERS.get((match["times"] or "").lower(), 1.0)
+    return NumberClaim(match.start(), match.end(), _tidy(value), unit=_UNIT_OF.get((match["unit"] or "").lower()))
 
 
 def _is_pronoun(match: re.Match[str], text: str) -> bool:
