@@ -31,7 +31,7 @@ from journeyman.rewards.claims import DurationClaim, WordClaim, digits_for_words
 from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
 from journeyman.rewards.kinds import Kind, Value, expect
 from journeyman.rewards.listing import Agreement, compare_text
-from journeyman.rewards.numerals import Claim, NumberClaim, asked_unit
+from journeyman.rewards.numerals import Claim, NumberClaim, asked_unit, numbers
 
 _MIN_ECHO_WORDS = 5
 # An answer in words names a few values; of one that never ends the first are enough to see that it lists.
@@ -43,6 +43,8 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+# "48 * 30 =", "the sum of" left out: an equation up to its result.
+_EQUATION = re.compile(rf"(\d[\d.,]*\)?(?:\s*{_OPERATOR}\s*\(?\d[\d.,]*\)?)+)\s*(?:=|≈|is|equals|gives|makes)\s*[$*]*$", re.IGNORECASE)
 _OPERATOR_AFTER = re.compile(rf"\s*\)?\s*(?:{_OPERATOR})\s*[\d(√]", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(rf"[\d)]\s*(?:{_OPERATOR})\s*\(?$", re.IGNORECASE)
 
@@ -177,7 +179,7 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
             None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)
         ]
         is_wanted = any(match is not False for match in matches)
-        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer)):
+        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question)):
             continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue
@@ -222,7 +224,7 @@ def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_
     return [Stance.OPEN if one else Stance.STATED for one in doubtful]
 
 
-def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str) -> bool:
+def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, question: str) -> bool:
     """Whether a number is part of a calculation, or a result that a later step goes on with ("17*20 = 340, 340+51 = 391")."""
 
     def stands_at_operator(one: Claim) -> bool:
@@ -230,8 +232,13 @@ def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str) -> boo
 
     if stands_at_operator(claim):
         return True
-    later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start and one.value == claim.value]
-    return answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later)
+    later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start]
+    if answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later if one.value == claim.value):
+        return True
+    # "48 * 30 = 1440 and 48 * 2 = 96, so 48 * 32 = 1536": a step that the question does not name, before the last result.
+    equation = _EQUATION.search(answer[max(0, claim.start - 80) : claim.start])
+    is_step = equation is not None and not {one.value for one in numbers(equation[1])} <= {one.value for one in numbers(question)}
+    return is_step and any(not stands_at_operator(one) for one in later)
 
 
 def _is_turned_round(claim: Claim, expected: Sequence[Claim], answer: str, question: str) -> bool:

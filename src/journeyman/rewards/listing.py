@@ -198,12 +198,18 @@ def find_texts(value: str, text: str) -> list[tuple[int, int]]:
     value = value.strip()
     if not value:
         return []
+    if re.fullmatch(r"[vV]\d+(?:\.\d+)+", value):
+        value = value[1:]  # "v3.12.4" is version 3.12.4
     words = re.findall(r"[^\W_]+", value)
+    # Part of a longer address or name is another one: "a@example.org.uk", "eu/web-1".
+    is_name = re.search(r"\w[./@_\\-]\w", value) is not None
+    alone = (r"(?<!\w[./@_\\-])", r"(?![./@_\\-]\w)") if is_name else ("", "")
     if len(value) == 1 or not words or re.search(r"[^\w\s/.,:;!?'\"()’-]", value):
-        pattern, flags = rf"(?<!\w){re.escape(value)}(?![\w+#])", 0 if len(value) == 1 else re.IGNORECASE
+        pattern, flags = rf"(?<!\w){alone[0]}{re.escape(value)}(?![\w+#]){alone[1]}", 0 if len(value) == 1 else re.IGNORECASE
     else:
-        before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bhalf[- ])" + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
-        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b)" + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
+        before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bpre-)(?<!\bsemi-)(?<!\bex-)(?<!\bhalf[- ])"
+        before += alone[0] + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
+        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b|-\d)" + alone[1] + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
         pattern, flags = before + r"[\W_]+(?:(?:the|an?)\s+)?".join(map(re.escape, words)) + after, re.IGNORECASE
     if len(words) == 2 and value == " ".join(words) and value.replace(" ", "").isalpha():
         pattern += rf"|(?<![^\W_]){words[1]},\s*{words[0]}(?![^\W_])"  # "Raman, Priya"

@@ -59,6 +59,9 @@ _YEAR = r"(?:,?\s+(?:of\s+)?(?P<year>\d{4})(?!\d|:)|,?\s+['’](?P<short>\d{2})(
 _DAY_MONTH = rf"(?<![\w:])\d{{1,2}}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]+{_MONTH_NAME}\b{_YEAR}"
 _MONTH_DAY = rf"\b{_MONTH_NAME}[\s-]+(?:the\s+)?\d{{1,2}}(?:st|nd|rd|th)?(?![\w:]){_YEAR}"
 _DAY_MONTH_YEAR = rf"(?<![\w:])\d{{1,2}}-{_MONTH_NAME}-(?P<year>\d{{4}})(?![\w-])"
+_TO_DAY = r"(?:[-–—/&]|to|and|or|till?|until|through)"
+_DAY_BEFORE = re.compile(rf"(?<![\w:.,])(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s*{_TO_DAY}\s*(?:the\s+)?$", re.IGNORECASE)
+_DAY_AFTER = re.compile(rf"\s*{_TO_DAY}\s*(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?![\w:./])(?!\s+\w)", re.IGNORECASE)
 _NAMED_DATES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (_DAY_MONTH_YEAR, _DAY_MONTH, _MONTH_DAY))
 _NUMBERED_DATE = re.compile(r"(?<![\w.-])(?P<first>\d{1,2})(?P<gap>[/.-])(?P<second>\d{1,2})(?P=gap)(?P<year>\d{4}|\d{2})(?!\w|[.-]\d)")
 
@@ -167,10 +170,22 @@ def _named_dates(text: str) -> Iterator[MomentClaim]:
         for match in pattern.finditer(text):
             date = _date_in_words(match[0])
             if date is not None:
-                has_year = bool(match["year"] or match.groupdict().get("short"))
-                claims.append(MomentClaim(match.start(), match.end(), (date[0] if has_year else None, *date[1:]), None))
+                year = date[0] if match["year"] or match.groupdict().get("short") else None
+                claims.append(MomentClaim(match.start(), match.end(), (year, *date[1:]), None))
+                claims += [
+                    MomentClaim(match.start() + at, match.start() + at, (year, date[1], day), None)
+                    for at, day in _other_days(text, match.start(), match.end())
+                ]
         yield from claims
         text = blank(text, claims)
+
+
+def _other_days(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The other ends of a range or choice of days: "27 to 28 February", "February 27-28", as place beside the date and day."""
+    before, after = _DAY_BEFORE.search(text[max(0, start - 30) : start]), _DAY_AFTER.match(text[end : end + 30])
+    for at, match in ((-1, before), (0, after)):
+        if match is not None and 1 <= int(match["day"]) <= 31:
+            yield at, int(match["day"])
 
 
 def _date_in_words(written: str) -> tuple[int, int, int] | None:
