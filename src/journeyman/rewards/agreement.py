@@ -43,6 +43,8 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+_RANGE = re.compile(r"\s*[-–—]\s*\d[^=]*$")
+_OUT_OF = re.compile(r"^[*_`]*\s?/\s?(?:5|10|20|100)\b(?!\s*=)")
 # "48 * 30 =", "the sum of" left out: an equation up to its result.
 _EQUATION = re.compile(rf"(\d[\d.,]*\)?(?:\s*{_OPERATOR}\s*\(?\d[\d.,]*\)?)+)\s*(?:=|≈|is|equals|gives|makes)\s*[$*]*$", re.IGNORECASE)
 _OPERATOR_AFTER = re.compile(rf"\s*\)?\s*(?:{_OPERATOR})\s*[\d(√]", re.IGNORECASE)
@@ -179,7 +181,7 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
             None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)
         ]
         is_wanted = any(match is not False for match in matches)
-        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question)):
+        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question, kind)):
             continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue
@@ -224,14 +226,16 @@ def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_
     return [Stance.OPEN if one else Stance.STATED for one in doubtful]
 
 
-def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, question: str) -> bool:
+def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, question: str, kind: Kind) -> bool:
     """Whether a number is part of a calculation, or a result that a later step goes on with ("17*20 = 340, 340+51 = 391")."""
 
     def stands_at_operator(one: Claim) -> bool:
-        return _OPERATOR_AFTER.match(answer[one.end :]) is not None or _OPERATOR_BEFORE.search(answer[: one.start]) is not None
+        after = _OUT_OF.sub("", answer[one.end : one.end + 40])
+        return _OPERATOR_AFTER.match(after) is not None or _OPERATOR_BEFORE.search(answer[: one.start]) is not None
 
     if stands_at_operator(claim):
-        return True
+        # "30-45 minutes" is a range.
+        return kind.name != "duration" or _RANGE.match(answer[claim.end :]) is None
     later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start]
     if answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later if one.value == claim.value):
         return True

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from journeyman.rewards.clauses import Clause, clauses, has_verb, negations
-from journeyman.rewards.moments import MONTH_SHORT, MONTHS, ORDINAL_DAY, WEEKDAY_SHORT, WEEKDAYS
+from journeyman.rewards.moments import MONTH_SHORT, MONTHS, ORDINAL_DAY, SPOKEN_DIGITS, WEEKDAY_SHORT, WEEKDAYS
 from journeyman.rewards.numerals import UNIT_NAMES, Claim, is_written_minus, numbers
 
 # Words of which a right answer holds one: stating another one of the same class contradicts it.
@@ -28,6 +28,11 @@ _DURATION_PATTERN = re.compile(
     rf"(?<![\w.,:])(?<!\d/){_SIGN}(?P<parts>{_DURATION_PART}(?:(?:,?\s*(?:and\s+)?){_DURATION_PART})*)", re.IGNORECASE
 )
 _DURATION_PIECE = re.compile(rf"({_AMOUNT})[\s-]?({_UNIT})", re.IGNORECASE)
+# "+09:00", "3:30 h", "3h30": a length where a sign or the unit tells that it is no time of day.
+_CLOCK_LENGTH = re.compile(
+    r"(?<![\w:.,])(?:(?:UTC|GMT)\s?)?(?P<sign>[-+−])?(?P<h>\d{1,3})(?P<gap>:|\s?h\s?)(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d))?(?P<unit>\s?(?:hours?|hrs?|h)\b)?(?![\w:])",
+    re.IGNORECASE,
+)
 _ISO_DURATION = re.compile(
     r"(?<!\w)(?P<sign>-)?P(?:(?P<d>\d+)D)?(?:T(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?(?!\w)"
 )
@@ -75,10 +80,11 @@ class WordClaim(Claim):
 
 def digits_for_words(text: str) -> str:
     """ "nine hours" -> "9 hours", "an hour and a half" -> "1.5 hours": for durations and clock times, whose numbers are read in digits."""
+    text = SPOKEN_DIGITS.sub(lambda match: f"{_count(match['hour'])}:{_count(match['minute']):02}", text)
     text = re.sub(r"\ban?\s+(hour|minute|day|week)\s+and\s+a\s+half\b", r"1.5 \1s", text, flags=re.IGNORECASE)
     text = re.sub(r"\bthree[\s-]quarters\s+of\s+an\s+hour\b", "0.75 hours", text, flags=re.IGNORECASE)
     text = re.sub(r"\b(?:an?\s+)?quarter\s+of\s+an\s+hour\b|\ba\s+quarter\s+hour\b", "0.25 hours", text, flags=re.IGNORECASE)
-    text = re.sub(r"\ba\s+(?=quarter\s+(?:past|to|before|after|of)\b)", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"\ba\s+(?=quarter\s+(?:past|to|before|after)\b)", "", text, flags=re.IGNORECASE)
     text = re.sub(r"\bhalf\s+an?\s+(hour|minute|day|week)\b", r"0.5 \1s", text, flags=re.IGNORECASE)
     text = re.sub(r"\b(?:an|a|one)(?=\s+(?:hour|minute|second|day|week)\b)", "1", text, flags=re.IGNORECASE)
     text = ORDINAL_DAY.sub(lambda match: f"{_ordinal(match[0])}", text)
@@ -89,6 +95,11 @@ def digits_for_words(text: str) -> str:
             digits = f"{abs(claim.value):.15g}"
             text = text[: claim.start] + digits + written[len(words) :] + text[claim.end :]
     return text
+
+
+def _count(words: str) -> int:
+    """ "five" and "forty-five", also with the "oh" of "three oh five"."""
+    return int(numbers(re.sub(r"^oh[\s-]", "", words, flags=re.IGNORECASE))[0].value)
 
 
 def _ordinal(words: str) -> int:
@@ -113,6 +124,17 @@ def durations(text: str) -> list[DurationClaim]:
             is_minus = match["sign"] is not None
             found.append(DurationClaim(match.start(), match.end(), -seconds if is_minus else seconds, is_minus))
     return sorted(found, key=lambda claim: claim.start)
+
+
+def clock_lengths(text: str) -> list[DurationClaim]:
+    """Lengths written like times of day: "+09:00", "3:30 h", "3h30"."""
+    found = []
+    for match in _CLOCK_LENGTH.finditer(text):
+        if match["sign"] or match["unit"] or match["gap"] != ":":
+            seconds = int(match["h"]) * 3600.0 + int(match["m"]) * 60 + int(match["s"] or 0)
+            sign = -1 if is_written_minus(match["sign"], text[: match.start()]) else 1
+            found.append(DurationClaim(match.start(), match.end(), sign * seconds, bool(match["sign"]) or sign < 0))
+    return found
 
 
 def _amount(written: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from journeyman.rewards.claims import (
@@ -12,12 +12,15 @@ from journeyman.rewards.claims import (
     DurationClaim,
     WordClaim,
     choice_class,
+    clock_lengths,
     choices,
     durations,
     truths,
 )
-from journeyman.rewards.moments import MomentClaim, blank, moments
+from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
 from journeyman.rewards.numerals import Claim, NumberClaim, is_same_number, lone_counts, numbers
+
+_NO_DAY = (None, 0, 0)
 
 Value = str | float | int | bool
 
@@ -157,10 +160,15 @@ def _read_choices(words: tuple[str, ...], text: str, question: str) -> Sequence[
     return choices(text, words)
 
 
+def _dated(text: str) -> list[MomentClaim]:
+    """Moments; a date beside a day of the week on which it does not fall is no day."""
+    return [replace(claim, date=_NO_DAY) if falls_on_another(claim, text) else claim for claim in moments(text)]
+
+
 def _clock_claims(text: str, question: str) -> list[Claim]:
     """Clock times; a date written elsewhere in the text belongs to those written without one."""
     del question
-    found = moments(text)
+    found = _dated(text)
     dates = [claim.date for claim in found if claim.date is not None and claim.clock is None and claim.other_date is None]
     date = dates[0] if dates and all(other == dates[0] for other in dates) else None
     return [
@@ -172,13 +180,15 @@ def _clock_claims(text: str, question: str) -> list[Claim]:
 
 def _date_claims(text: str, question: str) -> list[Claim]:
     del question
-    return [claim for claim in moments(text) if claim.date is not None]
+    return [claim for claim in _dated(text) if claim.date is not None]
 
 
 def _lengths_and_numbers(text: str, question: str) -> list[Claim]:
     del question
+    written = clock_lengths(text)
+    text = blank(text, written)
     text = blank(text, moments(text))
-    lengths = durations(text)
+    lengths = [*written, *durations(text)]
     claims: list[Claim] = [*lengths, *numbers(blank(text, lengths))]
     return sorted(claims, key=lambda claim: claim.start)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from journeyman.rewards.numerals import Claim
 
@@ -39,6 +39,14 @@ _CLOCK = re.compile(
 _HOUR_ONLY = re.compile(
     rf"(?<![\w:.+])(?<![A-Za-z][−-])(?P<hour>\d{{1,2}})(?:\s?o['’]?\s?clock)?{_HALF_DAY}{_ZONE}?(?![\w:])", re.IGNORECASE
 )
+# "seven forty-five pm", "three oh five in the afternoon": words that claims.py turns into digits.
+_COUNT_WORD = "one|two|three|four|five|six|seven|eight|nine"
+SPOKEN_DIGITS = re.compile(
+    rf"\b(?P<hour>{_COUNT_WORD}|ten|eleven|twelve)[\s-](?P<minute>oh[\s-](?:{_COUNT_WORD})|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
+    rf"|nineteen|(?:twenty|thirty|forty|fifty)(?:[\s-](?:{_COUNT_WORD}))?)(?={_HALF_DAY})",
+    re.IGNORECASE,
+)
+_HOUR_BEFORE = re.compile(r"(?<![\w:.,+-])(?P<hour>\d{1,2})\s*(?:[-–—/&]|to|and|or|till?|until|through)\s*$", re.IGNORECASE)
 _CLOCK_WORD = re.compile(r"\b(noon|midday|midnight)\b", re.IGNORECASE)
 # "half past two", "ten to three", "3 o'clock": the half of the day is open unless it is told.
 _SPOKEN = re.compile(
@@ -59,6 +67,9 @@ _YEAR = r"(?:,?\s+(?:of\s+)?(?P<year>\d{4})(?!\d|:)|,?\s+['’](?P<short>\d{2})(
 _DAY_MONTH = rf"(?<![\w:])\d{{1,2}}(?:st|nd|rd|th|\.)?(?:\s+of)?[\s-]+{_MONTH_NAME}\b{_YEAR}"
 _MONTH_DAY = rf"\b{_MONTH_NAME}[\s-]+(?:the\s+)?\d{{1,2}}(?:st|nd|rd|th)?(?![\w:]){_YEAR}"
 _DAY_MONTH_YEAR = rf"(?<![\w:])\d{{1,2}}-{_MONTH_NAME}-(?P<year>\d{{4}})(?![\w-])"
+_WEEKDAY_NAME = r"(?P<day>mon|tue|wed|thu|fri|sat|sun)(?:day|sday|nesday|rsday|urday|s|rs|r)?\b"
+_WEEKDAY_BEFORE = re.compile(rf"\b{_WEEKDAY_NAME}[.,]?\s+(?:the\s+)?$", re.IGNORECASE)
+_WEEKDAY_AFTER = re.compile(rf"\s*[,(]\s*(?:a\s+)?{_WEEKDAY_NAME}", re.IGNORECASE)
 _TO_DAY = r"(?:[-–—/&]|to|and|or|till?|until|through)"
 _DAY_BEFORE = re.compile(rf"(?<![\w:.,])(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s*{_TO_DAY}\s*(?:the\s+)?$", re.IGNORECASE)
 _DAY_AFTER = re.compile(rf"\s*{_TO_DAY}\s*(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?![\w:./])(?!\s+\w)", re.IGNORECASE)
@@ -135,13 +146,23 @@ def _clocks(text: str) -> Iterator[MomentClaim]:
             second = int(match["second"]) if match["second"] else None
             is_open = match["half"] is None and match["uhr"] is None and match["gap"] == ":" and 1 <= hour <= 12 and match["hour"][0] != "0"
             zone = _zone_minutes(match["zone"])
+            yield from _earlier_hour(text, match.start(), match["half"])
             yield MomentClaim(match.start(), match.end(), None, (hour, minute, second), is_half_open=is_open and zone is None, zone=zone)
+
+
+def _earlier_hour(text: str, start: int, half: str | None) -> Iterator[MomentClaim]:
+    """The other hour of "3-4 pm", "3 or 4 pm", "15-16:00"."""
+    match = _HOUR_BEFORE.search(text[max(0, start - 12) : start])
+    hour = _hour_of_day(int(match["hour"]), half) if match else None
+    if hour is not None:
+        yield MomentClaim(start - 1, start - 1, None, (hour, 0, None))
 
 
 def _hours_only(text: str) -> Iterator[MomentClaim]:
     for match in _HOUR_ONLY.finditer(text):
         hour = _hour_of_day(int(match["hour"]), match["half"])
         if hour is not None:
+            yield from _earlier_hour(text, match.start(), match["half"])
             yield MomentClaim(match.start(), match.end(), None, (hour, 0, None), zone=_zone_minutes(match["zone"]))
 
 
@@ -186,6 +207,18 @@ def _other_days(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for at, match in ((-1, before), (0, after)):
         if match is not None and 1 <= int(match["day"]) <= 31:
             yield at, int(match["day"])
+
+
+def falls_on_another(claim: MomentClaim, text: str) -> bool:
+    """Whether a day of the week is written beside a date with its year, and it is another one ("Monday, 28 February 2026")."""
+    if claim.date is None or claim.date[0] is None or claim.other_date is not None:
+        return False
+    before, after = _WEEKDAY_BEFORE.search(text[max(0, claim.start - 20) : claim.start]), _WEEKDAY_AFTER.match(text[claim.end :][:20])
+    try:
+        falls_on = date(*claim.date).weekday()
+    except ValueError:
+        return True
+    return any(match is not None and WEEKDAY_SHORT[match["day"].capitalize()] != falls_on for match in (before, after))
 
 
 def _date_in_words(written: str) -> tuple[int, int, int] | None:

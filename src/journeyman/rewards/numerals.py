@@ -191,6 +191,8 @@ def _written_in_digits(match: re.Match[str], text: str) -> NumberClaim:
     other: float | None = None
     if match["fraction"]:
         value, decimals, digits = int(match["whole"] or 0) + int(match["top"]) / int(match["bottom"]), 0, 0
+        if not match["whole"] and match["bottom"] in ("5", "10", "20", "100"):
+            other = float(match["top"])  # "8/10" is a share, or 8 points
     elif match["mixed"]:
         value, decimals, digits = int(match["vulgar_whole"] or 0) + unicodedata.numeric(match["vulgar"]), 0, 0
     else:
