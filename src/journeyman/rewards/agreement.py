@@ -75,7 +75,7 @@ def compare(
     """
     if is_question_echo(answer, question) and not _says_more(expected, answer, question):
         return [Agreement(False, False, "repeats the question") for _ in expected]
-    answer = answer[:_MAX_CHARS]
+    answer = _told(answer[:_MAX_CHARS])
     answer = _YOU_ASKED.sub(lambda match: " " * len(match[0]), answer)
     items = [expect(value) for value in expected]
     found: list[Agreement | None] = [None] * len(items)
@@ -92,6 +92,21 @@ def compare(
             for i, agreement in zip(indexes, _compare_claims(item.kind, claims, answer, question, has_truth), strict=True):
                 found[i] = agreement
     return [agreement for agreement in found if agreement is not None]
+
+
+def _told(answer: str) -> str:
+    """A table of two columns, or of one row, as lines of names and values: what stands in it is no list of alternatives."""
+    lines = answer.split("\n")
+    rule = next((at for at, line in enumerate(lines) if at and "|" in lines[at - 1] and "-" in line and set(line) <= set(" |:-")), None)
+    if rule is None:
+        return answer
+    end = next((at for at in range(rule + 1, len(lines)) if "|" not in lines[at]), len(lines))
+    names, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in (lines[rule - 1], *lines[rule + 1 : end])]
+    if len(rows) == 1 and len(rows[0]) == len(names):
+        rows = [list(pair) for pair in zip(names, rows[0], strict=True)]
+    if not rows or any(len(row) != 2 for row in rows):
+        return answer
+    return "\n".join([*lines[: rule - 1], *(f"{name}: {cell}" for name, cell in rows), *lines[end:]])
 
 
 def _says_more(expected: Sequence[Value], answer: str, question: str) -> bool:
@@ -231,7 +246,7 @@ def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, questi
 
     def stands_at_operator(one: Claim) -> bool:
         after = _OUT_OF.sub("", answer[one.end : one.end + 40])
-        return _OPERATOR_AFTER.match(after) is not None or _OPERATOR_BEFORE.search(answer[: one.start]) is not None
+        return _OPERATOR_AFTER.match(after) is not None or _OPERATOR_BEFORE.search(answer[max(0, one.start - 40) : one.start]) is not None
 
     if stands_at_operator(claim):
         # "30-45 minutes" is a range.

@@ -224,7 +224,7 @@ def choices(text: str, words: tuple[str, ...]) -> list[WordClaim]:
     found = []
     more = "|differs?" if "different" in words else ""
     plural = "s?" if words == WEEKDAYS else ""
-    for match in re.finditer(rf"(?P<not>(?:\bnot|n['’]t)\s+(?:\w+\s+){{0,2}}?)?\b(?P<word>{'|'.join(words)}{more}){plural}\b", text, re.IGNORECASE):
+    for match in re.finditer(rf"(?P<not>(?:\bnot|n['’]t)\s+(?:\w+\s+){{0,2}}?)?(?<!sooner or )\b(?P<word>{'|'.join(words)}{more}){plural}\b", text, re.IGNORECASE):
         word = match["word"].lower()
         if words == MONTHS and word in ("may", "march") and match["word"][0].islower():
             continue

@@ -7,9 +7,11 @@ taken back is not stated. Not a parser: cues in the order of the words, made so 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -120,6 +122,8 @@ _HEDGED = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
+# How far before a value its bound may stand ("more than about 42").
+_NEAR = 80
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
@@ -158,11 +162,13 @@ def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Claus
     cuts = {start, *(start + at for at in joints if not (sentence[at:].lower().startswith("but") and _EXCEPTING_BUT.search(sentence[:at])))}
     # "It is 15:05 and summer time is not in effect": two clauses where each has its verb.
     ands = [match.start() for match in re.finditer(r"\band\b", sentence, re.IGNORECASE)]
-    cuts.update(start + at for at in ands if _VERB.search(sentence[:at]) and _VERB.search(sentence[at:]))
+    verbs = [match.start() for match in _VERB.finditer(sentence)]
+    cuts.update(start + at for at in ands if verbs and verbs[0] < at < verbs[-1])
+    firm, last = sorted(cuts), start
     commas = [start + match.end() for match in re.finditer(r"[,:]\s", text[start:stop])]
     for index, comma in enumerate(commas):
         segment = text[comma : commas[index + 1] if index + 1 < len(commas) else stop]
-        before = text[max(cut for cut in cuts if cut <= comma) : comma]
+        before = text[max(last, firm[bisect_right(firm, comma) - 1]) : comma]
         is_colon = text[comma - 2 : comma].startswith(":")
         if (
             _OPENS_CLAUSE.match(segment)
@@ -170,6 +176,7 @@ def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Claus
             or (_VERB.search(segment) and not is_colon and not _ASIDE.match(segment))
         ):
             cuts.add(comma)
+            last = comma
     bounds = [*sorted(cuts), stop]
     return [Clause(left, right, text[left:right], (start, stop), is_asked) for left, right in pairwise(bounds) if text[left:right].strip()]
 
@@ -183,6 +190,11 @@ def _filled(text: str, spans: Sequence[Span]) -> str:
 def negations(text: str, *, is_literal: bool = False) -> list[re.Match[str]]:
     """The words of a clause that negate it; "not only", "not wrong" and "no doubt" do not, unless every word is wanted (`is_literal`)."""
     return list(_NEGATOR.finditer(text if is_literal else _HARMLESS.sub(lambda match: " " * len(match[0]), text)))
+
+
+@lru_cache(maxsize=64)
+def _places_of_negations(text: str) -> tuple[int, ...]:
+    return tuple(match.start() for match in negations(text))  # a clause is asked for each value in it
 
 
 def has_verb(text: str) -> bool:
@@ -240,12 +252,12 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     rest = bare[end : max(clause.sentence[1], clause.end)]
     said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[clause.sentence[0] : start])
     plain = _HARMLESS.sub(" ", before)
-    if _EXCEPTING.search(plain) or _DENIED_AFTER.match(bare[end:]) or _BEYOND.search(plain):
+    if _EXCEPTING.search(plain) or _DENIED_AFTER.match(bare[end:]) or _BEYOND.search(plain[-_NEAR:]):
         return Stance.DENIED
     attitude = _ATTITUDE.search(said)
     if attitude is not None and not _CONJUNCTION.search(said, attitude.end()):
         return Stance.OPEN if is_negated_question else Stance.DENIED
-    where = [match.start() for match in negations(clause.text)]
+    where = _places_of_negations(clause.text)
     if clause.is_asked and _ANSWERED_NO.match(bare[end:]):
         return Stance.DENIED
     if any(place < len(before) for place in where):
@@ -253,7 +265,7 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     was = re.search(r"\bwas\b", before, re.IGNORECASE)
     if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
         return Stance.OPEN
-    if (where and not is_negated_question) or _BOUNDED.search(before) or BOUND_AFTER.match(after):
+    if (where and not is_negated_question) or _BOUNDED.search(before[-_NEAR:]) or BOUND_AFTER.match(after):
         return Stance.OPEN
     if is_hedged(clause) or (clause.is_asked and "?" in rest):
         return Stance.OPEN

@@ -18,7 +18,7 @@ from journeyman.rewards.claims import (
     truths,
 )
 from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
-from journeyman.rewards.numerals import Claim, NumberClaim, is_same_number, lone_counts, numbers
+from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
 
 _NO_DAY = (None, 0, 0)
 
@@ -91,6 +91,8 @@ def _is_bare_midnight(claim: MomentClaim, text: str) -> bool:
 def _match_number(wanted: Claim, stated: Claim) -> bool | None:
     assert isinstance(wanted, NumberClaim)
     assert isinstance(stated, NumberClaim)
+    if is_open_share(wanted, stated):
+        return None
     if is_same_number(wanted, stated):
         return True
     if stated.other is not None and is_same_number(wanted, NumberClaim(0, 0, stated.other, unit=stated.unit)):

@@ -43,6 +43,8 @@ _UNITS: tuple[tuple[str, float, str], ...] = (
 )  # fmt: skip
 _UNIT_OF = {spelling: (dimension, factor) for dimension, factor, spellings in _UNITS for spelling in spellings.split()}
 _MULTIPLIERS = {"k": 1e3, "thousand": 1e3, "million": 1e6, "m": 1e6, "mn": 1e6, "billion": 1e9, "hundred": 100.0, "dozen": 12.0, "bn": 1e9, "b": 1e9, "trillion": 1e12}
+# What a "how many" asks for where it names no unit: any but a share.
+_COUNT = ("count", 1.0)
 _TEMPERATURES = ("celsius", "fahrenheit", "kelvin")
 
 _GAP = "[ \u00a0\u2009\u202f'’]"
@@ -321,8 +323,10 @@ def asked_unit(question: str) -> tuple[str, float] | None:
     match = re.search(
         rf"\b(?:in|many|much\s+in)\s+(?P<unit>(?i:degrees\s+|us\s+)?(?i:{UNIT_NAMES}))(?!\w)|\((?P<bracketed>{UNIT_NAMES})\)", question
     )
+    if match is None and re.search(r"\bwhat\s+percent|\bpercentage\b", question, re.IGNORECASE):
+        return _UNIT_OF["%"]
     if match is None:
-        return None
+        return _COUNT if re.search(r"\bhow\s+many\b", question, re.IGNORECASE) else None
     name = re.sub(r"^(?:degrees|us)\s+", "", (match["unit"] or match["bracketed"]).lower())
     return _UNIT_OF.get(name) if len(name) > 1 or match["bracketed"] else None
 
@@ -334,6 +338,10 @@ def is_written_minus(sign: str | None, before: str) -> bool:
 
 def is_same_number(wanted: NumberClaim, stated: NumberClaim) -> bool:
     """Whether `stated`, as written, is `wanted` or a rounding of it: by value, and in another unit of the same dimension."""
+    if wanted.unit == _COUNT:
+        wanted = replace(wanted, unit=None)
+        if stated.unit == _UNIT_OF["%"]:
+            return False
     if wanted.unit is not None and stated.unit is not None and wanted.unit != stated.unit:
         return _is_same_quantity(wanted, stated)
     if is_rounding(wanted.value, stated.value, stated.decimals, stated.num_digits):
@@ -343,6 +351,11 @@ def is_same_number(wanted: NumberClaim, stated: NumberClaim) -> bool:
     if units == (None, "share"):
         return is_rounding(wanted.value, stated.value / 100, stated.decimals + 2, stated.num_digits)
     return units == ("share", None) and is_rounding(wanted.value / 100, stated.value, stated.decimals, stated.num_digits)
+
+
+def is_open_share(wanted: NumberClaim, stated: NumberClaim) -> bool:
+    """ "0.38 %" for 0.38: right where the value is one of percent, else a hundredth of it."""
+    return wanted.unit is None and stated.unit == _UNIT_OF["%"] and 0 < abs(wanted.value) < 1 and wanted.value == stated.value
 
 
 def is_rounding(wanted: float, stated: float, decimals: int, num_digits: int) -> bool:
