@@ -31,7 +31,8 @@ from journeyman.rewards.claims import DurationClaim, WordClaim, digits_for_words
 from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
 from journeyman.rewards.kinds import Kind, Value, expect
 from journeyman.rewards.listing import Agreement, compare_text
-from journeyman.rewards.numerals import Claim, NumberClaim, asked_unit, numbers
+from journeyman.rewards.numerals import Claim, NumberClaim, numbers
+from journeyman.rewards.units import asked_unit
 
 _MIN_ECHO_WORDS = 5
 # An answer in words names a few values; of one that never ends the first are enough to see that it lists.
@@ -196,7 +197,9 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
             None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)
         ]
         is_wanted = any(match is not False for match in matches)
-        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question, kind)):
+        if (stance is Stance.DENIED and not is_wanted) or (
+            isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question, kind)
+        ):
             continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue

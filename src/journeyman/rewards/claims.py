@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from journeyman.rewards.clauses import Clause, clauses, has_verb, negations
 from journeyman.rewards.moments import MONTH_SHORT, MONTHS, ORDINAL_DAY, SPOKEN_DIGITS, WEEKDAY_SHORT, WEEKDAYS
-from journeyman.rewards.numerals import UNIT_NAMES, Claim, is_written_minus, numbers
+from journeyman.rewards.numerals import Claim, is_written_minus, numbers
+from journeyman.rewards.units import UNIT_NAMES
 
 # Words of which a right answer holds one: stating another one of the same class contradicts it.
 OPPOSITES = (
@@ -50,14 +51,17 @@ _UNKNOWN = re.compile(
 )
 # "It does.": the question said in two words.
 _SHORT_YES = re.compile(
-    r"\W*(?:it|he|she|they|there|that|this|i|we|you)\s+(?:is|are|was|were|am|does|do|did|has|have|had|can|will)\W*", re.IGNORECASE
+    r"\W*(?:it|he|she|they|there|that|this|i|we|you)\s+(?:is|are|was|were|am|does|do|did|has|have|had|can|will)(?:\s+(?:one|so|too|indeed))?\W*",
+    re.IGNORECASE,
 )
 _NOTHING_SAID = re.compile(r"\s+(?:doubt|problem|worries|question|need)\b", re.IGNORECASE)
+_OPPOSITE_PREFIXES = ("un", "in", "im", "dis", "non")
 _EMPHATIC = ("certainly", "definitely", "absolutely", "indeed")
 _STOP_WORDS = frozenset(
     "never not isn doesn aren wasn don cannot think believe say any anymore longer there it's the and for are was does did has have had "
     "will would can could what which when where that this its currently now right "
-    "unfortunately sadly regrettably afraid sorry actually really according checked simply".split()
+    "nobody none nothing one anyone anybody anything someone somebody "
+    "unfortunately sadly regrettably afraid sorry actually really yet still already according checked simply".split()
 )
 
 
@@ -158,7 +162,9 @@ def truths(text: str, question: str = "") -> list[WordClaim]:
         ['true']
     """
     found = [claim for clause in clauses(text) for claim in _truths_of(clause, question)]
-    return found or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None]
+    # "Yes, it has a projector, but no whiteboard": the second is about another thing; "yes, but it isn't" is not.
+    firm = [claim for claim in found if not claim.is_open or re.match(r"\W*(?:$|[.!?;])", text[claim.end :])]
+    return firm or found or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None]
 
 
 def _truths_of(clause: Clause, question: str) -> list[WordClaim]:
@@ -199,8 +205,23 @@ def _restates(clause: Clause, question: str) -> WordClaim | None:
     wanted, said = _asked_words(question), _content_words(clause.text)
     if len(wanted) < 2 or negations(question) or clause.is_asked or not has_verb(clause.text):
         return None
+    opposites = {word for word in said - wanted if any(other in wanted for other in _without_prefix(clause.text, word))}
+    said = said - opposites
+    if opposites and said <= wanted:
+        return WordClaim(clause.start, clause.end, "false")
     is_said = said <= wanted and len(said) >= 2 and len(said) >= 0.5 * len(wanted)
     return WordClaim(clause.start, clause.end, "true") if is_said else None
+
+
+def _without_prefix(text: str, start: str) -> set[str]:
+    """The words of a text that begin so, as content words without "un" and its like: "unassigned" is "assigned"."""
+    return {
+        word[len(prefix) :][:5]
+        for word in re.findall(r"[^\W_]+", text.casefold())
+        if word.startswith(start)
+        for prefix in _OPPOSITE_PREFIXES
+        if word.startswith(prefix)
+    }
 
 
 def _asked_words(question: str) -> set[str]:
@@ -224,7 +245,9 @@ def choices(text: str, words: tuple[str, ...]) -> list[WordClaim]:
     found = []
     more = "|differs?" if "different" in words else ""
     plural = "s?" if words == WEEKDAYS else ""
-    for match in re.finditer(rf"(?P<not>(?:\bnot|n['’]t)\s+(?:\w+\s+){{0,2}}?)?(?<!sooner or )\b(?P<word>{'|'.join(words)}{more}){plural}\b", text, re.IGNORECASE):
+    for match in re.finditer(
+        rf"(?P<not>(?:\bnot|n['’]t)\s+(?:\w+\s+){{0,2}}?)?(?<!sooner or )\b(?P<word>{'|'.join(words)}{more}){plural}\b", text, re.IGNORECASE
+    ):
         word = match["word"].lower()
         if words == MONTHS and word in ("may", "march") and match["word"][0].islower():
             continue

@@ -39,7 +39,7 @@ class Clause:
 _QUOTE = "'\"”’`*_)\\]"
 _SENTENCE_END = re.compile(rf"(?:[.!?…]+(?=[{_QUOTE}]*(?:\s|$))|\n|;|\s[–—-]+\s|—|(?<!\w)\(|\))[{_QUOTE}]*")
 _CONJUNCTION = re.compile(
-    r"\bbut\b(?! also)|\b(?:however|yet|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
+    r"\bbut\b(?! also)|(?<=,\s)yet\b|\b(?:however|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
     r"|\bso\b(?=\s+(?:it|the|that|this)\b)"
     r"|\band\b(?=\s+(?:it|the|that|this|there|he|she|they|we|i|its|not)\b)|\bas\b(?=\s+(?:it|the|you)\b)|=>|→",
     re.IGNORECASE,
@@ -53,6 +53,7 @@ _VERB = re.compile(
 )
 _OPENS_CLAUSE = re.compile(r"\s*(?:and\s+)?(?:not|never|nor|which|who|where|rather|instead)\b", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(?:i|you|we|as|if|let\s+me|believe|trust)\b", re.IGNORECASE)
+_SUBJECT = re.compile(r"(?:it|he|she|they|this|that)\b", re.IGNORECASE)
 _INTERJECTION = re.compile(
     r"\W*(?:no|yes|nope|yeah|yep|well|ok|okay|sure|sorry|of course|indeed|actually|so|right|correct)\W*", re.IGNORECASE
 )
@@ -127,13 +128,20 @@ _NEAR = 80
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
-    rf"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬]){_ARTICLE}",
+    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|avoid(?:s|ed)?|outside(?:\s+of)?"
+    r"|(?:awaits?|awaiting|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
+    + _ARTICLE,
     re.IGNORECASE,
 )
 _BOUNDED = re.compile(
     r"(?:\b(?:at\s+least|at\s+most|up\s+to|upwards\s+of|minimum\s+of|maximum\s+of|almost|nearly|near|close\s+to|before|after|until|till|since|between|from|through"
     rf"|not?\s+(?:longer|higher|lower|more|less|later|earlier|fewer)\s+than|within)|[≤≥]|[<>]=){_ARTICLE}",
     re.IGNORECASE,
+)
+# "It is to be approved": it is not yet.
+_STILL_TO_BE = re.compile(
+    r"(?<!seem)(?<!seems)(?<!seemed)(?<!appear)(?<!appears)(?<!appeared)(?<!out)(?<!happens)(?<!found)(?<!known)(?<!said)(?<!me)\s*\bto\s+be\s+$",
+    re.I,
 )
 BOUND_AFTER = re.compile(
     r"\s*(?:or\s+(?:more|less|so|later|earlier|higher|lower|fewer|thereabouts|something)|and\s+(?:up|more|counting|over)\b|\+(?!\d)|(?:plus|minus)\b|-?ish\b"
@@ -173,7 +181,7 @@ def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Claus
         if (
             _OPENS_CLAUSE.match(segment)
             or _INTERJECTION.fullmatch(before)
-            or (_VERB.search(segment) and not is_colon and not _ASIDE.match(segment))
+            or (_VERB.search(segment) and not (is_colon and not _SUBJECT.match(segment)) and not _ASIDE.match(segment))
         ):
             cuts.add(comma)
             last = comma
@@ -266,6 +274,8 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
         return Stance.OPEN
     if (where and not is_negated_question) or _BOUNDED.search(before[-_NEAR:]) or BOUND_AFTER.match(after):
+        return Stance.OPEN
+    if _STILL_TO_BE.search(before[-_NEAR:]):
         return Stance.OPEN
     if is_hedged(clause) or (clause.is_asked and "?" in rest):
         return Stance.OPEN

@@ -12,14 +12,18 @@ from journeyman.rewards.claims import (
     DurationClaim,
     WordClaim,
     choice_class,
-    clock_lengths,
     choices,
+    clock_lengths,
     durations,
     truths,
 )
 from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
 from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
 
+# "3 people": the number of a noun is no length.
+_OF_A_THING = re.compile(
+    r"\s+(?!(?:and|but|for|from|not|or|per|than|that|the|then|to|when|which|while|with|ahead|behind|full|whole|more|less|total)\b)[a-z]{3,}"
+)
 _NO_DAY = (None, 0, 0)
 
 Value = str | float | int | bool
@@ -191,7 +195,11 @@ def _lengths_and_numbers(text: str, question: str) -> list[Claim]:
     text = blank(text, written)
     text = blank(text, moments(text))
     lengths = [*written, *durations(text)]
-    claims: list[Claim] = [*lengths, *numbers(blank(text, lengths))]
+    text = blank(text, lengths)
+    claims: list[Claim] = [
+        *lengths,
+        *(claim for claim in numbers(text) if claim.unit is not None or not _OF_A_THING.match(text[claim.end :])),
+    ]
     return sorted(claims, key=lambda claim: claim.start)
 
 

@@ -26,6 +26,24 @@ _NO_ITEM = re.compile(
     r"|(?:i|we|they|he|she|it|that|this|there|let|please|while|glad|happy|feel|even|despite|thanks)(?:['’]\w+)?\s+.*|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
     re.IGNORECASE,
 )
+_MOVED = re.compile(r"\b(?:moved|changed|went|switched|passed|advanced|updated|upgraded|promoted)\s+(?:\w+\s+)?from\s+$", re.IGNORECASE)
+# "Lyon, France": the country beside a place is no rival of it.
+_COUNTRIES = frozenset(
+    (
+        "afghanistan,albania,algeria,andorra,angola,argentina,armenia,australia,austria,azerbaijan,bahrain,bangladesh,belarus,belgium,"
+        "belize,benin,bhutan,bolivia,botswana,brazil,brunei,bulgaria,burundi,cambodia,cameroon,canada,chad,chile,china,colombia,congo,"
+        "costa rica,croatia,cuba,cyprus,czechia,czech republic,denmark,djibouti,ecuador,egypt,el salvador,england,eritrea,estonia,"
+        "eswatini,ethiopia,fiji,finland,france,gabon,gambia,georgia,germany,ghana,greece,guatemala,guinea,guyana,haiti,honduras,"
+        "hungary,iceland,india,indonesia,iran,iraq,ireland,israel,italy,ivory coast,jamaica,japan,jordan,kazakhstan,kenya,kosovo,"
+        "kuwait,kyrgyzstan,laos,latvia,lebanon,lesotho,liberia,libya,liechtenstein,lithuania,luxembourg,madagascar,malawi,malaysia,"
+        "maldives,mali,malta,mauritania,mauritius,mexico,moldova,monaco,mongolia,montenegro,morocco,mozambique,myanmar,namibia,nepal,"
+        "netherlands,new zealand,nicaragua,niger,nigeria,north korea,north macedonia,northern ireland,norway,oman,pakistan,panama,"
+        "papua new guinea,paraguay,peru,philippines,poland,portugal,qatar,romania,russia,rwanda,saudi arabia,scotland,senegal,serbia,"
+        "sierra leone,singapore,slovakia,slovenia,somalia,south africa,south korea,spain,sri lanka,sudan,suriname,sweden,switzerland,"
+        "syria,taiwan,tajikistan,tanzania,thailand,togo,tunisia,turkey,turkmenistan,uganda,uk,ukraine,united arab emirates,"
+        "united kingdom,united states,uruguay,us,usa,uzbekistan,venezuela,vietnam,wales,yemen,zambia,zimbabwe"
+    ).split(",")
+)
 _FUNCTION_WORDS = frozenset("a am an and are as at be by do for go he i if in is it me my no not of on or so the to up us we".split())
 
 
@@ -74,7 +92,8 @@ def _company(expected: str, answer: str, question: str, others: Sequence[str], p
         return Agreement(False, True, "offers alternatives")
     if _is_heap(expected, answer, question, others):
         return Agreement(False, True, "stands among words that make no sentence", is_undecidable=True)
-    neighbours = [item for place in places for item in _neighbours(expected, answer, place) if not _is_known(item, question, others)]
+    beside = [item for place in places for item in _neighbours(expected, answer, place)]
+    neighbours = [item for item in beside if not _is_known(item, question, others, expected)]
     if any(is_joined for _, is_joined in neighbours) or len(neighbours) > 1:
         return Agreement(False, True, "stands in a list of alternatives")
     if neighbours:
@@ -111,9 +130,17 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, 
     where = [place for place in find_texts(other, rest) if other.casefold() not in _FUNCTION_WORDS or rest[slice(*place)] == other]
     if other in _FUNCTION_WORDS or not where:
         return False
+    where = [place for place in where if not _is_left_behind(place, rest, places)]
     if find_texts(other, question):
         where = [place for place in where if any(_SEPARATOR.fullmatch(_between(rest, place, own)) for own in places)]
     return any(stance is not Stance.DENIED for stance in stances(rest, where, question))
+
+
+def _is_left_behind(place: tuple[int, int], rest: str, places: Sequence[tuple[int, int]]) -> bool:
+    """Whether a rival is what the value came after: "it moved from submitted to approved"."""
+    return _MOVED.search(rest[max(0, place[0] - 40) : place[0]]) is not None and any(
+        place[1] < own[0] and re.fullmatch(r"\s+to\s+", _between(rest, place, own)) for own in places
+    )
 
 
 def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
@@ -121,11 +148,13 @@ def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
     return text[first[1] : second[0]]
 
 
-def _is_known(item: tuple[str, bool], question: str, others: Sequence[str]) -> bool:
-    """What the question names, or another field of the result (a country beside its city), is no alternative."""
+def _is_known(item: tuple[str, bool], question: str, others: Sequence[str], expected: str) -> bool:
+    """What the question names, the country of a place, or another field of the result (a country beside its city), is no alternative."""
     text, is_choice = item
     return not is_choice and (
-        bool(find_texts(text, question)) or any(find_texts(text, other) or find_texts(other, text) for other in others)
+        (text.casefold().removeprefix("the ") in _COUNTRIES and expected.casefold() not in _COUNTRIES)
+        or bool(find_texts(text, question))
+        or any(find_texts(text, other) or find_texts(other, text) for other in others)
     )
 
 
@@ -209,7 +238,8 @@ def find_texts(value: str, text: str) -> list[tuple[int, int]]:
     else:
         before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bpre-)(?<!\bsemi-)(?<!\bex-)(?<!\bhalf[- ])"
         before += alone[0] + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
-        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b|-\d)" + alone[1] + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
+        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b|-\d)" + alone[1]
+        after += r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else ""
         pattern, flags = before + r"[\W_]+(?:(?:the|an?)\s+)?".join(map(re.escape, words)) + after, re.IGNORECASE
     if len(words) == 2 and value == " ".join(words) and value.replace(" ", "").isalpha():
         pattern += rf"|(?<![^\W_]){words[1]},\s*{words[0]}(?![^\W_])"  # "Raman, Priya"

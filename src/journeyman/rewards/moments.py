@@ -60,7 +60,8 @@ _ORDINAL_WORD = (
     r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[-\s](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth))"
 )
 ORDINAL_DAY = re.compile(
-    rf"\b{_ORDINAL_WORD}(?=\s+(?:of\s+)?{_MONTH_NAME}\b)|" + "|".join(rf"(?<=\b{month} {the}){_ORDINAL_WORD}\b" for month in MONTHS for the in ("", "the ")),
+    rf"\b{_ORDINAL_WORD}(?=\s+(?:of\s+)?{_MONTH_NAME}\b)|"
+    + "|".join(rf"(?<=\b{month} {the}){_ORDINAL_WORD}\b" for month in MONTHS for the in ("", "the ")),
     re.IGNORECASE,
 )
 _YEAR = r"(?:,?\s+(?:of\s+)?(?P<year>\d{4})(?!\d|:)|,?\s+['’](?P<short>\d{2})(?!\d|:))?"
@@ -215,7 +216,7 @@ def falls_on_another(claim: MomentClaim, text: str) -> bool:
         return False
     before, after = _WEEKDAY_BEFORE.search(text[max(0, claim.start - 20) : claim.start]), _WEEKDAY_AFTER.match(text[claim.end :][:20])
     try:
-        falls_on = date(*claim.date).weekday()
+        falls_on = date(claim.date[0], *claim.date[1:]).weekday()
     except ValueError:
         return True
     return any(match is not None and WEEKDAY_SHORT[match["day"].capitalize()] != falls_on for match in (before, after))
