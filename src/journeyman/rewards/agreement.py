@@ -44,6 +44,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+_FROM = re.compile(r"\b(?:from|between|until|till?)\s+$", re.IGNORECASE)
 _RANGE = re.compile(r"\s*[-–—]\s*\d[^=]*$")
 _OUT_OF = re.compile(r"^[*_`]*\s?/\s?(?:5|10|20|100)\b(?!\s*=)")
 # "48 * 30 =", "the sum of" left out: an equation up to its result.
@@ -192,6 +193,8 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
     for index, (claim, stance) in enumerate(zip(stated, views, strict=True)):
         if stance is Stance.STATED and _is_turned_round(claim, expected, answer, question):
             stance = Stance.OPEN
+        if stance is Stance.OPEN and len(expected) > 1 and _FROM.search(answer[max(0, claim.start - 20) : claim.start]):
+            stance = Stance.STATED  # "from 8:30 to 18:00", where both are asked for
         matches = [kind.match(want, claim) for want in expected]
         matches = [
             None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)

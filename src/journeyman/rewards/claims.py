@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from journeyman.rewards.clauses import Clause, clauses, has_verb, negations
-from journeyman.rewards.moments import MONTH_SHORT, MONTHS, ORDINAL_DAY, SPOKEN_DIGITS, WEEKDAY_SHORT, WEEKDAYS
+from journeyman.rewards.moments import MONTH_SHORT, MONTHS, ORDINAL, ORDINAL_DAY, SPOKEN_DIGITS, WEEKDAY_SHORT, WEEKDAYS
 from journeyman.rewards.numerals import Claim, is_written_minus, numbers
 from journeyman.rewards.units import UNIT_NAMES
 
@@ -104,6 +104,12 @@ def digits_for_words(text: str) -> str:
 def _count(words: str) -> int:
     """ "five" and "forty-five", also with the "oh" of "three oh five"."""
     return int(numbers(re.sub(r"^oh[\s-]", "", words, flags=re.IGNORECASE))[0].value)
+
+
+def ordinals_as_numbers(text: str) -> str:
+    """ "2nd", "second" -> "2", at the same places."""
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "\x00\x00", text)
+    return ORDINAL.sub(lambda match: f"{_ordinal(match[0])}".ljust(len(match[0]), "\x00"), text)
 
 
 def _ordinal(words: str) -> int:
@@ -202,14 +208,14 @@ def _restates(clause: Clause, question: str) -> WordClaim | None:
     """A sentence in the words of a question that has no negation is a yes, and so is "it does"."""
     if question and _SHORT_YES.fullmatch(clause.text) and not clause.is_asked:
         return WordClaim(clause.start, clause.end, "true")
-    wanted, said = _asked_words(question), _content_words(clause.text)
+    wanted, last, said = _content_words(question), _asked_words(question), _content_words(clause.text)
     if len(wanted) < 2 or negations(question) or clause.is_asked or not has_verb(clause.text):
         return None
     opposites = {word for word in said - wanted if any(other in wanted for other in _without_prefix(clause.text, word))}
     said = said - opposites
     if opposites and said <= wanted:
         return WordClaim(clause.start, clause.end, "false")
-    is_said = said <= wanted and len(said) >= 2 and len(said) >= 0.5 * len(wanted)
+    is_said = said <= wanted and len(said) >= 2 and len(said & last) >= 0.5 * len(last)
     return WordClaim(clause.start, clause.end, "true") if is_said else None
 
 
@@ -231,7 +237,9 @@ def _asked_words(question: str) -> set[str]:
 
 def _content_words(text: str) -> set[str]:
     words = re.findall(r"[^\W_]+", text.casefold())
-    return {word[:5] for word in words if len(word) > 2 and word not in _STOP_WORDS and not _TRUTH_WORD.fullmatch(word)}
+    return {
+        word[:5] for word in words if len(word) > 2 and not word.isdigit() and word not in _STOP_WORDS and not _TRUTH_WORD.fullmatch(word)
+    }
 
 
 def choice_class(value: str) -> tuple[str, ...] | None:

@@ -125,6 +125,8 @@ _HEDGED = re.compile(
 _CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
 # How far before a value its bound may stand ("more than about 42").
 _NEAR = 80
+# And how far what denies it: longer than any sentence, short for a text without an end.
+_FAR = 600
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
@@ -138,6 +140,7 @@ _BOUNDED = re.compile(
     rf"|not?\s+(?:longer|higher|lower|more|less|later|earlier|fewer)\s+than|within)|[≤≥]|[<>]=){_ARTICLE}",
     re.IGNORECASE,
 )
+_ORIGIN = re.compile(r"\b(?:from|through|since|within)" + _ARTICLE, re.IGNORECASE)
 # "It is to be approved": it is not yet.
 _STILL_TO_BE = re.compile(
     r"(?<!seem)(?<!seems)(?<!seemed)(?<!appear)(?<!appears)(?<!appeared)(?<!out)(?<!happens)(?<!found)(?<!known)(?<!said)(?<!me)\s*\bto\s+be\s+$",
@@ -229,11 +232,12 @@ def is_hedged(clause: Clause) -> bool:
     return clause.is_asked or _HEDGED.search(clause.text) is not None or _CONDITION.match(clause.text) is not None
 
 
-def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: bool = False) -> list[Stance]:
+def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: bool = False, is_text: bool = False) -> list[Stance]:
     """What the text says about the values at these places, in order.
 
     Args:
         question: the task; what it negates itself ("Which is not open?") does not negate the answer.
+        is_text: the values are texts: "from Oslo" and "through Oslo" are no bounds.
         has_truth: the answer also says yes or no, so that a "No." alone takes nothing back.
 
     Example:
@@ -248,18 +252,18 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
     found = []
     for start, end in spans:
         clause = next((part for part in parts if part.start <= start < part.end), Clause(start, end, bare[start:end], (start, end)))
-        stance = _stance_in(bare, clause, start, end, bool(negations(question)))
+        stance = _stance_in(bare, clause, start, end, bool(negations(question)), is_text)
         if any(place >= end for place in back):
             stance = Stance.DENIED
         found.append(Stance.OPEN if is_open and stance is Stance.STATED else stance)
     return found
 
 
-def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool) -> Stance:
+def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool, is_text: bool) -> Stance:
     before, after = clause.text[: start - clause.start], clause.text[end - clause.start :]
     rest = bare[end : max(clause.sentence[1], clause.end)]
-    said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[clause.sentence[0] : start])
-    plain = _HARMLESS.sub(" ", before)
+    said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[max(clause.sentence[0], start - _FAR) : start])
+    plain = _HARMLESS.sub(" ", before[-_FAR:])
     if _EXCEPTING.search(plain) or _DENIED_AFTER.match(bare[end:]) or _BEYOND.search(plain[-_NEAR:]):
         return Stance.DENIED
     attitude = _ATTITUDE.search(said)
@@ -273,10 +277,16 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     was = re.search(r"\bwas\b", before, re.IGNORECASE)
     if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
         return Stance.OPEN
-    if (where and not is_negated_question) or _BOUNDED.search(before[-_NEAR:]) or BOUND_AFTER.match(after):
+    if (where and not is_negated_question) or _is_bounded(before[-_NEAR:], after, is_text) or BOUND_AFTER.match(after):
         return Stance.OPEN
     if _STILL_TO_BE.search(before[-_NEAR:]):
         return Stance.OPEN
     if is_hedged(clause) or (clause.is_asked and "?" in rest):
         return Stance.OPEN
     return Stance.STATED
+
+
+def _is_bounded(before: str, after: str, is_text: bool) -> bool:
+    """ "From 42", "until 3 pm"; a text may come "from Oslo", if not "from Oslo to Bergen"."""
+    is_origin = is_text and _ORIGIN.search(before) is not None and re.match(r"\s+to\b", after) is None
+    return _BOUNDED.search(before) is not None and not is_origin

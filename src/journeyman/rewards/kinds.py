@@ -15,11 +15,17 @@ from journeyman.rewards.claims import (
     choices,
     clock_lengths,
     durations,
+    ordinals_as_numbers,
     truths,
 )
 from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
 from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
 
+# "On which floor": "the 2nd", "the second".
+_ASKS_PLACE = re.compile(
+    r"\b(?:which|what)\s+(?:floor|storey|place|position|rank|row|line|page|level|grade|week|quarter|round|season|episode|chapter|edition)\b",
+    re.I,
+)
 # "3 people": the number of a noun is no length.
 _OF_A_THING = re.compile(
     r"\s+(?!(?:and|but|for|from|not|or|per|than|that|the|then|to|when|which|while|with|ahead|behind|full|whole|more|less|total)\b)[a-z]{3,}"
@@ -156,7 +162,8 @@ def _is_same_size(left: float, right: float, is_signed: bool, tolerance: float) 
 
 
 def _read_numbers(text: str, question: str) -> Sequence[Claim]:
-    del question
+    if _ASKS_PLACE.search(question):
+        text = ordinals_as_numbers(text)
     text = blank(text, moments(text))
     return numbers(text) or lone_counts(text)
 

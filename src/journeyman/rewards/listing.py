@@ -26,6 +26,8 @@ _NO_ITEM = re.compile(
     r"|(?:i|we|they|he|she|it|that|this|there|let|please|while|glad|happy|feel|even|despite|thanks)(?:['’]\w+)?\s+.*|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
     re.IGNORECASE,
 )
+# "12 m/s, NW": a measure is no rival of a text.
+_MEASURE = re.compile(r"\b\d[\d.,]*\s?[^\W\d_]{1,4}(?:/[a-z]{1,2})?\b")
 _MOVED = re.compile(r"\b(?:moved|changed|went|switched|passed|advanced|updated|upgraded|promoted)\s+(?:\w+\s+)?from\s+$", re.IGNORECASE)
 # "Lyon, France": the country beside a place is no rival of it.
 _COUNTRIES = frozenset(
@@ -67,7 +69,7 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
         return Agreement(False, True, f"repeats the value {len(places)} times")
     if not places:
         return Agreement(False, bool(re.search(r"[^\W_]", answer)), "the value does not occur")
-    found = stances(answer, places, question)
+    found = stances(answer, places, question, is_text=True)
     if Stance.DENIED in found:
         return Agreement(False, True, "the value is denied")
     rest = _blanked(answer, places)
@@ -133,7 +135,7 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, 
     where = [place for place in where if not _is_left_behind(place, rest, places)]
     if find_texts(other, question):
         where = [place for place in where if any(_SEPARATOR.fullmatch(_between(rest, place, own)) for own in places)]
-    return any(stance is not Stance.DENIED for stance in stances(rest, where, question))
+    return any(stance is not Stance.DENIED for stance in stances(rest, where, question, is_text=True))
 
 
 def _is_left_behind(place: tuple[int, int], rest: str, places: Sequence[tuple[int, int]]) -> bool:
@@ -166,7 +168,7 @@ def _neighbours(expected: str, answer: str, place: tuple[int, int]) -> list[tupl
     start = max(0, start if start > 1 else 0)
     ends = [found for mark in (". ", "! ", "? ", ")") if (found := answer.find(mark, place[1])) >= 0]
     left, right = answer[start : place[0]], answer[place[1] : min(ends, default=len(answer))]
-    return [*_items_before(left), *_items_after(right)]
+    return [*_items_before(_MEASURE.sub(" ", left)), *_items_after(_MEASURE.sub(" ", right))]
 
 
 def _is_choice(joint: str) -> bool:

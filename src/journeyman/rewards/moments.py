@@ -59,6 +59,7 @@ _ORDINAL_WORD = (
     r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth"
     r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[-\s](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth))"
 )
+ORDINAL = re.compile(rf"\b{_ORDINAL_WORD}\b", re.IGNORECASE)
 ORDINAL_DAY = re.compile(
     rf"\b{_ORDINAL_WORD}(?=\s+(?:of\s+)?{_MONTH_NAME}\b)|"
     + "|".join(rf"(?<=\b{month} {the}){_ORDINAL_WORD}\b" for month in MONTHS for the in ("", "the ")),
