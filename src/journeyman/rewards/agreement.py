@@ -32,7 +32,7 @@ from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, i
 from journeyman.rewards.kinds import Kind, Value, expect
 from journeyman.rewards.listing import Agreement, compare_text
 from journeyman.rewards.numerals import Claim, NumberClaim, numbers
-from journeyman.rewards.units import asked_unit
+from journeyman.rewards.units import asked_things, asked_unit
 
 _MIN_ECHO_WORDS = 5
 # An answer in words names a few values; of one that never ends the first are enough to see that it lists.
@@ -44,6 +44,10 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+_CIRCUMSTANCE = re.compile(
+    r"\b(?:in|on|for|from|within|across|at|during|since|including|per)\s+(?:(?:the|a|all|its|last|past|next|total|of)\s+){0,3}$",
+    re.IGNORECASE,
+)
 _FROM = re.compile(r"\b(?:from|between|until|till?)\s+$", re.IGNORECASE)
 _RANGE = re.compile(r"\s*[-–—]\s*\d[^=]*$")
 _OUT_OF = re.compile(r"^[*_`]*\s?/\s?(?:5|10|20|100)\b(?!\s*=)")
@@ -204,6 +208,8 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
             isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question, kind)
         ):
             continue
+        if not is_wanted and isinstance(claim, NumberClaim) and _is_circumstance(claim, stated, expected, answer, question):
+            continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue
         earlier = found[-1:] if kind.name == "truth" or repeats else found
@@ -264,6 +270,20 @@ def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, questi
     equation = _EQUATION.search(answer[max(0, claim.start - 80) : claim.start])
     is_step = equation is not None and not {one.value for one in numbers(equation[1])} <= {one.value for one in numbers(question)}
     return is_step and any(not stands_at_operator(one) for one in later)
+
+
+def _is_circumstance(claim: NumberClaim, stated: Sequence[Claim], expected: Sequence[Claim], answer: str, question: str) -> bool:
+    """ "120 seats on 2 levels", where the question is how many seats: behind a preposition, and not a number of seats."""
+    things = asked_things(question)
+    if not things or not _CIRCUMSTANCE.search(answer[max(0, claim.start - 30) : claim.start]):
+        return False
+
+    def counts_things(one: Claim) -> bool:
+        return any(word[:5].casefold() in things for word in re.findall(r"[^\W\d_]+", answer[one.end : one.end + 40])[:2])
+
+    values = {one.value for one in expected if isinstance(one, NumberClaim)}
+    is_told = any(isinstance(one, NumberClaim) and one.value in values and counts_things(one) for one in stated)
+    return is_told and not counts_things(claim)
 
 
 def _is_turned_round(claim: Claim, expected: Sequence[Claim], answer: str, question: str) -> bool:

@@ -7,6 +7,7 @@ of values and nothing of what a sentence says about them.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from journeyman.rewards.clauses import Clause, clauses, has_verb, negations
@@ -60,7 +61,7 @@ _EMPHATIC = ("certainly", "definitely", "absolutely", "indeed")
 _STOP_WORDS = frozenset(
     "never not isn doesn aren wasn don cannot think believe say any anymore longer there it's the and for are was does did has have had "
     "will would can could what which when where that this its currently now right "
-    "nobody none nothing one anyone anybody anything someone somebody "
+    "they them she you nobody none nothing one anyone anybody anything someone somebody "
     "unfortunately sadly regrettably afraid sorry actually really yet still already according checked simply".split()
 )
 
@@ -84,6 +85,7 @@ class WordClaim(Claim):
 
 def digits_for_words(text: str) -> str:
     """ "nine hours" -> "9 hours", "an hour and a half" -> "1.5 hours": for durations and clock times, whose numbers are read in digits."""
+    text = re.sub(r"(\d+)\s?([¼½¾])", lambda match: f"{int(match[1]) + unicodedata.numeric(match[2])}", text)
     text = SPOKEN_DIGITS.sub(lambda match: f"{_count(match['hour'])}:{_count(match['minute']):02}", text)
     text = re.sub(r"\ban?\s+(hour|minute|day|week)\s+and\s+a\s+half\b", r"1.5 \1s", text, flags=re.IGNORECASE)
     text = re.sub(r"\bthree[\s-]quarters\s+of\s+an\s+hour\b", "0.75 hours", text, flags=re.IGNORECASE)

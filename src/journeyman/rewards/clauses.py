@@ -130,7 +130,7 @@ _FAR = 600
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
-    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|avoid(?:s|ed)?|outside(?:\s+of)?"
+    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|beats?|defeat(?:s|ed)|ahead\s+of|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|avoid(?:s|ed)?|outside(?:\s+of)?"
     r"|(?:awaits?|awaiting|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
     + _ARTICLE,
     re.IGNORECASE,
@@ -139,6 +139,10 @@ _BOUNDED = re.compile(
     r"(?:\b(?:at\s+least|at\s+most|up\s+to|upwards\s+of|minimum\s+of|maximum\s+of|almost|nearly|near|close\s+to|before|after|until|till|since|between|from|through"
     rf"|not?\s+(?:longer|higher|lower|more|less|later|earlier|fewer)\s+than|within)|[≤≥]|[<>]=){_ARTICLE}",
     re.IGNORECASE,
+)
+_LIMIT = re.compile(r"\b(?:until|till|through|up\s+to|at\s+most)" + _ARTICLE, re.IGNORECASE)
+_ASKS_LIMIT = re.compile(
+    r"\b(?:last|latest|until|deadline|closes?|ends?|expires?|max(?:imum)?|at\s+most|limit|capacity|can|fit)\b", re.IGNORECASE
 )
 _ORIGIN = re.compile(r"\b(?:from|through|since|within)" + _ARTICLE, re.IGNORECASE)
 # "It is to be approved": it is not yet.
@@ -248,18 +252,19 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
     bare = _filled(text, spans)
     parts = clauses(bare)
     is_open = is_guessed(bare)
+    exempt = _ORIGIN if is_text else _LIMIT if _ASKS_LIMIT.search(question) else None
     back = [match.start() for match in _TAKEN_BACK.finditer(bare) if not (has_truth and re.fullmatch(r"\W*(?:no|nope)\W*", match[0], re.I))]
     found = []
     for start, end in spans:
         clause = next((part for part in parts if part.start <= start < part.end), Clause(start, end, bare[start:end], (start, end)))
-        stance = _stance_in(bare, clause, start, end, bool(negations(question)), is_text)
+        stance = _stance_in(bare, clause, start, end, bool(negations(question)), exempt)
         if any(place >= end for place in back):
             stance = Stance.DENIED
         found.append(Stance.OPEN if is_open and stance is Stance.STATED else stance)
     return found
 
 
-def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool, is_text: bool) -> Stance:
+def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool, exempt: re.Pattern[str] | None) -> Stance:
     before, after = clause.text[: start - clause.start], clause.text[end - clause.start :]
     rest = bare[end : max(clause.sentence[1], clause.end)]
     said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[max(clause.sentence[0], start - _FAR) : start])
@@ -277,7 +282,7 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     was = re.search(r"\bwas\b", before, re.IGNORECASE)
     if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
         return Stance.OPEN
-    if (where and not is_negated_question) or _is_bounded(before[-_NEAR:], after, is_text) or BOUND_AFTER.match(after):
+    if (where and not is_negated_question) or _is_bounded(before[-_NEAR:], after, exempt) or BOUND_AFTER.match(after):
         return Stance.OPEN
     if _STILL_TO_BE.search(before[-_NEAR:]):
         return Stance.OPEN
@@ -286,7 +291,7 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     return Stance.STATED
 
 
-def _is_bounded(before: str, after: str, is_text: bool) -> bool:
-    """ "From 42", "until 3 pm"; a text may come "from Oslo", if not "from Oslo to Bergen"."""
-    is_origin = is_text and _ORIGIN.search(before) is not None and re.match(r"\s+to\b", after) is None
-    return _BOUNDED.search(before) is not None and not is_origin
+def _is_bounded(before: str, after: str, exempt: re.Pattern[str] | None) -> bool:
+    """ "From 42", "until 3 pm"; but a text may come "from Oslo", if not "from Oslo to Bergen", and a limit that is asked for may be one."""
+    is_exempt = exempt is not None and exempt.search(before) is not None and re.match(r"\s+to\b", after) is None
+    return _BOUNDED.search(before) is not None and not is_exempt

@@ -20,6 +20,7 @@ from journeyman.rewards.claims import (
 )
 from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
 from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
+from journeyman.rewards.units import asked_things
 
 # "On which floor": "the 2nd", "the second".
 _ASKS_PLACE = re.compile(
@@ -165,7 +166,7 @@ def _read_numbers(text: str, question: str) -> Sequence[Claim]:
     if _ASKS_PLACE.search(question):
         text = ordinals_as_numbers(text)
     text = blank(text, moments(text))
-    return numbers(text) or lone_counts(text)
+    return numbers(text) or lone_counts(text, asked_things(question))
 
 
 def _read_choices(words: tuple[str, ...], text: str, question: str) -> Sequence[Claim]:

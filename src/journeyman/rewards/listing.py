@@ -110,7 +110,7 @@ def _is_heap(expected: str, answer: str, question: str, others: Sequence[str]) -
     words = [
         word for word in re.findall(r"[^\W\d_]{2,}", answer) if word.casefold() not in known and word.casefold() not in _FUNCTION_WORDS
     ]
-    words = [word for word in words if not word.isupper()]
+    words = [word for word in words if not word.isupper() and word.casefold() not in _COUNTRIES]
     return (
         bool(words)
         and not _VERB.search(answer)

@@ -144,14 +144,19 @@ def _compound(first: NumberClaim, second: NumberClaim, between: str) -> NumberCl
     return replace(first, end=second.end, value=_tidy(first.value + (-rest if first.value < 0 else rest)), decimals=2, other=None)
 
 
-def lone_counts(text: str) -> list[NumberClaim]:
+def lone_counts(text: str, things: frozenset[str] = frozenset()) -> list[NumberClaim]:
     """Counts told without a number ("has no messages", "one invoice"), for a text that holds no number.
 
     Example:
         >>> [claim.value for claim in lone_counts("There aren't any errors.")]
         [0.0]
     """
-    return [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
+    found = [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
+    if things:  # "There is no log" counts no errors, "I found no errors" does
+        found = [claim for claim in found if claim.value or not re.match(r"\w+\s+no\b", text[claim.start :])]
+        none = re.finditer(r"(?<!or )\bno\s+(?:\w+\s+){0,2}?(?=" + "|".join(map(re.escape, things)) + ")", text, re.IGNORECASE)
+        found += [NumberClaim(match.start(), match.end(), 0.0) for match in none]
+    return sorted(found, key=lambda claim: claim.start)
 
 
 def _below_zero(claim: NumberClaim, text: str) -> NumberClaim:

@@ -24,7 +24,7 @@ _UNITS: tuple[tuple[str, float, str], ...] = (
     ("power", 1, "watt watts"), ("power", 1e3, "kw kilowatt kilowatts"), ("power", 1e6, "megawatt megawatts"), ("energy", 1, "kwh"),
     ("frequency", 1, "hz"), ("frequency", 1e3, "khz"), ("frequency", 1e6, "mhz"), ("frequency", 1e9, "ghz"),
     ("pressure", 1, "hpa mbar"), ("pressure", 1e3, "bar"), ("energy", 1 / 860.42, "kcal"),
-    ("data", 0.125, "bit bits"), ("data", 125, "kbit"), ("data", 125e3, "mbit"), ("data", 125e6, "gbit"),
+    ("data", 0.125, "bit bits"), ("data", 125, "kbit kilobits"), ("data", 125e3, "mbit megabits"), ("data", 125e6, "gbit gigabits"),
     ("data", 1, "byte bytes"), ("data", 1e3, "kb kilobyte kilobytes"), ("data", 1e6, "mb megabyte megabytes"),
     ("data", 1e9, "gb gigabyte gigabytes"), ("data", 1e12, "tb terabyte terabytes"),
     ("share", 1, "% percent"), ("points", 1, "percentage points"),
@@ -38,7 +38,19 @@ UNIT_OF = {spelling: (dimension, factor) for dimension, factor, spellings in _UN
 # What a "how many" asks for where it names no unit: any but a share.
 COUNT = ("count", 1.0)
 TEMPERATURES = ("celsius", "fahrenheit", "kelvin")
+_AFTER_THINGS = "is|are|was|were|do|does|did|has|have|had|can|could|will|would|in|on|of|for|at|with|there|it|remain|exist"
 UNIT_NAMES = "|".join(sorted((re.escape(name) for name in UNIT_OF if name[0] not in "$€£¥"), key=len, reverse=True))
+
+
+def asked_things(question: str) -> frozenset[str]:
+    """The things that a question wants counted, by how their names begin ("How many open invoices does …": open, invoi).
+
+    Example:
+        >>> sorted(asked_things("How many open invoices are there?"))
+        ['invoi', 'open']
+    """
+    match = re.search(rf"\bhow\s+many\s+((?:(?!(?:{_AFTER_THINGS})\b)[^\W\d_]+\s+){{1,4}})", question, re.IGNORECASE)
+    return frozenset(word[:5].casefold() for word in match[1].split()) if match else frozenset()
 
 
 def asked_unit(question: str) -> tuple[str, float] | None:
