@@ -31,7 +31,8 @@ from journeyman.rewards.claims import DurationClaim, WordClaim, digits_for_words
 from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
 from journeyman.rewards.kinds import Kind, Value, expect
 from journeyman.rewards.listing import Agreement, compare_text
-from journeyman.rewards.numerals import Claim, NumberClaim, asked_unit
+from journeyman.rewards.numerals import Claim, NumberClaim, numbers
+from journeyman.rewards.units import asked_things, asked_unit
 
 _MIN_ECHO_WORDS = 5
 # An answer in words names a few values; of one that never ends the first are enough to see that it lists.
@@ -43,6 +44,15 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by|over|mod|to\s+the\s+power\s+of)"
+_CIRCUMSTANCE = re.compile(
+    r"\b(?:in|on|for|from|within|across|at|during|since|including|per)\s+(?:(?:the|a|all|its|last|past|next|total|of)\s+){0,3}$",
+    re.IGNORECASE,
+)
+_FROM = re.compile(r"\b(?:from|between|until|till?)\s+$", re.IGNORECASE)
+_RANGE = re.compile(r"\s*[-–—]\s*\d[^=]*$")
+_OUT_OF = re.compile(r"^[*_`]*\s?/\s?(?:5|10|20|100)\b(?!\s*=)")
+# "48 * 30 =", "the sum of" left out: an equation up to its result.
+_EQUATION = re.compile(rf"(\d[\d.,]*\)?(?:\s*{_OPERATOR}\s*\(?\d[\d.,]*\)?)+)\s*(?:=|≈|is|equals|gives|makes)\s*[$*]*$", re.IGNORECASE)
 _OPERATOR_AFTER = re.compile(rf"\s*\)?\s*(?:{_OPERATOR})\s*[\d(√]", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(rf"[\d)]\s*(?:{_OPERATOR})\s*\(?$", re.IGNORECASE)
 
@@ -71,7 +81,7 @@ def compare(
     """
     if is_question_echo(answer, question) and not _says_more(expected, answer, question):
         return [Agreement(False, False, "repeats the question") for _ in expected]
-    answer = answer[:_MAX_CHARS]
+    answer = _told(answer[:_MAX_CHARS])
     answer = _YOU_ASKED.sub(lambda match: " " * len(match[0]), answer)
     items = [expect(value) for value in expected]
     found: list[Agreement | None] = [None] * len(items)
@@ -88,6 +98,21 @@ def compare(
             for i, agreement in zip(indexes, _compare_claims(item.kind, claims, answer, question, has_truth), strict=True):
                 found[i] = agreement
     return [agreement for agreement in found if agreement is not None]
+
+
+def _told(answer: str) -> str:
+    """A table of two columns, or of one row, as lines of names and values: what stands in it is no list of alternatives."""
+    lines = answer.split("\n")
+    rule = next((at for at, line in enumerate(lines) if at and "|" in lines[at - 1] and "-" in line and set(line) <= set(" |:-")), None)
+    if rule is None:
+        return answer
+    end = next((at for at in range(rule + 1, len(lines)) if "|" not in lines[at]), len(lines))
+    names, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in (lines[rule - 1], *lines[rule + 1 : end])]
+    if len(rows) == 1 and len(rows[0]) == len(names):
+        rows = [list(pair) for pair in zip(names, rows[0], strict=True)]
+    if not rows or any(len(row) != 2 for row in rows):
+        return answer
+    return "\n".join([*lines[: rule - 1], *(f"{name}: {cell}" for name, cell in rows), *lines[end:]])
 
 
 def _says_more(expected: Sequence[Value], answer: str, question: str) -> bool:
@@ -172,12 +197,18 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
     for index, (claim, stance) in enumerate(zip(stated, views, strict=True)):
         if stance is Stance.STATED and _is_turned_round(claim, expected, answer, question):
             stance = Stance.OPEN
+        if stance is Stance.OPEN and len(expected) > 1 and _FROM.search(answer[max(0, claim.start - 20) : claim.start]):
+            stance = Stance.STATED  # "from 8:30 to 18:00", where both are asked for
         matches = [kind.match(want, claim) for want in expected]
         matches = [
             None if match is False and _is_near(claim, want, answer) else match for match, want in zip(matches, expected, strict=True)
         ]
         is_wanted = any(match is not False for match in matches)
-        if (stance is Stance.DENIED and not is_wanted) or (isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer)):
+        if (stance is Stance.DENIED and not is_wanted) or (
+            isinstance(claim, NumberClaim) and _is_operand(claim, stated, answer, question, kind)
+        ):
+            continue
+        if not is_wanted and isinstance(claim, NumberClaim) and _is_circumstance(claim, stated, expected, answer, question):
             continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue
@@ -222,16 +253,37 @@ def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_
     return [Stance.OPEN if one else Stance.STATED for one in doubtful]
 
 
-def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str) -> bool:
+def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, question: str, kind: Kind) -> bool:
     """Whether a number is part of a calculation, or a result that a later step goes on with ("17*20 = 340, 340+51 = 391")."""
 
     def stands_at_operator(one: Claim) -> bool:
-        return _OPERATOR_AFTER.match(answer[one.end :]) is not None or _OPERATOR_BEFORE.search(answer[: one.start]) is not None
+        after = _OUT_OF.sub("", answer[one.end : one.end + 40])
+        return _OPERATOR_AFTER.match(after) is not None or _OPERATOR_BEFORE.search(answer[max(0, one.start - 40) : one.start]) is not None
 
     if stands_at_operator(claim):
+        # "30-45 minutes" is a range.
+        return kind.name != "duration" or _RANGE.match(answer[claim.end :]) is None
+    later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start]
+    if answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later if one.value == claim.value):
         return True
-    later = [one for one in stated if isinstance(one, NumberClaim) and one.start > claim.start and one.value == claim.value]
-    return answer[: claim.start].rstrip().endswith("=") and any(stands_at_operator(one) for one in later)
+    # "48 * 30 = 1440 and 48 * 2 = 96, so 48 * 32 = 1536": a step that the question does not name, before the last result.
+    equation = _EQUATION.search(answer[max(0, claim.start - 80) : claim.start])
+    is_step = equation is not None and not {one.value for one in numbers(equation[1])} <= {one.value for one in numbers(question)}
+    return is_step and any(not stands_at_operator(one) for one in later)
+
+
+def _is_circumstance(claim: NumberClaim, stated: Sequence[Claim], expected: Sequence[Claim], answer: str, question: str) -> bool:
+    """ "120 seats on 2 levels", where the question is how many seats: behind a preposition, and not a number of seats."""
+    things = asked_things(question)
+    if not things or not _CIRCUMSTANCE.search(answer[max(0, claim.start - 30) : claim.start]):
+        return False
+
+    def counts_things(one: Claim) -> bool:
+        return any(word[:5].casefold() in things for word in re.findall(r"[^\W\d_]+", answer[one.end : one.end + 40])[:2])
+
+    values = {one.value for one in expected if isinstance(one, NumberClaim)}
+    is_told = any(isinstance(one, NumberClaim) and one.value in values and counts_things(one) for one in stated)
+    return is_told and not counts_things(claim)
 
 
 def _is_turned_round(claim: Claim, expected: Sequence[Claim], answer: str, question: str) -> bool:

@@ -7,9 +7,11 @@ taken back is not stated. Not a parser: cues in the order of the words, made so 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -37,7 +39,7 @@ class Clause:
 _QUOTE = "'\"”’`*_)\\]"
 _SENTENCE_END = re.compile(rf"(?:[.!?…]+(?=[{_QUOTE}]*(?:\s|$))|\n|;|\s[–—-]+\s|—|(?<!\w)\(|\))[{_QUOTE}]*")
 _CONJUNCTION = re.compile(
-    r"\bbut\b(?! also)|\b(?:however|yet|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
+    r"\bbut\b(?! also)|(?<=,\s)yet\b|\b(?:however|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
     r"|\bso\b(?=\s+(?:it|the|that|this)\b)"
     r"|\band\b(?=\s+(?:it|the|that|this|there|he|she|they|we|i|its|not)\b)|\bas\b(?=\s+(?:it|the|you)\b)|=>|→",
     re.IGNORECASE,
@@ -51,6 +53,7 @@ _VERB = re.compile(
 )
 _OPENS_CLAUSE = re.compile(r"\s*(?:and\s+)?(?:not|never|nor|which|who|where|rather|instead)\b", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(?:i|you|we|as|if|let\s+me|believe|trust)\b", re.IGNORECASE)
+_SUBJECT = re.compile(r"(?:it|he|she|they|this|that)\b", re.IGNORECASE)
 _INTERJECTION = re.compile(
     r"\W*(?:no|yes|nope|yeah|yep|well|ok|okay|sure|sorry|of course|indeed|actually|so|right|correct)\W*", re.IGNORECASE
 )
@@ -68,7 +71,7 @@ _HARMLESS = re.compile(
 _NEGATOR = re.compile(
     r"\b(?:not|never|no|nor|neither|none|nobody|nothing|nowhere|cannot|hardly|barely|scarcely|unlikely|doubt(?:s|ed|ful)?|den(?:y|ies|ied)"
     r"|refus(?:e|es|ed)|wrong(?:ly)?|false(?:ly)?|incorrect(?:ly)?|untrue|impossible|mistaken(?:ly)?|disagrees?|rejects?|mistakes?|erroneous(?:ly)?|nonsense|(?:any|every|all)(?:thing|one|body|where|\s+\w+)?\s+but"
-    r"|far\s+from|opposite|dont|doesnt|isnt|wasnt|arent|cant|wont|ain['’]?t|nicht|kein(?:e|en)?|pas|nunca)\b|n['’]t\b|≠|!=",
+    r"|far\s+from|opposite|(?:stop(?:s|ped)?|ceas(?:es?|ed)|quit)(?=\s+(?:being|to\s+be)\b)|fail(?:s|ed)?\s+to\s+be|dont|doesnt|isnt|wasnt|arent|cant|wont|ain['’]?t|nicht|kein(?:e|en)?|pas|nunca)\b|n['’]t\b|≠|!=",
     re.IGNORECASE,
 )
 # These deny what follows them only.
@@ -110,7 +113,8 @@ _TAKEN_BACK = re.compile(
 _ANSWERED_NO = re.compile(r"[^?]*\?+\W*(?:\w+ly\s+)?(?:no|not|nope|never|wrong|false)\b", re.IGNORECASE)
 _GUESSED = re.compile(
     r"\b(?:not\s+(?:\w+\s+)?(?:sure|certain|clear)|(?:are|is|am|was)n['’]t\s+(?:sure|certain)|unsure|uncertain|(?:do\s+not|don['’]?t|cannot|can['’]?t|could\s+not|couldn['’]t)\s+"
-    r"(?:\w+\s+)?(?:know|tell|say|determine|find|be\s+sure)|no\s+idea|no\s+clue|i\s+guess|(?:wild|random|just\s+a|only\s+a|my)\s+guess|who\s+knows|hard\s+to\s+say)\b",
+    r"(?:\w+\s+)?(?:know|tell|say|determine|find|be\s+sure)|no\s+idea|no\s+clue|i\s+guess|(?:wild|random|just\s+a|only\s+a|my)\s+guess|(?:i|we)(?:['’]d|\s+would)?\s+(?:guess|estimate|reckon|speculate)|(?:an?|my)\s+estimate"
+    r"|(?:not|n['’]?t|unable\s+to|no\s+way\s+to)\s+(?:\w+\s+)?(?:verify|confirm|check)\s+(?:it|that|this)|who\s+knows|hard\s+to\s+say)\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
@@ -119,16 +123,32 @@ _HEDGED = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
+# How far before a value its bound may stand ("more than about 42").
+_NEAR = 80
+# And how far what denies it: longer than any sentence, short for a text without an end.
+_FAR = 600
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
-    r"(?:\b(?:more|less|fewer|greater|larger|smaller|higher|lower|later|earlier|longer|shorter|bigger|older|younger|faster|slower|other)\s+than"
-    rf"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬]){_ARTICLE}",
+    r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
+    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|beats?|defeat(?:s|ed)|ahead\s+of|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|avoid(?:s|ed)?|outside(?:\s+of)?"
+    r"|(?:awaits?|awaiting|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
+    + _ARTICLE,
     re.IGNORECASE,
 )
 _BOUNDED = re.compile(
     r"(?:\b(?:at\s+least|at\s+most|up\s+to|upwards\s+of|minimum\s+of|maximum\s+of|almost|nearly|near|close\s+to|before|after|until|till|since|between|from|through"
     rf"|not?\s+(?:longer|higher|lower|more|less|later|earlier|fewer)\s+than|within)|[≤≥]|[<>]=){_ARTICLE}",
     re.IGNORECASE,
+)
+_LIMIT = re.compile(r"\b(?:until|till|through|up\s+to|at\s+most)" + _ARTICLE, re.IGNORECASE)
+_ASKS_LIMIT = re.compile(
+    r"\b(?:last|latest|until|deadline|closes?|ends?|expires?|max(?:imum)?|at\s+most|limit|capacity|can|fit)\b", re.IGNORECASE
+)
+_ORIGIN = re.compile(r"\b(?:from|through|since|within)" + _ARTICLE, re.IGNORECASE)
+# "It is to be approved": it is not yet.
+_STILL_TO_BE = re.compile(
+    r"(?<!seem)(?<!seems)(?<!seemed)(?<!appear)(?<!appears)(?<!appeared)(?<!out)(?<!happens)(?<!found)(?<!known)(?<!said)(?<!me)\s*\bto\s+be\s+$",
+    re.I,
 )
 BOUND_AFTER = re.compile(
     r"\s*(?:or\s+(?:more|less|so|later|earlier|higher|lower|fewer|thereabouts|something)|and\s+(?:up|more|counting|over)\b|\+(?!\d)|(?:plus|minus)\b|-?ish\b"
@@ -157,18 +177,21 @@ def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Claus
     cuts = {start, *(start + at for at in joints if not (sentence[at:].lower().startswith("but") and _EXCEPTING_BUT.search(sentence[:at])))}
     # "It is 15:05 and summer time is not in effect": two clauses where each has its verb.
     ands = [match.start() for match in re.finditer(r"\band\b", sentence, re.IGNORECASE)]
-    cuts.update(start + at for at in ands if _VERB.search(sentence[:at]) and _VERB.search(sentence[at:]))
+    verbs = [match.start() for match in _VERB.finditer(sentence)]
+    cuts.update(start + at for at in ands if verbs and verbs[0] < at < verbs[-1])
+    firm, last = sorted(cuts), start
     commas = [start + match.end() for match in re.finditer(r"[,:]\s", text[start:stop])]
     for index, comma in enumerate(commas):
         segment = text[comma : commas[index + 1] if index + 1 < len(commas) else stop]
-        before = text[max(cut for cut in cuts if cut <= comma) : comma]
+        before = text[max(last, firm[bisect_right(firm, comma) - 1]) : comma]
         is_colon = text[comma - 2 : comma].startswith(":")
         if (
             _OPENS_CLAUSE.match(segment)
             or _INTERJECTION.fullmatch(before)
-            or (_VERB.search(segment) and not is_colon and not _ASIDE.match(segment))
+            or (_VERB.search(segment) and not (is_colon and not _SUBJECT.match(segment)) and not _ASIDE.match(segment))
         ):
             cuts.add(comma)
+            last = comma
     bounds = [*sorted(cuts), stop]
     return [Clause(left, right, text[left:right], (start, stop), is_asked) for left, right in pairwise(bounds) if text[left:right].strip()]
 
@@ -182,6 +205,11 @@ def _filled(text: str, spans: Sequence[Span]) -> str:
 def negations(text: str, *, is_literal: bool = False) -> list[re.Match[str]]:
     """The words of a clause that negate it; "not only", "not wrong" and "no doubt" do not, unless every word is wanted (`is_literal`)."""
     return list(_NEGATOR.finditer(text if is_literal else _HARMLESS.sub(lambda match: " " * len(match[0]), text)))
+
+
+@lru_cache(maxsize=64)
+def _places_of_negations(text: str) -> tuple[int, ...]:
+    return tuple(match.start() for match in negations(text))  # a clause is asked for each value in it
 
 
 def has_verb(text: str) -> bool:
@@ -208,11 +236,12 @@ def is_hedged(clause: Clause) -> bool:
     return clause.is_asked or _HEDGED.search(clause.text) is not None or _CONDITION.match(clause.text) is not None
 
 
-def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: bool = False) -> list[Stance]:
+def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: bool = False, is_text: bool = False) -> list[Stance]:
     """What the text says about the values at these places, in order.
 
     Args:
         question: the task; what it negates itself ("Which is not open?") does not negate the answer.
+        is_text: the values are texts: "from Oslo" and "through Oslo" are no bounds.
         has_truth: the answer also says yes or no, so that a "No." alone takes nothing back.
 
     Example:
@@ -223,28 +252,29 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
     bare = _filled(text, spans)
     parts = clauses(bare)
     is_open = is_guessed(bare)
+    exempt = _ORIGIN if is_text else _LIMIT if _ASKS_LIMIT.search(question) else None
     back = [match.start() for match in _TAKEN_BACK.finditer(bare) if not (has_truth and re.fullmatch(r"\W*(?:no|nope)\W*", match[0], re.I))]
     found = []
     for start, end in spans:
         clause = next((part for part in parts if part.start <= start < part.end), Clause(start, end, bare[start:end], (start, end)))
-        stance = _stance_in(bare, clause, start, end, bool(negations(question)))
+        stance = _stance_in(bare, clause, start, end, bool(negations(question)), exempt)
         if any(place >= end for place in back):
             stance = Stance.DENIED
         found.append(Stance.OPEN if is_open and stance is Stance.STATED else stance)
     return found
 
 
-def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool) -> Stance:
+def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool, exempt: re.Pattern[str] | None) -> Stance:
     before, after = clause.text[: start - clause.start], clause.text[end - clause.start :]
     rest = bare[end : max(clause.sentence[1], clause.end)]
-    said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[clause.sentence[0] : start])
-    plain = _HARMLESS.sub(" ", before)
-    if _EXCEPTING.search(plain) or _DENIED_AFTER.match(bare[end:]) or _BEYOND.search(plain):
+    said = _HARMLESS.sub(lambda match: " " * len(match[0]), bare[max(clause.sentence[0], start - _FAR) : start])
+    plain = _HARMLESS.sub(" ", before[-_FAR:])
+    if _EXCEPTING.search(plain) or _DENIED_AFTER.match(bare[end:]) or _BEYOND.search(plain[-_NEAR:]):
         return Stance.DENIED
     attitude = _ATTITUDE.search(said)
     if attitude is not None and not _CONJUNCTION.search(said, attitude.end()):
         return Stance.OPEN if is_negated_question else Stance.DENIED
-    where = [match.start() for match in negations(clause.text)]
+    where = _places_of_negations(clause.text)
     if clause.is_asked and _ANSWERED_NO.match(bare[end:]):
         return Stance.DENIED
     if any(place < len(before) for place in where):
@@ -252,8 +282,16 @@ def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_quest
     was = re.search(r"\bwas\b", before, re.IGNORECASE)
     if was is not None and (not before[: was.start()].strip() or re.search(r"\bnow\b", rest + bare[clause.end :], re.IGNORECASE)):
         return Stance.OPEN
-    if (where and not is_negated_question) or _BOUNDED.search(before) or BOUND_AFTER.match(after):
+    if (where and not is_negated_question) or _is_bounded(before[-_NEAR:], after, exempt) or BOUND_AFTER.match(after):
+        return Stance.OPEN
+    if _STILL_TO_BE.search(before[-_NEAR:]):
         return Stance.OPEN
     if is_hedged(clause) or (clause.is_asked and "?" in rest):
         return Stance.OPEN
     return Stance.STATED
+
+
+def _is_bounded(before: str, after: str, exempt: re.Pattern[str] | None) -> bool:
+    """ "From 42", "until 3 pm"; but a text may come "from Oslo", if not "from Oslo to Bergen", and a limit that is asked for may be one."""
+    is_exempt = exempt is not None and exempt.search(before) is not None and re.match(r"\s+to\b", after) is None
+    return _BOUNDED.search(before) is not None and not is_exempt

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from journeyman.rewards.claims import (
     OPPOSITES,
     DurationClaim,
-    MomentClaim,
     WordClaim,
-    blank,
     choice_class,
     choices,
+    clock_lengths,
     durations,
-    moments,
+    ordinals_as_numbers,
     truths,
 )
-from journeyman.rewards.numerals import Claim, NumberClaim, is_same_number, lone_counts, numbers
+from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
+from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
+from journeyman.rewards.units import asked_things
+
+# "On which floor": "the 2nd", "the second".
+_ASKS_PLACE = re.compile(
+    r"\b(?:which|what)\s+(?:floor|storey|place|position|rank|row|line|page|level|grade|week|quarter|round|season|episode|chapter|edition)\b",
+    re.I,
+)
+# "3 people": the number of a noun is no length.
+_OF_A_THING = re.compile(
+    r"\s+(?!(?:and|but|for|from|not|or|per|than|that|the|then|to|when|which|while|with|ahead|behind|full|whole|more|less|total)\b)[a-z]{3,}"
+)
+_NO_DAY = (None, 0, 0)
 
 Value = str | float | int | bool
 
@@ -90,6 +102,8 @@ def _is_bare_midnight(claim: MomentClaim, text: str) -> bool:
 def _match_number(wanted: Claim, stated: Claim) -> bool | None:
     assert isinstance(wanted, NumberClaim)
     assert isinstance(stated, NumberClaim)
+    if is_open_share(wanted, stated):
+        return None
     if is_same_number(wanted, stated):
         return True
     if stated.other is not None and is_same_number(wanted, NumberClaim(0, 0, stated.other, unit=stated.unit)):
@@ -149,9 +163,10 @@ def _is_same_size(left: float, right: float, is_signed: bool, tolerance: float) 
 
 
 def _read_numbers(text: str, question: str) -> Sequence[Claim]:
-    del question
+    if _ASKS_PLACE.search(question):
+        text = ordinals_as_numbers(text)
     text = blank(text, moments(text))
-    return numbers(text) or lone_counts(text)
+    return numbers(text) or lone_counts(text, asked_things(question))
 
 
 def _read_choices(words: tuple[str, ...], text: str, question: str) -> Sequence[Claim]:
@@ -159,10 +174,15 @@ def _read_choices(words: tuple[str, ...], text: str, question: str) -> Sequence[
     return choices(text, words)
 
 
+def _dated(text: str) -> list[MomentClaim]:
+    """Moments; a date beside a day of the week on which it does not fall is no day."""
+    return [replace(claim, date=_NO_DAY) if falls_on_another(claim, text) else claim for claim in moments(text)]
+
+
 def _clock_claims(text: str, question: str) -> list[Claim]:
     """Clock times; a date written elsewhere in the text belongs to those written without one."""
     del question
-    found = moments(text)
+    found = _dated(text)
     dates = [claim.date for claim in found if claim.date is not None and claim.clock is None and claim.other_date is None]
     date = dates[0] if dates and all(other == dates[0] for other in dates) else None
     return [
@@ -174,14 +194,20 @@ def _clock_claims(text: str, question: str) -> list[Claim]:
 
 def _date_claims(text: str, question: str) -> list[Claim]:
     del question
-    return [claim for claim in moments(text) if claim.date is not None]
+    return [claim for claim in _dated(text) if claim.date is not None]
 
 
 def _lengths_and_numbers(text: str, question: str) -> list[Claim]:
     del question
+    written = clock_lengths(text)
+    text = blank(text, written)
     text = blank(text, moments(text))
-    lengths = durations(text)
-    claims: list[Claim] = [*lengths, *numbers(blank(text, lengths))]
+    lengths = [*written, *durations(text)]
+    text = blank(text, lengths)
+    claims: list[Claim] = [
+        *lengths,
+        *(claim for claim in numbers(text) if claim.unit is not None or not _OF_A_THING.match(text[claim.end :])),
+    ]
     return sorted(claims, key=lambda claim: claim.start)
 
 

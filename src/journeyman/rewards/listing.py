@@ -23,8 +23,28 @@ _CHOICE_AFTER = re.compile(r"['\"”’*`]*[,.!;(\s]*(?<!\w)(?:or|xor|alternativ
 _NO_ITEM = re.compile(
     r"(?:\W*(?:yes|no|ok(?:ay)?|sure|thanks?\b.*|thank\s+you.*|please|sir|madam|though|too|also|now|currently|today|tonight|indeed|actually|of\s+course|right\s+now|at\s+the\s+moment"
     r"|without\s+.*|(?:because|since|not)\s.*|as\s+\w+(?:\s+\w+)?|so|well|here|there|then|in\s+.*|at\s+.*|on\s+.*|for\s+.*|from\s+.*|with\s+.*|by\s+.*|since\s+.*|until\s+.*|according\s+.*|to\s+be\s+\w+|hi|hello|sorry"
-    r"|i\s+\w+|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
+    r"|(?:i|we|they|he|she|it|that|this|there|let|please|while|glad|happy|feel|even|despite|thanks)(?:['’]\w+)?\s+.*|not\s+.*|which\s+.*|who\s+.*|where\s+.*|but\s+.*|because\s+.*|hope\s+.*|done|finally|exactly|precisely|however|therefore|thus|hence|you\s+.*)\W*)?",
     re.IGNORECASE,
+)
+# "12 m/s, NW": a measure is no rival of a text.
+_MEASURE = re.compile(r"\b\d[\d.,]*\s?[^\W\d_]{1,4}(?:/[a-z]{1,2})?\b")
+_MOVED = re.compile(r"\b(?:moved|changed|went|switched|passed|advanced|updated|upgraded|promoted)\s+(?:\w+\s+)?from\s+$", re.IGNORECASE)
+# "Lyon, France": the country beside a place is no rival of it.
+_COUNTRIES = frozenset(
+    (
+        "afghanistan,albania,algeria,andorra,angola,argentina,armenia,australia,austria,azerbaijan,bahrain,bangladesh,belarus,belgium,"
+        "belize,benin,bhutan,bolivia,botswana,brazil,brunei,bulgaria,burundi,cambodia,cameroon,canada,chad,chile,china,colombia,congo,"
+        "costa rica,croatia,cuba,cyprus,czechia,czech republic,denmark,djibouti,ecuador,egypt,el salvador,england,eritrea,estonia,"
+        "eswatini,ethiopia,fiji,finland,france,gabon,gambia,georgia,germany,ghana,greece,guatemala,guinea,guyana,haiti,honduras,"
+        "hungary,iceland,india,indonesia,iran,iraq,ireland,israel,italy,ivory coast,jamaica,japan,jordan,kazakhstan,kenya,kosovo,"
+        "kuwait,kyrgyzstan,laos,latvia,lebanon,lesotho,liberia,libya,liechtenstein,lithuania,luxembourg,madagascar,malawi,malaysia,"
+        "maldives,mali,malta,mauritania,mauritius,mexico,moldova,monaco,mongolia,montenegro,morocco,mozambique,myanmar,namibia,nepal,"
+        "netherlands,new zealand,nicaragua,niger,nigeria,north korea,north macedonia,northern ireland,norway,oman,pakistan,panama,"
+        "papua new guinea,paraguay,peru,philippines,poland,portugal,qatar,romania,russia,rwanda,saudi arabia,scotland,senegal,serbia,"
+        "sierra leone,singapore,slovakia,slovenia,somalia,south africa,south korea,spain,sri lanka,sudan,suriname,sweden,switzerland,"
+        "syria,taiwan,tajikistan,tanzania,thailand,togo,tunisia,turkey,turkmenistan,uganda,uk,ukraine,united arab emirates,"
+        "united kingdom,united states,uruguay,us,usa,uzbekistan,venezuela,vietnam,wales,yemen,zambia,zimbabwe"
+    ).split(",")
 )
 _FUNCTION_WORDS = frozenset("a am an and are as at be by do for go he i if in is it me my no not of on or so the to up us we".split())
 
@@ -49,7 +69,7 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
         return Agreement(False, True, f"repeats the value {len(places)} times")
     if not places:
         return Agreement(False, bool(re.search(r"[^\W_]", answer)), "the value does not occur")
-    found = stances(answer, places, question)
+    found = stances(answer, places, question, is_text=True)
     if Stance.DENIED in found:
         return Agreement(False, True, "the value is denied")
     rest = _blanked(answer, places)
@@ -74,7 +94,8 @@ def _company(expected: str, answer: str, question: str, others: Sequence[str], p
         return Agreement(False, True, "offers alternatives")
     if _is_heap(expected, answer, question, others):
         return Agreement(False, True, "stands among words that make no sentence", is_undecidable=True)
-    neighbours = [item for place in places for item in _neighbours(expected, answer, place) if not _is_known(item, question, others)]
+    beside = [item for place in places for item in _neighbours(expected, answer, place)]
+    neighbours = [item for item in beside if not _is_known(item, question, others, expected)]
     if any(is_joined for _, is_joined in neighbours) or len(neighbours) > 1:
         return Agreement(False, True, "stands in a list of alternatives")
     if neighbours:
@@ -89,7 +110,7 @@ def _is_heap(expected: str, answer: str, question: str, others: Sequence[str]) -
     words = [
         word for word in re.findall(r"[^\W\d_]{2,}", answer) if word.casefold() not in known and word.casefold() not in _FUNCTION_WORDS
     ]
-    words = [word for word in words if not word.isupper()]
+    words = [word for word in words if not word.isupper() and word.casefold() not in _COUNTRIES]
     return (
         bool(words)
         and not _VERB.search(answer)
@@ -111,9 +132,17 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, 
     where = [place for place in find_texts(other, rest) if other.casefold() not in _FUNCTION_WORDS or rest[slice(*place)] == other]
     if other in _FUNCTION_WORDS or not where:
         return False
+    where = [place for place in where if not _is_left_behind(place, rest, places)]
     if find_texts(other, question):
         where = [place for place in where if any(_SEPARATOR.fullmatch(_between(rest, place, own)) for own in places)]
-    return any(stance is not Stance.DENIED for stance in stances(rest, where, question))
+    return any(stance is not Stance.DENIED for stance in stances(rest, where, question, is_text=True))
+
+
+def _is_left_behind(place: tuple[int, int], rest: str, places: Sequence[tuple[int, int]]) -> bool:
+    """Whether a rival is what the value came after: "it moved from submitted to approved"."""
+    return _MOVED.search(rest[max(0, place[0] - 40) : place[0]]) is not None and any(
+        place[1] < own[0] and re.fullmatch(r"\s+to\s+", _between(rest, place, own)) for own in places
+    )
 
 
 def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
@@ -121,11 +150,13 @@ def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
     return text[first[1] : second[0]]
 
 
-def _is_known(item: tuple[str, bool], question: str, others: Sequence[str]) -> bool:
-    """What the question names, or another field of the result (a country beside its city), is no alternative."""
+def _is_known(item: tuple[str, bool], question: str, others: Sequence[str], expected: str) -> bool:
+    """What the question names, the country of a place, or another field of the result (a country beside its city), is no alternative."""
     text, is_choice = item
     return not is_choice and (
-        bool(find_texts(text, question)) or any(find_texts(text, other) or find_texts(other, text) for other in others)
+        (text.casefold().removeprefix("the ") in _COUNTRIES and expected.casefold() not in _COUNTRIES)
+        or bool(find_texts(text, question))
+        or any(find_texts(text, other) or find_texts(other, text) for other in others)
     )
 
 
@@ -137,7 +168,7 @@ def _neighbours(expected: str, answer: str, place: tuple[int, int]) -> list[tupl
     start = max(0, start if start > 1 else 0)
     ends = [found for mark in (". ", "! ", "? ", ")") if (found := answer.find(mark, place[1])) >= 0]
     left, right = answer[start : place[0]], answer[place[1] : min(ends, default=len(answer))]
-    return [*_items_before(left), *_items_after(right)]
+    return [*_items_before(_MEASURE.sub(" ", left)), *_items_after(_MEASURE.sub(" ", right))]
 
 
 def _is_choice(joint: str) -> bool:
@@ -198,12 +229,19 @@ def find_texts(value: str, text: str) -> list[tuple[int, int]]:
     value = value.strip()
     if not value:
         return []
+    if re.fullmatch(r"[vV]\d+(?:\.\d+)+", value):
+        value = value[1:]  # "v3.12.4" is version 3.12.4
     words = re.findall(r"[^\W_]+", value)
+    # Part of a longer address or name is another one: "a@example.org.uk", "eu/web-1".
+    is_name = re.search(r"\w[./@_\\-]\w", value) is not None
+    alone = (r"(?<!\w[./@_\\-])", r"(?![./@_\\-]\w)") if is_name else ("", "")
     if len(value) == 1 or not words or re.search(r"[^\w\s/.,:;!?'\"()’-]", value):
-        pattern, flags = rf"(?<!\w){re.escape(value)}(?![\w+#])", 0 if len(value) == 1 else re.IGNORECASE
+        pattern, flags = rf"(?<!\w){alone[0]}{re.escape(value)}(?![\w+#]){alone[1]}", 0 if len(value) == 1 else re.IGNORECASE
     else:
-        before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bhalf[- ])" + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
-        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b)" + (r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else "")
+        before = r"(?<![^\W_])(?<!\bnon-)(?<!\bun-)(?<!\bpre-)(?<!\bsemi-)(?<!\bex-)(?<!\bhalf[- ])"
+        before += alone[0] + (r"(?<!\d[.,:/-])v?" if words[0][0].isdigit() else "")
+        after = r"(?![^\W_]|-(?:like|ish|ended|esque|free|based)\b|-\d)" + alone[1]
+        after += r"(?![.,:/-]\d|-\w)" if words[-1][-1].isdigit() else ""
         pattern, flags = before + r"[\W_]+(?:(?:the|an?)\s+)?".join(map(re.escape, words)) + after, re.IGNORECASE
     if len(words) == 2 and value == " ".join(words) and value.replace(" ", "").isalpha():
         pattern += rf"|(?<![^\W_]){words[1]},\s*{words[0]}(?![^\W_])"  # "Raman, Priya"

@@ -15,39 +15,29 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-# Unit -> (dimension, factor to the dimension's own unit, the spellings). Temperatures also have an offset (`_KELVIN_AT_ZERO`).
-_UNITS: tuple[tuple[str, float, str], ...] = (
-    ("time", 0.001, "ms millisecond milliseconds"), ("time", 1, "s sec secs second seconds"), ("time", 60, "min mins minute minutes"),
-    ("time", 3600, "h hr hrs hour hours"), ("time", 86400, "d day days"), ("time", 604800, "week weeks"),
-    ("length", 0.001, "mm millimeter millimeters millimetre millimetres"),
-    ("length", 0.01, "cm centimeter centimeters centimetre centimetres"),
-    ("length", 1, "m meter meters metre metres"), ("length", 1000, "km kms kilometer kilometers kilometre kilometres"),
-    ("length", 1609.344, "mi mile miles"), ("length", 0.3048, "ft foot feet"), ("length", 0.0254, "inch inches"),
-    ("length", 0.9144, "yard yards"),
-    ("mass", 1e-6, "mg milligram milligrams"), ("mass", 0.001, "g gram grams"), ("mass", 1, "kg kilogram kilograms kilo kilos"),
-    ("mass", 1000, "tonne tonnes"), ("mass", 0.45359237, "lb lbs pound pounds"), ("mass", 0.028349523125, "oz ounce ounces"),
-    ("volume", 0.001, "ml milliliter milliliters millilitre millilitres"), ("volume", 1, "l liter liters litre litres"),
-    ("speed", 1, "km/h kmh kph"), ("speed", 3.6, "m/s"), ("speed", 1.609344, "mph"), ("speed", 1.852, "knot knots kn"),
-    ("data", 1, "byte bytes"), ("data", 1e3, "kb kilobyte kilobytes"), ("data", 1e6, "mb megabyte megabytes"),
-    ("data", 1e9, "gb gigabyte gigabytes"), ("data", 1e12, "tb terabyte terabytes"),
-    ("share", 1, "% percent"), ("points", 1, "percentage points"),
-    ("celsius", 1, "°c c celsius centigrade"), ("fahrenheit", 1, "°f f fahrenheit"), ("kelvin", 1, "k kelvin"),
-    ("degree", 1, "° degree degrees"),
-    ("usd", 1, "$ usd dollar dollars"), ("eur", 1, "€ eur euro euros"), ("gbp", 1, "£ gbp"), ("jpy", 1, "¥ jpy yen"),
-)  # fmt: skip
-_UNIT_OF = {spelling: (dimension, factor) for dimension, factor, spellings in _UNITS for spelling in spellings.split()}
-_MULTIPLIERS = {"k": 1e3, "thousand": 1e3, "million": 1e6, "m": 1e6, "mn": 1e6, "billion": 1e9, "bn": 1e9, "b": 1e9, "trillion": 1e12}
-_TEMPERATURES = ("celsius", "fahrenheit", "kelvin")
+from journeyman.rewards.units import COUNT, TEMPERATURES, UNIT_NAMES, UNIT_OF, kelvin
 
+_MULTIPLIERS = {
+    "k": 1e3,
+    "thousand": 1e3,
+    "million": 1e6,
+    "m": 1e6,
+    "mn": 1e6,
+    "billion": 1e9,
+    "hundred": 100.0,
+    "dozen": 12.0,
+    "bn": 1e9,
+    "b": 1e9,
+    "trillion": 1e12,
+}
 _GAP = "[ \u00a0\u2009\u202f'’]"
 _GROUPED = rf"\d{{1,3}}(?:(?P<gap>[,.]|{_GAP})\d{{3}})(?:(?P=gap)\d{{3}})*(?:[.,]\d+)?"
 _INDIAN = r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"
 _PLAIN = r"\d+(?:_\d{3})+|\d+(?:[.,]\d+)?|[.]\d+"
 _FRACTION = r"(?:(?P<whole>\d+)\s+)?(?P<top>\d+)\s?[/⁄]\s?(?P<bottom>[1-9]\d*)(?![\d/])"
 _VULGAR = r"(?:(?P<vulgar_whole>\d+)\s?)?(?P<vulgar>[¼½¾⅐-⅞])"
-UNIT_NAMES = "|".join(sorted((re.escape(name) for name in _UNIT_OF if name[0] not in "$€£¥"), key=len, reverse=True))
 _NUMBER = re.compile(
-    rf"(?<![\w,:^])(?<!\d/)(?<!\w[.])(?<![^\W\d][-−])(?P<sign>(?<![\w)\]])[-+−–](?=[\d.$€£¥]))?(?P<currency>[$€£¥]|(?:USD|EUR|GBP)\s)?"
+    rf"(?<![\w,:^])(?<!\d/)(?<!\w[.])(?<![^\W\d][-−])(?P<sign>(?<![\w)\]])[-+−–](?=[\d.$€£¥₹]))?(?P<currency>(?:US|CA?|AU?|R)?\$|[€£¥₹]|(?:USD|EUR|GBP|CHF|JPY|SEK|NOK|DKK|PLN|INR|CNY|CAD|AUD|BRL)\s?)?"
     rf"(?:(?P<fraction>{_FRACTION})|(?P<mixed>{_VULGAR})|(?P<number>{_INDIAN}|{_GROUPED}|{_PLAIN})"
     r"(?P<exponent>[eE][-+]?\d+|\s?[x×*]\s?10(?:\^|\*\*)[-+]?\d+|\s?[x×]\s?10[⁰¹²³⁴-⁹⁻]+)?)"
     r"(?:\s?(?P<multiplier>thousand|million|billion|trillion)\b|(?P<short>[kK]|[MB]|mn|bn)(?![\w/]))?"
@@ -63,13 +53,17 @@ _WORDS = re.compile(
     rf"(?<![\w-])(?:(?P<lead>an?\s+)(?=(?:{'|'.join(_LARGE)})\b))?"
     rf"(?P<words>(?:{_WORD})(?:(?:[\s-]+|\s*,\s*(?=(?:{_WORD})\s+hundred)|\s+and\s+)(?:{_WORD}))*)\b"
     rf"(?P<point>\s+point(?P<decimals>(?:\s+(?:{'|'.join(_SMALL[:10])}))+))?(?P<half>\s+and\s+(?:a\s+half|one\s+half|a\s+quarter|three\s+quarters))?"
+    r"(?:\s+(?P<times>thousand|million|billion|trillion|dozen))?"
     r"(?![\w]|-\w)",
     re.IGNORECASE,
 )
+_SCALES = "|".join((*_LARGE, "dozen"))
+_AND_A_PART = re.compile(rf"\b(?:{_WORD})\s+and\s+$", re.IGNORECASE)
 _PARTS = {"half": 0.5, "quarter": 0.25, "quarters": 0.75, "third": 1 / 3, "thirds": 2 / 3}
 _PART_WORDS = re.compile(
     r"(?<![\w-])(?:(?P<half>(?:a|one)[\s-]half|half(?=\s+(?:an?|of)\b))|(?P<quarter>(?:a|one)[\s-]quarter)|(?P<quarters>three[\s-]quarters)"
-    r"|(?P<third>(?:a|one)[\s-]third)|(?P<thirds>two[\s-]thirds)|(?P<dozen>(?:a|one)\s+dozen)|(?P<none>none|nil|nought))(?![\w-])",
+    r"|(?P<third>(?:a|one)[\s-]third)|(?P<thirds>two[\s-]thirds)|(?P<dozen>(?:a|one)\s+dozen)|(?P<none>none|nil|nought))"
+    rf"(?:(?:\s+of)?\s+an?\s+(?:(?P<times>{_SCALES})|(?P<unit>{UNIT_NAMES})))?(?![\w-])",
     re.IGNORECASE,
 )
 
@@ -123,24 +117,46 @@ def numbers(text: str) -> list[NumberClaim]:
 
 
 def _with_cents(found: list[NumberClaim], text: str) -> list[NumberClaim]:
-    """ "Nine dollars and fifty cents" is one amount."""
+    """ "Nine dollars and fifty cents" and "1 kg 500 g" are one amount."""
     for first, second in pairwise(found):
+        if (whole := _compound(first, second, text[first.end : second.start])) is not None:
+            return [whole if one is first else one for one in found if one is not second]
         cents = re.match(r"\s+cents?\b", text[second.end : second.end + 20])
-        if cents and first.unit in (_UNIT_OF["usd"], _UNIT_OF["eur"]) and text[first.end : second.start].strip() == "and":
+        if cents and first.unit in (UNIT_OF["usd"], UNIT_OF["eur"]) and text[first.end : second.start].strip() == "and":
             value = _tidy(first.value + second.value / 100)
             amount = replace(first, end=second.end + cents.end(), value=value, decimals=2, other=None)
             return [amount if one is first else one for one in found if one is not second]
     return found
 
 
-def lone_counts(text: str) -> list[NumberClaim]:
+def _compound(first: NumberClaim, second: NumberClaim, between: str) -> NumberClaim | None:
+    if (
+        first.unit is None
+        or second.unit is None
+        or first.unit[0] == "time"
+        or first.unit[0] != second.unit[0]
+        or not re.fullmatch(r"\s*(?:,|and)?\s*", between)
+    ):
+        return None
+    rest = second.value * second.unit[1] / first.unit[1]
+    if first.decimals or second.is_signed or second.unit[1] >= first.unit[1] or not 0 <= rest < 1:
+        return None
+    return replace(first, end=second.end, value=_tidy(first.value + (-rest if first.value < 0 else rest)), decimals=2, other=None)
+
+
+def lone_counts(text: str, things: frozenset[str] = frozenset()) -> list[NumberClaim]:
     """Counts told without a number ("has no messages", "one invoice"), for a text that holds no number.
 
     Example:
         >>> [claim.value for claim in lone_counts("There aren't any errors.")]
         [0.0]
     """
-    return [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
+    found = [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
+    if things:  # "There is no log" counts no errors, "I found no errors" does
+        found = [claim for claim in found if claim.value or not re.match(r"\w+\s+no\b", text[claim.start :])]
+        none = re.finditer(r"(?<!or )\bno\s+(?:\w+\s+){0,2}?(?=" + "|".join(map(re.escape, things)) + ")", text, re.IGNORECASE)
+        found += [NumberClaim(match.start(), match.end(), 0.0) for match in none]
+    return sorted(found, key=lambda claim: claim.start)
 
 
 def _below_zero(claim: NumberClaim, text: str) -> NumberClaim:
@@ -160,7 +176,8 @@ def _leave_out_labels(text: str) -> str:
 
     text = re.sub(r"^[ \t]*\(?\d{1,2}[.)](?=\s+\S)", filler, text, flags=re.MULTILINE)
     text = re.sub(r"\b(?:step|part|line)\s+\d+\b", filler, text, flags=re.IGNORECASE)
-    text = re.sub(r"(?<=\d)\s*(?:out\s+)?of\s+(?:the\s+)?\d[\d,.]*\d|(?<=\d)\s+out\s+of\s+\d+", filler, text)
+    text = re.sub(r"(?<=\d)[*_`]*\s*(?:out\s+)?of\s+(?:the\s+)?\d[\d,.]*\d|(?<=\d)[*_`]*\s+out\s+of\s+\d+", filler, text)
+    text = re.sub(r"(?<=\d[.,]\d)[*_`]*\s?/\s?(?:5|10|20|100)\b|(?<=\d[.,]\d\d)[*_`]*\s?/\s?(?:5|10|20|100)\b", filler, text)
     return re.sub(r"\b\d+\s+(?:decimal(?:s| places?)|digits|significant\s+\w+)\b", filler, text)
 
 
@@ -169,6 +186,8 @@ def _written_in_digits(match: re.Match[str], text: str) -> NumberClaim:
     other: float | None = None
     if match["fraction"]:
         value, decimals, digits = int(match["whole"] or 0) + int(match["top"]) / int(match["bottom"]), 0, 0
+        if not match["whole"] and match["bottom"] in ("5", "10", "20", "100"):
+            other = float(match["top"])  # "8/10" is a share, or 8 points
     elif match["mixed"]:
         value, decimals, digits = int(match["vulgar_whole"] or 0) + unicodedata.numeric(match["vulgar"]), 0, 0
     else:
@@ -188,7 +207,7 @@ def _written_in_digits(match: re.Match[str], text: str) -> NumberClaim:
         num_digits=digits,
         is_signed=is_minus or match["sign"] is not None,
         other=None if other is None else sign * other * factor,
-        unit=_UNIT_OF.get(unit),
+        unit=UNIT_OF.get(unit),
     )
 
 
@@ -228,9 +247,11 @@ def _tidy(value: float) -> float:
 
 
 def _written_in_words(text: str) -> list[NumberClaim]:
-    found: list[NumberClaim] = []
+    found = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
+    for claim in found:
+        text = text[: claim.start] + "\x00" * (claim.end - claim.start) + text[claim.end :]
     for match in _WORDS.finditer(text):
-        if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?|dozen)\b", text[match.end() :], re.IGNORECASE):
+        if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?)\b", text[match.end() :], re.IGNORECASE):
             continue
         value = _value_of_words(match["words"])
         if value is None:
@@ -241,17 +262,22 @@ def _written_in_words(text: str) -> list[NumberClaim]:
             value = float(f"{value:.0f}.{decimals}")
         if match["half"]:
             value += _PARTS[match["half"].lower().split()[-1]] if "three" not in match["half"].lower() else 0.75
+        value *= _MULTIPLIERS.get((match["times"] or "").lower(), 1.0)
         is_minus = is_written_minus(None, text[: match.start()])
         rest = re.match(rf"(?:\s|-)(?P<unit>(?i:{UNIT_NAMES}))(?![\w]|-\w)", text[match.end() :])
         end = match.end() + (rest.end() if rest else 0)
-        unit = _UNIT_OF.get(rest["unit"].lower()) if rest else None
+        unit = UNIT_OF.get(rest["unit"].lower()) if rest else None
         digits = len(f"{value:.0f}{decimals}".lstrip("0"))
         found.append(NumberClaim(match.start(), end, -value if is_minus else value, len(decimals), digits, is_minus, None, unit))
-    for match in _PART_WORDS.finditer(text):
-        if not any(claim.start < match.end() and match.start() < claim.end for claim in found):
-            name = match.lastgroup or ""
-            found.append(NumberClaim(match.start(), match.end(), {"dozen": 12.0, "none": 0.0}.get(name, _PARTS.get(name, 0.0))))
     return found
+
+
+def _part(match: re.Match[str]) -> NumberClaim:
+    """ "A quarter", "half a million", "half a kilo", "a dozen", "none"."""
+    name = next(name for name in (*_PARTS, "dozen", "none") if match[name])
+    value = {"dozen": 12.0, "none": 0.0}.get(name, _PARTS.get(name, 0.0))
+    value *= _MULTIPLIERS.get((match["times"] or "").lower(), 1.0)
+    return NumberClaim(match.start(), match.end(), _tidy(value), unit=UNIT_OF.get((match["unit"] or "").lower()))
 
 
 def _is_pronoun(match: re.Match[str], text: str) -> bool:
@@ -280,22 +306,6 @@ def _value_of_words(words: str) -> float | None:
     return None if value is None else float(value)
 
 
-def asked_unit(question: str) -> tuple[str, float] | None:
-    """The unit in which a question wants its number ("How cold is it in °C?"), where it names one.
-
-    Example:
-        >>> asked_unit("What does it cost in euros?")
-        ('eur', 1)
-    """
-    match = re.search(
-        rf"\b(?:in|many|much\s+in)\s+(?P<unit>(?i:degrees\s+|us\s+)?(?i:{UNIT_NAMES}))(?!\w)|\((?P<bracketed>{UNIT_NAMES})\)", question
-    )
-    if match is None:
-        return None
-    name = re.sub(r"^(?:degrees|us)\s+", "", (match["unit"] or match["bracketed"]).lower())
-    return _UNIT_OF.get(name) if len(name) > 1 or match["bracketed"] else None
-
-
 def is_written_minus(sign: str | None, before: str) -> bool:
     """Whether a minus stands before a number, as a sign or as a word."""
     return sign in ("-", "−", "–") or re.search(r"\b(?:minus|negative)\s*$", before[-20:], re.IGNORECASE) is not None
@@ -303,6 +313,10 @@ def is_written_minus(sign: str | None, before: str) -> bool:
 
 def is_same_number(wanted: NumberClaim, stated: NumberClaim) -> bool:
     """Whether `stated`, as written, is `wanted` or a rounding of it: by value, and in another unit of the same dimension."""
+    if wanted.unit == COUNT:
+        wanted = replace(wanted, unit=None)
+        if stated.unit == UNIT_OF["%"]:
+            return False
     if wanted.unit is not None and stated.unit is not None and wanted.unit != stated.unit:
         return _is_same_quantity(wanted, stated)
     if is_rounding(wanted.value, stated.value, stated.decimals, stated.num_digits):
@@ -312,6 +326,11 @@ def is_same_number(wanted: NumberClaim, stated: NumberClaim) -> bool:
     if units == (None, "share"):
         return is_rounding(wanted.value, stated.value / 100, stated.decimals + 2, stated.num_digits)
     return units == ("share", None) and is_rounding(wanted.value / 100, stated.value, stated.decimals, stated.num_digits)
+
+
+def is_open_share(wanted: NumberClaim, stated: NumberClaim) -> bool:
+    """ "0.38 %" for 0.38: right where the value is one of percent, else a hundredth of it."""
+    return wanted.unit is None and stated.unit == UNIT_OF["%"] and 0 < abs(wanted.value) < 1 and wanted.value == stated.value
 
 
 def is_rounding(wanted: float, stated: float, decimals: int, num_digits: int) -> bool:
@@ -331,20 +350,12 @@ def is_rounding(wanted: float, stated: float, decimals: int, num_digits: int) ->
 def _is_same_quantity(wanted: NumberClaim, stated: NumberClaim) -> bool:
     assert wanted.unit is not None
     assert stated.unit is not None
-    if wanted.unit[0] in _TEMPERATURES and stated.unit[0] in _TEMPERATURES:
-        return abs(_kelvin(wanted.value, wanted.unit[0]) - _kelvin(stated.value, stated.unit[0])) <= 0.5 * 10.0**-stated.decimals * (
-            1 + 1e-9
-        )
+    if wanted.unit[0] in TEMPERATURES and stated.unit[0] in TEMPERATURES:
+        return abs(kelvin(wanted.value, wanted.unit[0]) - kelvin(stated.value, stated.unit[0])) <= 0.5 * 10.0**-stated.decimals * (1 + 1e-9)
     if "degree" in (wanted.unit[0], stated.unit[0]):
-        return {wanted.unit[0], stated.unit[0]} <= {"degree", *_TEMPERATURES} and is_rounding(
+        return {wanted.unit[0], stated.unit[0]} <= {"degree", *TEMPERATURES} and is_rounding(
             wanted.value, stated.value, stated.decimals, stated.num_digits
         )
     if wanted.unit[0] != stated.unit[0]:
         return False
     return is_rounding(_tidy(wanted.value * wanted.unit[1] / stated.unit[1]), stated.value, stated.decimals, stated.num_digits)
-
-
-def _kelvin(value: float, dimension: str) -> float:
-    if dimension == "fahrenheit":
-        return (value - 32) / 1.8 + 273.15
-    return value + 273.15 if dimension == "celsius" else value
