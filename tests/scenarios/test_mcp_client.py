@@ -131,6 +131,22 @@ async def test_a_call_that_times_out_leaves_the_connection_usable(target: Make) 
         assert (await server.call("number", {})).text.isdecimal()
 
 
+async def test_a_reply_that_cannot_be_read_is_mended_or_an_error_of_its_call_at_once(target: Make) -> None:
+    texts = {
+        "half": "a\ufffdb",
+        "half_in_data": '{"a": "\ufffd"}',
+        "half_in_error": "a\ufffdb",
+        "other_encoding": "a\ufffdb",
+        "lines": "a\u2028b\u2029c\x85d",
+    }
+    async with open_server(target("raw_server", "replies")) as server:
+        names = [tool.name for tool in server.tools]
+        found = dict(zip(names, await asyncio.gather(*(server.call(name, {}, 20.0) for name in names)), strict=True))
+        assert {name: found[name].text for name in texts} == texts
+        assert {name for name in names if found[name].is_error} == {"half_in_error", "deep", "huge", "no_result", "no_message"}
+        assert server.is_alive
+
+
 async def test_an_error_of_the_caller_closes_the_server_and_passes_through(target: Make) -> None:
     with pytest.raises(KeyError):
         async with open_server(target("plain_server", "none")):

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from journeyman.errors import McpError
 from journeyman.scenarios.mcp_failures import connect_failure, first_leaf, is_closed, is_timeout, open_mcp_http_client, preflight, read_tail
+from journeyman.scenarios.mcp_replies import readable_replies
 from journeyman.scenarios.target import McpTarget
 from journeyman.scenarios.tools import McpTool, describe_tool
 from journeyman.types.json_text import well_formed
@@ -214,8 +215,9 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
                 args=list(target.command[1:]),
                 env={**target.env, "PATH": target.search_path()},
                 cwd=target.cwd,
+                encoding_error_handler="replace",  # one wrong byte would end the connection without a word
             )
-            transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
+            transport: Any = readable_replies(stdio_client(parameters, errlog=log) if log else stdio_client(parameters))
         else:
             transport = await _http_transport(target, stack)
         if hasattr(mcp, "Client"):

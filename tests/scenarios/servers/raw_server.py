@@ -16,6 +16,18 @@ SCHEMAS = {
     },
     "lost": {"type": "object", "properties": {"a": {"$ref": "#/$defs/Gone"}}},
 }
+#: What the tool of this name answers with, after the id.
+REPLIES = {
+    "half": b'"result": {"content": [{"type": "text", "text": "a\\ud800b"}]}}',
+    "half_in_data": b'"result": {"content": [], "structuredContent": {"a": "\\udfff"}}}',
+    "half_in_error": b'"error": {"code": 1, "message": "a\\ud800b"}}',
+    "other_encoding": b'"result": {"content": [{"type": "text", "text": "a\xe9b"}]}}',
+    "lines": '"result": {"content": [{"type": "text", "text": "a\u2028b\u2029c\x85d"}]}}'.encode(),
+    "deep": b'"result": {"content": [], "structuredContent": {"a": ' + b"[" * 3000 + b"]" * 3000 + b"}}}",
+    "huge": b'"result": {"content": [], "structuredContent": {"a": 1' + b"0" * 5000 + b"}}}",
+    "no_result": b'"result": null}',
+    "no_message": b'"error": {"code": 1}}',
+}
 
 
 def tools(cursor: str | None) -> dict[str, object]:
@@ -23,6 +35,8 @@ def tools(cursor: str | None) -> dict[str, object]:
         page = int(cursor or 0)
         found = [{"name": f"tool.{page}", "description": "Reads.", "inputSchema": {"type": "object"}}]
         return {"tools": found, **({"nextCursor": str(page + 1)} if page < 2 else {})}
+    if KIND == "replies":
+        return {"tools": [{"name": name, "description": "Reads.", "inputSchema": {"type": "object"}} for name in REPLIES]}
     good = {"name": "fine", "description": "Reads.", "inputSchema": {"type": "object"}}
     return {"tools": [{"name": "odd", "description": "Reads.", "inputSchema": SCHEMAS[KIND]}, good]}
 
@@ -50,5 +64,8 @@ if __name__ == "__main__":
         sys.exit(3)
     for line in sys.stdin:
         message = json.loads(line)
-        if "id" in message:
+        if message["method"] == "tools/call":
+            sys.stdout.buffer.write(b'{"jsonrpc": "2.0", "id": %d, %s\n' % (message["id"], REPLIES[message["params"]["name"]]))
+            sys.stdout.buffer.flush()
+        elif "id" in message:
             print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **reply(message)}), flush=True)
