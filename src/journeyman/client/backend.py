@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from journeyman.client.models import ServedModel, TrainableModel
-from journeyman.client.wire import Wire
+from journeyman.client.wire import Wire, as_part, asked
 from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import CreateModel, ModelInfo
@@ -55,7 +55,7 @@ class Connection:
         given: dict[str, Any] = {"name": name, "run": run or name}
         if lora is not None:
             given["lora"] = lora
-        info = await self._wire.post("api/models", CreateModel(**given), ModelInfo, unset=False)
+        info = await self._wire.post("api/models", asked(CreateModel, **given), ModelInfo, unset=False)
         return TrainableModel(info, self._wire)
 
     def base_model(self) -> ServedModel:
@@ -68,21 +68,21 @@ class Connection:
 
     async def create_run(self, run: str, *, kind: str, settings: Mapping[str, Any] | None = None) -> RunInfo:
         """Create a run with its settings, or find the one of that id."""
-        request = CreateRun(id=run, kind=kind, settings=dict(settings or {}))
+        request = asked(CreateRun, id=run, kind=kind, settings=dict(settings or {}))
         return await self._wire.post("api/runs", request, RunInfo)
 
     async def runs(self) -> list[RunInfo]:
         return await self._wire.get("api/runs", list[RunInfo])
 
     async def run(self, run: str) -> RunInfo:
-        return await self._wire.get(f"api/runs/{run}", RunInfo)
+        return await self._wire.get(f"api/runs/{as_part(run)}", RunInfo)
 
     async def steps(self, run: str) -> list[StepMetrics]:
         """The metrics of a run's steps, in the order of time."""
-        return await self._wire.get(f"api/runs/{run}/steps", list[StepMetrics])
+        return await self._wire.get(f"api/runs/{as_part(run)}/steps", list[StepMetrics])
 
     async def trajectory(self, trajectory_id: str) -> Trajectory:
-        return await self._wire.get(f"api/rollouts/{trajectory_id}", Trajectory)
+        return await self._wire.get(f"api/rollouts/{as_part(trajectory_id)}", Trajectory)
 
     async def close(self) -> None:
         await self._wire.close()

@@ -6,7 +6,7 @@ import functools
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _R = TypeVar("_R")
+_Asked = TypeVar("_Asked", bound=Record)
 
 _CONNECT_TIMEOUT_SECONDS = 600.0
 
@@ -53,6 +54,7 @@ class Wire:
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
         """GET `path` (no leading slash) as `kind`. Raises the error the server raised, or ServiceError."""
+        check_json([path, dict(query or {})])
         return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path, self.shown)
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
@@ -140,6 +142,27 @@ def _not_journeyman(url: str, what: str, reason: str = "not_journeyman") -> Serv
     )
     error.exit_code = SettingError.exit_code
     return error
+
+
+def asked(kind: type[_Asked], /, **given: Any) -> _Asked:
+    """What is asked of the server, as a record. Raises SettingError that names what does not fit."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingError(f"{name}: {first['msg']} (given: {first['input']!a:.80})", reason="wrong_request") from error
+
+
+def as_part(name: str) -> str:
+    """A name as one part of a path: `?`, `#`, `%` and `/` in it end nothing. Raises InputError when it is no text.
+
+    Example:
+        >>> as_part("a/b?c")
+        'a%2Fb%3Fc'
+    """
+    check_json(name)
+    return quote(name, safe="")
 
 
 def _base_url(url: str) -> str:

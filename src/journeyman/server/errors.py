@@ -9,8 +9,10 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ExceptionHandler
 
 from journeyman.errors import (
@@ -35,6 +37,7 @@ _STATUSES: tuple[tuple[type[JourneymanError], int], ...] = (
     (WaitTimeoutError, 504),
     (JourneymanError, 500),
 )
+CLIENT_IS_GONE = 499
 _NOT_MENDED_BY_RETRYING = (AdapterError, StoreError, TrainingError)
 
 
@@ -70,6 +73,8 @@ def add_error_handlers(app: FastAPI) -> None:
     handlers: dict[type[Exception], ExceptionHandler] = {
         JourneymanError: _on_our_error,
         HTTPException: _on_http_exception,
+        ClientDisconnect: _on_hang_up,
+        RequestValidationError: _on_wrong_query,
         Exception: _on_anything_else,
     }
     for kind, handler in handlers.items():
@@ -93,6 +98,17 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         status_code=error.status_code,
         headers=dict(error.headers or {}),
     )
+
+
+async def _on_wrong_query(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return error_response(BadRequestError(f"{name}: {first['msg']}", name))
+
+
+async def _on_hang_up(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_IS_GONE)  # while its body was read; nobody reads the answer
 
 
 async def _on_anything_else(request: Request, error: Exception) -> JSONResponse:
