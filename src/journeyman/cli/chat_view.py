@@ -152,5 +152,5 @@ def show_tools(console: Console, conversation: Conversation) -> None:
         function = tool.function
         names = ", ".join(function.parameters.get("properties", {}))
         console.print(Text(f"{printable(function.name)}({names})", "bold"), soft_wrap=True)
-        if function.description:
-            console.print(Text(f"  {printable(function.description.strip().splitlines()[0])}", "dim"), soft_wrap=True)
+        if description := function.description.strip():
+            console.print(Text(f"  {printable(description.splitlines()[0])}", "dim"), soft_wrap=True)
