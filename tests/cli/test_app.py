@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -95,3 +96,14 @@ def test_the_program_starts_quickly_and_needs_no_terminal() -> None:
     result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert "Usage: journeyman" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["eval", "{}"], ["train", "sft.yaml", "--from-run", "{}"], ["serve", "--run", "{}"], ["data", "preview", "{}"], ["{}"]]
+)
+def test_words_that_are_no_text_are_refused_and_not_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "SECRET" + os.fsdecode(b"\xff")
+    assert run([word.replace("{}", odd) for word in words]) == 2
+    shown = capsys.readouterr()
+    assert f"word {words.index('{}') + 1} " in shown.err
+    assert "SECRET" not in shown.out + shown.err

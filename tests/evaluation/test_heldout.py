@@ -111,6 +111,7 @@ async def test_variants_are_compared_pair_by_pair_with_every_later_one(evaluatio
 
 NOT_THE_MODELS_DOING = [
     McpError("died", "the server exited"),
+    McpError("died", "the server exited; its log ends: Error: max_turns reached, maximum context"),
     WaitTimeoutError("no result within 30 s"),
     TimeoutError("the attempt took too long"),
     ConnectionError("reset by peer"),

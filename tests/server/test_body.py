@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+import journeyman as jm
+from journeyman.errors import InputError, SettingError
+from journeyman.types.trajectory import ToolEvent
+
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 DEEP = b'{"a":' * 2000 + b"1" + b"}" * 2000
 REFUSED: dict[str, tuple[bytes, str | None]] = {
@@ -63,3 +67,41 @@ def test_a_version_is_named_by_its_number_as_it_is_written(running: Any) -> None
     assert status(running, "/v1/models/m@0")[0] == 200
     for version in ("9" * 5000, "00", "%D9%A0", "-0", "1"):
         assert status(running, f"/v1/models/m@{version}")[0] == 404
+
+
+def test_a_query_that_lacks_something_is_refused_in_the_shape_of_every_error(running: Any) -> None:
+    code, error = status(running, "/api/rollouts?model=base")
+    assert (code, error["code"], error["param"]) == (400, "invalid_input", "key")
+
+
+async def test_names_that_cannot_be_are_refused_before_anything_is_asked(running: Any) -> None:
+    async with jm.connect(running.url) as connection:
+        await connection.create_run("r", kind="grpo")
+        for name in ("r?x", "r#x", "r%20", "r\n", "r\ud800"):
+            with pytest.raises(InputError) as caught:
+                await connection.run(name)
+            assert caught.value.reason == "invalid_name"
+
+
+@pytest.mark.parametrize("given", [{"key": "k" * 300}, {"max_turns": 2**63}])
+async def test_an_attempt_that_cannot_be_opened_as_asked_is_refused_here(running: Any, given: dict[str, Any]) -> None:
+    async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        raise AssertionError("no attempt is made")
+
+    async with jm.connect(running.url) as connection:
+        model = await connection.model("m", run="r")
+        with pytest.raises(SettingError) as caught:
+            await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=model, group_size=1, **given)
+        assert caught.value.reason == "wrong_request"
+        with pytest.raises(InputError):
+            await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=model, group_size=1, key="\udfff")
+
+
+async def test_a_tool_result_of_half_characters_is_kept_with_the_attempt(running: Any) -> None:
+    async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        kept = {"turn": 0, "call_id": "c", "name": "f", "arguments": {}, "is_known": True, "is_valid": True, "is_error": False}
+        run.record_tool(ToolEvent(**kept, result="a\ud800b"))
+
+    async with jm.connect(running.url) as connection:
+        ((attempt,),) = await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=connection.base_model(), group_size=1)
+    assert (attempt.error, attempt.tool_events[0].result) == (None, "a\ufffdb")

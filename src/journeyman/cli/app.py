@@ -35,7 +35,8 @@ from journeyman.cli.runs import runs
 from journeyman.cli.serve import serve
 from journeyman.cli.train import train
 from journeyman.config import remember_environment
-from journeyman.errors import JourneymanError
+from journeyman.errors import InputError, JourneymanError
+from journeyman.types.json_text import well_formed
 
 _HELP = """Train a small open model to be good at one job: your agent's.
 
@@ -81,6 +82,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], *, is_debug: bool) -> int:
     try:
+        _refuse_other_bytes(words)
         build()(words, prog_name="journeyman")
     except OutputClosedError:
         silence()
@@ -101,6 +103,13 @@ def _run(words: list[str], *, is_debug: bool) -> int:
             return 70
         return show_bug(error)
     return 0
+
+
+def _refuse_other_bytes(words: Sequence[str]) -> None:
+    """What is typed is printed and kept: it must be text. Not shown, for it may be a key. Raises InputError."""
+    for number, word in enumerate(words, start=1):
+        if well_formed(word) != word:
+            raise InputError(f"word {number} of the command is not UTF-8", hint="type it again", reason="not_utf8")
 
 
 def _show_version(is_wanted: bool) -> None:

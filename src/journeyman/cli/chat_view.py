@@ -139,5 +139,5 @@ def show_tools(console: Terminal, conversation: Conversation) -> None:
         function = tool.function
         names = ", ".join(function.parameters.get("properties", {}))
         console.print(Text(f"{function.name}({names})", "bold"), soft_wrap=True)
-        if function.description:
-            console.print(Text(f"  {function.description.strip().splitlines()[0]}", "dim"), soft_wrap=True)
+        if description := (function.description or "").strip():
+            console.print(Text(f"  {description.splitlines()[0]}", "dim"), soft_wrap=True)

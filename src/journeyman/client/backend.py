@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from journeyman.client.models import ServedModel, TrainableModel
-from journeyman.client.wire import Wire
+from journeyman.client.wire import Wire, asked
 from journeyman.types.names import check_name
 from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.settings import LoraSettings
@@ -56,7 +56,7 @@ class Connection:
         given: dict[str, Any] = {"name": name, "run": run or name}
         if lora is not None:
             given["lora"] = lora
-        info = await self._wire.post("api/models", CreateModel(**given), ModelInfo, unset=False)
+        info = await self._wire.post("api/models", asked(CreateModel, **given), ModelInfo, unset=False)
         return TrainableModel(info, self._wire)
 
     def base_model(self) -> ServedModel:
@@ -69,7 +69,7 @@ class Connection:
 
     async def create_run(self, run: str, *, kind: str, settings: Mapping[str, Any] | None = None) -> RunInfo:
         """Create a run with its settings, or find the one of that id."""
-        request = CreateRun(id=run, kind=kind, settings=dict(settings or {}))
+        request = asked(CreateRun, id=run, kind=kind, settings=dict(settings or {}))
         return await self._wire.post("api/runs", request, RunInfo)
 
     async def runs(self) -> list[RunInfo]:

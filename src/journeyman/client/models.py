@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
-from journeyman.client.wire import Wire
+from journeyman.client.wire import Wire, asked
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
 from journeyman.llm import omitted_of
 from journeyman.types.names import check_name
@@ -157,7 +157,7 @@ class ServedModel(Model):
         return f"{self._wire.url}/v1", self._wire.api_key
 
     async def open_rollout(self, scenario: Scenario, *, max_turns: int = 64, key: str | None = None) -> Rollout:
-        request = CreateRollout(model=self.name, scenario_id=scenario.id, max_turns=max_turns, key=key)
+        request = asked(CreateRollout, model=self.name, scenario_id=scenario.id, max_turns=max_turns, key=key)
         ticket = await self._wire.post("api/rollouts", request, RolloutTicket)
         base_url = f"{self._wire.url}/r/{ticket.id}.{ticket.token}/v1"
         return Rollout(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _R = TypeVar("_R")
+_Asked = TypeVar("_Asked", bound=Record)
 
 _CONNECT_TIMEOUT_SECONDS = 600.0
 
@@ -54,6 +55,7 @@ class Wire:
 
     async def get(self, path: str, kind: type[_R], *, query: Mapping[str, str] | None = None) -> _R:
         """GET `path` (no leading slash) as `kind`. Raises the error the server raised, or ServiceError."""
+        check_json([path, dict(query or {})])
         return _parsed(await self._send("get", path, {"params": dict(query or {})}), kind, path, self.shown)
 
     async def post(self, path: str, body: Record, kind: type[_R], *, headers: Mapping[str, str] | None = None, unset: bool = True) -> _R:
@@ -141,6 +143,16 @@ def _not_journeyman(url: str, what: str, reason: str = "not_journeyman") -> Serv
     )
     error.exit_code = SettingError.exit_code
     return error
+
+
+def asked(kind: type[_Asked], /, **given: Any) -> _Asked:
+    """What is asked of the server, as a record. Raises SettingError that names what does not fit."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingError(f"{name}: {first['msg']} (given: {first['input']!a:.80})", reason="wrong_request") from error
 
 
 def _base_url(url: str) -> str:

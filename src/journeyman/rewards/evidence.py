@@ -34,6 +34,7 @@ _NAMED_TOOL = 0.03
 
 # Failures that are the model's own doing; any other (a server that died, a timeout, a bug in the agent) says nothing about it.
 _MODEL_FAILURE_TYPES = frozenset({"ContextLengthError", "MaxTurnsError", "TooManyTurnsError", "LengthFinishReasonError"})
+_QUOTES_OTHERS = frozenset({"McpError"})  # its message holds what a server logged
 _MODEL_FAILURE_TEXT = re.compile(r"context_length_exceeded|maximum context|max_turns|too many turns", re.IGNORECASE)
 
 
@@ -118,7 +119,9 @@ def judge_trajectory(scenario: Scenario, trajectory: Trajectory) -> Verdict:
 
 def is_model_failure(failure: Failure) -> bool:
     """Whether a failure is the model's own doing (it filled its context, it never stopped), to be scored and not excluded."""
-    return failure.type in _MODEL_FAILURE_TYPES or _MODEL_FAILURE_TEXT.search(failure.message) is not None
+    if failure.type in _MODEL_FAILURE_TYPES or failure.type in _QUOTES_OTHERS:
+        return failure.type in _MODEL_FAILURE_TYPES
+    return _MODEL_FAILURE_TEXT.search(failure.message) is not None
 
 
 def _abstain(reason: str) -> Verdict:

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from journeyman.errors import JourneymanError
-from journeyman.server.errors import error_body
+from journeyman.server.errors import CLIENT_IS_GONE, error_body
 from journeyman.server.wire import KEEP_ALIVE, event
 
 _Reply = TypeVar("_Reply")
@@ -20,14 +20,13 @@ _Arrived = str | asyncio.Task[None]
 # A stream's status cannot be changed once it began; errors mostly come at once, so its first bytes wait this long.
 _BEFORE_STREAM_SECONDS = 2.0
 _KEEP_ALIVE_SECONDS = 10.0
-_CLIENT_IS_GONE = 499  # nobody reads it
 
 
 async def answer(request: Request, work: Coroutine[Any, Any, _Reply], respond: Callable[[_Reply], Response]) -> Response:
     """Do `work` and respond with its result; cancel it when the client hangs up."""
     async with _watched(request, work) as (task, gone):
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return respond(task.result()) if task.done() else Response(status_code=_CLIENT_IS_GONE)
+        return respond(task.result()) if task.done() else Response(status_code=CLIENT_IS_GONE)
 
 
 async def stream(request: Request, chunks: AsyncGenerator[str]) -> Response:

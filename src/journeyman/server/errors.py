@@ -10,8 +10,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ExceptionHandler
 
 from journeyman.errors import (
@@ -36,6 +37,7 @@ _STATUSES: tuple[tuple[type[JourneymanError], int], ...] = (
     (WaitTimeoutError, 504),
     (JourneymanError, 500),
 )
+CLIENT_IS_GONE = 499
 _NOT_MENDED_BY_RETRYING = (AdapterError, StoreError, TrainingError)
 
 
@@ -71,6 +73,7 @@ def add_error_handlers(app: FastAPI) -> None:
     handlers: dict[type[Exception], ExceptionHandler] = {
         JourneymanError: _on_our_error,
         HTTPException: _on_http_exception,
+        ClientDisconnect: _on_hang_up,
         RequestValidationError: _on_wrong_query,
         Exception: _on_anything_else,
     }
@@ -102,6 +105,10 @@ async def _on_wrong_query(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     name = str(first["loc"][-1])
     return error_response(BadRequestError(f"{name}: {first['msg']}", name, reason="invalid_value"))
+
+
+async def _on_hang_up(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_IS_GONE)  # while its body was read; nobody reads the answer
 
 
 async def _on_anything_else(request: Request, error: Exception) -> JSONResponse:

@@ -55,7 +55,7 @@ class ToolEvent(Record):
         is_known: the tool exists.
         is_valid: the arguments satisfy the tool's schema.
         is_error: the tool (or the protocol) reported an error; also True when it was never executed.
-        result: the text given back to the model.
+        result: the text given back to the model, half characters replaced.
     """
 
     turn: int
@@ -65,7 +65,7 @@ class ToolEvent(Record):
     is_known: bool
     is_valid: bool
     is_error: bool
-    result: str
+    result: Annotated[str, AfterValidator(well_formed)]
     seconds: float = 0.0
 
 
