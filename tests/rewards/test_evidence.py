@@ -259,3 +259,50 @@ def test_an_answer_that_can_be_read_in_two_ways_is_told_and_is_no_success() -> N
     assert found.checks["undecidable"] == 1.0
     assert judge_trajectory(scenario(), attempt(WORDS, GOOD)).checks["undecidable"] == 0.0
     assert judge_trajectory(scenario(), attempt("It is 11:11.", GOOD)).checks["undecidable"] == 0.0
+
+
+ROOM = {"room": "R12", "seats": 14, "projector": True, "opens": "08:30", "closes": "18:00", "floor": 2, "wind": 12, "direction": "NW"}
+
+
+@pytest.mark.parametrize(
+    ("task", "keys", "right", "wrong"),
+    [
+        (
+            "How many seats does room R12 have and does it have a projector?",
+            ["seats", "projector"],
+            [
+                "Room R12 has 14 seats and a projector.",
+                "14 seats. Yes, there is a projector.",
+                "Yes, it has a projector, and it has 14 seats.",
+            ],
+            ["14 seats", "It has 14 seats but no projector.", "15 seats and a projector"],
+        ),
+        (
+            "When does room R12 open and close?",
+            ["opens", "closes"],
+            ["From 08:30 to 18:00.", "It is open between 8:30 and 18:00.", "It opens at 8:30 am and closes at 6 pm."],
+            ["It opens at 18:00 and closes at 08:30.", "08:30", "From 08:30 to 19:00."],
+        ),
+        (
+            "On which floor is room R12?",
+            ["floor"],
+            ["It's on the 2nd floor.", "The second floor.", "Floor 2", "R12 is on floor two."],
+            ["3rd floor", "the first and second floor", "Floor 12"],
+        ),
+        (
+            "What is the wind at R12, and from where?",
+            ["wind", "direction"],
+            ["The wind is 12 km/h from the NW.", "12 m/s, NW", "Wind: 12, direction: NW"],
+            ["12", "NW", "12 from NW or NE"],
+        ),
+    ],
+)
+def test_several_values_of_one_result_are_told_in_ordinary_sentences(
+    task: str, keys: list[str], right: list[str], wrong: list[str]
+) -> None:
+    result = json.dumps(ROOM)
+    calls = (WitnessCall(tool="look_up", arguments={"place": "Oslo"}, result=result),)
+    of = scenario(*(ExpectedAnswer(path=(key,), value=ROOM[key]) for key in keys), calls=calls, task=task)
+    done = event({"place": "Oslo"}, result=result)
+    assert [said for said in right if not is_success(attempt(said, done), of)] == []
+    assert [said for said in wrong if is_success(attempt(said, done), of)] == []

@@ -85,7 +85,7 @@ class WordClaim(Claim):
 
 def digits_for_words(text: str) -> str:
     """ "nine hours" -> "9 hours", "an hour and a half" -> "1.5 hours": for durations and clock times, whose numbers are read in digits."""
-    text = re.sub(r"(\d+)\s?([¼½¾])", lambda match: f"{int(match[1]) + unicodedata.numeric(match[2])}", text)
+    text = re.sub(r"(?<!\d)(\d{1,9})\s?([¼½¾])", lambda match: f"{int(match[1]) + unicodedata.numeric(match[2])}", text)
     text = SPOKEN_DIGITS.sub(lambda match: f"{_count(match['hour'])}:{_count(match['minute']):02}", text)
     text = re.sub(r"\ban?\s+(hour|minute|day|week)\s+and\s+a\s+half\b", r"1.5 \1s", text, flags=re.IGNORECASE)
     text = re.sub(r"\bthree[\s-]quarters\s+of\s+an\s+hour\b", "0.75 hours", text, flags=re.IGNORECASE)

@@ -76,7 +76,9 @@ _TO_DAY = r"(?:[-–—/&]|to|and|or|till?|until|through)"
 _DAY_BEFORE = re.compile(rf"(?<![\w:.,])(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s*{_TO_DAY}\s*(?:the\s+)?$", re.IGNORECASE)
 _DAY_AFTER = re.compile(rf"\s*{_TO_DAY}\s*(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?![\w:./])(?!\s+\w)", re.IGNORECASE)
 _NAMED_DATES = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (_DAY_MONTH_YEAR, _DAY_MONTH, _MONTH_DAY))
-_NUMBERED_DATE = re.compile(r"(?<![\w./-])(?P<first>\d{1,2})(?P<gap>[/.-])(?P<second>\d{1,2})(?P=gap)(?P<year>\d{4}|\d{2})(?!\w|[.-]\d)")
+_NUMBERED_DATE = re.compile(
+    r"(?<![\w.-])(?<!(?<!\d)\d/)(?<!(?<!\d)\d\d/)(?P<first>\d{1,2})(?P<gap>[/.-])(?P<second>\d{1,2})(?P=gap)(?P<year>\d{4}|\d{2})(?!\w|[.-]\d)"
+)
 
 
 @dataclass(frozen=True, slots=True)
