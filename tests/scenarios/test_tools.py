@@ -9,7 +9,7 @@ from tests.scenarios.servers.odd_tools import HINTS
 
 from journeyman.errors import McpError, SettingError
 from journeyman.scenarios.listing import Listing
-from journeyman.scenarios.tools import McpTool, choose_tools, looks_read_only, model_name, what_to_add
+from journeyman.scenarios.tools import McpTool, choose_tools, describe_tool, looks_read_only, model_name, what_to_add
 
 # By their names a guess would be wrong about most of these, one way or the other.
 SILENT = ("refund_payment", "charge_card", "format_disk", "ban_user", "wire_money", "reboot_host", "lookup", "get_order", "calculate", "go")
@@ -119,3 +119,8 @@ def test_tool_names_are_mapped_to_allowed_characters_without_collision() -> None
     assert model_name("a.b/c") == "a_b_c"
     assert model_name("a.b", ["a_b"]) == "a_b_2"
     assert len(model_name("x" * 99)) == 64
+
+
+def test_tools_kept_by_an_earlier_version_can_still_be_read() -> None:
+    kept = describe_tool("look_up", "Reads.", {"type": "object"}, (True, None)).model_dump() | {"is_annotated": True}
+    assert McpTool.model_validate({name: value for name, value in kept.items() if name != "decided"}).is_read_only

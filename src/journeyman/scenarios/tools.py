@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError
@@ -66,6 +66,12 @@ class McpTool(Record):
     is_destructive: bool = True
     decided: Decided = "says_nothing"
     problem: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, data: Any) -> Any:
+        """Kept tasks of runs that began before `decided` was kept: what is called is decided anew, from what the server says now."""
+        return {name: value for name, value in data.items() if name != "is_annotated"} if isinstance(data, dict) else data
 
     @property
     def function(self) -> Tool:
