@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from mcp.server import MCPServer
 
-from journeyman.errors import McpError
+from journeyman.errors import McpError, SettingError
 from journeyman.scenarios import McpTarget, open_server
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -86,7 +86,7 @@ async def test_a_port_where_nobody_listens_is_refused() -> None:
 
 @pytest.mark.parametrize("place", ["[bad/mcp", "[::1/mcp", "127.0.0.1:port/mcp", "127.0.0.1/a\x00b"])
 async def test_an_address_that_is_none_is_told_without_its_secrets(place: str) -> None:
-    with pytest.raises(McpError) as caught:
+    with pytest.raises(SettingError) as caught:
         async with open_server(McpTarget(url=f"http://{place}?token=geheim-123")):
             pass
     assert caught.value.reason == "failed"

@@ -25,8 +25,8 @@ REFUSED: dict[str, tuple[bytes, str | None]] = {
         "too_deep",
     ),
     "an endless list": (b"[" * 100_000, "too_deep"),
-    "a text for the chosen function": (json.dumps({**CHAT, "tool_choice": {"function": "f"}}).encode(), None),
-    "a list for the chosen function": (json.dumps({**CHAT, "tool_choice": {"function": ["f"]}}).encode(), None),
+    "a text for the chosen function": (json.dumps({**CHAT, "tool_choice": {"function": "f"}}).encode(), "invalid_value"),
+    "a list for the chosen function": (json.dumps({**CHAT, "tool_choice": {"function": ["f"]}}).encode(), "invalid_value"),
 }
 
 
@@ -92,7 +92,7 @@ async def test_an_attempt_that_cannot_be_opened_as_asked_is_refused_here(running
         model = await connection.model("m", run="r")
         with pytest.raises(SettingError) as caught:
             await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=model, group_size=1, **given)
-        assert caught.value.reason == "wrong_request"
+        assert caught.value.reason == ("key_too_long" if "key" in given else "invalid_number")
         with pytest.raises(InputError):
             await jm.gather(agent, [jm.Scenario(id="s", task="t")], model=model, group_size=1, key="\udfff")
 
