@@ -89,5 +89,5 @@ async def test_an_address_that_is_none_is_told_without_its_secrets(place: str) -
     with pytest.raises(SettingError) as caught:
         async with open_server(McpTarget(url=f"http://{place}?token=geheim-123")):
             pass
-    assert caught.value.reason == "failed"
+    assert caught.value.reason == "no_url"
     assert "geheim" not in str(caught.value)
