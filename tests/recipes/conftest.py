@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.recipes import own_functions
 from tests.recipes.backend import FakeModel
 
+from journeyman.evaluation import Report
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import session
+from journeyman.recipes import dpo, example_data, grpo, open_run, session, sft
+from journeyman.recipes.dpo_settings import DpoData, DpoTrain
+from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.mcp_settings import McpTrain, Rollouts, WarmStart
+from journeyman.recipes.sft_settings import SftData, SftTrain
 from journeyman.scenarios.target import McpTarget
+from journeyman.types.settings import Dpo, Sft
 
 SERVER = Path(__file__).parent / "number_server.py"
 TARGET = McpTarget(command=(sys.executable, str(SERVER)))
+STEPS = 5
+Train = Callable[..., Awaitable[Report]]
 
 
 @pytest.fixture
@@ -23,6 +32,8 @@ def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """What recipes load instead of a base model."""
     fake = FakeModel(tiny_tokenizer)
     monkeypatch.setattr(session, "open_backend", fake.open)
+    monkeypatch.setattr(open_run, "open_backend", fake.open)
+    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
     return fake
 
 
@@ -37,6 +48,57 @@ def settings() -> McpTrain:
         warm_start=WarmStart(max_updates=0, probe_scenarios=2, probe_attempts=2),
         rollouts=Rollouts(groups_per_step=2, group_size=2, max_refills=0, max_tokens=400, max_turns=2),
     )
+
+
+@pytest.fixture
+def doubler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
+    """A GRPO run of two steps on functions in the current folder."""
+    return own_functions.doubler(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def one_step(doubler: GrpoTrain) -> GrpoTrain:
+    """The same with one step and nothing held out."""
+    return doubler.model_copy(update={"steps": 1, "num_heldout": 0})
+
+
+@pytest.fixture
+def methods(doubler: GrpoTrain) -> Mapping[str, Train]:
+    """`train(home, progress, resume=..., steps=...)` for each method, on functions and data in the current folder."""
+    own_functions.write_rows("rows.jsonl", own_functions.rows(12))
+    own_functions.write_rows("pairs.jsonl", own_functions.good_pairs())
+    of_grpo = doubler.model_copy(update={"num_heldout": 0})
+    of_sft = SftTrain(
+        name="doubler",
+        base="fake-model",
+        data=SftData(source="rows.jsonl", num_heldout=4),
+        sft=Sft(batch_size=2, epochs=20),
+        updates_per_step=2,
+        evaluate_every=1,
+        heldout_replies=0,
+    )
+    of_dpo = DpoTrain(
+        name="doubler",
+        base="fake-model",
+        data=DpoData(source="pairs.jsonl", num_heldout=4),
+        dpo=Dpo(batch_size=2, epochs=20),
+        updates_per_step=2,
+        evaluate_every=1,
+    )
+
+    def with_grpo(home: Path, progress: Any, *, resume: bool = False, allow: bool = False, **change: Any) -> Awaitable[Report]:
+        changed = of_grpo.model_copy(update={"steps": STEPS} | change)
+        name = {"resume": "one"} if resume else {"run": "one"}
+        return grpo.train(changed, progress, home=home, allow_changed_settings=allow, **name)
+
+    def with_examples(train: Train, settings: SftTrain | DpoTrain) -> Train:
+        def start(home: Path, progress: Any, *, resume: bool = False, allow: bool = False, **change: Any) -> Awaitable[Report]:
+            changed = settings.model_copy(update={"steps": STEPS} | change)
+            return train(changed, progress, home=home, run="one", is_resumed=resume, allow_changed_settings=allow)
+
+        return start
+
+    return {"grpo": with_grpo, "sft": with_examples(sft.train, of_sft), "dpo": with_examples(dpo.train, of_dpo)}
 
 
 class RecordingProgress(SilentProgress):

@@ -1,8 +1,10 @@
-"""A GRPO run on tasks, rewards and an agent of the user's own, for tests: a module in a file that no other test has."""
+"""What a user of a recipe has: tasks, rewards and an agent in a module (a file that no other test has), rows of examples, and pairs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +92,18 @@ def doubler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
 
 def module_of(settings: GrpoTrain) -> str:
     return settings.scenarios.rpartition(".")[0]
+
+
+def write_rows(name: str, lines: list[dict[str, Any]]) -> None:
+    Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    """Conversations whose reply the fake model gives at every second attempt: the call that doubles the number."""
+    call = '<tool_call>\n{{"name": "double", "arguments": {{"number": {0}}}}}\n</tool_call>'
+    asked = [{"role": "user", "content": f"Double {at}."} for at in range(number)]
+    return [{"messages": [one, {"role": "assistant", "content": call.format(at)}]} for at, one in enumerate(asked)]
+
+
+def good_pairs() -> list[dict[str, Any]]:
+    return [{"prompt": f"Double {at}.", "chosen": f"{2 * at}", "rejected": "no idea"} for at in range(1, 13)]

@@ -9,37 +9,26 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy
 from tests.recipes.backend import FakeModel
-from tests.recipes.own_functions import doubler
+from tests.recipes.conftest import Train
 
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import open_run
+from journeyman.recipes import mcp
 from journeyman.recipes.grpo import train
 from journeyman.recipes.grpo_settings import GrpoTrain
+from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.train import evaluate
 from journeyman.store import Store
 
 BEAT_SECONDS = 0.005
 MAX_STALL_SECONDS = 0.05
 HOLD_SECONDS, PAUSE_SECONDS, NUM_HOLDS = 0.3, 0.15, 5
-
-
-@pytest.fixture
-def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    return fake
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
-    return doubler(tmp_path, monkeypatch).model_copy(update={"steps": 1, "num_heldout": 0})
 
 
 @pytest.fixture
@@ -155,23 +144,40 @@ async def stalls(model: FakeModel, settings: GrpoTrain, home: Path) -> tuple[dic
     return {name: heart.longest for name, heart in hearts.items()}, free.longest
 
 
+@pytest.mark.parametrize("method", ["grpo", "sft", "dpo"])
 async def test_no_store_work_is_done_on_an_event_loop_while_a_run_is_made(
-    model: FakeModel, settings: GrpoTrain, tmp_path: Path, on_a_loop: list[str]
+    model: FakeModel, methods: Mapping[str, Train], tmp_path: Path, on_a_loop: list[str], method: str
 ) -> None:
-    await train(settings, SilentProgress(), home=tmp_path / "home", run="one")
+    await methods[method](tmp_path / "home", SilentProgress(), steps=1)
     assert not on_a_loop, on_a_loop[0]
-    again = settings.model_copy(update={"steps": 2})
-    await train(again, SilentProgress(), home=tmp_path / "home", resume="one")
+    await methods[method](tmp_path / "home", SilentProgress(), steps=2, resume=True)
+    assert not on_a_loop, on_a_loop[0]
+
+
+async def test_none_is_while_a_run_of_an_mcp_server_is_made_and_evaluated(
+    model: FakeModel, settings: McpTrain, tmp_path: Path, on_a_loop: list[str]
+) -> None:
+    await mcp.train(settings.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")
+    assert not on_a_loop, on_a_loop[0]
+    await evaluate("one", home=tmp_path, progress=SilentProgress(), attempts=1)
+    assert not on_a_loop, on_a_loop[0]
+
+
+async def test_none_is_while_a_run_on_own_tasks_is_evaluated_again(
+    model: FakeModel, doubler: GrpoTrain, tmp_path: Path, on_a_loop: list[str]
+) -> None:
+    await train(doubler.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")
+    await evaluate("one", home=tmp_path, progress=SilentProgress(), attempts=1)
     assert not on_a_loop, on_a_loop[0]
 
 
 async def test_the_loops_do_not_stall_while_another_writer_holds_the_database(
-    model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    model: FakeModel, one_step: GrpoTrain, tmp_path: Path
 ) -> None:
-    told = []
+    measured = []
     for number in range(3):  # the machine may be busy: what a free loop loses beside them is not theirs
-        found, free = await stalls(model, settings, tmp_path / f"home-{number}")
-        told.append((found, free))
-        if max(found.values()) <= max(MAX_STALL_SECONDS, 2 * free):
-            return
-    raise AssertionError(f"longest stalls, and that of a free loop beside them: {told}")
+        longest, free = await stalls(model, one_step, tmp_path / f"home-{number}")
+        measured.append({**longest, "free": free, "allowed": max(MAX_STALL_SECONDS, 2 * free)})
+        if max(longest.values()) <= measured[-1]["allowed"]:
+            break
+    assert max(longest.values()) <= measured[-1]["allowed"], measured

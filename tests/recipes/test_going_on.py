@@ -3,99 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.recipes.backend import FakeModel
-from tests.recipes.conftest import RecordingProgress
-from tests.recipes.own_functions import FUNCTIONS
+from tests.recipes.conftest import STEPS, RecordingProgress, Train
 from tests.recipes.test_grpo import only_run
-from tests.recipes.test_sft_dpo import good_pairs, rows, write_rows
 
 from journeyman.errors import SettingError, StoreError
 from journeyman.evaluation import Report
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, example_data, grpo, mcp, open_run, session, sft
-from journeyman.recipes.dpo_settings import DpoData, DpoTrain
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
+from journeyman.recipes import mcp
 from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.sft_settings import SftData, SftTrain
 from journeyman.store import Store
 from journeyman.store.run_lock import RunLock
 from journeyman.store.runs import Runs
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Dpo, Grpo, Sft
 
-STEPS = 5
-Train = Callable[..., Awaitable[Report]]
-
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing handles it."""
-
-
-@pytest.fixture
-def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    monkeypatch.setattr(session, "open_backend", fake.open)
-    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
-    return fake
-
-
-@pytest.fixture
-def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Train]:
-    """`train(progress, home, resume, steps=...)` for each method, on functions and data in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    name = f"functions_to_go_on_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
-    write_rows("rows.jsonl", rows(12))
-    write_rows("pairs.jsonl", good_pairs())
-    of_grpo = GrpoTrain(
-        name="doubler",
-        base="fake-model",
-        scenarios=f"{name}.tasks",
-        num_train=8,
-        num_heldout=0,
-        rollout=ChatOrFunction(max_tokens=400),
-        rewards={f"{name}.is_call": 1.0},
-        groups_per_step=2,
-        group_size=2,
-    )
-    of_sft = SftTrain(
-        name="doubler",
-        base="fake-model",
-        data=SftData(source="rows.jsonl", num_heldout=4),
-        sft=Sft(batch_size=2, epochs=20),
-        updates_per_step=2,
-        evaluate_every=1,
-        heldout_replies=0,
-    )
-    of_dpo = DpoTrain(
-        name="doubler",
-        base="fake-model",
-        data=DpoData(source="pairs.jsonl", num_heldout=4),
-        dpo=Dpo(batch_size=2, epochs=20),
-        updates_per_step=2,
-        evaluate_every=1,
-    )
-
-    def with_grpo(home: Path, progress: Any, *, resume: bool = False, allow: bool = False, **change: Any) -> Awaitable[Report]:
-        changed = of_grpo.model_copy(update={"steps": STEPS} | change)
-        name = {"resume": "one"} if resume else {"run": "one"}
-        return grpo.train(changed, progress, home=home, allow_changed_settings=allow, **name)
-
-    def with_examples(train: Train, settings: SftTrain | DpoTrain) -> Train:
-        def start(home: Path, progress: Any, *, resume: bool = False, allow: bool = False, **change: Any) -> Awaitable[Report]:
-            changed = settings.model_copy(update={"steps": STEPS} | change)
-            return train(changed, progress, home=home, run="one", is_resumed=resume, allow_changed_settings=allow)
-
-        return start
-
-    return {"grpo": with_grpo, "sft": with_examples(sft.train, of_sft), "dpo": with_examples(dpo.train, of_dpo)}
 
 
 def damage(home: Path, *steps: int, run: str = "one") -> None:

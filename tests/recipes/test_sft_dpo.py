@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
-from tests.recipes.own_functions import FUNCTIONS
+from tests.recipes.own_functions import good_pairs, module_of, rows, write_rows
 from tests.recipes.test_grpo import only_run, result_of
 from tests.service.fakes import FakeTrainer
 from tests.service.test_examples import turn as made_turn
@@ -19,7 +19,7 @@ from tests.service.test_examples import turn as made_turn
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, example_data, grpo, imitate, open_run, prefer, sft
+from journeyman.recipes import dpo, example_data, grpo, imitate, prefer, sft
 from journeyman.recipes.dpo_settings import DpoData, DpoTrain
 from journeyman.recipes.example_data import dpo_data, sft_data
 from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
@@ -33,35 +33,12 @@ from journeyman.types.training import FinishRollout, SftExample, StoredExample, 
 
 
 @pytest.fixture
-def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
-    return fake
-
-
-def write_rows(name: str, lines: list[dict[str, Any]]) -> None:
-    Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def rows(number: int) -> list[dict[str, Any]]:
-    """Conversations whose reply the fake model gives at every second attempt: the call that doubles the number."""
-    call = '<tool_call>\n{{"name": "double", "arguments": {{"number": {0}}}}}\n</tool_call>'
-    asked = [{"role": "user", "content": f"Double {at}."} for at in range(number)]
-    return [{"messages": [one, {"role": "assistant", "content": call.format(at)}]} for at, one in enumerate(asked)]
-
-
-@pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SftTrain:
     monkeypatch.chdir(tmp_path)
     write_rows("rows.jsonl", rows(12))
     data = SftData(source="rows.jsonl", num_heldout=4)
     training = Sft(batch_size=2, epochs=2)
     return SftTrain(name="doubler", base="fake-model", data=data, sft=training, updates_per_step=2, evaluate_every=2, reply_tokens=400)
-
-
-def good_pairs() -> list[dict[str, Any]]:
-    return [{"prompt": f"Double {at}.", "chosen": f"{2 * at}", "rejected": "no idea"} for at in range(1, 13)]
 
 
 @pytest.fixture
@@ -204,22 +181,19 @@ def keep_attempts(home: Path, *attempts: tuple[str, float, str]) -> None:
 
 class TestFromRun:
     @pytest.fixture
-    async def home(self, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    async def home(self, model: FakeModel, doubler: GrpoTrain, tmp_path: Path) -> Path:
         """A home folder with a GRPO run whose attempts have rewards."""
-        (tmp_path / f"functions_of_{tmp_path.name.replace('-', '_')}.py").write_text(FUNCTIONS)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.path", [*__import__("sys").path])
-        name = f"functions_of_{tmp_path.name.replace('-', '_')}"
-        tried = GrpoTrain(
-            base="fake-model",
-            scenarios=f"{name}.tasks",
-            num_train=6,
-            num_heldout=2,
-            # Scores itself, so that attempts at held-out tasks have stored rewards too.
-            rollout=ChatOrFunction(function=f"{name}.agent"),
-            steps=2,
-            groups_per_step=3,
-            group_size=4,
+        name = module_of(doubler)
+        tried = doubler.model_copy(
+            update={
+                "num_train": 6,
+                "num_heldout": 2,
+                # Scores itself, so that attempts at held-out tasks have stored rewards too.
+                "rollout": ChatOrFunction(function=f"{name}.agent"),
+                "rewards": {},
+                "groups_per_step": 3,
+                "group_size": 4,
+            }
         )
         await grpo.train(tried, SilentProgress(), home=tmp_path / "home", run="tried")
         return tmp_path / "home"

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.recipes.backend import FakeModel
-from tests.recipes.own_functions import doubler, module_of
+from tests.recipes.own_functions import module_of
 
 from journeyman.errors import JudgeError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import open_run
 from journeyman.recipes.grpo import train
 from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
 
 
-@pytest.fixture
-def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    return fake
-
-
-# One step, nothing held out.
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GrpoTrain:
-    return doubler(tmp_path, monkeypatch).model_copy(update={"steps": 1, "num_heldout": 0})
-
-
 async def test_attempts_in_progress_when_a_reward_function_fails_are_kept_and_made_once(
-    model: FakeModel, settings: GrpoTrain, tmp_path: Path
+    model: FakeModel, one_step: GrpoTrain, tmp_path: Path
 ) -> None:
     # The second group cannot end before the first has been scored, and that fails.
-    failing = settings.model_copy(
+    failing = one_step.model_copy(
         update={
-            "rewards": {f"{module_of(settings)}.breaks_first": 1.0},
-            "rollout": ChatOrFunction(function=f"{module_of(settings)}.held"),
+            "rewards": {f"{module_of(one_step)}.breaks_first": 1.0},
+            "rollout": ChatOrFunction(function=f"{module_of(one_step)}.held"),
         }
     )
     with pytest.raises(JudgeError) as caught:
@@ -52,7 +37,7 @@ async def test_attempts_in_progress_when_a_reward_function_fails_are_kept_and_ma
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 async def test_a_step_stopped_at_any_attempt_has_the_same_rewards_when_it_is_resumed(
-    model: FakeModel, settings: GrpoTrain, tmp_path: Path, at: int
+    model: FakeModel, one_step: GrpoTrain, tmp_path: Path, at: int
 ) -> None:
     loop, drawn, task = asyncio.get_running_loop(), 0, None
 
@@ -64,8 +49,8 @@ async def test_a_step_stopped_at_any_attempt_has_the_same_rewards_when_it_is_res
         return number % 2 == 1
 
     model.is_right = is_right
-    task = asyncio.create_task(train(settings, SilentProgress(), home=tmp_path, run="one"))
+    task = asyncio.create_task(train(one_step, SilentProgress(), home=tmp_path, run="one"))
     await asyncio.wait([task], timeout=60)
     assert task.cancelled()
-    report = await train(settings, SilentProgress(), home=tmp_path, resume="one")
+    report = await train(one_step, SilentProgress(), home=tmp_path, resume="one")
     assert [step.metrics["reward/mean"] for step in report.steps] == [0.5]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from journeyman.errors import SettingError
+from journeyman.errors import SettingError, stops_everything
 
 
 def load_function(path: str, *, setting: str, parameters: Sequence[str]) -> Callable[..., Any]:
@@ -84,7 +84,9 @@ def _module(name: str, path: str, setting: str) -> ModuleType:
                 hint="give the path from the current folder, with dots and without .py, or install the package",
             ) from error
         raise SettingError(f"{setting}: importing {name} failed: {error}", hint="install what it needs") from error
-    except (ImportError, SyntaxError) as error:
+    except BaseException as error:  # whatever a module of the user's does when it is imported, `sys.exit` included
+        if stops_everything(error):
+            raise
         raise SettingError(f"{setting}: importing {name} failed: {type(error).__name__}: {error}", hint=f"mend {name}") from error
 
 

@@ -27,7 +27,7 @@ from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
 from journeyman.recipes.dotted_path import load_function
 from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.learning import Metrics, Plan, learn
+from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
 from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.resume import run_settings, shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
@@ -97,10 +97,7 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
     """Evaluate a finished or stopped run again on its held-out tasks: greedy (a rollout function samples as it likes, so not with one),
     and `attempts` sampled attempts each. The report has a folder of its own under `evaluations/`.
     Raises NotFoundError for a run that has trained nothing or holds no tasks out."""
-    with Store.open(home) as store:
-        settings = run_settings(store, run, GrpoTrain)
-        step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
-        scenarios = read_scenarios(store.home.run(run).scenarios) if step else []
+    settings, step, scenarios = await asyncio.to_thread(_kept, run, home)
     heldout = [one for one in scenarios if one.split == "heldout"][:limit]
     if not heldout:
         what = "holds no tasks out" if step else "has no trained model yet"
@@ -119,6 +116,14 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
         adapter = f"{settings.name}@{step}"
         return await asyncio.to_thread(_written, opened, settings, judge, scenarios, evaluations, adapter=adapter, is_again=True)
+
+
+def _kept(run: str, home: Path) -> tuple[GrpoTrain, int, list[Scenario]]:
+    """A run's settings, the step it is at, and its tasks if it has trained."""
+    with Store.open(home) as store:
+        settings = run_settings(store, run, GrpoTrain)
+        step = max((row.step for row in store.models.adapters(run, settings.name)), default=0)
+        return settings, step, read_scenarios(store.home.run(run).scenarios) if step else []
 
 
 def check(settings: GrpoTrain, kept: Path | None = None) -> tuple[Scenario, ...]:
@@ -200,18 +205,9 @@ def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], kep
     }
 
 
-def _nothing_to_learn(empty: int, metrics: Metrics, groups: Sequence[Group]) -> NothingToLearnError:
-    if "reward/mean" not in metrics:
-        text = f"in {empty} steps no attempt taught anything; in the last one {excluded_text(groups)}"
-        return NothingToLearnError(f"nothing to learn from: {text}", hint="mend what makes the attempts fail, then go on with --resume")
-    mean = metrics["reward/mean"]
-    text = f"in {empty} steps no group had attempts of different reward (mean reward {mean:.2f})"
-    hint = (
-        without_spread_advice([metrics])
-        if mean > 0.9
-        else "all attempts are alike: easier tasks, a reward that tells more of them apart, or a larger group (--set group_size=16)"
-    )
-    return NothingToLearnError(f"nothing to learn from: {text}", hint=f"{hint}; stop_without_spread: null goes on regardless")
+def _nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group]) -> NothingToLearnError:
+    hint = f"{without_spread_advice(steps)}; stop_without_spread: null goes on regardless"
+    return nothing_to_learn(steps, groups, hint=hint)
 
 
 async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Report:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from journeyman.client.models import TrainableModel
 from journeyman.errors import NothingToLearnError, TrainingError
+from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.recipes.open_run import OpenRun
 from journeyman.recipes.places import keep_measured, scenarios_used
 from journeyman.recipes.resume import step_key
 from journeyman.recipes.told import tell
+from journeyman.rewards import excluded_text
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo
 from journeyman.types.training import TrainResult
@@ -35,7 +37,7 @@ class Plan:
         attempt: scored groups for the step of that number (from 0) and their metrics, beginning at that place in the scenarios.
         settings_of: of the step of that number, whose groups have these metrics.
         stop_without_spread: steps in a row without any spread after which nothing can be learned; None: never.
-        give_up: the error that says so, from how many steps, the last one's metrics and groups.
+        give_up: the error that says so, from the metrics of these steps and the last one's groups.
     """
 
     steps: int
@@ -43,7 +45,7 @@ class Plan:
     attempt: Callable[[int, int], Awaitable[tuple[list[Group], Metrics]]]
     settings_of: Callable[[int, Metrics, Sequence[Group]], Grpo]
     stop_without_spread: int | None
-    give_up: Callable[[int, Metrics, Sequence[Group]], NothingToLearnError]
+    give_up: Callable[[Sequence[Metrics], Sequence[Group]], NothingToLearnError]
     begins_at: int = 0
 
 
@@ -73,7 +75,18 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         tell(progress, history, result.notes)
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
         if plan.stop_without_spread is not None and empty >= plan.stop_without_spread:
-            raise plan.give_up(empty, metrics, groups)
+            raise plan.give_up(history[-empty:], groups)
+
+
+def nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group], *, seen: str = "", hint: str | None = None) -> NothingToLearnError:
+    """The error of a run in which no group had spread in these steps. `groups`: the last one's; `seen`: what else to say of it; `hint`:
+    the advice, where the rewards alone do not give it."""
+    last, num_steps = steps[-1], len(steps)
+    if "reward/mean" not in last:
+        text = f"in {num_steps} steps no attempt taught anything; in the last one {excluded_text(groups)}"
+        return NothingToLearnError(f"nothing to learn from: {text}", hint="mend what makes the attempts fail, then go on with --resume")
+    text = f"in {num_steps} steps no group had attempts of different reward (mean reward {last['reward/mean']:.2f}{seen})"
+    return NothingToLearnError(f"nothing to learn from: {text}", hint=hint or without_spread_advice(steps))
 
 
 async def _update(opened: OpenRun, model: TrainableModel, groups: Sequence[Group], grpo: Grpo, number: int) -> TrainResult:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from journeyman.client.gather import gather
@@ -20,10 +21,9 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
-from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
-from journeyman.recipes.learning import Plan, learn
+from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
 from journeyman.recipes.mcp_report import make_report
 from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import begin, kept_state, open_model
@@ -107,11 +107,9 @@ async def evaluate(
     `target`: its MCP server with the secrets that the run did not keep; the run's own when None.
     With `judge` (a model's name) the greedy attempts of the base and of the newest variant are also compared by that model.
     """
-    with Store.open(home) as store:
-        settings = run_settings(store, run, McpTrain)
-        settings = settings if target is None else settings.model_copy(update={"target": target})
-        rows = {row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)}
-    if not rows:
+    settings, last = await asyncio.to_thread(_settings_and_step, run, home)
+    settings = settings if target is None else settings.model_copy(update={"target": target})
+    if last is None:
         raise NotFoundError(
             f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
         )
@@ -119,7 +117,7 @@ async def evaluate(
         (name,) = await asyncio.to_thread(session.backend.serve_run, run)
         scenarios = await asyncio.to_thread(_kept, session)
         heldout = scenarios.heldout[:limit]
-        last, warm = max(rows), await asyncio.to_thread(warm_steps, session.store, run)
+        warm = await asyncio.to_thread(warm_steps, session.store, run)
         variants = _variants(session, name, warm, last)
         evaluations = []
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
@@ -127,6 +125,13 @@ async def evaluate(
                 evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
         notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
         return await asyncio.to_thread(make_report, session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
+
+
+def _settings_and_step(run: str, home: Path) -> tuple[McpTrain, int | None]:
+    """A run's settings, and its newest version; None where it has none."""
+    with Store.open(home) as store:
+        settings = run_settings(store, run, McpTrain)
+        return settings, max((row.step for model in store.models.list(run) for row in store.models.adapters(run, model.name)), default=None)
 
 
 def slug(settings: McpTrain) -> str:
@@ -212,9 +217,7 @@ async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet
         attempt=lambda number, position: _attempt(session, model, scenarios.train, number, position),
         settings_of=lambda number, metrics, groups: step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups)),
         stop_without_spread=settings.stop_without_spread,
-        give_up=lambda empty, metrics, groups: NothingToLearnError(
-            _why_nothing(empty, metrics, excluded_text(groups)), hint=_what_to_do(metrics)
-        ),
+        give_up=_nothing_to_learn,
     )
     await learn(session, model, plan)
 
@@ -277,25 +280,10 @@ async def _attempt(
     return groups, metrics
 
 
-def _why_nothing(empty: int, metrics: dict[str, float], excluded: str) -> str:
-    if "reward/mean" not in metrics:
-        return f"nothing to learn from: in {empty} steps no attempt taught anything; in the last one {excluded}"
-    return (
-        f"nothing to learn from: in {empty} steps no group had attempts of different reward "
-        f"(mean reward {metrics['reward/mean']:.2f}, {metrics['rollout/executed']:.0%} of attempts made a call that ran)"
-    )
-
-
-def _what_to_do(metrics: dict[str, float]) -> str:
-    if "reward/mean" not in metrics:
-        return "mend what makes the attempts fail, then go on with --resume"
-    if metrics["reward/mean"] > 0.9:
-        return without_spread_advice([metrics])
-    if metrics["rollout/executed"] < 0.2:
-        return (
-            "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"
-        )
-    return "all attempts are alike: a larger group (--set rollouts.group_size=16) or a lower learning rate keeps them different"
+def _nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group]) -> NothingToLearnError:
+    executed = steps[-1].get("rollout/executed", 0.0)
+    hint = "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"
+    return nothing_to_learn(steps, groups, seen=f", {executed:.0%} of attempts made a call that ran", hint=hint if executed < 0.2 else None)
 
 
 def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Model]:

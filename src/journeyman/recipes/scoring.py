@@ -75,7 +75,7 @@ def _with_own_reward(attempt: Trajectory) -> Trajectory:
     reward = attempt.reward if attempt.error is None else None
     explanation = ""
     if reward is None:
-        explanation = "the rollout set no reward" if attempt.error is None else "the attempt failed"
+        explanation = "the rollout set no reward" if attempt.error is None else f"the attempt failed: {attempt.error.type}"
     elif not 0.0 <= reward <= 1.0:
         explanation, reward = _out_of_range(reward), None
     return attempt.model_copy(update={"reward": reward, "verdict": Verdict(judge="rollout", score=reward, explanation=explanation)})

@@ -105,15 +105,20 @@ async def _report(opened: OpenRun, settings: SftTrain, model: TrainableModel, da
     if questions[: settings.heldout_replies]:
         evaluations.append(await _evaluate(opened, settings, model, questions[: settings.heldout_replies]))
     first = next((task.data["messages"] for task in questions), None)
+    curl = None if first is None else curl_line({"model": model.name, "temperature": 0, "messages": first})
+    return await asyncio.to_thread(_written, opened, settings, data.note, evaluations, model.adapter, curl)
+
+
+def _written(opened: OpenRun, settings: SftTrain, target: str, evaluations: Sequence[Evaluation], adapter: str, curl: str | None) -> Report:
     report = make_report(
         opened,
         settings,
         title=f"{settings.base} learns {settings.name}",
-        target=data.note,
+        target=target,
         judge="exact: 1 when the reply is the example's, word for word",
         evaluations=evaluations,
-        adapter=model.adapter,
-        curl=None if first is None else curl_line({"model": model.name, "temperature": 0, "messages": first}),
+        adapter=adapter,
+        curl=curl,
     )
     final = heldout_numbers(report) | evaluation_numbers(report)
     write_result(report, opened.folder.report, settings, recipe=settings.name, method="sft", seed=settings.seed, final=final)

@@ -6,6 +6,7 @@ Not for tasks of an MCP server: `journeyman.scenarios` builds those.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from journeyman.config import path_of
-from journeyman.errors import InputError, SettingError
+from journeyman.errors import InputError, SettingError, stops_everything
 from journeyman.recipes.dotted_path import accepted, find_function
 from journeyman.store.durable import write_durably
 from journeyman.types.json_text import parse_json
@@ -92,13 +93,16 @@ def _scenario(line: bytes, where: str, name: str) -> Scenario:
 def _made(path: str, seed: int, count: int | None) -> list[Scenario]:
     function = find_function(path, setting="scenarios")
     given = {"seed": seed} if count is None else {"seed": seed, "count": count}
+    if inspect.iscoroutinefunction(function):
+        raise SettingError(f"scenarios: {path} is async", hint="write it with `def`: it is called before anything runs")
     try:
         made = function(**accepted(function, given))
-    except TypeError as error:
-        raise SettingError(
-            f"scenarios: {path} failed: {error}", hint="set num_train if it needs `count`; it is given `count` and `seed`"
-        ) from error
-    found = list(made) if isinstance(made, Iterable) else [made]
+        found = list(made) if isinstance(made, Iterable) else [made]
+    except BaseException as error:  # the user's function, which may also fail while it is iterated over
+        if stops_everything(error):
+            raise
+        hint = "mend it; it is given those of the keywords `count` (where num_train is set) and `seed` that it takes"
+        raise SettingError(f"scenarios: {path} failed: {type(error).__name__}: {error}", hint=hint) from error
     for one in found:
         if not isinstance(one, Scenario):
             raise SettingError(f"scenarios: {path} gave a {type(one).__name__}", hint="return journeyman.Scenario objects")

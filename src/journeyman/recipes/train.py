@@ -6,6 +6,7 @@ report = await train(settings, SilentProgress(), home=Path(".journeyman"), run="
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,7 @@ async def evaluate(
 
     `target`: the MCP server of a run that has one, with the secrets that the run did not keep.
     """
-    with Store.open(home) as store:
-        kind = store.runs.get(run).kind
+    kind = await asyncio.to_thread(_kind, run, home)
     if kind == "mcp":
         return await mcp.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit, judge=judge, target=target)
     if kind != "grpo":
@@ -93,6 +93,11 @@ async def evaluate(
             "--judge compares runs of `journeyman mcp train`", hint="leave it out: this run's own rewards score the attempts"
         )
     return await grpo.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit)
+
+
+def _kind(run: str, home: Path) -> str:
+    with Store.open(home) as store:
+        return store.runs.get(run).kind
 
 
 def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:

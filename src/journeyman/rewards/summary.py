@@ -86,13 +86,19 @@ def _order_agreement(group: Group) -> float | None:
 
 
 def excluded_text(groups: Sequence[Group]) -> str:
-    """How many attempts have no reward, and the most frequent reason; empty when all have one."""
+    """How many attempts have no reward, and the most frequent reason (of one that failed, what it failed of); empty when all have one."""
     attempts = [one for group in groups for one in group]
     excluded = [one for one in attempts if one.reward is None]
     if not excluded:
         return ""
-    reasons = Counter(one.verdict.explanation if one.verdict else "no verdict" for one in excluded)
-    return f"{len(excluded)} of {len(attempts)} attempts could not be scored: {reasons.most_common(1)[0][0]}"
+    reason = Counter(map(_why_excluded, excluded)).most_common(1)[0][0]
+    return f"{len(excluded)} of {len(attempts)} attempts could not be scored: {reason}"
+
+
+def _why_excluded(attempt: Trajectory) -> str:
+    if attempt.error is not None:
+        return f"{attempt.error.type}: {attempt.error.message}"
+    return attempt.verdict.explanation if attempt.verdict else "no verdict"
 
 
 def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
