@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -48,6 +49,44 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 def test_an_unknown_option_is_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--no-such-option"]) == 2
     assert "no-such-option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor", "--no\x1b]0;x\x07"],
+        ["\x9b31m"],
+        ["eval", "run", "\u202e[bold]"],
+        ["mcp", "tools", "--header", "Authorization:", "Bearer", "sk-proj-abc123def456"],
+        ["mcp", "train", "sk-proj-abc123def456"],
+    ],
+)
+def test_what_is_wrong_with_the_words_is_told_through_the_door(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert [sign for sign in shown if not sign.isprintable() and sign != "\n"] == []
+    assert "abc123" not in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BaseExceptionGroup("group", [KeyboardInterrupt()]), 130),
+        (BaseExceptionGroup("group", [SystemExit(3)]), 70),
+        (BrokenPipeError(errno.EPIPE, "a pipe of the work, not the output"), 70),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (SystemExit("said"), 1),
+    ],
+)
+def test_whatever_ends_a_command_has_an_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(doctor_command, "home_folder", failing(error))
+    assert run(["doctor"]) == code
+    assert len(list(tmp_path.glob("journeyman-*.txt"))) == (code == 70)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_error_of_ours_is_a_message_a_hint_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from journeyman.cli.console import Terminal, styled, write_json
+from journeyman.cli.console import Terminal, standard_streams, styled, write_json
 from journeyman.store.store import Store
 
 NASTY = "\x1b[2J\x1b]0;owned\x07\x9b1m[bold]b[/bold] [link=http://evil]x[/link] :smile: \u202e\u200b\U000e0041\r"
@@ -80,6 +84,50 @@ def test_json_stays_json_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -
     assert "Köln" in shown
 
 
+def log_of_a_library() -> None:
+    handler = logging.StreamHandler()
+    handler.handle(logging.LogRecord("library", logging.WARNING, "file.py", 1, NASTY, None, None))
+
+
+def traceback_of_a_thread() -> None:
+    error = RuntimeError(NASTY)
+    threading.__excepthook__(threading.ExceptHookArgs((RuntimeError, error, None, None)))
+
+
+def bar_of_a_library() -> None:
+    sys.stderr.writelines([f"\r10 % {NASTY}", f"\r20 % {NASTY}"])
+
+
+WRITERS = [
+    lambda: print(NASTY),
+    lambda: print(NASTY, file=sys.stderr),
+    log_of_a_library,
+    traceback_of_a_thread,
+    bar_of_a_library,
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_whoever_writes_to_a_standard_stream_passes_the_door(write: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr
+    with standard_streams():
+        write()
+    assert (sys.stdout, sys.stderr) == before
+    shown = "".join(capsys.readouterr())
+    assert ":smile:" in shown
+    assert [sign for sign in shown if not sign.isprintable() and sign != "\n"] == []
+
+
+def test_beside_a_live_block_too_and_the_block_itself_may_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with standard_streams(), Live("block", console=Terminal(force_terminal=True, width=80), auto_refresh=False):
+        print(NASTY)
+    shown = capsys.readouterr().out
+    assert "\x1b[?25l" in shown
+    assert [sign for sign in "\x9b\x07\u202e" if sign in shown] == []
+    assert "\x1b[2J" not in shown
+    assert "\x1b]" not in shown
+
+
 # The program as a process: its encodings and pipes ------------------------------------------------------------------------------
 
 
@@ -123,3 +171,24 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(home: Path, words: tup
         err = process.stderr.read()
         assert process.wait(60) == 141
     assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "ending", "code"),
+    [
+        ("runs list", ">&-", 0),
+        ("runs list --json", ">&-", 0),
+        ("runs show nope", "2>&-", 2),
+        ("chat --base smollm2-135m", "<&-", 2),
+        ("runs list", ">/dev/full", 1),
+        ("runs list --json", ">/dev/full", 1),
+        ("runs show nope", "2>/dev/full", 1),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_bug(home: Path, words: str, ending: str, code: int) -> None:
+    script = "import sys; from journeyman.cli.app import run; sys.exit(run())"
+    command = f"{shlex.join([sys.executable, '-c', script])} {words} --home {shlex.quote(str(home))} {ending}"
+    result = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
+    assert result.returncode == code
+    assert b"Traceback" not in result.stderr
+    assert b"bug" not in result.stderr

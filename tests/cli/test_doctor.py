@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from journeyman.cli import doctor_checks as checks
+from journeyman.cli import doctor as checks
 from journeyman.cli.app import run
+from journeyman.http_clients import Proxy
 from journeyman.modeling import devices
 
 
@@ -51,10 +52,6 @@ def test_free_memory_is_held_against_what_a_run_takes(monkeypatch: pytest.Monkey
     assert checks.check_memory().state == state
 
 
-def test_an_old_python_is_broken() -> None:
-    assert checks.check_python((3, 10, 12)).state == "broken"
-
-
 def test_a_folder_that_does_not_exist_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
     assert checks.check_folder("home", tmp_path / "a" / "b", 0.0).state == "fine"
 
@@ -82,10 +79,26 @@ def test_keys_are_named_and_never_shown() -> None:
     assert "secret" not in check.found
 
 
+def test_every_key_that_cannot_be_sent_is_named_and_none_is_shown() -> None:
+    keys = {"OPENAI_API_KEY": "“secret-1”", "HF_TOKEN": "secret\n-2", "GEMINI_API_KEY": "'secret-3'", "OPENROUTER_API_KEY": "fine-4"}
+    check = checks.check_keys(keys)
+    text = check.found.partition(": ")[2] + check.advice
+    assert check.state == "note"
+    assert [name for name in keys if text.count(name) == 2] == ["OPENAI_API_KEY", "HF_TOKEN", "GEMINI_API_KEY"]
+    assert "secret" not in text
+
+
+def test_every_proxy_that_cannot_be_used_is_named() -> None:
+    found = [Proxy("HTTP_PROXY", "ftp://a"), Proxy("HTTPS_PROXY", "http://b:3128"), Proxy("ALL_PROXY", "nonsense://c")]
+    check = checks.check_proxies(found)
+    assert check.state == "note"
+    assert [proxy.variable for proxy in found if check.found.count(proxy.variable) == 2] == ["HTTP_PROXY", "ALL_PROXY"]
+
+
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("nonsense", None)])
 def test_the_quota_of_a_container_is_read(tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert checks._core_quota(tmp_path / "cpu.max") == cores
+    assert checks.core_quota(tmp_path / "cpu.max") == cores
 
 
 @pytest.mark.parametrize(("fastest", "state"), [("cpu", "fine"), ("cuda", "note")])

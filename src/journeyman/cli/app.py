@@ -5,25 +5,27 @@ Exit codes: 0 done; 1 something failed; 2 wrong input; 70 a bug; 130 interrupted
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from journeyman.cli.chat import chat
 from journeyman.cli.console import (
+    BUG,
     INTERRUPTED,
     OUTPUT_CLOSED,
     OutputClosedError,
-    end,
     failures,
     output,
-    prepare,
     show_bug,
     show_failure,
     show_traceback,
     silence,
+    standard_streams,
 )
 from journeyman.cli.data import data
 from journeyman.cli.doctor import doctor
@@ -35,13 +37,17 @@ from journeyman.cli.runs import runs
 from journeyman.cli.serve import serve
 from journeyman.cli.train import train
 from journeyman.config import remember_environment
-from journeyman.errors import InputError, JourneymanError
+from journeyman.errors import InputError, JourneymanError, StoreError
 from journeyman.types.json_text import well_formed
 
 _HELP = """Train a small open model to be good at one job: your agent's.
 
 Start with [bold]journeyman mcp train --server "CMD"[/bold]; look first with [bold]journeyman mcp tools[/bold] and
 [bold]journeyman mcp scenarios[/bold]. Check this machine with [bold]journeyman doctor[/bold]."""
+
+#: typer has no public name for it: what is wrong with the words of a command.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build() -> typer.Typer:
@@ -74,35 +80,68 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    prepare()
-    remember_environment()
-    code = _run(words, is_debug=is_debug)
-    return end() or code
+    with standard_streams():
+        remember_environment()
+        try:
+            code = _run(words, is_debug=is_debug)
+            sys.stdout.flush()  # nothing may be left that fails when Python ends
+        except (OutputClosedError, BrokenPipeError):
+            silence()
+            return OUTPUT_CLOSED
+        except OSError as error:
+            silence()
+            with contextlib.suppress(OSError):
+                show_failure(_no_room(error))
+            return StoreError.exit_code
+        return code
 
 
 def _run(words: list[str], *, is_debug: bool) -> int:
     try:
         _refuse_other_bytes(words)
-        build()(words, prog_name="journeyman")
+        # Not the application itself: it prints what is wrong with the words without our door, and takes any broken pipe for the output's.
+        command = typer.main.get_command(build())
+        with command.make_context("journeyman", list(words)) as context:
+            command.invoke(context)
     except OutputClosedError:
-        silence()
-        return OUTPUT_CLOSED
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the top handler of the program
+        return _code_of(error, words, is_debug=is_debug)
+    return 0
+
+
+def _code_of(error: BaseException, words: Sequence[str], *, is_debug: bool) -> int:
+    """The exit code of what ended the command, once it is shown."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt)):
         failures().print("interrupted")
         return INTERRUPTED
-    except JourneymanError as error:
-        if is_debug:
-            show_traceback(error)
-            return error.exit_code
-        return show_failure(error)
-    except Exception as error:  # noqa: BLE001 - the top handler of the program
-        if is_debug:
-            show_traceback(error)
-            return 70
-        return show_bug(error)
-    return 0
+    if is_debug:
+        show_traceback(error)
+        return int(getattr(error, "exit_code", BUG))
+    if isinstance(error, _UsageError):
+        return _show_usage(error, words)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return show_failure(_no_room(error))
+    return show_failure(error) if isinstance(error, JourneymanError) else show_bug(error)
+
+
+def _show_usage(error: Any, words: Sequence[str]) -> int:
+    """Print what typer says of the words; one that looks like a key is hidden."""
+    from journeyman.types.secrets import hide_in_command
+
+    if message := error.format_message().strip():  # blank: the help was wanted, and is printed
+        hide_in_command(words)  # from now on they are known, and hidden
+        command = error.ctx.command_path if error.ctx is not None else "journeyman"
+        show_failure(InputError(message, hint=f"{command} --help shows what can be given"))
+    return int(error.exit_code)
+
+
+def _no_room(error: OSError) -> StoreError:
+    return StoreError(f"it cannot be written: {error.strerror}", hint="make room on the disk", reason="no_room")
 
 
 def _refuse_other_bytes(words: Sequence[str]) -> None:

@@ -6,16 +6,16 @@ out. A text is printed as it is, never as markup; what is to have a style is tol
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import logging
 import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -31,6 +31,10 @@ INTERRUPTED = 130
 
 OUTPUT_CLOSED = 141
 """Exit code when whoever read the output went away, as in `| head` (128 + SIGPIPE)."""
+
+
+BUG = 70
+"""Exit code of what nobody foresaw (EX_SOFTWARE)."""
 
 
 class OutputClosedError(SystemExit):
@@ -55,30 +59,59 @@ class Terminal(Console):
                 style = segment.style.update_link(None) if segment.style is not None and segment.style.link else segment.style
                 yield Segment(printable(redact(segment.text)), style)
 
+    @property
+    def file(self) -> IO[str]:
+        """The stream behind the door, also where a live block stands before it."""
+        file = super().file
+        return getattr(file, "rich_proxied_file", file)
+
+    @file.setter
+    def file(self, file: IO[str]) -> None:
+        self._file = file
+
     def on_broken_pipe(self) -> None:
         self.quiet = True
         raise OutputClosedError
 
 
-def prepare() -> None:
-    """Once, at the start of the program: signs that an output cannot show are written out, and warnings of libraries pass as ours do."""
-    from journeyman.observe.logs import RedactingFormatter
+class _Door:
+    """A standard stream for everybody else: warnings, logs and progress bars of libraries, tracebacks of threads, what a user's function
+    prints. Consoles write past it, to `rich_proxied_file` (rich's name): what they write has passed `Terminal.render`.
+    """
 
-    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(RedactingFormatter())
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        lines = text.replace("\r\n", "\n").replace("\r", "\n")  # a bar that goes back to the start of its line gets lines of its own
+        self.rich_proxied_file.write(printable(redact(lines)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
 
 
-def end() -> int | None:
-    """Once, at the end of the program: put out what is still held back. The exit code when nobody reads it, None when all is well."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        silence()
-        return OUTPUT_CLOSED
-    return None
+@contextlib.contextmanager
+def standard_streams() -> Iterator[None]:
+    """Around the whole program: signs that an output cannot show are written out, a closed stream leads nowhere, and all writers pass the
+    door."""
+    before = sys.stdin, sys.stdout, sys.stderr
+    os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds between two lines of a library's progress bar
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "r+", encoding="utf-8"))
+        for stream, errors in zip(before, ("replace", "backslashreplace", "backslashreplace"), strict=True):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=errors)
+        sys.stdin = before[0] or nowhere
+        sys.stdout, sys.stderr = (cast("TextIO", _Door(stream or nowhere)) for stream in before[1:])
+        try:
+            yield
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = before
 
 
 def silence() -> None:
@@ -129,14 +162,20 @@ def show_failure(error: JourneymanError) -> int:
     return error.exit_code
 
 
-def show_bug(error: Exception) -> int:
+def show_bug(error: BaseException) -> int:
     """Print an error nobody foresaw in one line; the traceback goes to a file, for the report. Returns the exit code."""
     console = failures()
-    with tempfile.NamedTemporaryFile("w", prefix="journeyman-", suffix=".txt", delete=False, encoding="utf-8", errors="replace") as file:
-        file.write(f"{_command_line()}\n{redact(_traceback(error))}")
-    console.print(styled((f"unexpected {type(error).__name__}:", "bold red"), f" {error}"))
-    console.print(f"This is a bug. The traceback is in {file.name}; --debug shows it here.")
-    return 70
+    console.print(styled(("unexpected", "bold red"), f" {''.join(traceback.format_exception_only(error)).strip()}"))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="journeyman-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.write(f"{_command_line()}\n{redact(_traceback(error))}")
+    except OSError:
+        show_traceback(error)
+    else:
+        console.print(f"This is a bug. The traceback is in {file.name}; --debug shows it here.")
+    return BUG
 
 
 def show_traceback(error: BaseException) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from journeyman.types.scenarios import Scenario
 
 _CHARS_PER_TOKEN = 4
+_SHOWN_CHARS = 300
 
 
 async def show_tools(
@@ -145,9 +146,9 @@ def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[s
         parameters = ", ".join(
             f"{name}{'' if name in tool.required else '?'}: {schema.get('type', 'any')}" for name, schema in tool.properties.items()
         )
-        console.print(styled((tool.server_name, "bold"), f"({parameters})"))
+        console.print(styled((_one_line(tool.server_name), "bold"), f"({_one_line(parameters)})"))
         if tool.description:
-            console.print(f"  {tool.description.splitlines()[0]}")
+            console.print(f"  {_one_line(tool.description.splitlines()[0])}")
         if tool.problem is not None:
             console.print(f"  left out: {tool.problem}")
             continue
@@ -157,6 +158,12 @@ def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[s
         console.print(f"  only reads: {_word(tool.is_read_only)}, {WHY[tool.decided]}{adds}{way}")
         size = len(json.dumps(tool.parameters)) // _CHARS_PER_TOKEN
         console.print(f"  used: {_word(is_used)}; about {size} tokens of schema")
+
+
+def _one_line(text: str) -> str:
+    """A server's words must not look like lines of ours, nor fill the screen."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}…"
 
 
 def _word(is_so: bool) -> str:
