@@ -14,7 +14,7 @@ from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
 from journeyman.agents.conversation import Conversation
-from journeyman.cli.doctor_checks import check_proxies
+from journeyman.cli.doctor import check_proxies
 from journeyman.client.backend import connect
 from journeyman.errors import JourneymanError, LlmError, McpError, ServiceError, SettingError
 from journeyman.http_clients import is_loopback, proxy_of, without_credentials, without_proxy

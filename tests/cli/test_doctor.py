@@ -9,7 +9,6 @@ import pytest
 
 from journeyman.cli import doctor as checks
 from journeyman.cli.app import run
-from journeyman.http_clients import Proxy
 from journeyman.modeling import devices
 
 
@@ -88,11 +87,13 @@ def test_every_key_that_cannot_be_sent_is_named_and_none_is_shown() -> None:
     assert "secret" not in text
 
 
-def test_every_proxy_that_cannot_be_used_is_named() -> None:
-    found = [Proxy("HTTP_PROXY", "ftp://a"), Proxy("HTTPS_PROXY", "http://b:3128"), Proxy("ALL_PROXY", "nonsense://c")]
-    check = checks.check_proxies(found)
+def test_every_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"HTTP_PROXY": "ftp://a", "HTTPS_PROXY": "http://b:3128", "ALL_PROXY": "nonsense://c"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    check = checks.check_proxies()
     assert check.state == "note"
-    assert [proxy.variable for proxy in found if check.found.count(proxy.variable) == 2] == ["HTTP_PROXY", "ALL_PROXY"]
+    assert [name for name in given if check.found.count(name) == 2] == ["HTTP_PROXY", "ALL_PROXY"]
 
 
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("nonsense", None)])

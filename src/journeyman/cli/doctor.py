@@ -65,14 +65,13 @@ def doctor(
 
 def all_checks(home: Path, port: int) -> list[Check]:
     """All findings, in the order they are shown."""
-    from journeyman.http_clients import proxies
     from journeyman.modeling.base_models import default_cache
 
     cache = default_cache()
     python = f"{platform.python_version()} at {sys.executable} on {platform.system()} {platform.machine()}"
     checks = [Check("Python", "fine", python), check_libraries(), check_torch(), check_threads(os.environ), check_memory()]
     checks += [check_folder("home", home, 1.0), check_folder("model cache", cache, 2.0), check_models(cache), check_store(home)]
-    return [*checks, check_port(port), check_keys(os.environ), check_proxies([proxy for _, proxy in proxies()])]
+    return [*checks, check_port(port), check_keys(os.environ), check_proxies()]
 
 
 def check_libraries() -> Check:
@@ -200,10 +199,11 @@ def check_keys(environment: Mapping[str, str]) -> Check:
     return _all_checked("API keys", f"set: {', '.join(found)}", found, lambda name: checked_key(environment[name], name))
 
 
-def check_proxies(found: Iterable[Any]) -> Check:
+def check_proxies() -> Check:
     """The proxies that requests to other machines take, without their passwords."""
-    from journeyman.http_clients import check_proxy, exempt_hosts
+    from journeyman.http_clients import check_proxy, exempt_hosts, proxies
 
+    found = [proxy for _, proxy in proxies()]
     shown = ", ".join(f"{proxy.variable}={proxy.text}" for proxy in found)
     if not shown:
         return Check("proxies", "fine", "none set")
