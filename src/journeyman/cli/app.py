@@ -20,6 +20,7 @@ from journeyman.cli.console import (
     OUTPUT_CLOSED,
     OutputClosedError,
     failures,
+    flush,
     output,
     show_bug,
     show_failure,
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         remember_environment()
         try:
             code = _run(words, is_debug=is_debug)
-            sys.stdout.flush()  # nothing may be left that fails when Python ends
+            flush()
         except (OutputClosedError, BrokenPipeError):
             silence()
             return OUTPUT_CLOSED

@@ -32,7 +32,6 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 """Exit code when whoever read the output went away, as in `| head` (128 + SIGPIPE)."""
 
-
 BUG = 70
 """Exit code of what nobody foresaw (EX_SOFTWARE)."""
 
@@ -112,6 +111,11 @@ def standard_streams() -> Iterator[None]:
             yield
         finally:
             sys.stdin, sys.stdout, sys.stderr = before
+
+
+def flush() -> None:
+    """Put out what is still held back, so that nothing is left that fails when Python ends. Raises OSError."""
+    sys.stdout.flush()
 
 
 def silence() -> None:
