@@ -78,11 +78,8 @@ def test_json_lines_are_read_by_the_one_reader(path: Path) -> None:
     assert not (".splitlines()" in text and re.search(r"json\.loads|parse_json|model_validate_json", text)), "use types/text_files.py"
 
 
-# Programs of their own: those to read and copy, and what a child process says to its parent.
-WRITES_TO_THE_TERMINAL = {
-    "cli/console.py", "observe/logs.py", "modeling/gguf_conversion.py", "recipes/imitate.py", "recipes/prefer.py", "recipes/r1_zero.py",
-    "recipes/use_tools.py", "recipes/yes_no_maybe.py",
-}  # fmt: skip
+# `gguf_conversion.py`: what a child process says to its parent.
+WRITES_TO_THE_TERMINAL = {"cli/console.py", "observe/logs.py", "modeling/gguf_conversion.py"}
 
 
 def terminal_writes(path: Path) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import imitate, prefer
 from tests.recipes.backend import FakeModel
 from tests.recipes.conftest import RecordingProgress
 from tests.recipes.own_functions import good_pairs, module_of, rows, write_rows
@@ -19,7 +20,7 @@ from tests.service.test_examples import turn as made_turn
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, example_data, grpo, imitate, prefer, sft
+from journeyman.recipes import dpo, example_data, grpo, sft
 from journeyman.recipes.dpo_settings import DpoData, DpoTrain
 from journeyman.recipes.example_data import dpo_data, sft_data
 from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain

@@ -1,4 +1,4 @@
-"""The one-page programs of the recipes run as they are, with a tiny model in place of the base."""
+"""The one-page programs of `examples/` run as they are, with a tiny model in place of the base."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from examples import imitate, prefer, r1_zero, use_tools, yes_no_maybe
 
 import journeyman as jm
 from journeyman.local import local
-from journeyman.recipes import imitate, prefer, r1_zero, use_tools, yes_no_maybe
 
 PROGRAMS = [yes_no_maybe, r1_zero, imitate, prefer, use_tools]
 SERVER = Path(__file__).parents[1] / "recipes" / "number_server.py"
@@ -55,4 +55,5 @@ def test_a_program_is_one_page_on_the_public_names(program: ModuleType) -> None:
     text = Path(str(program.__file__)).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST_LINES
     own = [line for line in text.splitlines() if "journeyman" in line and line.startswith(("import ", "from "))]
-    assert own == ["import journeyman as jm"]
+    tasks = [line for line in own if line.startswith(f"from journeyman.recipes.{program.__name__.rpartition('.')[2]} import")]
+    assert own == ["import journeyman as jm", *tasks]

@@ -1,10 +1,10 @@
 """Supervised fine-tuning in one page: orders in plain words become JSON.
 
-    python -m journeyman.recipes.imitate
+    python examples/imitate.py
 
 A small model is shown 128 orders with the JSON they mean, then reads 16 that it has not seen. The untrained model answers in prose; the
 trained one writes the JSON. `journeyman train sft.yaml` is the same with settings, a held-out loss over the steps and a report; its data
-file was written by `python -m journeyman.recipes.imitate --data`. Named for what it does: the model imitates its examples, token by token.
+file was written by `python examples/imitate.py --data`. Named for what it does: the model imitates its examples, token by token.
 """
 
 from __future__ import annotations

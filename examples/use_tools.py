@@ -1,6 +1,6 @@
 """The main job in one page: a small model learns to use the tools of an MCP server.
 
-    python -m journeyman.recipes.use_tools
+    python examples/use_tools.py
 
 The server's tools are tried out, and every call that worked becomes a task whose answer is known to exist. Each step lets the model try
 some tasks several times. While few attempts succeed, comparing them teaches little, so such a step is a warm start: the model imitates

@@ -1,10 +1,10 @@
 """Direct preference optimisation in one page: a short answer is preferred to a wordy one.
 
-    python -m journeyman.recipes.prefer
+    python examples/prefer.py
 
 Each pair has a question and two replies, the better first. The model is not told what is better about it; it is made to put more
 probability on the chosen reply, and less on the rejected one, than the untrained model does. `journeyman train dpo.yaml` is the same with
-settings, held-out pairs over the steps and a report; its data files were written by `python -m journeyman.recipes.prefer --data train` and
+settings, held-out pairs over the steps and a report; its data files were written by `python examples/prefer.py --data train` and
 `--data heldout`. Named for what it does: no reply is imitated, one is preferred.
 """
 
