@@ -14,7 +14,7 @@ from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
 from journeyman.agents.conversation import Conversation
-from journeyman.cli.doctor import check_proxies
+from journeyman.cli import doctor
 from journeyman.client.backend import connect
 from journeyman.errors import JourneymanError, LlmError, McpError, ServiceError, SettingError
 from journeyman.http_clients import is_loopback, proxy_of, without_credentials, without_proxy
@@ -153,7 +153,7 @@ async def test_a_proxy_that_cannot_be_used_is_wrong_input(name: str, value: str,
     assert (caught.value.reason, caught.value.exit_code) == ("bad_proxy", 2)
     assert "ALL_PROXY" in caught.value.message
     assert "heim" not in str(caught.value)
-    check = check_proxies()
+    check = doctor.proxies()
     assert check.state == "note"
     assert "ALL_PROXY" in check.found
     assert "heim" not in check.found + check.advice
@@ -169,10 +169,10 @@ async def test_certificates_that_are_not_there_are_wrong_input_where_they_are_ne
 
 
 def test_doctor_shows_proxies_without_their_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_proxies().state == "fine"
+    assert doctor.proxies().state == "fine"
     monkeypatch.setenv("HTTPS_PROXY", "http://me:geheim@proxy:3128")
     monkeypatch.setenv("NO_PROXY", "example.com, 10.0.0.0/8")
-    check = check_proxies()
+    check = doctor.proxies()
     assert check.state == "fine"
     for part in ("HTTPS_PROXY", "proxy:3128", "example.com", "10.0.0.0/8"):
         assert part in check.found

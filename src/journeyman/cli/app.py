@@ -40,6 +40,7 @@ from journeyman.cli.train import train
 from journeyman.config import remember_environment
 from journeyman.errors import InputError, JourneymanError, StoreError
 from journeyman.types.json_text import well_formed
+from journeyman.types.secrets import hide_in_command
 
 _HELP = """Train a small open model to be good at one job: your agent's.
 
@@ -120,22 +121,20 @@ def _code_of(error: BaseException, words: Sequence[str], *, is_debug: bool) -> i
     if isinstance(error, KeyboardInterrupt) or (isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt)):
         failures().print("interrupted")
         return INTERRUPTED
+    hide_in_command(words)  # what looks like a key among them is known from now on, and hidden
     if is_debug:
         show_traceback(error)
         return int(getattr(error, "exit_code", BUG))
     if isinstance(error, _UsageError):
-        return _show_usage(error, words)
+        return _show_usage(error)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return show_failure(_no_room(error))
     return show_failure(error) if isinstance(error, JourneymanError) else show_bug(error)
 
 
-def _show_usage(error: Any, words: Sequence[str]) -> int:
-    """Print what typer says of the words; one that looks like a key is hidden."""
-    from journeyman.types.secrets import hide_in_command
-
+def _show_usage(error: Any) -> int:
+    """Print what typer says of the words of the command."""
     if message := error.format_message().strip():  # blank: the help was wanted, and is printed
-        hide_in_command(words)  # from now on they are known, and hidden
         command = error.ctx.command_path if error.ctx is not None else "journeyman"
         show_failure(InputError(message, hint=f"{command} --help shows what can be given"))
     return int(error.exit_code)

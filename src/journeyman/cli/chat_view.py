@@ -50,7 +50,7 @@ class ChatView:
         try:
             async with contextlib.aclosing(conversation.say(text)) as events:
                 async for event in events:
-                    self._console.print(writer.take(event), end="", soft_wrap=True)
+                    self._console.print(writer.take(event), end="")
         finally:
             # Also when it was stopped in the middle of a line.
             self._console.print(writer.end_of_line(), end="")
@@ -138,6 +138,6 @@ def show_tools(console: Terminal, conversation: Conversation) -> None:
     for tool in conversation.tools:
         function = tool.function
         names = ", ".join(function.parameters.get("properties", {}))
-        console.print(Text(f"{function.name}({names})", "bold"), soft_wrap=True)
+        console.print(Text(f"{function.name}({names})", "bold"))
         if description := (function.description or "").strip():
-            console.print(Text(f"  {description.splitlines()[0]}", "dim"), soft_wrap=True)
+            console.print(Text(f"  {description.splitlines()[0]}", "dim"))

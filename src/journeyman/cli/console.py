@@ -44,10 +44,13 @@ class OutputClosedError(SystemExit):
 
 
 class Terminal(Console):
-    """rich's console, for texts that others wrote: no markup, no emoji names, no colours by content, no links, no control characters."""
+    """rich's console, for texts that others wrote: no markup, no emoji names, no colours by content, no links, no control characters.
+
+    Lines are never wrapped: what is printed can be searched, cut and copied.
+    """
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**given, markup=False, emoji=False, highlight=False)
+        super().__init__(**given, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What is printed, piece by piece. Only pieces marked as control, which rich itself makes, may move the cursor."""
@@ -127,14 +130,14 @@ def silence() -> None:
 
 
 def output() -> Terminal:
-    """Standard output. Long lines are not wrapped where there is no terminal, so that they can be searched and cut."""
+    """Standard output. Tables are wide where there is no terminal."""
     console = Terminal()
     return console if console.is_terminal else Terminal(width=max(console.width, 160))
 
 
 def failures() -> Terminal:
     """Standard error."""
-    return Terminal(stderr=True, soft_wrap=True)
+    return Terminal(stderr=True)
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:

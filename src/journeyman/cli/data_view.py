@@ -115,7 +115,7 @@ def _show_one(console: Terminal, preview: Preview, one: Rendered, *, by_token: b
     console.print()
     heading = styled((title, "bold"), f": {len(one.token_ids)} tokens, {one.num_trained} trained")
     console.print(Rule(heading, align="left", style="dim"))
-    console.print(_text(preview, one, has_colour=_has_colour(console), by_token=by_token, is_full=is_full), soft_wrap=True)
+    console.print(_text(preview, one, has_colour=_has_colour(console), by_token=by_token, is_full=is_full))
 
 
 def _text(preview: Preview, one: Rendered, *, has_colour: bool, by_token: bool, is_full: bool) -> Text:

@@ -67,16 +67,16 @@ def export(
             exported = export_run(
                 store, run, settings, out=out, model=model, step=step, may_replace=force, push_to=repository, progress=view
             )
-    console.print(styled((exported.version, "bold"), f" is in {exported.folder}"), soft_wrap=True)
+    console.print(styled((exported.version, "bold"), f" is in {exported.folder}"))
     if exported.url is not None:
-        console.print(f"uploaded        {exported.url}", soft_wrap=True)
-    console.print(f"checked         {exported.agreement.text()}", soft_wrap=True)
+        console.print(f"uploaded        {exported.url}")
+    console.print(f"checked         {exported.agreement.text()}")
     for how, agreement in exported.measured.items():
-        console.print(f"{how}: {agreement.text()}", soft_wrap=True)
+        console.print(f"{how}: {agreement.text()}")
     for note in exported.notes:
-        console.print(f"note            {note}", soft_wrap=True)
+        console.print(f"note            {note}")
     for command in exported.commands:
-        console.print(f"\n{command}", soft_wrap=True)
+        console.print(f"\n{command}")
 
 
 def settings_of(format: str, quant: str | None, dtype: str | None) -> ExportSettings:

@@ -36,8 +36,8 @@ def run_training(request: Request) -> None:
     from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.mcp import new_run_id, train
 
-    settings = resumed_settings(request, request.resume) if request.resume else new_settings(request)
-    run = request.resume or new_run_id(settings)
+    settings = resumed_settings(request, request.resume) if request.resume is not None else new_settings(request)
+    run = new_run_id(settings) if request.resume is None else request.resume
     console = output()
     with ProgressView(console) as view:
         work = train(settings, view, home=request.home, run=run, resume=request.resume, allow_changed_settings=request.allow_changed)

@@ -43,4 +43,4 @@ def fetch_model(
 
     console = output()
     base = resolve_base(name, note=lambda text: console.print(text))
-    console.print(f"{base.name} is in {base.folder}", soft_wrap=True)
+    console.print(f"{base.name} is in {base.folder}")

@@ -99,18 +99,18 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
         console.print(info.error, style="red")
     console.print(_step_table(steps) if steps else "no steps yet")
     if not info.settings and (line := _last_settings(steps)):
-        console.print(f"settings        {line}", soft_wrap=True)
+        console.print(f"settings        {line}")
     show_findings(console, found)
     if saving is not None:
         console.print(f"packing         shared prefixes saved {saving:.2f}x of the tokens to compute")
     for adapter in adapters[-1:]:
-        console.print(f"newest adapter  {adapter.name}  {adapter.folder}", soft_wrap=True)
+        console.print(f"newest adapter  {adapter.name}  {adapter.folder}")
     if report.is_dir():
-        console.print(f"report          {report}", soft_wrap=True)
+        console.print(f"report          {report}")
     for path in again:
-        console.print(f"evaluation      {path}", soft_wrap=True)
+        console.print(f"evaluation      {path}")
     for line in _next_commands(info, where, bool(adapters)):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 @runs.command("compare")
@@ -188,7 +188,7 @@ def show_findings(console: Terminal, found: Sequence[Finding]) -> None:
     for finding in found:
         advice = f"; try: {finding.advice}" if finding.advice else ""
         name = (f"{finding.level:<8}{finding.name}", colours[finding.level])
-        console.print(styled(name, f"  {finding.text}{advice}"), soft_wrap=True)
+        console.print(styled(name, f"  {finding.text}{advice}"))
 
 
 def _last_settings(steps: Sequence[StepMetrics]) -> str:

@@ -91,7 +91,7 @@ def serve(
     try:
         with Server(app, host=host, port=port, api_key=api_key) as server:
             for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):
-                console.print(line, soft_wrap=True)
+                console.print(line)
             server.wait()
     except KeyboardInterrupt:
         console.print("stopped")

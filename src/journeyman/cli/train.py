@@ -154,8 +154,8 @@ def show_valid(settings: Settings, request: Request) -> None:
     found = check(settings, request.home)
     changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
     console = output()
-    console.print(f"{request.file or request.resume} is valid: method {settings.method}, {found}", soft_wrap=True)
-    console.print(f"not the defaults: {changed or 'nothing'}", soft_wrap=True)
+    console.print(f"{request.file or request.resume} is valid: method {settings.method}, {found}")
+    console.print(f"not the defaults: {changed or 'nothing'}")
 
 
 def run_recipe(settings: Settings, request: Request) -> None:
