@@ -183,6 +183,7 @@ def test_doctor_shows_proxies_without_their_passwords(monkeypatch: pytest.Monkey
     ("host", "is_proxied"),
     [
         ("127.0.0.1", False), ("127.8.8.8", False), ("127.1", False), ("[::1]", False), ("[::ffff:127.0.0.1]", False), ("LOCALHOST", False),
+        ("0", False), ("0x0", False), ("0x7f000001", False), ("2130706433", False), ("0x08080808", True), ("face", True),
         ("localhost.", False), ("a.localhost", False), ("0.0.0.0", False), ("[::]", False), ("10.1.2.3", False), ("a.example.com", False),
         ("example.com", False), ("11.1.2.3", True), ("localhost.example.org", True), ("127.0.0.1.nip.io", True), ("notexample.com", True),
         ("128.0.0.1", True), ("[2001:db8::1]", True), ("ip6-localhost", False), ("localhost.localdomain", False), ("by.port", False),

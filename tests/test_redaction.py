@@ -90,10 +90,45 @@ def test_short_secrets_are_not_searched_for_because_they_are_parts_of_words() ->
         ("postgres://me:pw@db/x", "postgres://***@db/x"),
         ("GET https://h/p?page=2&api_key=abc failed", "GET https://h/p?page=2&api_key=*** failed"),
         ("https://h/p?access_token=abc#x", "https://h/p?access_token=***#x"),
-        ("pass Authorization: Bearer TOKEN", "pass Authorization: Bearer TOKEN"),
-        ("the bearer of news", "the bearer of news"),
+        ("https://h/p;session_key=abc#access_token=def", "https://h/p;session_key=***#access_token=***"),
+        ("https://me:p@ss@h/x and https://h/a@b", "https://***@h/x and https://h/a@b"),
         ("mail me@host", "mail me@host"),
     ],
 )
 def test_passwords_and_keys_of_urls_are_hidden_although_nobody_named_them(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer abc", "Authorization: Bearer ***"),
+        ("{'authorization': 'bearer abc', 'x': 1}", "{'authorization': 'bearer ***', 'x': 1}"),
+        ("Authorization: Basic bWU6cHc=", "Authorization: Basic ***"),
+        ("Proxy-Authorization: Token abc", "Proxy-Authorization: Token ***"),
+        ("got Bearer sk-abc", "got Bearer ***"),
+        ("Authorization: Bearer TOKEN-123", "Authorization: Bearer ***"),
+        ("Authorization: Bearer KEYS", "Authorization: Bearer ***"),
+        ("Authorization: Bearer $ecret", "Authorization: Bearer ***"),
+        ("Authorization: Bearer $TOKEN-123", "Authorization: Bearer ***"),
+        ("Authorization: Bearer ${TOKEN}abc", "Authorization: Bearer ***"),
+    ],
+)
+def test_what_an_authorization_header_holds_is_hidden(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pass --header "Authorization: Bearer TOKEN"',
+        "send it as `Authorization: Bearer KEY`",
+        "Authorization: Bearer KEY, or none",
+        "Authorization: Bearer $TOKEN_2",
+        "'Authorization': 'Bearer ${TOKEN}'",
+        "the bearer of news",
+        "authorization failed: basic facts",
+    ],
+)
+def test_placeholders_references_and_words_of_a_sentence_are_left_alone(text: str) -> None:
+    assert redact(text) == text

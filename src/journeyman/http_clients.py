@@ -221,12 +221,10 @@ def _is_this_machine(host: str) -> bool:
     if host.lower() == socket.gethostname().lower():
         return True
     try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        pass
-    try:
-        return bool(host) and (not host.strip("0123456789abcdefx.")) and is_loopback(socket.inet_ntoa(socket.inet_aton(host)))
-    except OSError:
+        # The short spellings of an IPv4 address: 127.1, 0x7f000001, 0.
+        name = socket.inet_ntoa(socket.inet_aton(host)) if host and not host.strip("0123456789abcdefx.") else host
+        return is_loopback(name) or ipaddress.ip_address(name).is_unspecified
+    except (OSError, ValueError):
         return False
 
 

@@ -16,10 +16,14 @@ HIDDEN = "***"
 _MIN_LENGTH = 6  # shorter ones are words of other texts too
 
 _ROLLOUT_TOKEN = re.compile(r"(/r/[A-Za-z0-9_-]+\.)[A-Za-z0-9_-]+")
-# Not the placeholder of our own hints, and not the word in a sentence.
-_BEARER = re.compile(r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=\S*[\d._-]))(?!(?-i:TOKEN\b)|\$)[^\s\"',]{3,}")
-_PARAMETER = re.compile(r"(?i)([?&][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")
-_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#@\"'<>]+@")
+# After "Authorization" any word, elsewhere after "Bearer" one with a digit, a dot, a dash or an underscore: so not "the bearer of news".
+# Whole words that stand for a value are left alone: TOKEN, KEY, and references to variables in capitals, $NAME and ${NAME}.
+_CREDENTIALS = re.compile(
+    r"(?i)(\bauthorization\W+(?:bearer|basic|token)\s+|\bbearer\s+(?=\S*[\d._-]))"
+    r"(?!(?-i:TOKEN|KEY|\$[A-Z_][A-Z0-9_]*|\$\{[A-Z_][A-Z0-9_]*\})(?:[\s\"'`,]|$))[^\s\"'`,]{3,}"
+)
+_PARAMETER = re.compile(r"(?i)([?&#;][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")
+_USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]+@")
 
 _known: dict[str, None] = {}
 
@@ -39,7 +43,8 @@ def remember(secrets: Iterable[str]) -> None:
 
 
 def redact(text: str) -> str:
-    """The text with `***` for what is known as secret, rollout tokens, bearer tokens, and a URL's password, keys and tokens.
+    """The text with `***` for what is known as secret, rollout tokens, what an Authorization header holds, and a URL's password, keys
+    and tokens.
 
     Example:
         >>> redact("POST /r/ab12.s3cret/v1/chat/completions")
@@ -50,7 +55,7 @@ def redact(text: str) -> str:
             text = text.replace(secret, HIDDEN)
     if "://" in text:
         text = _PARAMETER.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text))
-    return _BEARER.sub(rf"\1{HIDDEN}", _ROLLOUT_TOKEN.sub(rf"\1{HIDDEN}", text))
+    return _CREDENTIALS.sub(rf"\1{HIDDEN}", _ROLLOUT_TOKEN.sub(rf"\1{HIDDEN}", text))
 
 
 def printable(text: str, *, escape: Callable[[str], str] | None = None) -> str:

@@ -111,6 +111,7 @@ BAD = {
     "a tool event that holds itself": recorded(event(arguments=circular())),
     "a tool event with an object": recorded(event(arguments={"x": Hostile()})),
     "a tool event too deep": recorded(event(arguments=nested(150))),
+    "a tool event without an end": recorded(event(seconds=math.inf)),
     "a tool event with half a character": recorded(event(result="\udc00")),
     "another id": lambda run: setattr(run, "id", 3),
     "another scenario": lambda run: setattr(run, "scenario", None),

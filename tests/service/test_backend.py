@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 from tests.service.house import CREATE, House, finish, read_adapter, scored_group, train_once
 
-from journeyman.errors import InputError, NotFoundError, SettingError, StoreError
+from journeyman.errors import InputError, NotFoundError, ServiceError, SettingError, StoreError
 from journeyman.service.backend import Backend
+from journeyman.service.capture import Recorder
+from journeyman.service.requests import ChatRequest
+from journeyman.service.sampling import CallContext
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
+from journeyman.types.messages import Message
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import (
     CreateModel,
@@ -22,6 +28,9 @@ from journeyman.types.training import (
     GrpoJob,
     JobStatus,
     KeptAttempt,
+    RolloutTicket,
+    SftJob,
+    TextExample,
 )
 from journeyman.types.trajectory import Failure, Verdict
 
@@ -236,6 +245,59 @@ class TestVersions:
         backend = house.start()
         ticket = await backend.open_rollout(CreateRollout(model="base", scenario_id="s"))
         assert ticket.model == "base"
+
+
+class TestRolloutsOfAnEarlierServer:
+    async def call(self, backend: Backend, ticket: RolloutTicket, number: int = 0) -> str | None:
+        session = await backend.recorder.session(ticket.id, ticket.token)
+        request = ChatRequest(model="agent", messages=(Message(role="user", content="hi"),))
+        return (await backend.sampling.chat(request, CallContext(session, body_hash=f"{number}"))).turns[0].adapter
+
+    async def test_go_on_with_the_very_version_that_they_began_with(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        used, unused = [await backend.open_rollout(CreateRollout(model="m", scenario_id="s")) for _ in range(2)]
+        assert await self.call(backend, used) == "m@0"
+        await house.stop(backend)
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await train_once(backend)
+        assert [await self.call(backend, used, 1), await self.call(backend, unused)] == ["m@0", "m@0"]
+
+    async def test_draw_nothing_from_a_version_of_that_name_of_another_run(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        ticket = await backend.open_rollout(CreateRollout(model="m", scenario_id="s"))
+        await house.stop(backend)
+        backend = house.start()
+        await backend.create_model(CreateModel(name="m", run="other"))
+        with pytest.raises(ServiceError) as caught:
+            await self.call(backend, ticket)
+        assert (caught.value.status, caught.value.reason) == (410, "other_weights")
+        assert (await backend.finish_rollout(ticket.id, FinishRollout())).turns == ()
+
+    async def test_draw_nothing_from_a_version_that_was_made_again(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        await train_once(backend)
+        ticket = await backend.open_rollout(CreateRollout(model="m", scenario_id="s"))
+        assert await self.call(backend, ticket) == "m@1"
+        await house.stop(backend)
+        shutil.rmtree(house.home / "runs" / "r" / "checkpoints" / "step-000001")
+        backend = house.start()
+        assert (await backend.create_model(CREATE)).step == 0
+        await finish(backend, backend.train("m", SftJob(examples=(TextExample(text="other weights"),))))
+        with pytest.raises(ServiceError) as caught:
+            await self.call(backend, ticket, 1)
+        assert (caught.value.status, caught.value.reason) == (410, "other_weights")
+
+    async def test_draw_nothing_from_a_base_with_another_tokenizer(self, house: House, tmp_path: Path) -> None:
+        with Store.open(tmp_path / "home") as store:
+            before, now = Recorder(store, tokenizer="a"), Recorder(store, tokenizer="b")
+            ticket = await before.open(CreateRollout(model="base", scenario_id="s"), model="base")
+            with pytest.raises(ServiceError) as caught:
+                await now.session(ticket.id, ticket.token)
+        assert (caught.value.status, caught.value.reason) == (410, "other_tokenizer")
 
 
 class TestKeptAttempts:

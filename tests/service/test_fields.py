@@ -84,12 +84,18 @@ def test_forms_of_a_reply_that_cannot_be_held_are_refused(response_format: dict[
     assert refusal(kind, {**body, "response_format": response_format})["loc"][0] == "response_format"
 
 
-@pytest.mark.parametrize("function", ["x", 3, True, [], ["name"], None, {}, {"name": 3}, {"name": None}, {"name": ["f"]}])
-@pytest.mark.parametrize("kind", ["function", "custom", 3])
-def test_a_choice_of_a_tool_that_cannot_be_read_is_refused(kind: object, function: object) -> None:
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *[{"type": "function", "function": function} for function in ("x", 3, [], ["name"], None, {}, {"name": 3}, {"name": ["f"]})],
+        *[{"type": kind, "function": {"name": "f"}} for kind in ("custom", "allowed_tools", 3, True)],
+        *["f", 3, [], {}, {"type": "function"}, {"name": "f"}],
+    ],
+)
+def test_a_choice_of_a_tool_that_cannot_be_read_is_refused(choice: object) -> None:
     request, body = KINDS[0]
-    found = refusal(request, {**body, "tool_choice": {"type": kind, "function": function}})
-    assert found["loc"] == ("tool_choice",)
+    found = refusal(request, {**body, "tools": [{"function": {"name": "f"}}], "tool_choice": choice})
+    assert (found["loc"], found["type"]) == (("tool_choice",), "value_error")
 
 
 def test_options_of_a_stream_are_held_to_the_same() -> None:
@@ -103,10 +109,36 @@ def test_options_of_a_stream_are_held_to_the_same() -> None:
     )
 
 
-@pytest.mark.parametrize("fields", [{"max_tokens": 5, "max_completion_tokens": 6}, {"n": 0}, {"n": 129}, {"top_k": -2}, {"prompt": "lost"}])
-def test_settings_that_contradict_or_are_out_of_range_are_refused(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("fields", "place", "error"),
+    [
+        ({"n": 0}, ("n",), "greater_than_equal"),
+        ({"n": 129}, ("n",), "less_than_equal"),
+        ({"top_k": -2}, ("top_k",), "greater_than_equal"),
+        ({"top_p": 0.0}, ("top_p",), "greater_than"),
+        ({"temperature": -0.1}, ("temperature",), "greater_than_equal"),
+        ({"max_tokens": 0}, ("max_tokens",), "greater_than_equal"),
+        ({"stop": ["a"] * 17}, ("stop",), "too_long"),
+        ({"prompt": "lost"}, (), "unknown_parameter"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, (), "value_error"),
+        ({"tool_choice": "required"}, (), "value_error"),
+    ],
+)
+def test_settings_that_contradict_or_are_out_of_range_are_refused(fields: dict[str, Any], place: tuple[str, ...], error: str) -> None:
     kind, body = KINDS[0]
-    refusal(kind, {**body, **fields})
+    found = refusal(kind, {**body, **fields})
+    assert (found["loc"], found["type"]) == (place, error)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"api_key": "planted-value"}, {"extra_headers": {"X": "planted-value"}}, {"auth": {"password": "planted-value"}}],
+)
+def test_a_secret_that_was_sent_as_a_field_is_not_quoted(fields: dict[str, Any]) -> None:
+    kind, body = KINDS[0]
+    found = refusal(kind, {**body, **fields})
+    assert found["type"] == "unknown_parameter"
+    assert "planted-value" not in found["msg"]
 
 
 def test_the_documented_table_is_the_one_of_the_code() -> None:

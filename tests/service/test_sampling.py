@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ class KnownVersions:
         yield None if model == "base" else model
 
     def fingerprint_of(self, adapter: str) -> str | None:
+        return None
+
+    def run_of(self, adapter: str | None) -> str | None:
         return None
 
 
@@ -213,6 +217,13 @@ async def test_n_replies_are_n_turns_with_their_own_seeds(world: World) -> None:
     assert [turn.index for turn in reply.turns] == [0, 1, 2]
     assert [request.parameters.seed for request in world.engine.requests] == [7, 8, 9]
     assert (await world.service.chat(chat(n=3, seed=7), CallContext(session, "1", 2))).turns == reply.turns
+
+
+@pytest.mark.parametrize("seed", [-1, -2, -128, 2**64 - 2, 10**30])
+async def test_no_two_of_n_replies_share_a_draw_whatever_the_seed(world: World, seed: int) -> None:
+    await world.service.chat(chat(n=4, seed=seed))
+    draws = [random.Random(request.parameters.seed).random() for request in world.engine.requests]
+    assert len(set(draws)) == 4
 
 
 async def test_max_tokens_is_clamped_to_what_fits_and_a_full_context_is_refused(world: World) -> None:

@@ -39,6 +39,9 @@ class BaseOnly:
     def fingerprint_of(self, adapter: str) -> str | None:
         return None
 
+    def run_of(self, adapter: str | None) -> str | None:
+        return None
+
 
 class World:
     """A sampling service; `reply` is what the engine says next, a text or ids."""

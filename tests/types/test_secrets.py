@@ -134,6 +134,7 @@ def test_settings_of_any_program_are_stored_without_their_secrets() -> None:
         "judge": {"api_key_env": "OPENAI_API_KEY", "base_url": "https://u:p@h/v1", "max_tokens": 5, "rubric": "see http://x?y=z, ok"},
         "target": {"command": ["x", "--token", "abc"], "env": {"A": "b", "B": "${B}"}, "headers": {"C": "d"}, "cwd": None},
         "servers": [{"password": "abc", "name": "one"}],
+        "Extra_Headers": {"X": "abc"}, "tokens": ["abc", "${T}"], "note": "send Authorization: Bearer abc",
     }  # fmt: skip
     shown = hide_in_settings(given)
     assert shown == {
@@ -141,5 +142,8 @@ def test_settings_of_any_program_are_stored_without_their_secrets() -> None:
         "judge": {"api_key_env": "OPENAI_API_KEY", "base_url": "https://***@h/v1", "max_tokens": 5, "rubric": "see http://x?y=z, ok"},
         "target": {"command": ["x", "--token", "***"], "env": {"A": "***", "B": "${B}"}, "headers": {"C": "***"}, "cwd": None},
         "servers": [{"password": "***", "name": "one"}],
+        "Extra_Headers": {"X": "***"},
+        "tokens": ["***", "${T}"],
+        "note": "send Authorization: Bearer ***",
     }
     assert hide_in_settings(shown) == shown

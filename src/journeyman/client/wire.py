@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,6 +64,7 @@ class Wire:
         try:
             data = body.model_dump(mode="json", exclude_unset=not unset)
             check_json(data)
+            json.dumps(data, allow_nan=False)
         except ValueError as error:  # pydantic's, for values that JSON cannot say
             raise InputError(f"what is sent to /{path} cannot be written as JSON: {error}", reason="not_json") from error
         return _parsed(await self._send("post", path, {"headers": dict(headers or {})}, data), kind, path, self.shown)

@@ -18,7 +18,6 @@ from journeyman.service.capture import Session, split_rollout_path
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import CallContext
 
-_MAX_DIGITS = 9  # of a count of retries
 AGENT = "agent"  # the alias for a rollout's model: no slash, which some frameworks would split at
 _MAX_DIGITS = 9  # of a count of retries
 

@@ -36,7 +36,8 @@ Produce = Callable[[], Awaitable[Sequence[Turn]]]
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """An open rollout in memory. `model` is the version pinned for it; `adapter` the same for the engine (None = base).
+    """An open rollout in memory. `model` is the version pinned for it, `run` that version's run; `adapter` is what the engine calls it
+    (None = base).
 
     `opened_at` and `used_at` (when its last call came or ended) are readings of the recorder's clock.
     """
@@ -45,6 +46,7 @@ class Session:
     token: str
     model: str
     max_turns: int
+    run: str | None = None
     turns: list[Turn] = field(default_factory=list)
     is_sealed: bool = False
     calls: Calls = field(default_factory=Calls)
@@ -59,6 +61,20 @@ class Session:
     def stored(self, messages: Sequence[Message]) -> Callable[[Message], tuple[int, ...] | None]:
         """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""
         return splices(messages, self.turns)
+
+    def check_weights(self, run: str | None, fingerprint: str | None) -> None:
+        """Raise ServiceError 410 (other_weights) when the version of the pinned name is another now: of another run, as on another server,
+        or made again, as after a resume. `run` and `fingerprint` are those of the version that would draw now; None: unknown, or the base.
+        """
+        drawn_by = {turn.fingerprint for turn in self.turns} - {None}
+        if run != self.run or (fingerprint is not None and drawn_by - {fingerprint}):
+            raise ServiceError(
+                f"rollout {self.id} was opened with another {self.model} than is served here now",
+                status=410,
+                code="other_weights",
+                hint="open a new rollout; or call the server that opened this one, if it still runs",
+                reason="other_weights",
+            )
 
 
 class Recorder:
@@ -100,7 +116,7 @@ class Recorder:
     async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
         """Open a rollout whose calls are all served by `model` (`name@step`, or "base")."""
         rollout_id, token = f"ro_{secrets.token_hex(8)}", secrets.token_urlsafe(24)
-        session = self._session(rollout_id, token, model, create.max_turns)
+        session = self._session(rollout_id, token, model, create.max_turns, run)
         # Known before it is stored: the version must count as pinned from this moment on.
         self._sessions[rollout_id] = session
         try:
@@ -235,7 +251,8 @@ class Recorder:
         session = self._sessions.get(row.id)
         if session is None and not row.is_sealed:  # opened before this server started
             turns = await asyncio.to_thread(self._rollouts.turns, row.id)
-            opened = self._session(row.id, token, row.model, row.max_turns)
+            _check_tokenizer(row, self._tokenizer)
+            opened = self._session(row.id, token, row.model, row.max_turns, row.run)
             opened.turns.extend(turns)
             opened.calls = Calls.answered(turns)
             session = self._sessions.setdefault(row.id, opened)
@@ -243,9 +260,9 @@ class Recorder:
             raise _sealed(row.id)
         return await self._unexpired(session)
 
-    def _session(self, rollout_id: str, token: str, model: str, max_turns: int) -> Session:
+    def _session(self, rollout_id: str, token: str, model: str, max_turns: int, run: str | None) -> Session:
         now = self._clock()
-        return Session(rollout_id, token, model, max_turns, opened_at=now, used_at=now)
+        return Session(rollout_id, token, model, max_turns, run, opened_at=now, used_at=now)
 
     def _is_expired(self, session: Session) -> bool:
         return not session.calls.running and self._clock() - session.used_at >= self._expiry_seconds
@@ -334,6 +351,18 @@ def _check_room(session: Session, num_replies: int) -> None:
             code="turn_limit_reached",
             hint="end the agent's loop earlier, or open the rollout with a larger max_turns (each of n replies counts as a call)",
             reason="turn_limit_reached",
+        )
+
+
+def _check_tokenizer(row: RolloutRow, tokenizer: str | None) -> None:
+    """A rollout of an earlier server goes on only where its token ids stand for the same text."""
+    if None not in (row.tokenizer, tokenizer) and row.tokenizer != tokenizer:
+        raise ServiceError(
+            f"rollout {row.id} was opened with another tokenizer than this server's base model has",
+            status=410,
+            code="other_weights",
+            hint="open a new rollout; or start the server with the base model that the rollout began with",
+            reason="other_tokenizer",
         )
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from journeyman.types.secrets import hide_in_settings
+
 #: Taken and ignored: they change no token.
 IGNORED: Final = frozenset(
     {
@@ -64,7 +66,7 @@ def refuse_unsupported(given: Mapping[str, Any], honoured: Collection[str]) -> N
     refused = [name for name in given if name not in honoured and not _asks_for_nothing(name, given[name])]
     if not refused:
         return
-    shown = ", ".join(f"{name}={_shown(given[name])}" for name in refused)
+    shown = ", ".join(f"{name}={_shown(value)}" for name, value in hide_in_settings({name: given[name] for name in refused}).items())
     instead = [f"send {_INSTEAD[name]} instead of {name}" for name in refused if name in _INSTEAD]
     kind = "unsupported_parameter" if refused[0] in UNSUPPORTED else "unknown_parameter"
     raise PydanticCustomError(

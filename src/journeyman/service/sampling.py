@@ -27,6 +27,7 @@ from journeyman.types.trajectory import Turn
 _Result = TypeVar("_Result")
 
 _LONG_PROMPT_CHARACTERS = 8000
+_NUM_SEEDS = 2**64
 
 
 class Versions(Protocol):
@@ -36,6 +37,10 @@ class Versions(Protocol):
 
     def fingerprint_of(self, adapter: str) -> str | None:
         """That of the weights of a loaded version."""
+        ...
+
+    def run_of(self, adapter: str | None) -> str | None:
+        """The run of a loaded version; None for the base."""
         ...
 
 
@@ -110,7 +115,8 @@ class SamplingService:
 
         In a rollout it is served by the version pinned for the rollout, whatever model it names, and stored before this returns.
 
-        Raises ContextLengthError, SettingError (an unusable schema), NotFoundError (unknown model), ServiceError 410 (rollout sealed).
+        Raises ContextLengthError, SettingError (an unusable schema), NotFoundError (unknown model), ServiceError 410 (the rollout is
+        sealed, or its version is another one now).
         """
         session = context.session
         if session is None:
@@ -175,7 +181,7 @@ class SamplingService:
         tools = _offered(request)
         stored = None if session is None else session.stored(request.messages)
         prompt_ids = await self._rendered(request, tools, stored)
-        samples = await self._sample(request, model, prompt_ids, grammar_of(request))
+        samples = await self._sample(request, model, prompt_ids, grammar_of(request), session)
         reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
         seconds = time.monotonic() - start
         return [
@@ -203,8 +209,11 @@ class SamplingService:
         model: str,
         prompt_ids: tuple[int, ...],
         grammar: Grammar | None,
+        session: Session | None = None,
     ) -> list[Sample]:
         async with self._versions.using(_named(model)) as adapter:
+            if session is not None:
+                session.check_weights(self._versions.run_of(adapter), None if adapter is None else self._versions.fingerprint_of(adapter))
             wanted = self._wanted(request, prompt_ids, grammar, adapter)
             samples = await _all_or_none([self._engine.sample(sample) for sample in wanted])
         self.num_sampled_tokens += sum(len(sample.token_ids) for sample in samples)
@@ -264,7 +273,8 @@ class SamplingService:
             top_k=max(request.top_k, 0),  # some servers write "off" as -1
             max_tokens=min(request.max_tokens or room, room),
             stop=request.stop,
-            seed=None if request.seed is None else request.seed + index,
+            # Random numbers know a seed without its sign: of n replies, those with the seeds -1 and 1 would be the same.
+            seed=None if request.seed is None else (request.seed + index) % _NUM_SEEDS,
         )
 
     def _raw_prompt(self, given: str | tuple[int, ...]) -> tuple[int, ...]:

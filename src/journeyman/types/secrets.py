@@ -178,16 +178,16 @@ def hide_in_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hidden_setting(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        is_secret = name in ("headers", "env")
+        is_secret = name.lower().endswith(("headers", "env"))
         return {key: str(Secret(one)) if is_secret and isinstance(one, str) else _hidden_setting(key, one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         is_command = name == "command" and all(isinstance(one, str) for one in value)
-        return [str(one) for one in hide_in_command(value)] if is_command else [_hidden_setting("", one) for one in value]
+        return [str(one) for one in hide_in_command(value)] if is_command else [_hidden_setting(name, one) for one in value]
     if not isinstance(value, str):
         return value
     if is_secret_name(name) and not name.endswith("_env"):
         return str(Secret(value))
-    return str(hide_in_url(value)) if "://" in value and not any(map(str.isspace, value)) else value
+    return str(hide_in_url(value)) if "://" in value and not any(map(str.isspace, value)) else redact(value)
 
 
 class _Hide:

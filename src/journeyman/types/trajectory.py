@@ -66,7 +66,7 @@ class ToolEvent(Record):
     is_valid: bool
     is_error: bool
     result: Annotated[str, AfterValidator(well_formed)]
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
 
 
 class Failure(Record):
