@@ -105,6 +105,8 @@ def test_passwords_and_keys_of_urls_are_hidden_although_nobody_named_them(text: 
         ("Authorization: Bearer abc", "Authorization: Bearer ***"),
         ("{'authorization': 'bearer abc', 'x': 1}", "{'authorization': 'bearer ***', 'x': 1}"),
         ("Authorization: Basic bWU6cHc=", "Authorization: Basic ***"),
+        ('("Authorization", "Bearer abc")', '("Authorization", "Bearer ***")'),
+        ("authorization = Bearer abc", "authorization = Bearer ***"),
         ("Proxy-Authorization: Token abc", "Proxy-Authorization: Token ***"),
         ("got Bearer sk-abc", "got Bearer ***"),
         ("Authorization: Bearer TOKEN-123", "Authorization: Bearer ***"),
@@ -127,7 +129,10 @@ def test_what_an_authorization_header_holds_is_hidden(text: str, shown: str) -> 
         "Authorization: Bearer $TOKEN_2",
         "'Authorization': 'Bearer ${TOKEN}'",
         "the bearer of news",
+        "the bearer is a person",
         "authorization failed: basic facts",
+        "authorization token missing",
+        "Authorization: Bearer ab",
     ],
 )
 def test_placeholders_references_and_words_of_a_sentence_are_left_alone(text: str) -> None:

@@ -16,10 +16,13 @@ HIDDEN = "***"
 _MIN_LENGTH = 6  # shorter ones are words of other texts too
 
 _ROLLOUT_TOKEN = re.compile(r"(/r/[A-Za-z0-9_-]+\.)[A-Za-z0-9_-]+")
-# After "Authorization" any word, elsewhere after "Bearer" one with a digit, a dot, a dash or an underscore: so not "the bearer of news".
-# Whole words that stand for a value are left alone: TOKEN, KEY, and references to variables in capitals, $NAME and ${NAME}.
+# What follows the name of a scheme: in an Authorization header ("Authorization", then a sign such as : or a quote) any word of three signs
+# and more; elsewhere only after "Bearer", and only a word with a digit, a dot, a dash or an underscore. So these are left alone:
+#   the bearer of news           no digit, dot, dash or underscore
+#   authorization token missing  no sign after "authorization"
+#   Authorization: Bearer TOKEN  a placeholder: TOKEN, KEY, $NAME and ${NAME}, all in capitals and as whole words
 _CREDENTIALS = re.compile(
-    r"(?i)(\bauthorization\W+(?:bearer|basic|token)\s+|\bbearer\s+(?=\S*[\d._-]))"
+    r"(?i)(\bauthorization\s*[^\w\s]\W{0,5}(?:bearer|basic|token)\s+|\bbearer\s+(?=\S*[\d._-]))"
     r"(?!(?-i:TOKEN|KEY|\$[A-Z_][A-Z0-9_]*|\$\{[A-Z_][A-Z0-9_]*\})(?:[\s\"'`,]|$))[^\s\"'`,]{3,}"
 )
 _PARAMETER = re.compile(r"(?i)([?&#;][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")
