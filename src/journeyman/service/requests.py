@@ -119,8 +119,7 @@ class ChatRequest(_Request):
     def _named_tool(cls, value: object) -> object:
         if isinstance(value, str) and value in ("auto", "none", "required"):
             return value
-        is_function = isinstance(value, dict) and value.get("type") in (None, "function")
-        function = value["function"] if is_function and "function" in value else None
+        function = value.get("function") if isinstance(value, dict) and value.get("type") in (None, "function") else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(name, str):
             raise ValueError('tool_choice must be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}')
