@@ -11,7 +11,7 @@ from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
 from journeyman.cli.app import run
-from journeyman.cli.mcp_target import target_from_options
+from journeyman.cli.options import TargetOptions
 from journeyman.client.backend import connect
 from journeyman.config import check_hub_token
 from journeyman.errors import JourneymanError, LlmError, SettingError
@@ -92,7 +92,7 @@ def test_a_header_that_cannot_be_sent_is_refused_by_its_name(name: str, value: s
     for make in (
         lambda: McpTarget.model_validate({"url": url, "headers": {name: value}}).revealed(),
         lambda: McpTarget.model_validate({"url": url, "headers": {name: "${OF_A_HEADER}"}}).revealed(),
-        lambda: target_from_options(None, url, [f"{name}: {value}"], None),
+        lambda: TargetOptions(url=url, headers=[f"{name}: {value}"]).target(),
     ):
         with pytest.raises(SettingError) as caught:
             make()
@@ -104,7 +104,7 @@ def test_a_header_that_cannot_be_sent_is_refused_by_its_name(name: str, value: s
 
 def test_what_was_checked_is_sent_but_neither_stored_nor_shown() -> None:
     key = checked_key(" k3y-of-a-judge\r\n", "KEY")
-    target = target_from_options(None, "https://me:passw0rd@h/mcp", ["X-Token:  t0ken-of-a-header "], None)
+    target = TargetOptions(url="https://me:passw0rd@h/mcp", headers=["X-Token:  t0ken-of-a-header "]).target()
     assert target.revealed().headers["X-Token"] == "t0ken-of-a-header"
     assert target.revealed().url == "https://h/mcp"
     assert not any(text in target.model_dump_json() + repr(target) for text in ("t0ken", "passw0rd"))
@@ -114,7 +114,7 @@ def test_what_was_checked_is_sent_but_neither_stored_nor_shown() -> None:
 def test_a_header_or_variable_without_its_name_is_not_repeated() -> None:
     for arguments in ((None, "http://h/mcp", ["geheimer-schluessel"], None), ("python x.py", None, None, ["geheimer-schluessel"])):
         with pytest.raises(SettingError) as caught:
-            target_from_options(*arguments)
+            TargetOptions(*arguments).target()
         assert caught.value.reason == "malformed_key"
         assert "geheim" not in str(caught.value)
 

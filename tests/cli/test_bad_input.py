@@ -1,6 +1,6 @@
 """What `journeyman mcp train` says when it cannot work: the thing that is wrong by its name, what to do, an exit code, and no traceback.
 
-Taken ports and the like are in test_serve.py, misread options in test_mcp_target.py and test_mcp_train.py.
+Taken ports and the like are in test_serve.py, misread options in test_options.py and test_mcp_train.py.
 """
 
 from __future__ import annotations

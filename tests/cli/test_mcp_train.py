@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from journeyman.cli import mcp_train
+from journeyman.cli import train as train_command
 from journeyman.cli.app import run
-from journeyman.cli.mcp_target import TargetOptions, target_from_options, target_of_run
-from journeyman.cli.mcp_train import Request, new_settings, resumed_settings
+from journeyman.cli.options import TargetOptions, target_of_run
+from journeyman.cli.train import TrainRequest, new_mcp_settings, resumed_mcp_settings
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError, StoreError
 from journeyman.recipes import mcp as recipe
@@ -22,10 +22,9 @@ from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 
 
-def request(home: Path, **given: Any) -> Request:
-    nothing: dict[str, Any] = {"given": {}, "config": None}
+def request(home: Path, **given: Any) -> TrainRequest:
     target = TargetOptions(*(given.pop(name, None) for name in ("server", "url", "headers", "env")))
-    return Request(**{**nothing, "target": target, "overrides": (), "resume": None, "home": home, **given})
+    return TrainRequest(home, target=target, **given)
 
 
 @pytest.fixture
@@ -42,8 +41,8 @@ def home(tmp_path: Path) -> Path:
 def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "time.yaml"
     file.write_text("steps: 1\nseed: 1\nnum_heldout: 8\n")
-    asked = request(tmp_path, server="some-server --fast", config=file, overrides=("seed=2", "steps=2"), given={"steps": 3})
-    settings = new_settings(asked)
+    asked = request(tmp_path, server="some-server --fast", file=file, overrides=("seed=2", "steps=2"), given={"steps": 3})
+    settings = new_mcp_settings(asked)
     assert (settings.steps, settings.seed, settings.num_heldout) == (3, 2, 8)
     assert settings.target.command == ("some-server", "--fast")
 
@@ -51,25 +50,25 @@ def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
 def test_the_server_may_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "time.yaml"
     file.write_text("target: {url: 'http://localhost:1/mcp'}\n")
-    assert new_settings(request(tmp_path, config=file)).target.url == "http://localhost:1/mcp"
+    assert new_mcp_settings(request(tmp_path, file=file)).target.url == "http://localhost:1/mcp"
     with pytest.raises(SettingError, match="--header and --env belong"):
-        new_settings(request(tmp_path, config=file, headers=["A: b"]))
+        new_mcp_settings(request(tmp_path, file=file, headers=["A: b"]))
 
 
 def test_a_file_that_names_its_method_is_taken_and_one_of_another_method_is_sent_to_its_command(tmp_path: Path, home: Path) -> None:
-    settings = new_settings(request(tmp_path, config=CONFIGS / "mcp.yaml"))
+    settings = new_mcp_settings(request(tmp_path, file=CONFIGS / "mcp.yaml"))
     assert settings.target.command == ("python", "-m", "mcp_server_time")
     file = tmp_path / "steps.yaml"
     file.write_text("method: mcp\nsteps: 5\n")
-    assert resumed_settings(request(home, config=file), "one").steps == 5
+    assert resumed_mcp_settings(request(home, file=file), "one").steps == 5
     with pytest.raises(SettingError, match=r"sft\.yaml is for `method: sft`") as caught:
-        new_settings(request(tmp_path, config=CONFIGS / "sft.yaml"))
+        new_mcp_settings(request(tmp_path, file=CONFIGS / "sft.yaml"))
     assert command_line("train", CONFIGS / "sft.yaml") in str(caught.value.hint)
 
 
 def test_an_unknown_setting_names_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="learning_rate"):
-        new_settings(request(tmp_path, server="some-server", overrides=("grpo.learning_rat=1e-4",)))
+        new_mcp_settings(request(tmp_path, server="some-server", overrides=("grpo.learning_rat=1e-4",)))
 
 
 def with_a_newer_setting(home: Path, *, formats_ahead: int) -> None:
@@ -86,7 +85,7 @@ def test_a_run_of_a_newer_version_is_refused_for_its_version_before_its_settings
     with_a_newer_setting(home, formats_ahead=1)
     for _ in range(2):
         with pytest.raises(StoreError, match=r"written by Journeyman 9\.9\.9 \(format") as caught:
-            resumed_settings(request(home), "one")
+            resumed_mcp_settings(request(home), "one")
         assert "install journeyman 9.9.9 or newer" in str(caught.value.hint)
     with Store.open(home) as store, pytest.raises(StoreError, match=r"9\.9\.9"):
         changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
@@ -95,13 +94,13 @@ def test_a_run_of_a_newer_version_is_refused_for_its_version_before_its_settings
 def test_settings_that_only_another_version_knows_are_named_with_that_version(home: Path) -> None:
     with_a_newer_setting(home, formats_ahead=0)
     with pytest.raises(SettingError, match=r"run 'one' cannot be read: foresight: .*written by Journeyman 9\.9\.9"):
-        resumed_settings(request(home), "one")
+        resumed_mcp_settings(request(home), "one")
     with Store.open(home) as store, pytest.raises(SettingError, match="foresight"):
         changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
 
 
 def test_a_resumed_run_keeps_its_settings_and_only_steps_may_change(home: Path) -> None:
-    settings = resumed_settings(request(home, given={"steps": 5}), "one")
+    settings = resumed_mcp_settings(request(home, given={"steps": 5}), "one")
     assert (settings.steps, settings.seed) == (5, 7)
     assert settings.target.command == ("some-server",)
 
@@ -116,31 +115,31 @@ def test_a_resumed_run_keeps_its_settings_and_only_steps_may_change(home: Path) 
 )
 def test_changed_settings_beside_resume_are_shown_and_refused_unless_allowed(home: Path, given: dict[str, Any], shown: str) -> None:
     with pytest.raises(SettingError) as caught:
-        resumed_settings(request(home, **given), "one")
+        resumed_mcp_settings(request(home, **given), "one")
     assert shown in caught.value.message
     assert "--allow-changed-settings" in str(caught.value.hint)
-    settings = resumed_settings(request(home, **given, allow_changed=True), "one")
+    settings = resumed_mcp_settings(request(home, **given, allow_changed=True), "one")
     with Store.open(home) as store:
         assert [shown in str(change) for change in accept_settings(store, "one", settings, are_allowed=True)] == [True]
     # From now on they are the run's own.
-    assert resumed_settings(request(home), "one") == settings
+    assert resumed_mcp_settings(request(home), "one") == settings
 
 
 def test_a_resume_with_settings_that_came_too_late_is_refused_even_when_allowed(home: Path) -> None:
     with pytest.raises(SettingError, match="cannot go on with these settings changed: seed: 7 -> 1"):
-        resumed_settings(request(home, given={"seed": 1}, allow_changed=True), "one")
-    drills = resumed_settings(request(home, overrides=("warm_start.max_updates=1",), allow_changed=True), "one")
+        resumed_mcp_settings(request(home, given={"seed": 1}, allow_changed=True), "one")
+    drills = resumed_mcp_settings(request(home, overrides=("warm_start.max_updates=1",), allow_changed=True), "one")
     assert drills.warm_start.max_updates == 1
     with Store.open(home) as store:
         accept_settings(store, "one", drills, are_allowed=True)
         store.runs.add_step(StepMetrics(run="one", phase="train", step=1, time=0.0, metrics={}))
     again = request(home, overrides=("warm_start.max_updates=2",), allow_changed=True)
     with pytest.raises(SettingError, match=r"warm_start.max_updates: 1 -> 2"):
-        resumed_settings(again, "one")
+        resumed_mcp_settings(again, "one")
 
 
 def test_settings_that_are_as_they_were_may_be_given_to_a_resume(home: Path) -> None:
-    assert resumed_settings(request(home, server="some-server", overrides=("seed=7",)), "one").seed == 7
+    assert resumed_mcp_settings(request(home, server="some-server", overrides=("seed=7",)), "one").seed == 7
 
 
 class TestSecrets:
@@ -150,7 +149,7 @@ class TestSecrets:
 
     @pytest.fixture
     def kept(self, home: Path) -> Path:
-        target = target_from_options(self.SERVER, None, None, ["PASSWORD=Bearer ${NUMBERS}", "OTHER=in-clear"])
+        target = TargetOptions(self.SERVER, env=["PASSWORD=Bearer ${NUMBERS}", "OTHER=in-clear"]).target()
         settings = McpTrain(target=target, steps=2)
         with Store.open(home) as store:
             store.runs.create("kept", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
@@ -159,18 +158,18 @@ class TestSecrets:
     def test_a_reference_is_kept_and_followed_when_the_run_goes_on(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for value in ("first-value", "second-value"):
             monkeypatch.setenv("NUMBERS", value)
-            revealed = resumed_settings(request(kept, env=["OTHER=again"]), "kept").target.revealed()
+            revealed = resumed_mcp_settings(request(kept, env=["OTHER=again"]), "kept").target.revealed()
             assert revealed.command == ("some-server", "--token", value)
             assert revealed.env == {"PASSWORD": f"Bearer {value}", "OTHER": "again"}
 
     def test_what_was_given_in_clear_or_is_not_set_any_more_is_named(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NUMBERS", "a-value")
         with pytest.raises(SettingError) as caught:
-            resumed_settings(request(kept), "kept")
+            resumed_mcp_settings(request(kept), "kept")
         assert (caught.value.reason, "OTHER" in caught.value.message) == ("secret_missing", True)
         monkeypatch.delenv("NUMBERS")
         with pytest.raises(SettingError) as caught:
-            resumed_settings(request(kept, env=["OTHER=again"]), "kept")
+            resumed_mcp_settings(request(kept, env=["OTHER=again"]), "kept")
         assert (caught.value.reason, "NUMBERS" in caught.value.message) == ("secret_not_set", True)
 
     @pytest.mark.parametrize("server", ["some-server --token in-clear", "some-server --token ${ANOTHER}"])
@@ -179,7 +178,7 @@ class TestSecrets:
     ) -> None:
         monkeypatch.setenv("NUMBERS", "a-value")
         monkeypatch.setenv("ANOTHER", "b-value")
-        settings = resumed_settings(request(kept, server=server, env=["OTHER=again"]), "kept")
+        settings = resumed_mcp_settings(request(kept, server=server, env=["OTHER=again"]), "kept")
         assert recipe.slug(settings) == recipe.slug(McpTrain(target=McpTarget.parse(self.SERVER)))
         with Store.open(kept) as store:
             assert accept_settings(store, "kept", settings, are_allowed=False) == ()
@@ -189,7 +188,7 @@ class TestSecrets:
     def test_another_server_is_still_refused(self, kept: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NUMBERS", "a-value")
         with pytest.raises(SettingError, match="allow-changed-settings"):
-            resumed_settings(request(kept, **given), "kept")
+            resumed_mcp_settings(request(kept, **given), "kept")
 
     def test_an_evaluation_takes_the_secrets_again_and_no_other_server(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NUMBERS", "a-value")
@@ -201,7 +200,7 @@ class TestSecrets:
 
 def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:
     with pytest.raises(SettingError, match="was not made by"):
-        resumed_settings(request(home), "other")
+        resumed_mcp_settings(request(home), "other")
 
 
 @pytest.mark.parametrize("is_registered", [True, False])
@@ -229,11 +228,11 @@ def test_the_way_on_is_the_run_that_was_stopped_and_nothing_when_there_is_none(
 
 
 def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Request] = []
-    monkeypatch.setattr(mcp_train, "run_training", asked.append)
+    asked: list[TrainRequest] = []
+    monkeypatch.setattr(train_command, "run_mcp_recipe", asked.append)
     words = ["mcp", "train", "--server", "some-server", "--env", "A=b", "--tools", "one, two", "--allow-writes", "--steps", "4"]
     assert run([*words, "--seed", "0", "--judge", "openai/x", "--set", "grpo.clip_low=0.1", "--home", str(tmp_path)]) == 0
-    settings = new_settings(asked[0])
+    settings = new_mcp_settings(asked[0])
     assert settings.tools == ("one", "two")
     assert (settings.allow_writes, settings.steps, settings.seed, settings.judge) == (True, 4, 0, "openai/x")
     assert settings.target.revealed().env == {"A": "b"}

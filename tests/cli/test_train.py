@@ -10,7 +10,7 @@ import pytest
 from tests.recipes.backend import FakeModel
 
 from journeyman.cli.app import run
-from journeyman.cli.train import Request, read_settings
+from journeyman.cli.train import TrainRequest, read_settings
 from journeyman.config import command_line
 from journeyman.errors import NotFoundError, SettingError
 from journeyman.recipes import example_data, open_run
@@ -55,8 +55,8 @@ def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     return fake
 
 
-def request(home: Path, **given: Any) -> Request:
-    return Request(**{"file": None, "overrides": (), "given": {}, "home": home, **given})
+def request(home: Path, **given: Any) -> TrainRequest:
+    return TrainRequest(home, **given)
 
 
 def test_a_file_is_trained_from_the_command_line_and_gone_on_with(

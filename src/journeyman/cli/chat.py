@@ -18,6 +18,7 @@ from journeyman.cli.options import (
     HomeOption,
     ReadOnlyOption,
     ServerOption,
+    TargetOptions,
     ToolsOption,
     UrlOption,
     checked_key_option,
@@ -94,7 +95,6 @@ def chat(
     """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
     from journeyman.agents.conversation import ConversationSettings
     from journeyman.cli.chat_open import ChatRequest
-    from journeyman.cli.mcp_target import TargetOptions
     from journeyman.errors import InputError
 
     if message is None and not sys.stdin.isatty():

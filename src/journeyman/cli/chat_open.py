@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from journeyman.agents.conversation import Conversation, ConversationSettings
-from journeyman.cli.mcp_target import TargetOptions
+from journeyman.cli.options import TargetOptions, target_of_run
 from journeyman.errors import InputError, McpError, SettingError
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def _check(request: ChatRequest) -> RunInfo | None:
 
     if request.no_tools and any((request.target, request.tools, request.read_only, request.allow_writes)):
         raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
-    if request.step is not None and (request.run is None or request.connect):
+    if request.step is not None and (request.run is None or request.connect is not None):
         raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
-    if request.connect:
-        if request.base:
+    if request.connect is not None:
+        if request.base is not None:
             raise SettingError("--base and --connect were both given", hint="a server has its base model already: it is called base")
         return None
     if request.run is None and request.base is None:
@@ -115,15 +115,14 @@ def _check(request: ChatRequest) -> RunInfo | None:
 
 async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]) -> _Offer | None:
     """The tools to offer: of the server that is named, else of the run's own."""
-    from journeyman.cli.mcp_target import target_from_options, target_of_run
     from journeyman.scenarios import open_server
     from journeyman.scenarios.tools import choose_tools
 
     names, read_only, allow_writes, asked = request.tools, request.read_only, request.allow_writes, request.target
     if request.no_tools:
         return None
-    if asked.server or asked.url or (asked and (info is None or info.kind != "mcp")):
-        target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
+    if asked.names_server or (asked and (info is None or info.kind != "mcp")):
+        target = asked.target()
     elif info is not None and info.kind == "mcp":
         from journeyman.cli.runs import open_store
         from journeyman.recipes.mcp_settings import McpTrain
@@ -144,7 +143,7 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
             for text in (*server.notes, *choice.notes):
                 note(text)
     except McpError as error:
-        if asked.server or asked.url:
+        if asked.names_server:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
         raise McpError(error.reason or "failed", error.message, hint=hint) from error
@@ -180,7 +179,7 @@ async def _open_speakers(
 
     other = [] if request.compare is None else [request.compare]
     foreign = {name: await _open_foreign(name, stack) for name in other if names_provider(name)}
-    if request.connect:
+    if request.connect is not None:
         first, known, context_length = await _open_connection(request, stack)
     elif request.run is None and names_provider(str(request.base)):
         if other and not foreign:

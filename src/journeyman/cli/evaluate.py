@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,15 +17,14 @@ from journeyman.cli.options import (
     ReadOnlyOption,
     SeedOption,
     ServerOption,
+    TargetOptions,
     ToolsOption,
     UrlOption,
     home_folder,
     names_of,
+    target_of_run,
 )
 from journeyman.errors import SettingError
-
-if TYPE_CHECKING:
-    from journeyman.cli.mcp_target import TargetOptions
 
 _DEFAULT_ATTEMPTS = 4
 _PROMPTING = "Prompting alone (--prompt-only)"
@@ -102,8 +101,6 @@ def evaluate(
 
     With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
     """
-    from journeyman.cli.mcp_target import TargetOptions
-
     prompting = {
         "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": tools, "--read-only": read_only,
         "--allow-writes": allow_writes or None, "--seed": seed,
@@ -145,21 +142,16 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
 
 
 def _evaluate_run(run: str | None, options: TargetOptions, home: Path, attempts: int, limit: int | None, judge: str | None) -> None:
-    from journeyman.cli.console import output
-    from journeyman.cli.interrupts import run_interruptible
-    from journeyman.cli.mcp_target import target_of_run
-    from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.progress import run_and_report
     from journeyman.cli.runs import open_store
     from journeyman.config import command_line
-    from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.train import evaluate as evaluate_run
 
     if run is None:
         raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
     open_store(home, run).close()  # a wrong run is found out before anything is shown
     target = target_of_run(run, home, options) if options else None
-    console = output()
-    with ProgressView(console) as view:
-        work = evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge, target=target)
-        report = run_interruptible(work, lambda: f"again: {command_line('eval', run, '--home', home)}")
-    show_report(report, console)
+    run_and_report(
+        lambda view: evaluate_run(run, home=home, progress=view, attempts=attempts, limit=limit, judge=judge, target=target),
+        lambda: f"again: {command_line('eval', run, '--home', home)}",
+    )

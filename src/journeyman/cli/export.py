@@ -52,7 +52,7 @@ def export(
 ) -> None:
     """Export what a run trained; it is loaded again and must answer as the served version does."""
     from journeyman.cli.console import output, styled
-    from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.progress import ProgressView
     from journeyman.cli.runs import open_store
 
     settings = settings_of(format, quant, dtype)

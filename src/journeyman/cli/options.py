@@ -1,11 +1,18 @@
-"""Options that several commands share, so that they are spelt and explained once. Imports only what `--help` needs."""
+"""Options that several commands share, spelt and explained once, and what is read from them. Imports only what `--help` needs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from journeyman.errors import SettingError
+
+if TYPE_CHECKING:
+    from journeyman.scenarios.target import McpTarget
 
 HomeOption = Annotated[
     Path | None,
@@ -40,27 +47,24 @@ AllowWritesOption = Annotated[
         "--allow-writes", help="Also use tools that are not known to only read: they ARE called. Give a server that may be spoilt."
     ),
 ]
-WriterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--writer", help="Model that words tasks and proposes values, e.g. openai/gpt-5-mini \\[default: templates].", metavar="MODEL"
-    ),
-]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Seed of tasks, split, order and sampling \\[default: 0].", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, e.g. grpo.learning_rate=1e-4; repeatable.", metavar="NAME=VALUE")
+]
+AllowChangedOption = Annotated[
+    bool, typer.Option("--allow-changed-settings", help="With --resume: go on although settings given here differ from the run's.")
 ]
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="Which column is which, e.g. prompt=question; repeatable.", metavar="OURS=THEIRS", show_default=False),
 ]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out, count them and tell the first.")]
-CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
 
 
 def names_of(text: str | None, option: str) -> tuple[str, ...] | None:
     """`a, b` as ("a", "b"); None when the option was not given. Raises SettingError when it names nothing."""
-    from journeyman.errors import SettingError
-
     if text is None:
         return None
     names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -85,8 +89,6 @@ def checked_key_option(given: str | None) -> str | None:
 
 def columns_of(given: list[str] | None) -> dict[str, str]:
     """Our name of a column -> its name in the file, from `--column`. Raises SettingError."""
-    from journeyman.errors import SettingError
-
     columns = {}
     for text in given or ():
         ours, equals, theirs = text.partition("=")
@@ -94,3 +96,106 @@ def columns_of(given: list[str] | None) -> dict[str, str]:
             raise SettingError(f"--column {text!r} does not say which column is which", hint="write OURS=THEIRS, e.g. prompt=question")
         columns[ours] = theirs
     return columns
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """What --server, --url, --header and --env say of an MCP server. For a run they give again the secrets that it did not keep."""
+
+    server: str | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
+    headers: Sequence[str] | None = field(default=None, repr=False)
+    env: Sequence[str] | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        return self.names_server or bool(self.headers or self.env)
+
+    @property
+    def names_server(self) -> bool:
+        return self.server is not None or self.url is not None
+
+    def target(self) -> McpTarget:
+        """The server they name. Raises SettingError when the options contradict each other or cannot be read."""
+        from journeyman.scenarios.target import McpTarget
+        from journeyman.types.secrets import hide_in_url
+
+        if (self.server is None) == (self.url is None):
+            problem = "both --server and --url were given" if self.names_server else "no MCP server was given"
+            hint = 'give one: --server "python -m mcp_server_time" or --url https://host/mcp'
+            raise SettingError(problem, hint=hint, reason="both_targets" if self.names_server else "no_target")
+        if self.server is not None:
+            if self.headers:
+                raise _not_for("--header", "--url: a server started by a command gets no HTTP headers", "--env")
+            return McpTarget.model_validate(McpTarget.parse(self.server).model_dump() | {"env": pairs(self.env, "=", "--env")})
+        if self.env:
+            raise _not_for("--env", "--server: a server at a URL has its own environment", "--header")
+        if not str(self.url).startswith(("http://", "https://")):
+            shown = str(hide_in_url(str(self.url)))
+            hint = "it starts with http:// or https://"
+            raise SettingError(f"--url {shown!r} is not the address of an MCP server", hint=hint, reason="no_url")
+        target = McpTarget.model_validate({"url": self.url, "headers": pairs(self.headers, ":", "--header")})
+        target.revealed()  # a header that cannot be sent is refused before anything is done
+        return target
+
+    def over(self, target: Mapping[str, Any]) -> dict[str, Any]:
+        """A run's target as data with the options laid over it: --header and --env alone leave its command or URL. Raises SettingError."""
+        changed = dict(target)
+        if self.names_server:
+            named = self.target()
+            changed |= {"command": named.command, "url": named.url, "headers" if named.command else "env": {}}
+        elif self.headers and not target.get("url"):
+            raise _not_for("--header", "a server at a URL; this run's is started by a command", "--env")
+        elif self.env and not target.get("command"):
+            raise _not_for("--env", "a server started by a command; this run's is at a URL", "--header")
+        for name, values in (("headers", pairs(self.headers, ":", "--header")), ("env", pairs(self.env, "=", "--env"))):
+            changed[name] = {**(changed.get(name) or {}), **values}
+        return changed
+
+    def secrets_of(self, target: McpTarget) -> McpTarget:
+        """A run's target with the secrets that were given again. Raises SettingError for options that name another server."""
+        from journeyman.types.secrets import ALL_HIDDEN
+
+        changed = type(target).model_validate(self.over(target.model_dump()))
+        before, after = (each.model_dump(mode="json", context=ALL_HIDDEN) for each in (target, changed))
+        if before != after:
+            hint = "give it again as it was, with its secrets"
+            raise SettingError(f"the run has another MCP server: {target.label}", hint=hint, reason="other_target")
+        return changed
+
+
+def _not_for(option: str, use: str, instead: str) -> SettingError:
+    return SettingError(f"{option} is for {use}", hint=f"use {instead}", reason="other_kind_of_target")
+
+
+def target_of_run(run: str, home: Path, options: TargetOptions) -> McpTarget:
+    """The MCP server of a run, with the secrets that were given again. Raises SettingError, NotFoundError."""
+    from journeyman.cli.runs import open_store
+    from journeyman.recipes.mcp_settings import McpTrain
+    from journeyman.recipes.resume import run_settings
+
+    with open_store(home, run) as store:
+        kind = store.runs.get(run).kind
+        if kind != "mcp":
+            raise SettingError(f"run {run!r} ({kind}) has no MCP server", hint="leave out --server, --url, --header and --env")
+        return options.secrets_of(run_settings(store, run, McpTrain).target)
+
+
+def pairs(words: Sequence[str] | None, separator: str, option: str) -> dict[str, str]:
+    """`NAME=VALUE` (or `NAME: VALUE`) words as a mapping.
+
+    Example:
+        >>> pairs(["Authorization: Bearer abc"], ":", "--header")
+        {'Authorization': 'Bearer abc'}
+    """
+    values = {}
+    for number, word in enumerate(words or (), 1):
+        name, has_separator, value = word.partition(separator)
+        if not has_separator or not name.strip():
+            # Without the word itself: it may be the secret alone.
+            raise SettingError(
+                f"{option} number {number} is not NAME{separator}VALUE (given: {len(word)} characters, not shown)",
+                hint=f"write {option} 'NAME{separator}VALUE'",
+                reason="malformed_key",
+            )
+        values[name.strip()] = value.strip()
+    return values

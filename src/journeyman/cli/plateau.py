@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from journeyman.cli.mcp_target import TargetOptions, same_target, target_from_options
+from journeyman.cli.options import TargetOptions
 from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError
 from journeyman.types.text_files import read_text
@@ -41,8 +41,7 @@ class PlateauRequest:
 def run_plateau(request: PlateauRequest) -> None:
     """Measure, show, and say where the files are. What was measured before in the same folder is not measured again."""
     from journeyman.cli.console import output
-    from journeyman.cli.interrupts import run_interruptible
-    from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.progress import ProgressView, run_interruptible
     from journeyman.evaluation.plateau_view import show_plateau
     from journeyman.recipes.plateau import PlateauSettings, measure_plateau
     from journeyman.recipes.prompted_grpo import measure_prompted
@@ -66,9 +65,7 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
     from journeyman.recipes.plateau import PlateauSettings, settings_of_run
 
     if request.run is None:
-        asked = request.target
-        target = target_from_options(asked.server, asked.url, asked.headers, asked.env)
-        return load_settings(PlateauSettings, given=_given(request) | {"target": target.model_dump()})
+        return load_settings(PlateauSettings, given=_given(request) | {"target": request.target.target().model_dump()})
     if any((request.tools, request.read_only, request.allow_writes)) or request.seed is not None:
         raise SettingError(
             "a run has its tools and its scenarios already, or its tasks and rewards",
@@ -81,7 +78,7 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
             raise SettingError(f"run {request.run!r} ({kind}) has no MCP server", hint="leave out --server, --url, --header and --env")
         return _of_grpo(request, request.run)
     known = settings_of_run(request.run, request.home, request.model)
-    again = {"target": same_target(known.target, request.target).model_dump()}
+    again = {"target": request.target.secrets_of(known.target).model_dump()}
     return load_settings(PlateauSettings, given=known.model_dump() | again | _given(request))
 
 

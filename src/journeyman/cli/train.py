@@ -1,27 +1,35 @@
-"""`journeyman train FILE.yaml`: a recipe from a settings file, with its progress shown; its schema; its check without training."""
+"""`journeyman train FILE.yaml`, and the work of `journeyman mcp train`: settings from a file, options and an earlier run; then the recipe.
+Also the schema of settings files, and their check without training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from journeyman.cli.options import ColumnOption, HomeOption, SeedOption, SkipBadOption, columns_of, home_folder
+from journeyman.cli.options import (
+    AllowChangedOption,
+    ColumnOption,
+    HomeOption,
+    SeedOption,
+    SetOption,
+    SkipBadOption,
+    TargetOptions,
+    columns_of,
+    home_folder,
+)
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.methods import Settings
 
 FileArgument = Annotated[
     Path | None,
     typer.Argument(help="Settings file, or the name of a shipped one, e.g. yes_no_maybe.yaml.", metavar="FILE.yaml", show_default=False),
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, e.g. grpo.learning_rate=1e-4; repeatable.", metavar="NAME=VALUE")
 ]
 ValidateOption = Annotated[bool, typer.Option("--validate", help="Check the settings, functions and data; train nothing.")]
 RunOption = Annotated[
@@ -29,9 +37,6 @@ RunOption = Annotated[
 ]
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", help="Go on with this run where it stopped; FILE may be left out.", metavar="RUN")
-]
-AllowChangedOption = Annotated[
-    bool, typer.Option("--allow-changed-settings", help="With --resume: go on although settings given here differ from the run's.")
 ]
 SchemaOption = Annotated[
     bool, typer.Option("--schema", help="Print the JSON schema of settings files, for editors; a method's own: --schema grpo.")
@@ -58,13 +63,14 @@ _METHODS_OF = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line asked for. `given` holds only options that were given."""
+class TrainRequest:
+    """What the command line asked for. `given` holds only options that were given; `target` is of `journeyman mcp train`."""
 
-    file: Path | None
-    overrides: tuple[str, ...]
-    given: Mapping[str, Any]
     home: Path
+    file: Path | None = None
+    overrides: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    target: TargetOptions = field(default_factory=TargetOptions)
     run: str | None = None
     resume: str | None = None
     allow_changed: bool = False
@@ -91,7 +97,10 @@ def train(
     A later source wins: defaults, the file, --set, options. Ctrl-C stops cleanly and says how to go on. docs/recipes.md lists the files.
     """
     if schema:
-        print_schema(None if file is None else str(file))
+        from journeyman.cli.console import write_json
+        from journeyman.recipes.methods import schema as schema_of
+
+        write_json(schema_of(None if file is None else str(file)))
         return
     examples = {
         "from_run": from_run,
@@ -101,7 +110,7 @@ def train(
         "skip_bad": skip_bad or None,
     }
     data = {name: value for name, value in examples.items() if value is not None}
-    request = Request(
+    request = TrainRequest(
         file=file,
         overrides=tuple(settings or ()),
         given=({} if seed is None else {"seed": seed}) | ({"data": data} if data else {}),
@@ -110,22 +119,14 @@ def train(
         resume=resume,
         allow_changed=allow_changed_settings,
     )
-    found = read_settings(request)
+    recipe = read_settings(request)
     if validate:
-        show_valid(found, request)
+        show_valid(recipe, request)
     else:
-        run_recipe(found, request)
+        run_recipe(recipe, request)
 
 
-def print_schema(method: str | None) -> None:
-    """The JSON schema, to standard output and nothing else."""
-    from journeyman.cli.console import write_json
-    from journeyman.recipes.methods import schema
-
-    write_json(schema(method))
-
-
-def read_settings(request: Request) -> Settings:
+def read_settings(request: TrainRequest) -> Settings:
     """The settings to train with, for a new run or one that goes on. Raises SettingError, InputError, NotFoundError."""
     from journeyman.recipes.methods import find_file, load_recipe, method_of
     from journeyman.types.names import check_name
@@ -145,39 +146,34 @@ def read_settings(request: Request) -> Settings:
     return settings
 
 
-def show_valid(settings: Settings, request: Request) -> None:
+def show_valid(settings: Settings, request: TrainRequest) -> None:
     """Check what can be checked without a model, and say what a run would do."""
     from journeyman.cli.console import output
     from journeyman.recipes.train import check
     from journeyman.types.settings import changed_settings
 
-    found = check(settings, request.home)
+    work = check(settings, request.home)
     changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
     console = output()
-    console.print(f"{request.file or request.resume} is valid: method {settings.method}, {found}")
+    console.print(f"{request.file or request.resume} is valid: method {settings.method}, {work}")
     console.print(f"not the defaults: {changed or 'nothing'}")
 
 
-def run_recipe(settings: Settings, request: Request) -> None:
+def run_recipe(settings: Settings, request: TrainRequest) -> None:
     """Train, show the report; after Ctrl-C or an error say how to go on."""
-    from journeyman.cli.console import output
-    from journeyman.cli.interrupts import run_interruptible
-    from journeyman.cli.progress_view import ProgressView
+    from journeyman.cli.progress import run_and_report
     from journeyman.cli.runs import how_to_resume
-    from journeyman.evaluation.terminal import show_report
     from journeyman.recipes.train import new_run_id, train
 
-    run = request.resume or request.run or new_run_id(settings)
-    console = output()
-    with ProgressView(console) as view:
-        work = train(
-            settings, view, home=request.home, run=run, is_resumed=request.resume is not None, allow_changed_settings=request.allow_changed
-        )
-        report = run_interruptible(work, lambda: how_to_resume(request.home, run, "train"), is_told_after_errors=True)
-    show_report(report, console)
+    home, run, is_resumed = request.home, request.resume or request.run or new_run_id(settings), request.resume is not None
+    run_and_report(
+        lambda view: train(settings, view, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=request.allow_changed),
+        lambda: how_to_resume(home, run, "train"),
+        is_told_after_errors=True,
+    )
 
 
-def _resumed(request: Request, run: str) -> Settings:
+def _resumed(request: TrainRequest, run: str) -> Settings:
     """The run's own settings, changed by the file, --set and options; a change is refused unless it is allowed."""
     from journeyman.cli.runs import open_store
     from journeyman.config import overridden
@@ -189,16 +185,16 @@ def _resumed(request: Request, run: str) -> Settings:
         if info.kind not in METHODS:
             raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
         refuse_newer(store, run)
-        file = {} if request.file is None else file_settings(find_file(request.file))
+        from_file = {} if request.file is None else file_settings(find_file(request.file))
         _check_data_options(request, info.kind)
-        data = layered(info.settings, file, overridden({}, request.overrides), request.given)
+        data = layered(info.settings, from_file, overridden({}, request.overrides), request.given)
         settings = recipe_settings(info.kind, {"method": info.kind, **data})
         _check_chosen_attempts(request, settings)
         changed_settings(store, run, settings, are_allowed=request.allow_changed)
     return settings
 
 
-def _check_data_options(request: Request, method: str) -> None:
+def _check_data_options(request: TrainRequest, method: str) -> None:
     """Refuse options about examples that the method has no use for. Raises SettingError."""
     for name in request.given.get("data", {}):
         if method not in _METHODS_OF[name]:
@@ -206,7 +202,7 @@ def _check_data_options(request: Request, method: str) -> None:
             raise SettingError(f"{option} is for `method: {'` and `'.join(_METHODS_OF[name])}`, not for {method}", hint="leave it out")
 
 
-def _check_chosen_attempts(request: Request, settings: Settings) -> None:
+def _check_chosen_attempts(request: TrainRequest, settings: Settings) -> None:
     """Refuse an option that chooses among a run's attempts where examples come from elsewhere. Raises SettingError."""
     data = getattr(settings, "data", None)
     for name in ("min_reward", "margin"):
@@ -215,3 +211,71 @@ def _check_chosen_attempts(request: Request, settings: Settings) -> None:
                 f"--{name.replace('_', '-')} chooses among the attempts of a run, and the examples come from {data.source}",
                 hint="name the run too: --from-run RUN",
             )
+
+
+# `journeyman mcp train` --------------------------------------------------------------------------------------------------
+
+
+def run_mcp_recipe(request: TrainRequest) -> None:
+    """As `run_recipe`, on an MCP server."""
+    from journeyman.cli.progress import run_and_report
+    from journeyman.cli.runs import how_to_resume
+    from journeyman.recipes.mcp import new_run_id, train
+
+    settings = new_mcp_settings(request) if request.resume is None else resumed_mcp_settings(request, request.resume)
+    home, resume, run = request.home, request.resume, request.resume or new_run_id(settings)
+    run_and_report(
+        lambda view: train(settings, view, home=home, run=run, resume=resume, allow_changed_settings=request.allow_changed),
+        lambda: how_to_resume(home, run, "mcp", "train"),
+        is_told_after_errors=True,
+    )
+
+
+def new_mcp_settings(request: TrainRequest) -> McpTrain:
+    """The settings of a new run: the file, changed by --set, changed by options. Raises SettingError."""
+    from journeyman.config import checked, merged, overridden
+    from journeyman.recipes.mcp_settings import McpTrain
+
+    given, from_file = dict(request.given), _mcp_file(request.file)
+    if request.target.names_server or "target" not in from_file:
+        target = request.target.target()
+        given["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
+    elif request.target:
+        raise SettingError("--header and --env belong to --server or --url", hint=f"write them under `target` in {request.file}")
+    where = "the settings" if request.file is None else str(request.file)
+    return checked(McpTrain, merged(overridden(from_file, request.overrides), given), where)
+
+
+def resumed_mcp_settings(request: TrainRequest, run: str) -> McpTrain:
+    """The settings a run goes on with: its own, changed by the file, --set and options. Raises SettingError, NotFoundError.
+
+    A change is refused unless it is allowed (`--allow-changed-settings`); only the steps and the judge's budget may always change.
+    """
+    from journeyman.cli.runs import open_store
+    from journeyman.config import checked, merged, overridden
+    from journeyman.recipes.mcp_settings import McpTrain
+    from journeyman.recipes.resume import changed_settings, run_settings
+
+    with open_store(request.home, run) as store:
+        info = store.runs.get(run)
+        if info.kind != "mcp":
+            raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
+        run_settings(store, run, McpTrain)  # what cannot be read in them is no fault of what is given here
+        data = overridden(merged(info.settings, _mcp_file(request.file)), request.overrides)
+        if request.target:
+            data["target"] = request.target.over(data["target"])
+        settings = checked(McpTrain, merged(data, request.given))
+        changed_settings(store, run, settings, are_allowed=request.allow_changed)
+        settings.target.revealed()  # a secret that must be given again is named before anything is loaded
+    return settings
+
+
+def _mcp_file(path: Path | None) -> dict[str, Any]:
+    """What a settings file says, without its `method`; nothing when there is no file. Raises SettingError, also for another method."""
+    from journeyman.config import command_line, read_yaml
+
+    data = {} if path is None else read_yaml(path)
+    method = data.pop("method", "mcp")
+    if method != "mcp":
+        raise SettingError(f"{path} is for `method: {method}`, not for mcp", hint=f"train with it: {command_line('train', str(path))}")
+    return data

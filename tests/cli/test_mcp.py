@@ -10,9 +10,9 @@ import pytest
 from tests.llm_server import Answer, scripted, serve
 
 from journeyman.cli.app import run
-from journeyman.cli.mcp_look import show_scenarios, show_tools
+from journeyman.cli.mcp import show_scenarios, show_tools
 from journeyman.errors import LlmError, McpError
-from journeyman.scenarios import McpTarget
+from journeyman.scenarios import McpTarget, ScenarioSettings
 from journeyman.scenarios.tools import WHY
 
 SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
@@ -29,19 +29,20 @@ async def test_of_each_tool_is_told_what_was_decided_why_and_whether_it_would_be
     capsys: pytest.CaptureFixture[str], read_only: tuple[str, ...], allow_writes: bool
 ) -> None:
     target = McpTarget(command=(sys.executable, str(RAW), "hints"))
-    await show_tools(target, read_only=read_only, allow_writes=allow_writes, as_json=True)
+    settings = ScenarioSettings(read_only=read_only, allow_writes=allow_writes)
+    await show_tools(target, settings, as_json=True)
     rows = {row["name"]: (row["decided"], row["used"]) for row in json.loads(capsys.readouterr().out)}
     assert rows["says_yes"] == ("says_reads", True)
     assert rows["says_no"] == ("says_writes", allow_writes)
     assert rows["plain"] == (("named_by_user", True) if read_only else ("says_nothing", allow_writes))
-    await show_tools(target, read_only=read_only, allow_writes=allow_writes)
+    await show_tools(target, settings)
     shown = " ".join(capsys.readouterr().out.split())
     assert all(WHY[decided] in shown for decided, _ in rows.values())
     assert shown.count("used: yes") == sum(is_used for _, is_used in rows.values())
 
 
 async def test_a_tool_that_cannot_be_used_is_listed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_tools(McpTarget(command=(sys.executable, str(RAW), "invalid")))
+    await show_tools(McpTarget(command=(sys.executable, str(RAW), "invalid")), ScenarioSettings())
     shown = capsys.readouterr().out
     assert "odd()" in shown
     assert "banana" in shown
@@ -76,13 +77,13 @@ def test_on_every_way_to_a_tool_it_is_refused_where_nobody_vouches_for_it_or_it_
 
 async def test_a_server_without_usable_tools_is_an_error_after_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(McpError) as caught:
-        await show_tools(_target("writes"))
+        await show_tools(_target("writes"), ScenarioSettings())
     assert caught.value.reason == "only_write_tools"
     assert "create_note" in capsys.readouterr().out
 
 
 async def test_scenarios_need_no_model_when_the_schema_gives_the_values(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_scenarios(_target("good"), tools=("box_area",), read_only=("box_area",), count=2)
+    await show_scenarios(_target("good"), ScenarioSettings(tools=("box_area",), read_only=("box_area",)), count=2)
     printed = capsys.readouterr()
     assert "64 held-out scenarios, 2 of them:" in printed.out
     assert "96 training scenarios" in printed.out
@@ -93,4 +94,4 @@ async def test_a_writer_that_does_not_answer_is_named_before_any_tool_is_called(
     with serve(scripted(Answer.error(404, "no such model"))) as served:
         monkeypatch.setenv("OPENAI_BASE_URL", served.base_url)
         with pytest.raises(LlmError, match=r"the writer does not answer: .*no such model"):
-            await show_scenarios(McpTarget(command=("no-such-server",)), writer="big-model")
+            await show_scenarios(McpTarget(command=("no-such-server",)), ScenarioSettings(), writer="big-model")

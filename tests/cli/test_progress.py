@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
+import typer
 
 from journeyman.cli.console import OutputClosedError, Terminal
-from journeyman.cli.progress_state import ProgressState, duration, reading, sparkline
-from journeyman.cli.progress_view import ProgressView
+from journeyman.cli.progress import ProgressState, ProgressView, duration, reading, run_interruptible, sparkline
 from journeyman.observe.progress import Progress, SilentProgress
 
 
@@ -137,7 +140,7 @@ def test_many_threads_may_speak_while_the_block_is_drawn() -> None:
 def test_time_left_follows_the_pace_of_the_phase() -> None:
     clock = Clock()
     state = ProgressState(clock)
-    state.begin("train", 10, "")
+    state.begin("train", 10)
     assert state.seconds_left is None
     clock.now += 30
     state.advance(3, {})
@@ -147,7 +150,7 @@ def test_time_left_follows_the_pace_of_the_phase() -> None:
 def test_the_first_of_many_attempts_that_run_together_says_nothing_about_the_time_left() -> None:
     clock = Clock()
     state = ProgressState(clock)
-    state.begin("evaluate", 64, "")
+    state.begin("evaluate", 64)
     clock.now += 36
     state.advance(1, {})
     assert state.seconds_left is None
@@ -158,9 +161,9 @@ def test_the_first_of_many_attempts_that_run_together_says_nothing_about_the_tim
 
 def test_a_new_phase_forgets_the_readings_of_the_last() -> None:
     state = ProgressState(Clock())
-    state.begin("warm start", None, "")
+    state.begin("warm start", None)
     state.advance(1, {"loss": 0.1})
-    state.begin("train", 3, "")
+    state.begin("train", 3)
     assert (state.values, state.done) == ({}, 0)
 
 
@@ -175,3 +178,40 @@ def test_a_sparkline_keeps_the_scale_of_rewards_and_widens_for_others() -> None:
 def test_durations_and_readings_are_for_people() -> None:
     assert [duration(8.4), duration(59.6), duration(75), duration(7260)] == ["8 s", "1 min 00 s", "1 min 15 s", "2 h 01 min"]
     assert reading("num_calls", 3.0) == "num calls 3"
+
+
+@pytest.fixture
+def _interrupts_are_not_ignored() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored; then there is nothing to test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_work_that_ends_gives_its_result() -> None:
+    async def work() -> int:
+        return 7
+
+    assert run_interruptible(work(), str) == 7
+
+
+@pytest.mark.usefixtures("_interrupts_are_not_ignored")
+def test_ctrl_c_lets_the_work_clean_up_then_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[str] = []
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            events.append("cleaned up")
+
+    def how_to_go_on() -> str:
+        events.append("asked")
+        return "--resume [run]"
+
+    with pytest.raises(typer.Exit) as stop:
+        run_interruptible(work(), how_to_go_on)
+    assert stop.value.exit_code == 130
+    assert events == ["cleaned up", "asked"]
+    assert "--resume [run]" in capsys.readouterr().err
