@@ -114,7 +114,6 @@ def test_show_tells_what_a_program_of_its_own_set_in_its_last_step(home: Path, c
     with Store.open(home) as store:
         store.runs.create("program", kind="model", base="smollm2-135m")
         store.runs.add_step(StepMetrics(run="program", phase="train", step=1, time=time.time(), metrics={"x": 1.0}, settings=made))
-        store.runs.add_step(StepMetrics(run="program", phase="train", step=1, time=time.time(), metrics={"y": 1.0}))
     assert run(["runs", "show", "program", "--home", str(home)]) == 0
     shown = capsys.readouterr().out
     assert "not the defaults in the last step: grpo.learning_rate = 0.25, " in shown

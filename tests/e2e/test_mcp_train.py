@@ -54,7 +54,7 @@ def test_one_command_trains_reports_and_can_go_on(tiny_model: Path, tmp_path: Pa
     done = train(str(tiny_model), tmp_path, "--steps", "1")
     assert done.returncode == 0, done.stderr
     run = shown_run(tmp_path)
-    assert (run["state"], run["step"], [step["phase"] for step in run["steps"]]) == ("done", 2, ["warmup", "train"])
+    assert (run["state"], run["step"], [step["phase"] for step in run["steps"]]) == ("done", 2, ["eval", "warmup", "eval", "train"])
     assert f"journeyman serve --run {run['id']} --home {tmp_path}" in done.stdout
     assert "curl -s http://127.0.0.1:8100/v1/chat/completions" in done.stdout
     report = Path(run["report"])
@@ -77,7 +77,11 @@ def test_the_real_model_goes_through_the_whole_recipe(smollm2_folder: Path, tmp_
     done = train("smollm2-135m", tmp_path, "--steps", "1", seconds=280, **{"warm_start.sft.batch_size": 4})
     assert done.returncode == 0, done.stderr
     run = shown_run(tmp_path)
-    assert (run["state"], run["base"], [step["phase"] for step in run["steps"]]) == ("done", "smollm2-135m", ["warmup", "train"])
+    assert (run["state"], run["base"], [step["phase"] for step in run["steps"]]) == (
+        "done",
+        "smollm2-135m",
+        ["eval", "warmup", "eval", "train"],
+    )
     assert run["steps"][0]["metrics"]["train/loss"] > 0
     assert num_adapted_modules(smollm2_folder, Path(run["adapters"][-1]["folder"])) == 30 * 7
 

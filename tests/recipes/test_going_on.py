@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,6 @@ from journeyman.store.run_lock import RunLock
 from journeyman.store.runs import Runs
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Dpo, Grpo, Sft
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing handles it."""
 
 
 def damage(home: Path, *steps: int, run: str = "one") -> None:
@@ -101,7 +98,8 @@ async def test_drills_after_a_damaged_checkpoint_are_made_again_and_counted_once
     progress = RecordingProgress()
     await mcp.train(short, progress, home=tmp_path / "damaged", resume="one")
     assert "resumed at step 1" in progress.notes
-    expected = [("train", 4), ("train", 5), ("warmup", 1), ("warmup", 2), ("warmup", 3)]
+    probes = [("eval", step) for step in range(4)]
+    expected = [*probes, ("train", 4), ("train", 5), ("warmup", 1), ("warmup", 2), ("warmup", 3)]
     assert [row[:2] for row in rows_of(tmp_path / "damaged")] == [row[:2] for row in rows_of(tmp_path / "whole")] == expected
     assert model.trainers[-1].step == 5
     # The fake weight is a sum in the order in which attempts ended.
@@ -144,30 +142,32 @@ async def test_a_second_process_that_would_go_on_with_a_live_run_changes_nothing
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
 
 
-async def killed_before_its_row(training: Awaitable[Report], *, step: int) -> None:
-    """The process ends when the service has kept that step and the recipe has not written its row."""
+@contextmanager
+def full_disk(*, step: int) -> Iterator[None]:
+    """The row of that step cannot be written, as when the process is killed right before it."""
     real = Runs.add_step
 
     def add(runs: Runs, row: StepMetrics) -> None:
-        if row.step == step and row.phase == "train" and "train/learning_rate" in row.metrics:
-            raise Killed
+        if row.step == step and row.phase == "train":
+            raise StoreError("the disk is full")
         real(runs, row)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Runs, "add_step", add)
-        with pytest.raises(Killed):
-            await training
+        yield
 
 
 @pytest.mark.parametrize("method", ["grpo", "sft", "dpo"])
-async def test_a_kill_before_the_recipes_row_loses_nothing_that_it_had_measured(
+async def test_a_row_that_could_not_be_written_is_there_when_the_run_goes_on(
     model: FakeModel, methods: Mapping[str, Train], tmp_path: Path, method: str
 ) -> None:
     train, home = methods[method], tmp_path / "killed"
     await train(tmp_path / "whole", SilentProgress())
     weight = model.trainers[-1].weight
     model.forget()
-    await killed_before_its_row(train(home, SilentProgress()), step=2)
+    with full_disk(step=2):
+        await stopped_after(model, train(home, SilentProgress()), step=2)
+    assert ("train", 2) not in [row[:2] for row in rows_of(home)]
     model.forget()
     await train(home, SilentProgress(), resume=True)
     assert rows_of(home) == rows_of(tmp_path / "whole")
@@ -179,7 +179,8 @@ async def test_a_step_that_was_made_is_not_asked_for_again_under_another_schedul
     model: FakeModel, methods: Mapping[str, Train], tmp_path: Path, method: str
 ) -> None:
     train, home = methods[method], tmp_path / "home"
-    await killed_before_its_row(train(home, SilentProgress()), step=2)
+    with full_disk(step=2):
+        await train(home, SilentProgress(), steps=2)
     await train(home, SilentProgress(), resume=True, steps=STEPS + 2)
     assert [row[1] for row in rows_of(home) if row[0] == "train"] == list(range(1, STEPS + 3))
 

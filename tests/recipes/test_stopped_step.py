@@ -127,16 +127,15 @@ def test_a_killed_step_goes_on_with_its_attempts_and_pays_the_judge_once(
     purse.close()
 
 
-def test_a_kill_between_the_services_row_of_a_step_and_the_recipes_loses_nothing_that_was_measured(
-    run: Run, judge: ScriptedServer, tmp_path: Path
-) -> None:
-    assert run(tmp_path, judge.base_url, kill_at=("concluded", 1)) == -signal.SIGKILL
-    (half,) = steps_of(tmp_path)
-    assert "reward/mean" not in half.metrics
+def test_a_kill_before_the_row_of_a_step_loses_nothing_that_was_measured(run: Run, judge: ScriptedServer, tmp_path: Path) -> None:
+    assert run(tmp_path, judge.base_url, kill_at=("checkpoint kept", 1)) == -signal.SIGKILL
+    assert steps_of(tmp_path) == []
     assert run(tmp_path, judge.base_url) == 0
     first, second = steps_of(tmp_path)
     assert (first.step, second.step) == (1, 2)
-    assert first.metrics.keys() == second.metrics.keys()
+    assert second.metrics.keys() - first.metrics.keys() == {"train/probe_change", "train/seconds"}  # measured when the step is served
+    assert first.metrics.keys() < second.metrics.keys()
+    assert first.settings.keys() == second.settings.keys() == {"grpo"}
     assert set(attempts_of(tmp_path).values()) == {1}
     assert calls(judge) == _CALLS_OF_A_RUN
 

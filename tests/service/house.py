@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,11 @@ async def finish(backend: Backend, status: JobStatus) -> JobStatus:
     return status
 
 
-async def train_once(backend: Backend, *rewards: float | None, key: str | None = None) -> JobStatus:
+async def train_once(
+    backend: Backend, *rewards: float | None, key: str | None = None, measured: Mapping[str, float] | None = None
+) -> JobStatus:
     group = await scored_group(backend, *(rewards or (1.0, 0.0)))
-    return await finish(backend, backend.train("m", GrpoJob(groups=(group,)), key))
+    return await finish(backend, backend.train("m", GrpoJob(groups=(group,), measured=dict(measured or {})), key))
 
 
 def read_adapter(house: House, step: int) -> str:

@@ -141,13 +141,13 @@ class TestRuns:
         with pytest.raises(NotFoundError, match="known runs: a"):
             store.runs.get("z")
 
-    def test_metrics_of_one_step_are_merged(self, store: Store) -> None:
+    def test_the_row_of_a_step_is_written_once(self, store: Store) -> None:
         store.runs.create("a", kind="mcp", base="b")
         store.runs.add_step(StepMetrics(run="a", phase="train", step=1, time=1.0, metrics={"x": 1.0, "y": 1.0}))
         store.runs.add_step(StepMetrics(run="a", phase="train", step=1, time=2.0, metrics={"y": 2.0}))
         store.runs.add_step(StepMetrics(run="a", phase="eval", step=1, time=3.0, metrics={"z": 3.0}))
         (step,) = store.runs.steps("a", "train")
-        assert step.metrics == {"x": 1.0, "y": 2.0}
+        assert (step.metrics, step.time) == ({"x": 1.0, "y": 1.0}, 1.0)
         assert len(store.runs.steps("a")) == 2
 
 

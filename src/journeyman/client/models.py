@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from journeyman.client.foreign import ForeignRecorder, foreign_client
 from journeyman.client.rollout import Rollout
@@ -234,6 +234,7 @@ class TrainableModel(ServedModel):
         groups: Sequence[Group],
         settings: Grpo | None = None,
         *,
+        measured: Mapping[str, float] | None = None,
         on_progress: Callable[[float], None] | None = None,
         key: str | None = None,
     ) -> TrainResult:
@@ -243,6 +244,7 @@ class TrainableModel(ServedModel):
         without spread is skipped and counted.
 
         Args:
+            measured: metrics of your own to keep with the step; `journeyman runs show` and retention see them.
             on_progress: told a fraction in [0, 1] now and then.
             key: repeat a call with the same key and it is the same job, not a second update.
 
@@ -256,29 +258,37 @@ class TrainableModel(ServedModel):
             for group in groups
             if any(one.id for one in group)  # an attempt that the server refused has no id, and no record there
         )
-        return await self._train(GrpoJob(groups=scored, settings=settings or Grpo()), on_progress, key)
+        return await self._train(GrpoJob(groups=scored, settings=settings or Grpo(), measured=dict(measured or {})), on_progress, key)
 
     async def train_sft(
         self,
         examples: Sequence[SftExample | TextExample | StoredExample],
         settings: Sft | None = None,
         *,
+        phase: Literal["warmup", "train"] = "warmup",
+        measured: Mapping[str, float] | None = None,
         on_progress: Callable[[float], None] | None = None,
         key: str | None = None,
     ) -> TrainResult:
-        """Imitate conversations: every assistant message in them is trained. Otherwise as `train`."""
-        return await self._train(SftJob(examples=tuple(examples), settings=settings or Sft()), on_progress, key)
+        """Imitate conversations: every assistant message in them is trained. Otherwise as `train`.
+
+        `phase`: "warmup" before another kind of training, "train" where imitating is the training.
+        """
+        job = SftJob(examples=tuple(examples), settings=settings or Sft(), phase=phase, measured=dict(measured or {}))
+        return await self._train(job, on_progress, key)
 
     async def train_dpo(
         self,
         pairs: Sequence[PreferencePair | TextPair | StoredPair],
         settings: Dpo | None = None,
         *,
+        measured: Mapping[str, float] | None = None,
         on_progress: Callable[[float], None] | None = None,
         key: str | None = None,
     ) -> TrainResult:
         """Learn from pairs, a chosen and a rejected reply to one prompt. Otherwise as `train`; see `pairs_from_groups`."""
-        return await self._train(DpoJob(pairs=tuple(pairs), settings=settings or Dpo()), on_progress, key)
+        job = DpoJob(pairs=tuple(pairs), settings=settings or Dpo(), measured=dict(measured or {}))
+        return await self._train(job, on_progress, key)
 
     async def loss(
         self,

@@ -59,7 +59,6 @@ async def train(
                 lessons,
                 _updating(settings, model, lessons),
                 _measuring(settings, model, data),
-                rate_of=lambda number: step_settings(settings, lessons.num_steps, number).learning_rate,
                 evaluate_every=settings.evaluate_every,
             )
             return await asyncio.to_thread(_report, opened, settings, model, data)
@@ -82,7 +81,7 @@ def step_settings(settings: DpoTrain, num_steps: int, number: int) -> Dpo:
 def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, pairs: list[Any]) -> TrainResult:
         step = step_settings(settings, lessons.num_steps, number)
-        return await model.train_dpo(pairs, step, key=f"{model.run}-train-{number}")
+        return await model.train_dpo(pairs, step, measured={"train/learning_rate": step.learning_rate}, key=f"{model.run}-train-{number}")
 
     return update
 

@@ -6,7 +6,6 @@ What an attempt is, and with which settings a step is made, is the recipe's.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,10 @@ from journeyman.client.models import TrainableModel
 from journeyman.errors import NothingToLearnError, TrainingError
 from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.recipes.open_run import OpenRun
-from journeyman.recipes.places import keep_measured, scenarios_used
+from journeyman.recipes.places import scenarios_used
 from journeyman.recipes.resume import step_key
 from journeyman.recipes.told import tell
 from journeyman.rewards import excluded_text
-from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo
 from journeyman.types.training import TrainResult
 from journeyman.types.trajectory import Group
@@ -63,15 +61,10 @@ async def learn(opened: OpenRun, model: TrainableModel, plan: Plan) -> None:
         groups, metrics = await plan.attempt(number, position)
         position += len(groups)
         grpo = plan.settings_of(number, metrics, groups)
-        metrics |= {"train/learning_rate": grpo.learning_rate}
-        step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=metrics)
-        await asyncio.to_thread(keep_measured, opened.folder, step)
-        result = await _update(opened, model, groups, grpo, number)
-        metrics |= result.metrics
-        await opened.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
-        progress.step(number + 1, metrics)
+        result = await _update(opened, model, groups, grpo, number, metrics | {"train/learning_rate": grpo.learning_rate})
+        progress.step(number + 1, result.metrics)
         progress.advance(1)
-        history.append(metrics)
+        history.append(result.metrics)
         tell(progress, history, result.notes)
         empty = empty + 1 if metrics.get("reward/with_spread", 0.0) == 0.0 else 0
         if plan.stop_without_spread is not None and empty >= plan.stop_without_spread:
@@ -89,9 +82,11 @@ def nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group], *, seen:
     return NothingToLearnError(f"nothing to learn from: {text}", hint=hint or without_spread_advice(steps))
 
 
-async def _update(opened: OpenRun, model: TrainableModel, groups: Sequence[Group], grpo: Grpo, number: int) -> TrainResult:
+async def _update(
+    opened: OpenRun, model: TrainableModel, groups: Sequence[Group], grpo: Grpo, number: int, measured: Metrics
+) -> TrainResult:
     try:
-        return await model.train(groups, grpo, key=f"{opened.run}-train-{number}")
+        return await model.train(groups, grpo, measured=measured, key=f"{opened.run}-train-{number}")
     except TrainingError:
         # The same attempts would fail again: whoever goes on makes others.
         await asyncio.to_thread(opened.store.rollouts.forget_key, opened.run, step_key("train", number))

@@ -5,7 +5,6 @@ Not for what is done with the examples: `sft.py` imitates them, `dpo.py` compare
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import random
@@ -18,7 +17,6 @@ from typing import Any, Generic, TypeVar
 from journeyman.client.models import TrainableModel
 from journeyman.errors import SettingError
 from journeyman.recipes.open_run import OpenRun
-from journeyman.recipes.places import keep_measured
 from journeyman.recipes.told import tell
 from journeyman.store.durable import write_durably
 from journeyman.types.record import Record
@@ -92,14 +90,12 @@ async def teach(
     update: Update,
     measure: Measure,
     *,
-    rate_of: Callable[[int], float],
     evaluate_every: int,
 ) -> None:
     """Make the steps that are not made yet.
 
     Args:
         update: one training job on the examples of a step (from 0).
-        rate_of: the learning rate of a step; kept with it.
         measure: the held-out metrics of the model as it is; kept as phase `eval` under the number of steps made.
     """
     progress = opened.progress
@@ -120,15 +116,9 @@ async def teach(
     for number in range(made, lessons.num_steps):
         if number % evaluate_every == 0:
             await look(number)
-        started = time.perf_counter()
-        rate = {"train/learning_rate": rate_of(number)}
-        step = StepMetrics(run=opened.run, phase="train", step=model.step + 1, time=time.time(), metrics=rate)
-        await asyncio.to_thread(keep_measured, opened.folder, step)
         result = await update(number, lessons.part(number))
-        metrics = result.metrics | rate | {"step/seconds": time.perf_counter() - started}
-        await opened.add_step(step.model_copy(update={"step": result.step, "time": time.time(), "metrics": metrics}))
-        progress.step(number + 1, metrics)
-        progress.advance(1, loss=metrics.get("train/loss", math.nan))
-        history.append(metrics)
+        progress.step(number + 1, result.metrics)
+        progress.advance(1, loss=result.metrics.get("train/loss", math.nan))
+        history.append(result.metrics)
         tell(progress, history, result.notes)
     await look(lessons.num_steps)

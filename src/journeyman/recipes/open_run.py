@@ -19,7 +19,7 @@ from journeyman.errors import JourneymanError, JudgeError, SettingError
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.costs import Costs
-from journeyman.recipes.places import complete_row, warm_steps
+from journeyman.recipes.places import warm_steps
 from journeyman.recipes.resume import accept_settings, is_other_judge, step_key
 from journeyman.recipes.schedule import rate_change
 from journeyman.rewards.judge import Judge
@@ -177,8 +177,7 @@ async def open_model(opened: OpenRun, begun: Begun, name: str, lora: LoraSetting
 
 
 def _found_place(opened: OpenRun, begun: Begun, step: int, warm_phase: str | None) -> int:
-    """Bring the run's rows and verdicts to where its model is; returns the steps that were made since the warm start."""
-    complete_row(opened.store, opened.folder, opened.run, step)
+    """Bring the run's verdicts to where its model is; returns the steps that were made since the warm start."""
     made = step - warm_steps(opened.store, opened.run, warm_phase)
     if begun.is_judged_anew:
         for phase, number in (("train", made), ("warmup", step)):

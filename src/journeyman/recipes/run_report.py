@@ -222,10 +222,9 @@ def curl_line(body: Mapping[str, Any]) -> str:
 
 
 def _with_heldout(steps: Sequence[StepMetrics]) -> tuple[dict[str, float], ...]:
-    """The training steps, each with the held-out metrics of the model as it left it. What was measured before the first is no step's."""
+    """The training steps, each with what was measured of the model as it left it. What was measured before the first is no step's."""
     measured = {row.step: row.metrics for row in steps if row.phase == "eval"}
-    trained = [row.metrics for row in steps if row.phase == "train"]
-    return tuple(metrics | measured.get(number, {}) for number, metrics in enumerate(trained, start=1))
+    return tuple(row.metrics | measured.get(row.step, {}) for row in steps if row.phase == "train")
 
 
 def _plain(value: Any) -> Any:

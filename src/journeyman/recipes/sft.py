@@ -64,7 +64,6 @@ async def train(
                 lessons,
                 _updating(settings, model, lessons),
                 _measuring(settings, model, data),
-                rate_of=lambda number: step_settings(settings, lessons.num_steps, number).learning_rate,
                 evaluate_every=settings.evaluate_every,
             )
             return await _report(opened, settings, model, data)
@@ -87,7 +86,8 @@ def step_settings(settings: SftTrain, num_steps: int, number: int) -> Sft:
 def _updating(settings: SftTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
     async def update(number: int, examples: list[Any]) -> TrainResult:
         step = step_settings(settings, lessons.num_steps, number)
-        return await model.train_sft(examples, step, key=f"{model.run}-train-{number}")
+        rate, key = {"train/learning_rate": step.learning_rate}, f"{model.run}-train-{number}"
+        return await model.train_sft(examples, step, phase="train", measured=rate, key=key)
 
     return update
 

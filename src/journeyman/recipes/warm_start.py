@@ -35,8 +35,7 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         )
         async with session.costs.phase("warm start, probes"):
             metrics = await _probe(session, model, scenarios, done)
-        if model.step:
-            await session.add_step(StepMetrics(run=session.run, phase="warmup", step=model.step, time=time.time(), metrics=metrics))
+        await session.add_step(StepMetrics(run=session.run, phase="eval", step=model.step, time=time.time(), metrics=metrics))
         session.progress.note(
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
             f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"

@@ -314,9 +314,10 @@ class Backend:
             )
 
     def _settle_jobs(self, model: TrainableModel) -> None:
-        """Jobs that a stopped server left unfinished."""
+        """Jobs that a stopped server left unfinished, and the row of the step that the last of them made."""
         for job in self.store.jobs.unfinished(model.row.run, model.name):
             settle(self.store, job)
+        self.training.keep_newest_row(model)
 
     def _check_run(self, run: RunInfo) -> None:
         self._check_base(run.base, run.tokenizer, f"run {run.id!r}")

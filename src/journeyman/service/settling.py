@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from journeyman.errors import StoreError
 from journeyman.store.checkpoints import Checkpoint, Checkpoints
 from journeyman.store.jobs import INTERRUPTED, JobRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
-from journeyman.types.runs import StepMetrics
 from journeyman.types.training import JobStatus, TrainResult
 
 _log = logging.getLogger(__name__)
@@ -25,7 +23,6 @@ def settle(store: Store, job: JobRow) -> JobStatus:
         status = JobStatus(id=job.status.id, state="failed", error=error, error_code=INTERRUPTED)
     else:
         status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(job, made))
-        _add_row(store, job, made)
     store.jobs.set_status(status)
     return status
 
@@ -50,16 +47,6 @@ def _result(job: JobRow, made: Checkpoint) -> TrainResult:
     return TrainResult(
         step=made.step,
         adapter=f"{job.model}@{made.step}",
-        metrics=made.memo.get("metrics", {}),
+        metrics=made.memo.get("row", {}).get("metrics", {}),
         notes=tuple(made.memo.get("notes", ())),
     )
-
-
-def _add_row(store: Store, job: JobRow, made: Checkpoint) -> None:
-    """The kill may have come before the step's row: whoever counts rows must find every step that was made."""
-    phase = "warmup" if job.kind == "sft" else "train"
-    if any(row.step == made.step for row in store.runs.steps(job.run, phase)):
-        return
-    metrics = made.memo.get("metrics", {})
-    settings = {kind: used for kind, used in made.memo.get("job_settings", {}).items() if kind == job.kind}
-    store.runs.add_step(StepMetrics(run=job.run, phase=phase, step=made.step, time=time.time(), metrics=metrics, settings=settings))

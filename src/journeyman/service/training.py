@@ -78,7 +78,7 @@ class TrainableModel:
 class _Plan:
     """A job ready to compute. `update` blocks and returns the trainer's metrics; `is_idle`: there is nothing to compute.
 
-    `settings` are the job's, by its kind.
+    `measured` and `settings`, by the job's kind, are the job's.
     """
 
     update: Callable[[OnProgress], dict[str, float]]
@@ -86,6 +86,7 @@ class _Plan:
     notes: tuple[str, ...]
     phase: str
     is_idle: bool = False
+    measured: Mapping[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,7 +129,8 @@ class TrainingService:
         self, model: TrainableModel, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None
     ) -> JobStatus:
         """Queue a training job. The same `key` again gives the same job. `loop`: as for `Jobs.submit`."""
-        body_hash = hashlib.sha256(job.model_dump_json().encode()).hexdigest()
+        # What was measured is not asked for: a step that is asked for again has other times.
+        body_hash = hashlib.sha256(job.model_dump_json(exclude={"measured"}).encode()).hexdigest()
         request = JobRequest(model.row.run, model.name, job.kind, body_hash, key)
         if isinstance(job, MeasureJob):
             return self._jobs.submit(request, lambda _, on_progress: self._measure(model, job, on_progress), loop)
@@ -169,7 +171,7 @@ class TrainingService:
             self._reached("planned")
             step = model.trainer.step
             try:
-                published, metrics = await self._step(model, plan, job_id, on_progress)
+                published, row = await self._step(model, plan, job_id, on_progress)
             except BaseException as error:
                 await self._restore(model, step)
                 if isinstance(error, JourneymanError) or not isinstance(error, Exception):
@@ -179,13 +181,13 @@ class TrainingService:
                     f"step {step + 1} of {model.name} could not be computed: {type(error).__name__}: {error}",
                     hint=f"the model is still at step {step}; out of memory? lower tokens_per_micro_batch",
                 ) from error
-            metrics["train/seconds"] = time.perf_counter() - started
+            later = {"train/probe_change": published.probe_change, "train/seconds": time.perf_counter() - started}
+            row = row.model_copy(update={"time": time.time(), "metrics": row.metrics | later})
             # From here on the step is done and served: what fails now is told, and undoes nothing.
-            late = await self._conclude(model, plan, metrics)
+            late = await self._conclude(model, row)
             self._reached("concluded")
-            row = published.adapter
-            notes = (*plan.notes, *step_notes(metrics), *published.notes, *late)
-            return TrainResult(step=row.step, adapter=row.name, metrics=metrics, notes=notes)
+            notes = (*plan.notes, *step_notes(row.metrics), *published.notes, *late)
+            return TrainResult(step=row.step, adapter=published.adapter.name, metrics=row.metrics, notes=notes)
 
     def _noted_plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         """The plan, with what the job has set otherwise than the one before it, also before a restart, among its notes: but the learning
@@ -200,7 +202,7 @@ class TrainingService:
         opened = model.told_notes()
         for note in opened:  # nobody asked for them when the model was opened: the log of a server has them too
             _log.warning("%s", note)
-        return replace(plan, settings={job.kind: settings}, notes=(*opened, *plan.notes, *_settings_notes(news)))
+        return replace(plan, measured=job.measured, settings={job.kind: settings}, notes=(*opened, *plan.notes, *_settings_notes(news)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
@@ -209,7 +211,7 @@ class TrainingService:
                 lambda on_progress: model.trainer.supervised_step(samples, job.settings, on_progress),
                 {"num_examples": float(len(samples))},
                 (),
-                "warmup",
+                job.phase,
             )
         if isinstance(job, DpoJob):
             compared = preference_batch(job, self._renderer, self._load)
@@ -232,27 +234,30 @@ class TrainingService:
             is_idle=not batch.groups,
         )
 
-    async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress) -> tuple[Published, dict[str, float]]:
+    async def _step(self, model: TrainableModel, plan: _Plan, job_id: str, on_progress: OnProgress) -> tuple[Published, StepMetrics]:
+        """The published version and the step's row, which its checkpoint has: a kill before it is in the table loses nothing."""
         report = self._reporter(on_progress)
 
         def compute() -> dict[str, float]:
             metrics = finite_metrics(plan.metrics | plan.update(report))
-            return {f"train/{name}": value for name, value in metrics.items()}
+            return dict(plan.measured) | {f"train/{name}": value for name, value in metrics.items()}
 
         async with self._resting(needed=not plan.is_idle):
             self._reached("engine asleep")
             metrics = await self._in_thread(compute)
             self._reached("computed")
             settings = _job_settings(model.checkpoints.newest()) | plan.settings
-            memo = {"job": job_id, "metrics": metrics, "notes": plan.notes, "job_settings": settings}
-            await self._in_thread(lambda: self.save(model, memo, is_training=plan.phase == "train"))
+            row = StepMetrics(
+                run=model.row.run, phase=plan.phase, step=model.trainer.step, time=time.time(), metrics=metrics, settings=plan.settings
+            )
+            memo = {"job": job_id, "row": row.model_dump(mode="json"), "notes": plan.notes, "job_settings": settings}
+            await self._in_thread(lambda: self.save(model, memo, num_groups=_num_groups(row)))
             self._reached("checkpoint kept")
             written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, model.trainer))
             self._reached("adapter kept")
         published = await self._weights.publish(written)
         self._reached("published")
-        metrics["train/probe_change"] = published.probe_change
-        return published, metrics
+        return published, row
 
     def _reporter(self, on_progress: OnProgress) -> OnProgress:
         def report(fraction: float) -> None:
@@ -263,10 +268,13 @@ class TrainingService:
 
         return report
 
-    def save(self, model: TrainableModel, memo: Mapping[str, Any], *, is_training: bool = False) -> None:
-        """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about."""
-        before = model.checkpoints.newest()
-        num_groups = 0.0 if before is None else before.memo.get("num_groups", 0.0)
+    def save(self, model: TrainableModel, memo: Mapping[str, Any], *, num_groups: float = 0.0) -> None:
+        """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about.
+
+        `num_groups`: that the step trained on.
+        """
+        newest = model.checkpoints.newest()
+        before = 0.0 if newest is None else newest.memo.get("num_groups", 0.0)
         place = {
             "model": model.name,
             "base": model.row.base,
@@ -274,7 +282,7 @@ class TrainingService:
             "settings": self._store.runs.get(model.row.run).settings,
             "computing": dict(model.computing),
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
-            "num_groups": num_groups + (memo["metrics"].get("train/num_groups", 0.0) if is_training else 0.0),
+            "num_groups": before + num_groups,
         }
 
         def write(folder: Path) -> None:
@@ -283,9 +291,14 @@ class TrainingService:
 
         model.checkpoints.save(model.trainer.step, write, place | dict(memo))
 
-    async def _conclude(self, model: TrainableModel, plan: _Plan, metrics: dict[str, float]) -> tuple[str, ...]:
-        run, step = model.row.run, model.trainer.step
-        row = StepMetrics(run=run, phase=plan.phase, step=step, time=time.time(), metrics=metrics, settings=plan.settings)
+    def keep_newest_row(self, model: TrainableModel) -> None:
+        """The row of the newest checkpoint's step, where a kill or a full disk came before it was in the table."""
+        newest = model.checkpoints.newest()
+        if newest is not None and "row" in newest.memo:
+            self._store.runs.add_step(StepMetrics.model_validate(newest.memo["row"]))
+
+    async def _conclude(self, model: TrainableModel, row: StepMetrics) -> tuple[str, ...]:
+        run, step = row.run, row.step
 
         def keep_row() -> tuple[StepMetrics, ...]:
             self._store.runs.add_step(row)
@@ -299,7 +312,7 @@ class TrainingService:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
         # Rows of later steps may be left of a checkpoint that was damaged.
-        found = news([row.metrics for row in rows if row.phase == plan.phase and row.step <= step])
+        found = news([other.metrics for other in rows if other.phase == row.phase and other.step <= step])
         notes = tuple(map(str, found))
         try:
             await self._clear(model, rows)
@@ -324,15 +337,13 @@ class TrainingService:
         """Delete what the retention does not keep."""
         retention = self._retention
         scores = version_scores(rows, retention.metric)
-        # A program adds what it knows of a step when the step is made: the score of the version that it began with may still come.
-        awaited = {model.trainer.step - 1} - scores.keys() if retention.best else set()
         saved = [checkpoint.step for checkpoint in await asyncio.to_thread(model.checkpoints.list)]
-        await self._in_thread(lambda: model.checkpoints.keep(kept_steps(saved, retention.checkpoints, retention, scores) | awaited))
+        await self._in_thread(lambda: model.checkpoints.keep(kept_steps(saved, retention.checkpoints, retention, scores)))
         self._reached("checkpoints cleared")
         # The start and the end of the warm start are what a report compares with.
         warm = max((row.step for row in rows if row.phase == "warmup"), default=0)
         versions = self._weights.models[model.name]
-        await self._weights.retire(model.name, kept_steps(versions, retention.adapters, retention, scores) | awaited | {0, warm})
+        await self._weights.retire(model.name, kept_steps(versions, retention.adapters, retention, scores) | {0, warm})
 
     async def _restore(self, model: TrainableModel, step: int) -> None:
         """Back to `step`: trainer, checkpoints, and served versions."""
@@ -380,6 +391,11 @@ class TrainingService:
             elif future.exception() is not None:
                 _log.debug("the dropped step ended with %r", future.exception())
             raise
+
+
+def _num_groups(row: StepMetrics) -> float:
+    """Groups of scenarios that the step used up; drills use none."""
+    return row.metrics.get("train/num_groups", 0.0) if row.phase == "train" else 0.0
 
 
 def _job_settings(checkpoint: Checkpoint | None) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Where things lie under a home folder. Paths only: nothing here creates or reads a file.
 
 journeyman.db
-runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, evaluations/, costs.json, exports/,
-measured.json
+runs/<run>/config.json, scenarios.jsonl, adapters/<model>@<step>/, checkpoints/step-000007/, report/, evaluations/, costs.json, exports/
 """
 
 from __future__ import annotations
@@ -46,11 +45,6 @@ class RunFolder:
     @property
     def costs(self) -> Path:
         return self.path / "costs.json"
-
-    @property
-    def measured(self) -> Path:
-        """What was measured of the step that is being made."""
-        return self.path / "measured.json"
 
     @property
     def exports(self) -> Path:

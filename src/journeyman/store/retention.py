@@ -38,8 +38,7 @@ def version_scores(rows: Iterable[StepMetrics], metric: str) -> dict[int, float]
 def missing_metric(rows: Sequence[StepMetrics], retention: Retention) -> str | None:
     """A line when the best versions were asked for, and no step has the metric: then none is kept. Nobody asked by the defaults.
 
-    None before the second step of the training itself: a warm start has other metrics, and a program may add its own to a step after it
-    was made.
+    None before the second step of the training itself: a warm start has other metrics.
     """
     known = {name for row in rows for name in row.metrics}
     is_default = (retention.metric, retention.best) == (Retention().metric, Retention().best)

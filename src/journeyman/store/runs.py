@@ -87,21 +87,13 @@ class Runs:
             connection.execute(update(RUNS).where(RUNS.c.id == run).values(**values))
         return self.get(run)
 
-    def add_step(self, metrics: StepMetrics) -> None:
-        """Keep the metrics of a step. Metrics of a step that is there already are merged into it, the new values win; its settings stay
-        unless others are given."""
-        self.get(metrics.run)
-        key = (STEPS.c.run == metrics.run) & (STEPS.c.phase == metrics.phase) & (STEPS.c.step == metrics.step)
+    def add_step(self, row: StepMetrics) -> None:
+        """Keep the row of a step. It is written once: one that is there stays as it is."""
+        self.get(row.run)
+        values = {"metrics": json.dumps(row.metrics), "settings": json.dumps(row.settings) if row.settings else None}
         with self._database.write() as connection:
-            before = connection.execute(select(STEPS.c.metrics).where(key)).scalar_one_or_none()
-            merged = {**(json.loads(before) if before else {}), **metrics.metrics}
-            values: dict[str, Any] = {"time": metrics.time, "metrics": json.dumps(merged)}
-            if metrics.settings:
-                values["settings"] = json.dumps(metrics.settings)
             connection.execute(
-                insert(STEPS)
-                .values(run=metrics.run, phase=metrics.phase, step=metrics.step, **values)
-                .on_conflict_do_update(index_elements=["run", "phase", "step"], set_=values)
+                insert(STEPS).values(run=row.run, phase=row.phase, step=row.step, time=row.time, **values).on_conflict_do_nothing()
             )
 
     def steps(self, run: str, phase: str | None = None) -> tuple[StepMetrics, ...]:

@@ -18,8 +18,7 @@ class Retention(Record):
     Attributes:
         checkpoints: how many of the newest checkpoints stay (a checkpoint is about three times the size of an adapter).
         adapters: how many of the newest adapters stay.
-        best: how many of the best of both stay, by `metric`; the newest wins a tie. The last but one stays too as long as it has no score:
-            what a program adds to a step after it was made may still come.
+        best: how many of the best of both stay, by `metric`; the newest wins a tie.
         metric: a metric of the steps, e.g. `train/reward_mean`, `reward/success` or `heldout/loss`.
         best_is: which of its values is the best: the highest, or the lowest (of a loss).
         every: the checkpoints and adapters of every n-th step stay too; 0 = off.

@@ -42,7 +42,7 @@ class CreateRun(Record):
 
 
 class StepMetrics(Record):
-    """The metrics of one step of a run; `phase` is warmup, train or eval.
+    """The metrics of one step of a run; `phase` is warmup, train, or eval: measured of version `step` without training.
 
     `settings` are those of the job that made it, by its kind (`{"grpo": {"learning_rate": ...}}`); empty where none did.
     """

@@ -101,19 +101,29 @@ AnyPair = Annotated[
 ]
 
 
-class GrpoJob(Record):
+class _Update(Record):
+    """A step. `measured`: what its caller knows of it (rewards, rates); it is kept in the step's row beside what the service measures,
+    whose names win."""
+
+    measured: Metrics = Field(default_factory=dict)
+
+
+class GrpoJob(_Update):
     kind: Literal["grpo"] = "grpo"
     groups: tuple[ScoredGroup, ...]
     settings: Grpo = Grpo()
 
 
-class SftJob(Record):
+class SftJob(_Update):
+    """`phase`: of the step's row. Imitation is a warm start for what comes after it, or the training itself."""
+
     kind: Literal["sft"] = "sft"
+    phase: Literal["warmup", "train"] = "warmup"
     examples: tuple[AnyExample, ...]
     settings: Sft = Sft()
 
 
-class DpoJob(Record):
+class DpoJob(_Update):
     kind: Literal["dpo"] = "dpo"
     pairs: tuple[AnyPair, ...]
     settings: Dpo = Dpo()
@@ -143,7 +153,9 @@ TrainJob = Annotated[UpdateJob | MeasureJob, Field(discriminator="kind")]
 class TrainResult(Record):
     """One training call, or one that measured. `step` is the version now served (`model@step`).
 
-    `metrics` names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
+    `metrics` are those of the step's row: what came as `measured` with the job, and what the service adds.
+
+    The service's names are `train/loss`, `train/gradient_norm`, `train/clip_fraction`, `train/entropy`, `train/kl_to_base`,
     `train/logprob_gap_mean`, `train/logprob_gap_max`, `train/ratio_mean`, `train/num_tokens`, `train/num_groups`,
     `train/num_groups_without_spread`, `train/num_trajectories_excluded`, `train/truncated_fraction`, `train/seconds`, ...
     (docs/training.md lists what a policy update logs, docs/dpo.md what learning from pairs does).
