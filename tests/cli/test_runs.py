@@ -125,7 +125,7 @@ def test_show_tells_what_a_program_of_its_own_set_in_its_last_step(home: Path, c
 def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = {"train/truncated_fraction": 0.75, "train/num_unpacked_tokens": 300.0, "train/num_computed_tokens": 100.0}
     with Store.open(home) as store:
-        store.runs.add_step(StepMetrics(run="second", phase="train", step=2, time=time.time(), metrics=metrics))
+        store.runs.add_step(StepMetrics(run="second", phase="train", step=3, time=time.time(), metrics=metrics))
     assert run(["runs", "show", "second", "--home", str(home)]) == 0
     shown = capsys.readouterr().out
     assert "problem all_truncated  75% of the attempts" in shown

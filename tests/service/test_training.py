@@ -235,6 +235,15 @@ class TestFailures:
         assert status.error_code == "store_failed"
         assert (house.trainer.step, house.trainer.weight) == (0, 0.0)
 
+    async def test_what_was_measured_of_a_step_is_in_its_row_and_the_services_names_win(self, house: House) -> None:
+        backend = house.start()
+        await backend.create_model(CREATE)
+        status = await train_once(backend, measured={"reward/mean": 0.5, "train/num_groups": 99.0})
+        (row,) = backend.store.runs.steps("r")
+        assert status.result is not None
+        assert row.metrics == status.result.metrics
+        assert (row.metrics["reward/mean"], row.metrics["train/num_groups"]) == (0.5, 1.0)
+
     async def test_metrics_that_cannot_be_kept_do_not_undo_a_served_step(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         backend = house.start()
         await backend.create_model(CREATE)
@@ -269,6 +278,7 @@ class TestJobs:
         assert backend.train("m", job, "k").id == first.id
         done = await finish(backend, first)
         assert backend.train("m", job, "k") == done
+        assert backend.train("m", job.model_copy(update={"measured": {"rollout/seconds": 2.0}}), "k") == done
         assert house.trainer.step == 1
         with pytest.raises(SettingError, match="came with another training job"):
             backend.train("m", GrpoJob(groups=(), settings=Grpo(updates=2)), "k")
