@@ -17,7 +17,7 @@ from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainer
 from journeyman.service.jobs import Jobs
 from journeyman.service.reopening import forget_later, load_newest
 from journeyman.service.sampling import SamplingService
-from journeyman.service.settling import settle, settle_abandoned
+from journeyman.service.settling import settle_abandoned, settle_run
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
@@ -230,7 +230,7 @@ class Backend:
         model = await asyncio.to_thread(self._open_files, request, self._trainers)
         try:
             await self._publish_current(model)
-            await asyncio.to_thread(self._settle_jobs, model)
+            await asyncio.to_thread(settle_run, self.store, model.row.run, model.name)
             await self.training.clear(model)
         except BaseException:
             await asyncio.to_thread(model.trainer.close)
@@ -312,12 +312,6 @@ class Backend:
             model.opening_notes.append(
                 f"version {adapter} could not be loaded ({error.message}): its folder is written anew from the checkpoint of that step"
             )
-
-    def _settle_jobs(self, model: TrainableModel) -> None:
-        """Jobs that a stopped server left unfinished, and the row of the step that the last of them made."""
-        for job in self.store.jobs.unfinished(model.row.run, model.name):
-            settle(self.store, job)
-        self.training.keep_newest_row(model)
 
     def _check_run(self, run: RunInfo) -> None:
         self._check_base(run.base, run.tokenizer, f"run {run.id!r}")

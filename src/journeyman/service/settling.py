@@ -1,4 +1,5 @@
-"""Jobs that nobody works on any more: done when a checkpoint holds their step, interrupted otherwise. Not for jobs that run."""
+"""What a stopped server left unfinished: its jobs are done when a checkpoint holds their step, interrupted otherwise. Not for jobs that
+run."""
 
 from __future__ import annotations
 
@@ -9,9 +10,20 @@ from journeyman.store.checkpoints import Checkpoint, Checkpoints
 from journeyman.store.jobs import INTERRUPTED, JobRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
+from journeyman.types.runs import StepMetrics
 from journeyman.types.training import JobStatus, TrainResult
 
 _log = logging.getLogger(__name__)
+
+
+def settle_run(store: Store, run: str, model: str) -> None:
+    """What a stopped server left of a run that is opened again: its unfinished jobs, and the row of its newest step, where a kill or a
+    full disk came before that was written."""
+    for job in store.jobs.unfinished(run, model):
+        settle(store, job)
+    newest = Checkpoints(store.home.run(run).checkpoints).newest()
+    if newest is not None and "row" in newest.memo:
+        store.runs.add_step(StepMetrics.model_validate(newest.memo["row"]))
 
 
 def settle(store: Store, job: JobRow) -> JobStatus:

@@ -247,13 +247,12 @@ class TrainingService:
             metrics = await self._in_thread(compute)
             self._reached("computed")
             settings = _job_settings(model.checkpoints.newest()) | plan.settings
-            row = StepMetrics(
-                run=model.row.run, phase=plan.phase, step=model.trainer.step, time=time.time(), metrics=metrics, settings=plan.settings
-            )
+            run, step, now = model.row.run, model.trainer.step, time.time()
+            row = StepMetrics(run=run, phase=plan.phase, step=step, time=now, metrics=metrics, settings=plan.settings)
             memo = {"job": job_id, "row": row.model_dump(mode="json"), "notes": plan.notes, "job_settings": settings}
             await self._in_thread(lambda: self.save(model, memo, num_groups=_num_groups(row)))
             self._reached("checkpoint kept")
-            written = await self._in_thread(lambda: self._weights.write(model.row.run, model.name, model.trainer))
+            written = await self._in_thread(lambda: self._weights.write(run, model.name, model.trainer))
             self._reached("adapter kept")
         published = await self._weights.publish(written)
         self._reached("published")
@@ -269,12 +268,9 @@ class TrainingService:
         return report
 
     def save(self, model: TrainableModel, memo: Mapping[str, Any], *, num_groups: float = 0.0) -> None:
-        """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about.
-
-        `num_groups`: that the step trained on.
-        """
-        newest = model.checkpoints.newest()
-        before = 0.0 if newest is None else newest.memo.get("num_groups", 0.0)
+        """Save the model's state as a checkpoint: what the trainer needs, the random state of the process, and how it came about."""
+        before = model.checkpoints.newest()
+        num_groups += 0.0 if before is None else before.memo.get("num_groups", 0.0)
         place = {
             "model": model.name,
             "base": model.row.base,
@@ -282,7 +278,7 @@ class TrainingService:
             "settings": self._store.runs.get(model.row.run).settings,
             "computing": dict(model.computing),
             # The place in the scenarios: groups trained on so far. The recipe reads the same number from the rows of the steps.
-            "num_groups": before + num_groups,
+            "num_groups": num_groups,
         }
 
         def write(folder: Path) -> None:
@@ -290,12 +286,6 @@ class TrainingService:
             save_random_state(folder)
 
         model.checkpoints.save(model.trainer.step, write, place | dict(memo))
-
-    def keep_newest_row(self, model: TrainableModel) -> None:
-        """The row of the newest checkpoint's step, where a kill or a full disk came before it was in the table."""
-        newest = model.checkpoints.newest()
-        if newest is not None and "row" in newest.memo:
-            self._store.runs.add_step(StepMetrics.model_validate(newest.memo["row"]))
 
     async def _conclude(self, model: TrainableModel, row: StepMetrics) -> tuple[str, ...]:
         run, step = row.run, row.step
