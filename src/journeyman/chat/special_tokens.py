@@ -39,5 +39,5 @@ class SpecialTokens:
         return value
 
     def pieces(self, text: str) -> list[str]:
-        """A rendered text, cut at its marks: to be encoded one by one."""
-        return [piece.replace(_ITSELF, _MARK) for piece in text.split(_CUT)]
+        """A rendered text, cut at its marks: to be encoded one by one. Of a mark that the template cut in two nothing is left."""
+        return [_MARK.join(part.replace(_MARK, "") for part in piece.split(_ITSELF)) for piece in text.split(_CUT)]

@@ -15,7 +15,7 @@ _ONE_BYTE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 class TokenBytes:
     """The bytes of the tokens of one tokenizer, by how its decoder writes them: byte-level vocabularies, and those of sentencepiece with a
-    token for each byte (`<0xE4>`). Other decoders give the bytes of each token's own text.
+    token for each byte (`<0xE4>`). Other decoders give the bytes of each token's own text, without what they would put between two.
 
     Example:
         >>> TokenBytes(tokenizer).of(tokenizer.encode("ä"))                              # doctest: +SKIP
@@ -24,7 +24,6 @@ class TokenBytes:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._added = {int(number): str(token.content) for number, token in tokenizer.added_tokens_decoder.items()}
         decoder = tokenizer.backend_tokenizer.decoder
         steps = [] if decoder is None else list(_steps(json.loads(decoder.__getstate__())))
         kinds = {step["type"] for step in steps}
@@ -48,8 +47,6 @@ class TokenBytes:
         if not (self._is_byte_level or self._has_byte_tokens or self._spaces):
             text = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             return str(text).encode()
-        if token in self._added:
-            return self._added[token].encode()
         piece = str(self._tokenizer.convert_ids_to_tokens(token) or "")
         if self._is_byte_level:
             numbers = [_BYTE_OF.get(character) for character in piece]

@@ -18,8 +18,8 @@ from journeyman.errors import AdapterError
 from journeyman.export.greedy import preferred
 from journeyman.export.probes import NUM_TOKENS, Agreement, Probe, compare, conversations, plain_message
 from journeyman.export.version import Version
-from journeyman.modeling.base_models import load_tokenizer
-from journeyman.modeling.weights import load_module, quiet_transformers
+from journeyman.modeling.base_models import load_tokenizer, quiet_libraries
+from journeyman.modeling.weights import load_module
 
 FLOORS: Final = {"bfloat16": 0.9, "f16": 0.9, "q8_0": 0.75}
 """The least share of equal greedy tokens, by what weights were rounded to: rounding turns close choices now and then, a shuffled or
@@ -48,7 +48,7 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
     greedy tokens are identical."""
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers():
+    with quiet_libraries():
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), local_files_only=True, attn_implementation="sdpa", trust_remote_code=False
         ).eval()

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from journeyman.export.version import Version
+from journeyman.modeling.base_models import quiet_libraries
 from journeyman.modeling.lora import CONFIG_FILE, WEIGHTS_FILE, adapted_module
-from journeyman.modeling.weights import load_module, quiet_transformers
+from journeyman.modeling.weights import load_module
 
 _SHARD_SIZE = "4GB"
 _ATTENTION = "sdpa"  # transformers' own: ours needs a layout of the engine or the trainer
@@ -45,7 +46,7 @@ def write_merged(version: Version, module: nn.Module, folder: Path, dtype: str) 
     """`module` (see `served_module`) in `dtype`, "float32" or "bfloat16"; changes `module`."""
     model: Any = module.to(torch.bfloat16) if dtype == "bfloat16" else module
     model.generation_config = _generation_config(version)
-    with quiet_transformers():
+    with quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=_SHARD_SIZE)
     _change_json(folder / "config.json", _older_position_settings)
     _write_tokenizer(version, folder)

@@ -98,7 +98,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet_libraries():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFoundError(
@@ -112,7 +112,7 @@ def read_context_length(folder: Path) -> int:
     from transformers import AutoConfig
 
     try:
-        with _quiet():
+        with quiet_libraries():
             return config_context_length(
                 AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
             )
@@ -126,6 +126,31 @@ def config_context_length(config: Any) -> int:
     most = int(config.max_position_embeddings)
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     return min(most, *(int(window or most) for window in windows))
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and no notices of the Hugging Face libraries while the block runs; their settings are put back afterwards."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    was_enabled, was_disabled_in_hub = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # those of the hub's library too
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
+        elif not was_disabled_in_hub:
+            enable_progress_bars()
+        if was_disabled_in_hub:
+            disable_progress_bars()
 
 
 def _silent(_text: str) -> None:
@@ -167,7 +192,7 @@ def _unknown(name: str) -> ModelNotFoundError:
 def _from_hub(name: str, tell: Callable[[str], None]) -> Path:
     """The snapshot folder of a Hugging Face id: from the hub's own cache when it is complete there, downloaded
     otherwise."""
-    with _quiet():
+    with quiet_libraries():
         cached = _snapshot(name, _HUB_FILES, local_files_only=True)
         if cached is not None and not missing_parts(cached):
             return cached
@@ -214,23 +239,3 @@ def _offline(name: str, error: Exception) -> JourneymanError:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no notices of the Hugging Face libraries; their settings are put back afterwards."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    was_disabled = are_progress_bars_disabled()
-    disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not was_disabled:
-            enable_progress_bars()

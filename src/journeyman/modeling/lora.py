@@ -112,6 +112,8 @@ def _require_plain_lora(config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     if config.get("bias", "none") != "none":
         foreign.append(f"bias {config['bias']}")
     layers = {name.rsplit(".lora_", 1)[0] for name in tensors}
+    if not tensors:
+        foreign.append("no tensors")
     if tensors.keys() != {f"{layer}.lora_{half}.weight" for layer in layers for half in "AB"}:
         foreign.append("tensors that are no pairs of lora_A and lora_B")
     if foreign:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.attention import ATTENTION_NAME, register_attention
-from journeyman.modeling.base_models import config_context_length
+from journeyman.modeling.base_models import config_context_length, quiet_libraries
 from journeyman.modeling.packed_check import check_packable
 from journeyman.modeling.precision import Precision, round_linear_layers
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and notices of transformers while the block runs."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
 
 
 def load_module(folder: Path, *, precision: Precision = "float32", device: str = "cpu") -> nn.Module:
@@ -44,7 +28,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
     """
     register_attention()
     try:
-        with quiet_transformers():
+        with quiet_libraries():
             module = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, attn_implementation=ATTENTION_NAME, local_files_only=True, trust_remote_code=False
             )

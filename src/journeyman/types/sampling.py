@@ -16,7 +16,7 @@ class SamplingParameters(Record):
     """How tokens are drawn. Training needs temperature 1, top_p 1 and top_k off, so that the policy is the distribution sampled.
 
     `stop` holds strings; the token that completes one is kept in `Sample.token_ids`, the string is cut from the text.
-    `top_k` 0 means off. `seed` makes one request repeatable on the same engine, whatever else runs beside it.
+    `top_k` 0 means off. `seed` makes one request repeatable on the same engine, but for rounding: that depends on what runs beside it.
     """
 
     temperature: float = Field(default=1.0, ge=0.0, le=100.0)

@@ -215,13 +215,28 @@ def test_a_tool_whose_arguments_would_be_no_object_cannot_be_forced(kind: object
     assert caught.value.reason == "parameters_no_object"
 
 
-def test_a_schema_without_an_end_is_the_callers_error(compiler: GrammarCompiler, tiny_tokenizer: Any) -> None:
-    circle = {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}
-    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": circle}
+_UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "endless": (
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A"}},
+            "required": ["a"],
+            "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}},
+        },
+        '{"a": ',
+    ),
+    "wide": ({"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"^x{n}.*y$"} for n in range(2000)}}, '{"p1'),
+    "long": ({"type": "array", "minItems": 10**7, "items": {"type": "null"}}, "[null"),
+}
+
+
+@pytest.mark.parametrize("kind", _UNUSABLE)
+def test_a_schema_without_an_end_or_too_large_is_the_callers_error(compiler: GrammarCompiler, tiny_tokenizer: Any, kind: str) -> None:
+    schema, text = _UNUSABLE[kind]
     guide = compiler.start(JsonSchemaGrammar(json.dumps(schema)))
 
     def follow() -> None:
-        for token in tiny_tokenizer.encode('{"a": ', add_special_tokens=False):
+        for token in tiny_tokenizer.encode(text, add_special_tokens=False):
             guide.mask()
             guide.advance(token)
         guide.mask()

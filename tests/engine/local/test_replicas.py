@@ -151,6 +151,32 @@ async def test_sleep_waits_for_running_requests_and_new_ones_wait_for_wake(repli
     assert len((await late).token_ids) == 2
 
 
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_a_sleep_that_is_given_up_leaves_no_process_asleep(
+    replicas: ReplicatedEngine, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = replicas._replicas[0]
+    asleep, call = asyncio.Event(), first.call
+
+    async def call_and_fail(*arguments: Any, **settings: Any) -> str | None:
+        await call(*arguments, **settings)
+        asleep.set()
+        if how == "cancelled":
+            await asyncio.Event().wait()
+        raise EngineError("it did not rest", reason="failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first, "call", call_and_fail)
+        sleeping = asyncio.create_task(replicas.sleep())
+        await asyncio.wait_for(asleep.wait(), 60)
+        if how == "cancelled":
+            sleeping.cancel()
+        with pytest.raises((EngineError, asyncio.CancelledError)):
+            await sleeping
+    wanted = (replicas.sample(request(random_ids(f"awake {number}", 9), max_tokens=2)) for number in range(4))
+    assert all(len(sample.token_ids) == 2 for sample in await asyncio.wait_for(asyncio.gather(*wanted), 60))
+
+
 async def test_errors_come_back_as_what_they_are(replicas: ReplicatedEngine) -> None:
     grammar = JsonSchemaGrammar('{"type": "no such type"}')
     with pytest.raises(SettingError, match="cannot constrain a reply") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,29 @@ def test_closing_fails_what_is_unfinished_and_refuses_what_comes(watched: Watche
         assert "closed" in str(answer)
     with pytest.raises(EngineError, match="closed"):
         watched.worker.call(lambda library: library.forget(everything=True))
+
+
+def test_rest_that_comes_too_late_leaves_a_running_row_its_numbers(watched: Watched) -> None:
+    prompt, count = random_ids(9, 40), 40
+    expected = watched.submit(prompt, max_tokens=count)[1].get(timeout=TIMEOUT)
+    watched.worker.rest()
+    watched.num_tokens.clear()
+    rested_after: list[int] = []
+
+    def rest() -> None:
+        watched.worker.rest()
+        rested_after.append(len(watched.num_tokens))
+
+    resting = threading.Thread(target=rest)
+
+    def before() -> None:
+        if len(watched.num_tokens) == 3:
+            resting.start()
+        if len(watched.num_tokens) >= 3:
+            resting.join(0.05)  # it rests between two rounds, never in one
+
+    watched.before = before
+    found = watched.submit(prompt, max_tokens=count)[1].get(timeout=TIMEOUT)
+    resting.join(TIMEOUT)
+    assert 3 <= rested_after[0] < count
+    assert found == expected

@@ -48,12 +48,15 @@ class TokenGuide:
         return allowed
 
     def advance(self, token_id: int) -> None:
-        """Report the token drawn. Raises EngineError for one that `mask` did not allow."""
+        """Report the token drawn.
+
+        Raises EngineError for one that `mask` did not allow, SettingError when the grammar is too large to go on.
+        """
         if token_id in self._stop_token_ids and (self.is_finished or self._matcher.is_accepting()):
             return
-        if not self._matcher.consume_token(token_id):
-            text = f"token {token_id} does not follow the grammar: {self._matcher.get_error()}"
-            raise EngineError(text, reason="grammar_dead_end")
+        if self._matcher.try_consume_tokens([token_id]) != 1:
+            self._raise_on_error()
+            raise EngineError(f"token {token_id} does not follow the grammar", reason="grammar_dead_end")
 
     def _only_stop(self) -> torch.Tensor:
         allowed = torch.zeros(self._vocabulary_size, dtype=torch.bool)
@@ -63,7 +66,7 @@ class TokenGuide:
     def _raise_on_error(self) -> None:
         if self._matcher.is_error():
             fault = self._matcher.get_error().partition("\n")[0]
-            hint = "simplify the schema: a part of it that refers to itself needs a way to end"
+            hint = "simplify the schema: it is too large, or a part of it that refers to itself has no way to end"
             raise SettingError(f"no text follows this grammar: {fault}", hint=hint, reason="grammar_dead_end")
 
 

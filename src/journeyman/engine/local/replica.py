@@ -134,6 +134,11 @@ class Replica:
             raise answer
         return answer  # type: ignore[no-any-return]
 
+    def post(self, name: CommandName) -> None:
+        """As `call`, for whoever cannot wait for an answer. A process that has ended does nothing any more."""
+        with contextlib.suppress(EngineError):
+            self._ask(lambda number: Command(number, name), lambda _: None)
+
     def end(self) -> None:
         """End the process, at the latest after some seconds by force; what runs fails. Blocks. Idempotent."""
         self._fail(EngineError("the engine was closed"))

@@ -30,7 +30,7 @@ _MAX_LEAD = 16
 
 
 class ReplicatedEngine:
-    """See `journeyman.engine.base.Engine`. A seeded request gives the same sample wherever it runs.
+    """See `journeyman.engine.base.Engine`. A seeded request gives the same sample wherever it runs, but for rounding.
 
     When a process ends on its own, its requests fail and so does everything asked afterwards: what another run of it would say is
     unknown, and a run on disk can be resumed.
@@ -162,6 +162,9 @@ class ReplicatedEngine:
         try:
             raise_first(await self._ask_all("sleep"))
         except BaseException:
+            # Processes that sleep already would keep what they are asked from now on. They obey in order, so nobody needs to wait.
+            for replica in self._replicas:
+                replica.post("wake")
             self._traffic.wake()
             raise
 

@@ -18,7 +18,7 @@ def draw(logits_RV: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]
     drawn, because its grammar leads nowhere, has `failure` set, and its numbers mean nothing.
 
     Each row draws from its own seeded stream of uniform numbers by inversion of the cumulative distribution, so what runs beside it in
-    the batch does not matter. A greedy row (temperature 0) takes the most likely token.
+    the batch changes no more than rounding does. A greedy row (temperature 0) takes the most likely token.
     """
     logprobs_RV = torch.log_softmax(logits_RV, dim=-1)
     plain = [index for index, row in enumerate(rows) if _is_plain(row)]

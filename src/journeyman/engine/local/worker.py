@@ -91,11 +91,12 @@ class Worker:
             raise WaitTimeoutError(f"an engine worker's round did not end within {seconds:.0f} s", hint="start again")
 
     def rest(self) -> None:
-        """Forget all that was computed, and let go of its memory. For when nothing runs."""
+        """Forget all that was computed, and let go of its memory. Rows that run by then (whoever asked gave up waiting) keep theirs."""
 
         def let_go(library: Library) -> None:
             library.forget(everything=True)
-            self._slab.clear()
+            if not self._rows:
+                self._slab.clear()
 
         self.call(let_go)
 
