@@ -11,8 +11,7 @@ import pytest
 
 from journeyman.chat.renderer import Renderer
 from journeyman.cli.app import run
-from journeyman.cli.data_preview import histogram, render_all
-from journeyman.cli.data_view import show
+from journeyman.cli.data import render_all, show_examples
 from journeyman.data import sft_examples
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "id": 1}
@@ -50,8 +49,9 @@ def test_colours_tell_given_from_trained_and_show_the_end_token(tiny_tokenizer: 
 
     out = StringIO()
     console = Terminal(file=out, force_terminal=True, color_system="standard", width=200, no_color=False)
-    found = render_all(sft_examples([CHAT]), Renderer(tiny_tokenizer, 512), "tiny")
-    show(console, found, "rows", num_shown=1, is_cut=False, by_token=False, is_full=False)
+    renderer = Renderer(tiny_tokenizer, 512)
+    rendered, _ = render_all(sft_examples([CHAT]), renderer)
+    show_examples(console, rendered, renderer, by_token=False, is_full=False)
     text = out.getvalue()
     assert "\x1b[1;32mhello\x1b[0m\x1b[1;37;42m<|im_end|>\x1b[0m" in text
     assert "\x1b[2m<|im_start|>user" in text
@@ -84,7 +84,7 @@ def test_a_long_given_text_is_cut_in_the_middle_unless_all_is_asked_for(
 def test_a_data_set_cannot_steer_the_terminal(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = preview(capsys, tiny_model, write(tmp_path, {"text": "a\x1b[2Jb\rc [red]d"}))
     assert "\x1b" not in out
-    assert "⟦a␛[2Jb␍c [red]d" in out
+    assert r"⟦a\x1b[2Jb\rc [red]d" in out
 
 
 def test_what_would_be_refused_is_counted_and_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_as_json_it_is_json(tiny_model: Path, tmp_path: Path, capsys: pytest.Cap
     (example,) = found["examples"]
     assert len(example["token_ids"]) == len(example["is_trained"]) == found["num_tokens"]
     assert example["spans"][-1] == {"text": "hello<|im_end|>", "is_trained": True}
-    assert sum(one["count"] for one in found["histogram"]) == 1
+    assert found["length_min"] == found["length_max"] == found["num_tokens"]
 
 
 def test_bad_input_is_said_without_a_traceback(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,13 +128,13 @@ def test_bad_input_is_said_without_a_traceback(tiny_model: Path, tmp_path: Path,
     assert "there is no file or folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lengths", [[7], [3, 12, 14, 39], [100, 5000], list(range(1, 4000, 7))])
-def test_a_histogram_counts_every_length_once_in_a_few_ranges_of_one_width(lengths: list[int]) -> None:
-    bins = histogram(lengths)
-    assert sum(count for _, _, count in bins) == len(lengths)
-    assert 1 <= len(bins) <= 9
-    assert len({last - first for first, last, _ in bins}) == 1
-    assert bins[0][2] > 0
+def test_lengths_are_given_from_the_shortest_to_the_longest(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, *[{"text": "a" * number} for number in range(1, 12)])
+    found = json.loads(preview(capsys, tiny_model, path, "--json"))
+    names = ("length_min", "length_median", "length_90_percent", "length_max")
+    shortest = found["length_min"]
+    assert [found[name] - shortest for name in names] == [0, 5, 9, 10]
+    assert found["num_tokens"] == 11 * (shortest + 5)
 
 
 def test_an_empty_file_is_said_with_what_to_give_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
