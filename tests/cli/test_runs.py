@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.rewards.attempts import turn
 
 from journeyman.cli.app import run
 from journeyman.store.models import ModelRow
@@ -13,6 +14,8 @@ from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo, LoraSettings
+from journeyman.types.training import FinishRollout
+from journeyman.types.trajectory import JudgeCall, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +200,42 @@ def test_a_run_that_is_not_there_is_wrong_input_and_named_with_its_folder(
     assert str(where) in shown
     assert "what to do: " in shown
     assert where.exists() is is_there
+
+
+# One group ----------------------------------------------------------------------------------------------------------------
+
+SCENARIO = "s@1"  # an id may have the sign that stands before a step
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    said = JudgeCall(call="c1", model="big", place=1, num_shown=2, score=0.8, explanation="names the place", seconds=1.5)
+    with Store.open(tmp_path) as store:
+        store.runs.create("one", kind="mcp", base="b", settings={})
+        for name in ("bad", "good"):
+            store.rollouts.open(name, f"token-{name}", model="agent@3", scenario_id=SCENARIO, max_turns=4, run="one")
+            store.rollouts.append_turn(name, turn(f"a {name} answer"))
+            store.rollouts.seal(name, FinishRollout())
+        verdicts = {name: Verdict(judge="ruler:big", score=score, calls=(said,)) for name, score in (("bad", 0.1), ("good", 0.8))}
+        store.rollouts.set_rewards({"bad": 0.1, "good": 0.8}, verdicts)
+    return tmp_path
+
+
+@pytest.mark.parametrize("group", [SCENARIO, f"{SCENARIO}@3"])
+def test_a_group_is_shown_side_by_side_best_first(judged: Path, group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "one", "--group", group, "--home", str(judged)]) == 0
+    text = capsys.readouterr().out
+    assert text.index("good  reward") < text.index("bad  reward")
+    flat = " ".join(text.replace("│", " ").replace("┃", " ").split())
+    for words in ("ruler:big", "place 2 of 2", "agent@3"):
+        assert words in flat
+
+
+def test_an_unknown_group_names_those_there_are(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "one", "--group", "nothing", "--home", str(judged)]) == 2
+    assert SCENARIO in capsys.readouterr().err
+
+
+def test_a_group_as_json_holds_every_word_of_the_judge(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "show", "one", "--group", SCENARIO, "--home", str(judged), "--json"]) == 0
+    assert "names the place" in capsys.readouterr().out

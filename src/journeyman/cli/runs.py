@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rich.console import RenderableType
+
     from journeyman.cli.console import Terminal
     from journeyman.observe.health import Finding
     from journeyman.store.store import Store
     from journeyman.types.runs import RunInfo, StepMetrics
+    from journeyman.types.trajectory import Trajectory
 
 runs = typer.Typer(help="Runs: list them, look at one, compare several.", no_args_is_help=True)
+
+_SHOWN_CHARS = 600  # of one message of an attempt
 
 RunArgument = Annotated[str, typer.Argument(help="Id of a run, as `journeyman runs list` shows it.", metavar="RUN")]
 
@@ -70,8 +75,6 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
 
     where = home_folder(home)
     if group is not None:
-        from journeyman.cli.judged_group import show_group
-
         show_group(where, run, group, as_json=as_json)
         return
     with open_store(where, run) as store:
@@ -131,8 +134,7 @@ def compare_runs(
     with open_store(home_folder(home), *names) as store:
         infos = [store.runs.get(name) for name in names]
         lasts = [_last_metrics(store.runs.steps(name, "train")) for name in names]
-    rows = {name: [str(info.step) for info in infos] for name in ("step",)}
-    rows |= _differences([flat(info.settings) | {"base": info.base} for info in infos])
+    rows = {"step": [str(info.step) for info in infos]} | _differences([flat(info.settings) | {"base": info.base} for info in infos])
     for name in sorted({name for last in lasts for name in last}):
         rows[name] = [f"{last[name]:.4g}" if name in last else "" for last in lasts]
     if as_json:
@@ -245,6 +247,92 @@ def _last_metrics(steps: Sequence[StepMetrics]) -> dict[str, float]:
 
 
 def _differences(settings: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    names = sorted({name for one in settings for name in one})
-    rows = {name: [one.get(name, "") for one in settings] for name in names}
+    names = sorted({name for values in settings for name in values})
+    rows = {name: [values.get(name, "") for values in settings] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+# One group ---------------------------------------------------------------------------------------------------------------
+
+
+def show_group(home: Path, run: str, group: str, *, as_json: bool = False) -> None:
+    """Print a group, best attempt first. `group` is a scenario's id, or `scenario@step` for the attempts of one version.
+
+    Raises NotFoundError, naming groups that there are.
+    """
+    from journeyman.cli.console import output, write_json
+
+    with open_store(home, run) as store:
+        attempts = find_group(store, run, group)
+    if as_json:
+        write_json([attempt.model_dump(mode="json", exclude={"turns"}) for attempt in attempts])
+        return
+    console = output()
+    for part in render_group(group, attempts):
+        console.print(part)
+
+
+def find_group(store: Store, run: str, group: str) -> list[Trajectory]:
+    """The attempts at a scenario, best reward first; of the newest version that has a reward when no step is named."""
+    from journeyman.errors import NotFoundError
+
+    rows = store.rollouts.list_of_run(run)
+    known = list(dict.fromkeys(row.scenario_id for row in reversed(rows)))
+    scenario, _, step = group.rpartition("@") if "@" in group and group not in known else (group, "", "")
+    if scenario not in known:
+        hint = f"groups of this run: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "this run has no attempts yet"
+        raise NotFoundError(f"run {run!r} has no attempts at scenario {scenario!r}", hint=hint)
+    attempts = [store.rollouts.trajectory(row.id) for row in rows if row.scenario_id == scenario]
+    versions = list(dict.fromkeys(attempt.model for attempt in attempts))
+    if step:
+        chosen = [name for name in versions if name.rpartition("@")[2] == step]
+        if not chosen:
+            raise NotFoundError(f"no attempts at {scenario!r} by step {step}", hint=f"versions: {', '.join(versions)}")
+    else:
+        judged = {attempt.model for attempt in attempts if attempt.verdict is not None}
+        chosen = ([name for name in versions if name in judged] or versions)[-1:]
+    shown = [attempt for attempt in attempts if attempt.model in chosen]
+    return sorted(shown, key=lambda attempt: (attempt.reward is None, -(attempt.reward or 0.0)))
+
+
+def render_group(group: str, attempts: Sequence[Trajectory]) -> list[RenderableType]:
+    """One column per attempt; more attempts than fit side by side go into rows of three."""
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    judges = list(dict.fromkeys(attempt.verdict.judge for attempt in attempts if attempt.verdict is not None))
+    parts: list[RenderableType] = [
+        Rule(Text(f"{group}: {len(attempts)} attempts by {attempts[0].model}, judged by {', '.join(judges) or 'nobody'}"))
+    ]
+    for start in range(0, len(attempts), 3):
+        row = attempts[start : start + 3]
+        table = Table(expand=True, show_lines=True)
+        for attempt in row:
+            reward = "no reward" if attempt.reward is None else f"reward {attempt.reward:.3f}"
+            table.add_column(Text(f"{attempt.id}  {reward}"), ratio=1, overflow="fold")
+        table.add_row(*[Text(_conversation(attempt)) for attempt in row])
+        table.add_row(*[Text(_verdict(attempt)) for attempt in row])
+        parts.append(table)
+    return parts
+
+
+def _conversation(attempt: Trajectory) -> str:
+    from journeyman.rewards.conversation import conversation, render_messages
+
+    text = render_messages(conversation(attempt)[1:], max_characters=_SHOWN_CHARS) or "(no model call)"
+    return text if attempt.error is None else f"{text}\nended by {attempt.error.type}: {attempt.error.message}"
+
+
+def _verdict(attempt: Trajectory) -> str:
+    verdict = attempt.verdict
+    if verdict is None:
+        return "not judged"
+    score = "abstained" if verdict.score is None else f"score {verdict.score:.3f}"
+    lines = [f"{score}: {verdict.explanation}"]
+    lines += [f"{name} {value:.3g}" for name, value in verdict.checks.items()]
+    for call in verdict.calls:
+        score = "no score" if call.score is None else f"{call.score:.3f}"
+        source = "from the cache" if call.is_cached else f"{call.seconds:.1f} s"
+        lines.append(f"place {call.place + 1} of {call.num_shown}: {score}, {call.model}, {source}, call {call.call}: {call.explanation}")
+    return "\n".join(lines)
