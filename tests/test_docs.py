@@ -14,8 +14,8 @@ import pytest
 
 from journeyman.cli.app import run
 from journeyman.config import parse_override
-from journeyman.recipes.mcp_settings import McpTrain, WarmStart
 from journeyman.recipes.methods import METHODS, keys_of
+from journeyman.recipes.settings import McpTrain, WarmStart
 from journeyman.scenarios.target import McpTarget
 
 ROOT = Path(__file__).resolve().parents[1]

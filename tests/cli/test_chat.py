@@ -34,7 +34,7 @@ from journeyman.cli.chat_open import ChatRequest, open_chat
 from journeyman.cli.loop_thread import LoopThread
 from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import McpTrain
 from journeyman.server.app import create_app
 from journeyman.server.serve import Server
 from journeyman.service.backend import Backend

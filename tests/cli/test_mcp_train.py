@@ -13,9 +13,8 @@ from journeyman.cli.train import TrainRequest, new_mcp_settings, resumed_mcp_set
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError, StoreError
 from journeyman.recipes import mcp as recipe
-from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.resume import accept_settings, changed_settings
-from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.settings import CONFIGS, McpTrain
 from journeyman.scenarios.target import McpTarget
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.store import Store

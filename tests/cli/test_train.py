@@ -15,10 +15,8 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, SettingError
 from journeyman.recipes import example_data, open_run
 from journeyman.recipes import train as door
-from journeyman.recipes.dpo_settings import DpoTrain
-from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.methods import McpFile, load_recipe
-from journeyman.recipes.sft_settings import SftTrain
+from journeyman.recipes.settings import DpoTrain, GrpoTrain, SftTrain
 from journeyman.store import Store
 
 FILE = """

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from journeyman.cli.app import run
-from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.settings import CONFIGS
 
 _FEW_GROUPS = ("num_train=4", "num_heldout=2", "steps=1", "groups_per_step=2", "group_size=2")
 _FEW_EXAMPLES = ("data.num_heldout=2", "steps=2", "updates_per_step=1", "evaluate_every=1")

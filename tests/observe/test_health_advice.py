@@ -12,8 +12,7 @@ import yaml
 from tests.observe.test_health import BAD
 
 from journeyman.observe.health import findings
-from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.mcp_settings import McpTarget, McpTrain
+from journeyman.recipes.settings import GrpoTrain, McpTarget, McpTrain
 from journeyman.types.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,10 +14,7 @@ from tests.recipes.backend import FakeModel
 from journeyman.evaluation import Report
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import dpo, example_data, grpo, open_run, session, sft
-from journeyman.recipes.dpo_settings import DpoData, DpoTrain
-from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.mcp_settings import McpTrain, Rollouts, WarmStart
-from journeyman.recipes.sft_settings import SftData, SftTrain
+from journeyman.recipes.settings import DpoData, DpoTrain, GrpoTrain, McpTrain, Rollouts, SftData, SftTrain, WarmStart
 from journeyman.scenarios.target import McpTarget
 from journeyman.types.settings import Dpo, Sft
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
+from journeyman.recipes.settings import ChatOrFunction, GrpoTrain
 
 FUNCTIONS = """
 import asyncio

@@ -16,7 +16,7 @@ from tests.recipes.conftest import TARGET
 
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import mcp, session
-from journeyman.recipes.mcp_settings import McpTrain, Rollouts, WarmStart
+from journeyman.recipes.settings import McpTrain, Rollouts, WarmStart
 from journeyman.rewards import RulerOptions
 from journeyman.types.trajectory import Group
 

@@ -21,8 +21,7 @@ from tests.recipes.conftest import Train
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import mcp
 from journeyman.recipes.grpo import train
-from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import GrpoTrain, McpTrain
 from journeyman.recipes.train import evaluate
 from journeyman.store import Store
 

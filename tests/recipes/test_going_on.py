@@ -16,7 +16,7 @@ from journeyman.errors import SettingError, StoreError
 from journeyman.evaluation import Report
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import mcp
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import McpTrain
 from journeyman.store import Store
 from journeyman.store.run_lock import RunLock
 from journeyman.store.runs import Runs

@@ -16,8 +16,8 @@ from tests.recipes.own_functions import module_of
 from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.grpo import check, step_settings, train
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.run_report import Result
+from journeyman.recipes.settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.train import evaluate
 from journeyman.store import Store
 from journeyman.types.retention import Retention

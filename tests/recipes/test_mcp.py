@@ -20,7 +20,7 @@ from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import read_report
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import JudgeBudgetError, RulerOptions
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.target import McpTarget

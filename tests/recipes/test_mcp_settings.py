@@ -10,8 +10,8 @@ import pytest
 from journeyman.config import load_settings
 from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.session import make_judge
+from journeyman.recipes.settings import McpTrain
 from journeyman.types.settings import changed_settings
 
 TARGET = {"command": [sys.executable]}

@@ -14,9 +14,8 @@ from jsonschema import Draft202012Validator
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, SettingError
 from journeyman.recipes import example_data
-from journeyman.recipes.grpo_settings import GrpoTrain
 from journeyman.recipes.methods import METHODS, SCHEMA_FILE, find_file, keys_of, load_recipe, name_of, schema, schema_text
-from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.settings import CONFIGS, GrpoTrain
 from journeyman.recipes.train import check
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))

@@ -23,8 +23,8 @@ from journeyman.errors import InputError, LlmError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import plateau as recipe
 from journeyman.recipes import plateau_bench
-from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.plateau import PlateauSettings, measure_plateau, training_cost
+from journeyman.recipes.settings import McpTrain
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.service.backend import Backend
 from journeyman.store import Store

@@ -21,8 +21,8 @@ from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import open_run, plateau_bench
 from journeyman.recipes.grpo import train
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain, ModelJudge
 from journeyman.recipes.prompted_grpo import PromptedGrpo, measure_prompted
+from journeyman.recipes.settings import ChatOrFunction, GrpoTrain, ModelJudge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 

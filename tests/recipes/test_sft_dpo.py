@@ -21,11 +21,8 @@ from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import dpo, example_data, grpo, sft
-from journeyman.recipes.dpo_settings import DpoData, DpoTrain
 from journeyman.recipes.example_data import dpo_data, sft_data
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
-from journeyman.recipes.sft_settings import SftData, SftTrain
-from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.settings import CONFIGS, ChatOrFunction, DpoData, DpoTrain, GrpoTrain, SftData, SftTrain
 from journeyman.recipes.train import check
 from journeyman.store import Store
 from journeyman.types.retention import Retention

@@ -12,7 +12,7 @@ from tests.recipes.own_functions import module_of
 from journeyman.errors import JudgeError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.grpo import train
-from journeyman.recipes.grpo_settings import ChatOrFunction, GrpoTrain
+from journeyman.recipes.settings import ChatOrFunction, GrpoTrain
 
 
 async def test_attempts_in_progress_when_a_reward_function_fails_are_kept_and_made_once(

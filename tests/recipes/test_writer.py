@@ -14,7 +14,7 @@ from tests.recipes.backend import FakeModel
 from journeyman.errors import LlmError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import train
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import McpTrain
 from journeyman.scenarios.scenario_set import ScenarioSet
 
 

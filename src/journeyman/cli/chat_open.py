@@ -125,8 +125,8 @@ async def _find_tools(request: ChatRequest, info: RunInfo | None, note: Callable
         target = asked.target()
     elif info is not None and info.kind == "mcp":
         from journeyman.cli.runs import open_store
-        from journeyman.recipes.mcp_settings import McpTrain
         from journeyman.recipes.resume import run_settings
+        from journeyman.recipes.settings import McpTrain
 
         with open_store(request.home) as store:
             settings = run_settings(store, info.id, McpTrain)

@@ -170,8 +170,8 @@ def _not_for(option: str, use: str, instead: str) -> SettingError:
 def target_of_run(run: str, home: Path, options: TargetOptions) -> McpTarget:
     """The MCP server of a run, with the secrets that were given again. Raises SettingError, NotFoundError."""
     from journeyman.cli.runs import open_store
-    from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.resume import run_settings
+    from journeyman.recipes.settings import McpTrain
 
     with open_store(home, run) as store:
         kind = store.runs.get(run).kind

@@ -24,8 +24,8 @@ from journeyman.cli.options import (
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
-    from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.methods import Settings
+    from journeyman.recipes.settings import McpTrain
 
 FileArgument = Annotated[
     Path | None,
@@ -234,7 +234,7 @@ def run_mcp_recipe(request: TrainRequest) -> None:
 def new_mcp_settings(request: TrainRequest) -> McpTrain:
     """The settings of a new run: the file, changed by --set, changed by options. Raises SettingError."""
     from journeyman.config import checked, merged, overridden
-    from journeyman.recipes.mcp_settings import McpTrain
+    from journeyman.recipes.settings import McpTrain
 
     given, from_file = dict(request.given), _mcp_file(request.file)
     if request.target.names_server or "target" not in from_file:
@@ -253,8 +253,8 @@ def resumed_mcp_settings(request: TrainRequest, run: str) -> McpTrain:
     """
     from journeyman.cli.runs import open_store
     from journeyman.config import checked, merged, overridden
-    from journeyman.recipes.mcp_settings import McpTrain
     from journeyman.recipes.resume import changed_settings, run_settings
+    from journeyman.recipes.settings import McpTrain
 
     with open_store(request.home, run) as store:
         info = store.runs.get(run)

@@ -15,12 +15,12 @@ from typing import Any
 from journeyman.client.models import TrainableModel
 from journeyman.evaluation import Report
 from journeyman.observe.progress import Progress
-from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.example_data import Examples, dpo_data
 from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
 from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
+from journeyman.recipes.settings import DpoTrain
 from journeyman.types.settings import Dpo
 from journeyman.types.training import TrainResult
 

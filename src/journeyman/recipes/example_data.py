@@ -20,11 +20,8 @@ from journeyman.client.pairs import pairs_from_groups
 from journeyman.data import Loaded, preference_pairs, read_rows, sft_examples
 from journeyman.errors import SettingError
 from journeyman.local import open_renderer
-from journeyman.recipes.data_settings import DataSource
-from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.run_attempts import Attempts, scored_groups
-from journeyman.recipes.sft_settings import SftTrain
-from journeyman.recipes.shipped import shipped_or
+from journeyman.recipes.settings import DataSource, DpoTrain, SftTrain, shipped_or
 from journeyman.service.examples import example_samples
 from journeyman.service.preferences import check_pair
 from journeyman.types.record import Record

@@ -25,14 +25,13 @@ from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
-from journeyman.recipes.dotted_path import load_function
-from journeyman.recipes.grpo_settings import GrpoTrain
+from journeyman.recipes.functions import load_function, make_judge
 from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
 from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.resume import run_settings, shaped_key, step_key
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.schedule import rate_factor
-from journeyman.recipes.scoring import make_judge
+from journeyman.recipes.settings import GrpoTrain
 from journeyman.recipes.task_source import keep_scenarios, load_scenarios, read_scenarios
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge

@@ -25,12 +25,12 @@ from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
 from journeyman.recipes.mcp_report import make_report
-from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import begin, kept_state, open_model
 from journeyman.recipes.places import warm_steps
 from journeyman.recipes.resume import attempts_key, run_settings
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.session import Session, open_session
+from journeyman.recipes.settings import McpTrain
 from journeyman.recipes.warm_start import executed_share, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios

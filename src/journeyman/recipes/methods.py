@@ -16,12 +16,7 @@ from pydantic import BaseModel
 
 from journeyman.config import checked, merged, overridden, path_of, read_yaml
 from journeyman.errors import InputError, SettingError
-from journeyman.recipes.data_settings import OF_RUN, OF_SOURCE
-from journeyman.recipes.dpo_settings import DpoTrain
-from journeyman.recipes.grpo_settings import GrpoTrain
-from journeyman.recipes.mcp_settings import McpTrain
-from journeyman.recipes.sft_settings import SftTrain
-from journeyman.recipes.shipped import CONFIGS
+from journeyman.recipes.settings import CONFIGS, OF_RUN, OF_SOURCE, DpoTrain, GrpoTrain, McpTrain, SftTrain
 from journeyman.types.names import BASE
 from journeyman.types.record import Record
 

@@ -27,9 +27,9 @@ from journeyman.evaluation.plateau_view import write_plateau
 from journeyman.llm import names_provider
 from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp import scenario_settings
-from journeyman.recipes.mcp_settings import McpTrain, Rollouts
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
 from journeyman.recipes.resume import run_settings
+from journeyman.recipes.settings import McpTrain, Rollouts
 from journeyman.rewards import EvidenceJudge
 from journeyman.scenarios.build import build_scenarios
 from journeyman.scenarios.mcp_client import open_server

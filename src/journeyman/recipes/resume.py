@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from journeyman.errors import SettingError
-from journeyman.recipes.mcp_settings import McpTrain
+from journeyman.recipes.settings import McpTrain
 from journeyman.store import Store
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.types.differences import Change, differences

@@ -15,8 +15,8 @@ from journeyman.llm import Llm, LlmEndpoint
 from journeyman.local import open_backend, serving
 from journeyman.observe.progress import Progress
 from journeyman.recipes.costs import Costs
-from journeyman.recipes.mcp_settings import McpTrain
 from journeyman.recipes.open_run import KeepingJudge, OpenRun
+from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
 from journeyman.scenarios.mcp_client import open_server

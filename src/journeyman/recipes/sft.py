@@ -23,7 +23,7 @@ from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, tea
 from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
 from journeyman.recipes.run_report import curl_line, evaluation_numbers, heldout_numbers, make_report, write_result
 from journeyman.recipes.schedule import rate_factor
-from journeyman.recipes.sft_settings import SftTrain
+from journeyman.recipes.settings import SftTrain
 from journeyman.rewards import Rubric
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError, stops_everything
-from journeyman.recipes.dotted_path import accepted, find_function
+from journeyman.recipes.functions import accepted, find_function
 from journeyman.store.durable import write_durably
 from journeyman.types.json_text import parse_json
 from journeyman.types.scenarios import Scenario

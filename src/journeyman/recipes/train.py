@@ -15,13 +15,12 @@ from journeyman.errors import SettingError
 from journeyman.evaluation import Report
 from journeyman.observe.progress import Progress
 from journeyman.recipes import dpo, grpo, mcp, sft
-from journeyman.recipes.dpo_settings import DpoTrain
 from journeyman.recipes.example_data import Examples, dpo_data, sft_data
+from journeyman.recipes.functions import reward_functions
 from journeyman.recipes.lessons import Lessons
 from journeyman.recipes.methods import McpFile, Settings
 from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
-from journeyman.recipes.scoring import reward_functions
-from journeyman.recipes.sft_settings import SftTrain
+from journeyman.recipes.settings import DpoTrain, SftTrain
 from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder

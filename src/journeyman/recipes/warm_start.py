@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
-from journeyman.recipes.mcp_settings import WarmStart
 from journeyman.recipes.resume import attempts_key
 from journeyman.recipes.session import Session
+from journeyman.recipes.settings import WarmStart
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import drills
 from journeyman.scenarios.scenario_set import ScenarioSet
