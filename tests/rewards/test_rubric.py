@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -18,7 +19,7 @@ from journeyman.llm import TokenChoice
 from journeyman.rewards import EvidenceJudge, Rubric, best_of
 from journeyman.rewards.expected_score import expected_scores
 from journeyman.types.scenarios import Scenario
-from journeyman.types.trajectory import Group, Trajectory
+from journeyman.types.trajectory import Group, Trajectory, Verdict
 
 
 def group() -> Group:
@@ -69,6 +70,37 @@ async def test_a_function_that_returns_no_number_from_0_to_1_is_named_and_the_at
 
     with pytest.raises(JudgeError, match="always") as caught:
         await Rubric([always]).score([group()])
+    assert caught.value.reason == REWARD_FAILED
+
+
+class Says:
+    """A judge of the user's that gives every attempt this reward."""
+
+    name = description = "says"
+
+    def __init__(self, reward: Any) -> None:
+        self.reward = reward
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        verdict = Verdict(judge=self.name, score=None, explanation="")
+        said = {"reward": self.reward, "verdict": verdict}
+        return [one.model_copy(update={"trajectories": tuple(tried.model_copy(update=said) for tried in one)}) for one in groups]
+
+
+@pytest.mark.parametrize("value", [7.5, -1.0, math.nan, math.inf, -math.inf, "0.5"])
+async def test_a_judge_that_gives_no_number_from_0_to_1_abstains(value: Any) -> None:
+    [scored] = await Rubric([Says(value), is_short]).score([group()])
+    assert scored.rewards == (None, None)
+    assert [one.verdict.score for one in scored if one.verdict] == [None, None]
+
+
+async def test_a_judge_that_gives_back_other_groups_is_named() -> None:
+    class Loses(Says):
+        async def score(self, groups: Sequence[Group]) -> list[Group]:
+            return (await super().score(groups))[1:]
+
+    with pytest.raises(JudgeError) as caught:
+        await Rubric([Loses(0.5)]).score([group(), group()])
     assert caught.value.reason == REWARD_FAILED
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from journeyman.observe.health import findings
@@ -36,6 +38,23 @@ def test_groups_without_spread_are_counted_where_they_are(is_told: bool) -> None
 def test_groups_that_are_alike_in_between_are_neither() -> None:
     found = reward_metrics([group("a", 0.45, 0.45, is_told=False)])
     assert (found["reward/num_alike_at_bottom"], found["reward/num_alike_at_top"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_finite_number_is_excluded_and_counted(reward: float) -> None:
+    with_it, without = (group("a", 0.25, 0.75, is_told=False), group("b", 0.5, is_told=False))
+    odd = without.trajectories[0].model_copy(update={"reward": reward})
+    found = reward_metrics([with_it.model_copy(update={"trajectories": (*with_it.trajectories, odd)}), without])
+    assert found == reward_metrics([with_it, without]) | {"reward/num_excluded": 1.0}
+    assert all(math.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 5.0), (2.0, 4.0), (-2.0, -1.0)])
+def test_rewards_beyond_0_and_1_are_not_clamped(low: float, high: float) -> None:
+    found = reward_metrics([group("a", low, is_told=False), group("b", high, is_told=False)])
+    assert found["reward/mean"] == (low + high) / 2
+    assert found["reward/low"] < low + (high - low) / 2 < found["reward/high"]
+    assert found["reward/high"] - found["reward/mean"] > 0.5
 
 
 def test_a_kind_that_never_succeeds_is_named_although_most_attempts_succeed() -> None:

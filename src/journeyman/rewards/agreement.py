@@ -38,6 +38,8 @@ _MIN_ECHO_WORDS = 5
 # An answer in words names a few values; of one that never ends the first are enough to see that it lists.
 _MAX_CLAIMS, _MAX_CHARS = 40, 4000
 _YOU_ASKED = re.compile(r"\b(?:you\s+asked\s+\w+|your\s+question\s+was|the\s+question\s+(?:is|was))\b[^:;.?!]*[:;.?!]", re.IGNORECASE)
+# "<answer>7</answer>", "<b>": marks of a form, no signs of comparison.
+_TAG = re.compile(r"</?[A-Za-z][\w-]{0,20}>")
 _JOINED = re.compile(r"(?:[ \t,;/&]|\band\b|\bor\b)*", re.IGNORECASE)
 _ABOUT = re.compile(
     r"(?:\b(?:about|around|roughly|approximately|approx\.?|circa|some|nearly|almost|just\s+over|just\s+under)|[~≈])\s*[$€£]?$",
@@ -47,6 +49,11 @@ _OPERATOR = r"(?:[*x×·÷^/+−-]|plus|minus|times|divided\s+by|multiplied\s+by
 _CIRCUMSTANCE = re.compile(
     r"\b(?:in|on|for|from|within|across|at|during|since|including|per)\s+(?:(?:the|a|all|its|last|past|next|total|of)\s+){0,3}$",
     re.IGNORECASE,
+)
+_BESIDE = re.compile(r"(?:\band|,|\bwith|\bplus)\s+(?:also\s+)?$", re.IGNORECASE)
+# Not the same things under another name ("42 items and 43 pieces"), nor a part of them ("3 upstairs").
+_OTHER_THINGS = re.compile(
+    r"\s(?!(?:items|pieces|units|things|copies|ones|others|times|upstairs|downstairs|indoors|outdoors|extras|entries|records|results)\b)[a-z]{3,}s\b"
 )
 _FROM = re.compile(r"\b(?:from|between|until|till?)\s+$", re.IGNORECASE)
 _RANGE = re.compile(r"\s*[-–—]\s*\d[^=]*$")
@@ -82,7 +89,7 @@ def compare(
     if is_question_echo(answer, question) and not _says_more(expected, answer, question):
         return [Agreement(False, False, "repeats the question") for _ in expected]
     answer = _told(answer[:_MAX_CHARS])
-    answer = _YOU_ASKED.sub(lambda match: " " * len(match[0]), answer)
+    answer = _YOU_ASKED.sub(" ", _TAG.sub(" ", answer))
     items = [expect(value) for value in expected]
     found: list[Agreement | None] = [None] * len(items)
     for index, item in enumerate(items):
@@ -273,9 +280,10 @@ def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, questi
 
 
 def _is_circumstance(claim: NumberClaim, stated: Sequence[Claim], expected: Sequence[Claim], answer: str, question: str) -> bool:
-    """ "120 seats on 2 levels", where the question is how many seats: behind a preposition, and not a number of seats."""
+    """ "120 seats on 2 levels", "6 bedrooms and 3 bathrooms": the number of something else, beside that of what was asked for."""
     things = asked_things(question)
-    if not things or not _CIRCUMSTANCE.search(answer[max(0, claim.start - 30) : claim.start]):
+    before, after = answer[max(0, claim.start - 30) : claim.start], answer[claim.end : claim.end + 40]
+    if not things or not (_CIRCUMSTANCE.search(before) or (_BESIDE.search(before) and _OTHER_THINGS.match(after))):
         return False
 
     def counts_things(one: Claim) -> bool:

@@ -55,8 +55,12 @@ _SHORT_YES = re.compile(
     r"\W*(?:it|he|she|they|there|that|this|i|we|you)\s+(?:is|are|was|were|am|does|do|did|has|have|had|can|will)(?:\s+(?:one|so|too|indeed))?\W*",
     re.IGNORECASE,
 )
+# It stands for the words of the question that name the thing: "It has arrived." for "Has the parcel arrived?".
+_PRONOUN = re.compile(r"\s*(?:it|he|she|they)\b", re.IGNORECASE)
 _NOTHING_SAID = re.compile(r"\s+(?:doubt|problem|worries|question|need)\b", re.IGNORECASE)
 _OPPOSITE_PREFIXES = ("un", "in", "im", "dis", "non")
+# "Excludes" for "includes", "disabled" for "enabled".
+_SWAPPED_PREFIXES = {"ex": "in", "in": "ex", "dis": "en", "en": "dis"}
 _EMPHATIC = ("certainly", "definitely", "absolutely", "indeed")
 _STOP_WORDS = frozenset(
     "never not isn doesn aren wasn don cannot think believe say any anymore longer there it's the and for are was does did has have had "
@@ -87,7 +91,8 @@ def digits_for_words(text: str) -> str:
     """ "nine hours" -> "9 hours", "an hour and a half" -> "1.5 hours": for durations and clock times, whose numbers are read in digits."""
     text = re.sub(r"(?<!\d)(\d{1,9})\s?([¼½¾])", lambda match: f"{int(match[1]) + unicodedata.numeric(match[2])}", text)
     text = SPOKEN_DIGITS.sub(lambda match: f"{_count(match['hour'])}:{_count(match['minute']):02}", text)
-    text = re.sub(r"\ban?\s+(hour|minute|day|week)\s+and\s+a\s+half\b", r"1.5 \1s", text, flags=re.IGNORECASE)
+    for part, written in (("a\\s+half", "1.5"), ("three\\s+quarters", "1.75"), ("a\\s+quarter", "1.25")):
+        text = re.sub(rf"\b(?:an?|one)\s+(hour|minute|day|week)\s+and\s+{part}\b", rf"{written} \1s", text, flags=re.IGNORECASE)
     text = re.sub(r"\bthree[\s-]quarters\s+of\s+an\s+hour\b", "0.75 hours", text, flags=re.IGNORECASE)
     text = re.sub(r"\b(?:an?\s+)?quarter\s+of\s+an\s+hour\b|\ba\s+quarter\s+hour\b", "0.25 hours", text, flags=re.IGNORECASE)
     text = re.sub(r"\ba\s+(?=quarter\s+(?:past|to|before|after)\b)", "", text, flags=re.IGNORECASE)
@@ -172,7 +177,7 @@ def truths(text: str, question: str = "") -> list[WordClaim]:
     found = [claim for clause in clauses(text) for claim in _truths_of(clause, question)]
     # "Yes, it has a projector, but no whiteboard": the second is about another thing; "yes, but it isn't" is not.
     firm = [claim for claim in found if not claim.is_open or re.match(r"\W*(?:$|[.!?;])", text[claim.end :])]
-    return firm or found or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None]
+    return firm or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None] or found
 
 
 def _truths_of(clause: Clause, question: str) -> list[WordClaim]:
@@ -211,25 +216,32 @@ def _restates(clause: Clause, question: str) -> WordClaim | None:
     if question and _SHORT_YES.fullmatch(clause.text) and not clause.is_asked:
         return WordClaim(clause.start, clause.end, "true")
     wanted, last, said = _content_words(question), _asked_words(question), _content_words(clause.text)
-    if len(wanted) < 2 or negations(question) or clause.is_asked or not has_verb(clause.text):
-        return None
     opposites = {word for word in said - wanted if any(other in wanted for other in _without_prefix(clause.text, word))}
+    is_sentence = has_verb(clause.text) or _takes_the_verb(clause.text, question, wanted | opposites)
+    if len(wanted) < 2 or negations(question) or clause.is_asked or not is_sentence:
+        return None
     said = said - opposites
+    is_negated = bool(negations(clause.text))
     if opposites and said <= wanted:
-        return WordClaim(clause.start, clause.end, "false")
-    is_said = said <= wanted and len(said) >= 2 and len(said & last) >= 0.5 * len(last)
+        return WordClaim(clause.start, clause.end, "true" if is_negated else "false")
+    is_enough = len(said) >= 2 or (len(said) == 1 and _PRONOUN.match(clause.text) is not None)
+    is_said = not is_negated and said <= wanted and is_enough and len(said & last) >= 0.5 * len(last)
     return WordClaim(clause.start, clause.end, "true") if is_said else None
 
 
+def _takes_the_verb(text: str, question: str, known: set[str]) -> bool:
+    """ "It includes VAT" for "Does it include VAT?": one of the known content words with an ending that the question has not."""
+    if not re.match(r"\W*(?:do|does|did)\b", question, re.IGNORECASE):
+        return False
+    said = set(re.findall(r"[^\W_]+", text.casefold())) - set(re.findall(r"[^\W_]+", question.casefold()))
+    return any(word.endswith(("s", "ed")) and _stem(word) in known for word in said)
+
+
 def _without_prefix(text: str, start: str) -> set[str]:
-    """The words of a text that begin so, as content words without "un" and its like: "unassigned" is "assigned"."""
-    return {
-        word[len(prefix) :][:5]
-        for word in re.findall(r"[^\W_]+", text.casefold())
-        if word.startswith(start)
-        for prefix in _OPPOSITE_PREFIXES
-        if word.startswith(prefix)
-    }
+    """The opposites of a text's words that begin so, as content words: "unassigned" and "assigned", "excludes" and "includes"."""
+    words = [word for word in re.findall(r"[^\W_]+", text.casefold()) if word.startswith(start)]
+    prefixes = [(prefix, "") for prefix in _OPPOSITE_PREFIXES] + list(_SWAPPED_PREFIXES.items())
+    return {_stem(other + word.removeprefix(prefix)) for word in words for prefix, other in prefixes if word.startswith(prefix)}
 
 
 def _asked_words(question: str) -> set[str]:
@@ -240,8 +252,14 @@ def _asked_words(question: str) -> set[str]:
 def _content_words(text: str) -> set[str]:
     words = re.findall(r"[^\W_]+", text.casefold())
     return {
-        word[:5] for word in words if len(word) > 2 and not word.isdigit() and word not in _STOP_WORDS and not _TRUTH_WORD.fullmatch(word)
+        _stem(word)
+        for word in words
+        if len(word) > 2 and not word.isdigit() and word not in _STOP_WORDS and not _TRUTH_WORD.fullmatch(word)
     }
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s")[:5]
 
 
 def choice_class(value: str) -> tuple[str, ...] | None:

@@ -40,15 +40,15 @@ _QUOTE = "'\"”’`*_)\\]"
 _SENTENCE_END = re.compile(rf"(?:[.!?…]+(?=[{_QUOTE}]*(?:\s|$))|\n|;|\s[–—-]+\s|—|(?<!\w)\(|\))[{_QUOTE}]*")
 _CONJUNCTION = re.compile(
     r"\bbut\b(?! also)|(?<=,\s)yet\b|\b(?:however|whereas|while|although|though|because|since|therefore|thus|hence|and so)\b"
-    r"|\bso\b(?=\s+(?:it|the|that|this)\b)"
+    r"|\bso\b(?=\s+(?:it|the|that|this|no|there)\b)"
     r"|\band\b(?=\s+(?:it|the|that|this|there|he|she|they|we|i|its|not)\b)|\bas\b(?=\s+(?:it|the|you)\b)|=>|→",
     re.IGNORECASE,
 )
 # "Anything but Oslo", "no day but Sunday": here it joins no clause.
 _EXCEPTING_BUT = re.compile(r"\b(?:any|every|all|no)(?:thing|one|body|where|\s+\w+)?\s*$", re.IGNORECASE)
 _VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|does|do|did|equals?|makes?|gives?|comes?|stands?|shows?|reads?|says?|lies?|means?"
-    r"|starts?|begins?|ends?|runs?|remains?|becomes?|happens?)\b|['’](?:s|re)\b|n['’]t\b|=",
+    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|does|do|did|equals?|makes?|gives?(?!\s+or\s+take)|comes?|stands?|shows?|reads?|says?|lies?|means?"
+    r"|starts?|begins?|ends?|runs?|remains?|becomes?|happens?|used(?=\s+to\s+be))\b|['’](?:s|re)\b|n['’]t\b|=",
     re.IGNORECASE,
 )
 _OPENS_CLAUSE = re.compile(r"\s*(?:and\s+)?(?:not|never|nor|which|who|where|rather|instead)\b", re.IGNORECASE)
@@ -83,7 +83,7 @@ _EXCEPTING = re.compile(
 )
 # A denial of thinking or knowing reaches to the end of its sentence, over commas.
 _ATTITUDE = re.compile(
-    r"(?:(?:not|n['’]t|never|nobody|no\s?one|hardly|dont|cannot)\s+(?:\w+\s+){0,2}?(?:think|thinks|believe|believes|know|knows|say|says|agree|claim|suppose|"
+    r"(?:(?:at\s+first|first|initially|originally|earlier)\s+(?:i\s+|we\s+)?(?:thought|counted|assumed|believed|said|read|guessed)|(?:(?:i|we)\s+)(?:first|initially|originally|at\s+first)\s+(?:thought|counted|assumed|believed|said|read|guessed)|(?:not|n['’]t|never|nobody|no\s?one|hardly|dont|cannot)\s+(?:\w+\s+){0,2}?(?:think|thinks|believe|believes|know|knows|say|says|agree|claim|suppose|"
     r"expect|see|feel|confirm|the\s+case|true|correct|right)|doubt(?:s|ed)?|deny|denies|wrong|false|incorrect|untrue|mistaken|impossible|unlikely)\b",
     re.IGNORECASE,
 )
@@ -105,24 +105,30 @@ _TAKEN_BACK = re.compile(
     r"\b(?:that|this|it|the\s+above|the\s+(?:answer|value|statement)|what\s+i\s+(?:just\s+)?said|(?:all|none|everything)(?:\s+of)?\s+(?:this|that|the\s+above))"
     rf"\s*(?:is|was|are|['’]s)\s+(?:\w+ly\s+|all\s+)?(?:{_WRONG}|a\s+(?:lie|joke|mistake|guess)\b|made\s+up\b|not\s*[.!]|the\s+opposite\b)"
     r"|\b(?:that|this|it)\s*(?:isn['’]t|wasn['’]t)\s+(?:true|right|correct|it|the\s+(?:answer|case))\b"
-    r"|\b(?:just\s+kidding|scratch\s+that|strike\s+that|never\s?mind|i\s+lied|i\s+was\s+(?:wrong|joking|mistaken)|i\s+take\s+(?:that|it)\s+back|disregard|ignore\s+(?:that|this)"
+    r"|\b(?:just\s+kidding|scratch\s+that|strike\s+that|never\s?mind|i\s+lied|i\s+(?:just\s+)?(?:made|invented)\s+(?:that|it|this)\b|i\s+was\s+(?:wrong|joking|mistaken)|i\s+take\s+(?:that|it)\s+back|disregard|ignore\s+(?:that|this)"
     r"|correction\s*:|(?:wait,?\s+no|no,?\s+wait)\b|i\s+(?:misread|misspoke)\b|that\s+was\s+a\s+(?:slip|typo)\b|(?:oh|or)\s+no\b|actually,?\s+no\b|on\s+second\s+thought|don['’]t\s+believe)\b|(?<=[.!?])\s*(?:no|not|wrong|false|nope)\s*[.!]*\s*$",
     re.IGNORECASE,
 )
 # "42? Certainly not."
-_ANSWERED_NO = re.compile(r"[^?]*\?+\W*(?:\w+ly\s+)?(?:no|not|nope|never|wrong|false)\b", re.IGNORECASE)
+_ANSWERED_NO = re.compile(
+    r"[^?]*\?+\W*(?:\w+ly\s+|of\s+course\s+)?(?:no|not|nope|never|wrong|false|hardly|barely|scarcely|far\s+from)\b", re.IGNORECASE
+)
 _GUESSED = re.compile(
     r"\b(?:not\s+(?:\w+\s+)?(?:sure|certain|clear)|(?:are|is|am|was)n['’]t\s+(?:sure|certain)|unsure|uncertain|(?:do\s+not|don['’]?t|cannot|can['’]?t|could\s+not|couldn['’]t)\s+"
     r"(?:\w+\s+)?(?:know|tell|say|determine|find|be\s+sure)|no\s+idea|no\s+clue|i\s+guess|(?:wild|random|just\s+a|only\s+a|my)\s+guess|(?:i|we)(?:['’]d|\s+would)?\s+(?:guess|estimate|reckon|speculate)|(?:an?|my)\s+estimate"
-    r"|(?:not|n['’]?t|unable\s+to|no\s+way\s+to)\s+(?:\w+\s+)?(?:verify|confirm|check)\s+(?:it|that|this)|who\s+knows|hard\s+to\s+say)\b",
+    r"|(?:not|n['’]?t|unable\s+to|no\s+way\s+to)\s+(?:\w+\s+)?(?:verify|confirm|check)\s+(?:it|that|this)|who\s+knows|hard\s+to\s+say"
+    r"|(?:if|as\s+far\s+as)\s+(?:i|we)\s+(?:remember|recall)(?:\s+\w+ly)?|if\s+(?:i|we)\s+(?:am|are)\s+not\s+mistaken|from\s+memory|last\s+(?:i|we)\s+(?:heard|checked))\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|most\s+likely|i\s+assume|might|may\s+be|may\s+have|could\s+be|could\s+have|can\s+be\s+either|either|allegedly|supposedly|used\s+to|formerly"
-    r"|(?:some|others|they)\s+(?:say|think|claim)|rumou?r\w*|old|former|previous(?:ly)?|pretend|imagine|hypothetically|unknown|whether|neither|somewhere|some\s?thing\s+like|should\s+have\s+been|would\s+have\s+been|expected\s+to)\b",
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|most\s+likely|(?:i|we)\s+(?:assume|suspect|presume|gather)|might|may\s+be|may\s+have|could\s+be|could\s+have|can\s+be\s+either|either|allegedly|supposedly|used\s+to|formerly"
+    r"|give\s+or\s+take|(?:some|others|they)\s+(?:say|think|claim)|rumou?r\w*|old|former|previous(?:ly)?|pretend|imagine|hypothetically|unknown|whether|neither|somewhere|some\s?thing\s+like|should\s+have\s+been|would\s+have\s+been|expected\s+to)\b",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\s*(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)\b", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\s*(?:(?:\w+\s+)?(?:if|unless|suppose|assuming|in case)|(?:had|were|should)\s+(?:it|he|she|they|there|this|that|the|an?|you|we|i))\b",
+    re.IGNORECASE,
+)
 # How far before a value its bound may stand ("more than about 42").
 _NEAR = 80
 # And how far what denies it: longer than any sentence, short for a text without an end.
@@ -130,7 +136,7 @@ _FAR = 600
 _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
-    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|beats?|defeat(?:s|ed)|ahead\s+of|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|avoid(?:s|ed)?|outside(?:\s+of)?"
+    r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|beats?|defeat(?:s|ed)|ahead\s+of|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|outside(?:\s+of)?|(?:avoid(?:s|ed)?|escape[sd]?|miss(?:es|ed)?|stop(?:s|ped)\s+short\s+of)(?:\s+being)?"
     r"|(?:awaits?|awaiting|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
     + _ARTICLE,
     re.IGNORECASE,

@@ -29,6 +29,7 @@ _NO_ITEM = re.compile(
 # "12 m/s, NW": a measure is no rival of a text.
 _MEASURE = re.compile(r"\b\d[\d.,]*\s?[^\W\d_]{1,4}(?:/[a-z]{1,2})?\b")
 _MOVED = re.compile(r"\b(?:moved|changed|went|switched|passed|advanced|updated|upgraded|promoted)\s+(?:\w+\s+)?from\s+$", re.IGNORECASE)
+_FORMER = re.compile(r"\b(?:was|were|used\s+to\s+be|formerly|previously|once)\s+(?:the\s+|an?\s+)?$", re.IGNORECASE)
 # "Lyon, France": the country beside a place is no rival of it.
 _COUNTRIES = frozenset(
     (
@@ -139,10 +140,10 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, 
 
 
 def _is_left_behind(place: tuple[int, int], rest: str, places: Sequence[tuple[int, int]]) -> bool:
-    """Whether a rival is what the value came after: "it moved from submitted to approved"."""
-    return _MOVED.search(rest[max(0, place[0] - 40) : place[0]]) is not None and any(
-        place[1] < own[0] and re.fullmatch(r"\s+to\s+", _between(rest, place, own)) for own in places
-    )
+    """Whether the value came after a rival: "it moved from submitted to approved", "it was submitted, but now it is approved"."""
+    before = rest[max(0, place[0] - 40) : place[0]]
+    link = r"\s+to\s+" if _MOVED.search(before) else r"[^.!?]*\bnow\b[^.!?]*" if _FORMER.search(before) else None
+    return link is not None and any(place[1] < own[0] and re.fullmatch(link, _between(rest, place, own)) for own in places)
 
 
 def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:

@@ -60,6 +60,12 @@ _WORDS = re.compile(
 _SCALES = "|".join((*_LARGE, "dozen"))
 _AND_A_PART = re.compile(rf"\b(?:{_WORD})\s+and\s+$", re.IGNORECASE)
 _PARTS = {"half": 0.5, "quarter": 0.25, "quarters": 0.75, "third": 1 / 3, "thirds": 2 / 3}
+_NTHS = "fourth fifth sixth seventh eighth ninth tenth".split()
+# "One eighth", "three fifths", "one in eight".
+_SMALL_FRACTION = re.compile(
+    rf"(?<![\w-])(?P<top>{'|'.join(_SMALL[1:10])})(?:[\s-](?P<nth>{'|'.join(_NTHS)})s?|\s(?:in|out\s+of)\s(?P<bottom>{'|'.join(_SMALL[2:11])}))(?![\w-])",
+    re.IGNORECASE,
+)
 _PART_WORDS = re.compile(
     r"(?<![\w-])(?:(?P<half>(?:a|one)[\s-]half|half(?=\s+(?:an?|of)\b))|(?P<quarter>(?:a|one)[\s-]quarter)|(?P<quarters>three[\s-]quarters)"
     r"|(?P<third>(?:a|one)[\s-]third)|(?P<thirds>two[\s-]thirds)|(?P<dozen>(?:a|one)\s+dozen)|(?P<none>none|nil|nought))"
@@ -248,6 +254,7 @@ def _tidy(value: float) -> float:
 
 def _written_in_words(text: str) -> list[NumberClaim]:
     found = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
+    found += [_small_fraction(match) for match in _SMALL_FRACTION.finditer(text)]
     for claim in found:
         text = text[: claim.start] + "\x00" * (claim.end - claim.start) + text[claim.end :]
     for match in _WORDS.finditer(text):
@@ -278,6 +285,11 @@ def _part(match: re.Match[str]) -> NumberClaim:
     value = {"dozen": 12.0, "none": 0.0}.get(name, _PARTS.get(name, 0.0))
     value *= _MULTIPLIERS.get((match["times"] or "").lower(), 1.0)
     return NumberClaim(match.start(), match.end(), _tidy(value), unit=UNIT_OF.get((match["unit"] or "").lower()))
+
+
+def _small_fraction(match: re.Match[str]) -> NumberClaim:
+    bottom = _NTHS.index(match["nth"].lower()) + 4 if match["nth"] else _SMALL.index(match["bottom"].lower())
+    return NumberClaim(match.start(), match.end(), _SMALL.index(match["top"].lower()) / bottom)
 
 
 def _is_pronoun(match: re.Match[str], text: str) -> bool:

@@ -113,7 +113,7 @@ class Rubric:
 async def best_of(judge: Judge, group: Group) -> Trajectory | None:
     """The attempt that a judge likes best (the first of equals), with its verdict; None when it scored none. For Best-of-N selection."""
     [scored] = await judge.score([group])
-    rewarded = [one for one in scored if one.reward is not None]
+    rewarded = [one for one in scored if one.reward is not None and math.isfinite(one.reward)]
     return max(rewarded, key=lambda one: one.reward or 0.0) if rewarded else None
 
 
@@ -121,6 +121,8 @@ async def _ask(one: _Weighted, groups: Sequence[Group]) -> list[list[_Opinion]]:
     """One part's opinions by group and place."""
     if not callable(one.part):
         scored = await one.part.score(groups)
+        if [len(group) for group in scored] != [len(group) for group in groups]:
+            raise JudgeError(f"the judge {one.name} returned other groups than it was given", reason=REWARD_FAILED)
         return [[_of_judge(attempt) for attempt in group] for group in scored]
     function = one.part
     asked = [[_opinion(one.name, function, group.scenario, attempt) for attempt in group] for group in groups]
@@ -141,9 +143,7 @@ async def _opinion(name: str, function: RewardFunction, scenario: Scenario, atte
         value = await returned if inspect.isawaitable(returned) else returned
         if value is None:
             return _Opinion(None)
-        number = as_number(value)
-        if not 0 <= number <= 1:
-            raise ValueError(f"it returned {number:g}")
+        number = _share(value)
     except BaseException as error:
         if stops_everything(error):
             raise
@@ -162,7 +162,19 @@ def _of_judge(attempt: Trajectory) -> _Opinion:
     verdict = attempt.verdict
     if verdict is None or attempt.reward is None:
         return _Opinion(None, verdict.explanation if verdict else "", is_missing=True, calls=verdict.calls if verdict else ())
-    return _Opinion(attempt.reward, verdict.explanation, is_success=verdict.is_success, calls=verdict.calls)
+    try:
+        reward = _share(attempt.reward)
+    except (TypeError, ValueError) as error:
+        return _Opinion(None, str(error), is_missing=True, calls=verdict.calls)
+    return _Opinion(reward, verdict.explanation, is_success=verdict.is_success, calls=verdict.calls)
+
+
+def _share(value: object) -> float:
+    """A number from 0 to 1. Raises TypeError, ValueError."""
+    number = as_number(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"it returned {number:g}")
+    return number
 
 
 def _name(part: Part) -> str:

@@ -27,9 +27,9 @@ def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dic
     `reward/kind/<name>` the success of each kind of tasks (the reward, where the judge tells no success);
     `reward/check/<name>`, the mean of each check of the verdicts; and the metrics of a judging model (`judge_metrics`).
     """
-    scored = [group for group in groups if any(one.reward is not None for one in group)]
-    rewarded = [[one.reward for one in group if one.reward is not None] for group in scored]
-    num_excluded = sum(one.reward is None for group in groups for one in group)
+    scored = [group for group in groups if _rewards(group)]
+    rewarded = [_rewards(group) for group in scored]
+    num_excluded = sum(len(group) - len(_rewards(group)) for group in groups)
     metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))} | judge_metrics(groups)
     if not rewarded:
         return metrics
@@ -43,6 +43,11 @@ def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dic
         rates = [_mean(flags) for flags in successes]
         metrics |= _interval("reward", rates, "success", "success_low", "success_high")
     return metrics | _checks(groups)
+
+
+def _rewards(group: Group) -> list[float]:
+    """Those there are; what is no finite number is none, as it is for the trainer."""
+    return [one.reward for one in group if one.reward is not None and math.isfinite(one.reward)]
 
 
 def judge_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -108,7 +113,7 @@ def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
 
 def _success(group: Group) -> float:
     """The share of a scored group's attempts that succeed; their mean reward where the judge tells no success."""
-    return _mean(_successes(group.trajectories) or [one.reward for one in group if one.reward is not None])
+    return _mean(_successes(group.trajectories) or _rewards(group))
 
 
 def _alike(groups: Sequence[Group]) -> dict[str, float]:

@@ -61,7 +61,8 @@ def asked_unit(question: str) -> tuple[str, float] | None:
         ('eur', 1)
     """
     match = re.search(
-        rf"\b(?:in|many|much\s+in)\s+(?P<unit>(?i:degrees\s+|us\s+)?(?i:{UNIT_NAMES}))(?!\w)|\((?P<bracketed>{UNIT_NAMES})\)", question
+        rf"\b(?:in|many|much\s+in)\s+(?P<unit>(?i:degrees\s+|us\s+)?(?i:{UNIT_NAMES}))(?!\w)|\s\((?P<bracketed>(?i:{UNIT_NAMES}))\)",
+        question,
     )
     if match is None and re.search(r"\bwhat\s+percent|\bpercentage\b", question, re.IGNORECASE):
         return UNIT_OF["%"]
