@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from journeyman.chat.live_text import LiveText
 from journeyman.chat.renderer import Renderer
+from journeyman.chat.reply import LiveText
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import ContextLengthError, EngineError, NotFoundError
 from journeyman.service.capture import Recorder

@@ -1,10 +1,8 @@
 """Messages to token ids and back, exactly.
 
-The property everything rests on: the ids of a conversation that grew by a sampled reply start with the ids of the
-prompt before it and
-the ids sampled. Text is therefore never re-tokenised where sampled ids are known: they are spliced in, and only what
-follows them is
-rendered. Only the template writes special tokens: text of users and tools that spells one is encoded as ordinary text.
+The property everything rests on: the ids of a conversation that grew by a sampled reply start with the ids of the prompt before
+it and the ids sampled. Text is therefore never re-tokenised where sampled ids are known: they are spliced in, and only what follows them
+is rendered. Only the template writes special tokens: text of users and tools that spells one is encoded as ordinary text.
 Not for deciding which stored reply a message is: see `service/capture.py`.
 """
 
@@ -16,13 +14,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from journeyman.chat import reasoning
-from journeyman.chat.reply import UNKNOWN_CHARACTER, ChatFormat, ParsedReply
-from journeyman.chat.special_tokens import SpecialTokens
+from journeyman.chat.reply import CALL_OPEN, THINK_CLOSE, THINK_OPEN, UNKNOWN_CHARACTER, ChatFormat, ParsedReply, parse_arguments
 from journeyman.chat.templates import END_OF_TURN_TOKENS, ChatTemplate, select_template
-from journeyman.chat.token_bytes import TokenBytes
-from journeyman.chat.tool_calls import OPEN, parse_arguments
-from journeyman.chat.vocabulary import vocabulary_fingerprint
+from journeyman.chat.tokenizer import SpecialTokens, TokenBytes, Tokenizer, vocabulary_fingerprint
 from journeyman.errors import InputError, SettingError
 from journeyman.types.messages import Message, Tool
 
@@ -47,17 +41,17 @@ class Renderer:
         >>> prompt_ids = renderer.render([Message(role="user", content="Hi")], [])        # doctest: +SKIP
     """
 
-    def __init__(self, tokenizer: Any, context_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, context_length: int) -> None:
         self._tokenizer = tokenizer
         self.context_length = context_length
         self._special = SpecialTokens(tokenizer)
         self.template: ChatTemplate = select_template(tokenizer)
-        self._allow_bare_call = self.template.is_own and OPEN not in self.template.text
+        self._allow_bare_call = self.template.is_own and CALL_OPEN not in self.template.text
         self.stop_token_ids: tuple[int, ...] = _stop_token_ids(tokenizer)
         self._start: tuple[int, ...] = _start_token(tokenizer)
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
     @cached_property
@@ -113,9 +107,9 @@ class Renderer:
         """
         if num_given == 0 and messages and messages[0].role == "assistant":
             raise InputError("it begins with the assistant", hint=_GREETING, reason=_BEGINS)
-        told = [self._with_thinking(message) for message in messages]
-        replies = [index for index, message in enumerate(told) if message.role == "assistant"]
-        pieces = self._cut(told, tools, replies, is_marked=False) or self._cut(told, tools, replies, is_marked=True)
+        shown = [self._with_thinking(message) for message in messages]
+        replies = [index for index, message in enumerate(shown) if message.role == "assistant"]
+        pieces = self._cut(shown, tools, replies, is_marked=False) or self._cut(shown, tools, replies, is_marked=True)
         if pieces is None:
             raise SettingError(
                 "the model's chat template rewrites earlier messages of this conversation when it goes on",
@@ -124,7 +118,7 @@ class Renderer:
         ids: list[int] = []
         trained: list[bool] = []
         for index, (given, reply) in zip(replies, pieces, strict=True):
-            given_ids, reply_ids = self._piece(given, ids), self._reply_ids(reply, told[index])
+            given_ids, reply_ids = self._piece(given, ids), self._reply_ids(reply, shown[index])
             ids += [*given_ids, *reply_ids]
             trained += [False] * len(given_ids) + [index >= num_given] * len(reply_ids)
         return tuple(ids), tuple(trained)
@@ -139,14 +133,14 @@ class Renderer:
         if taught and taught[-1] not in self.stop_token_ids:
             taught += self.end_token_ids
         if taught:
-            given = self._begun(given + taught)[: -len(taught)]
+            given = self._with_start(given + taught)[: -len(taught)]
         return given + taught, (False,) * len(given) + (True,) * len(taught)
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         """Ids of a raw text to be continued: as `encode`, with the start token where `render_text` has it."""
-        return self._begun(self.encode(text))
+        return self._with_start(self.encode(text))
 
-    def _begun(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _with_start(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         return ids if ids[:1] == self._start else self._start + ids
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -174,7 +168,7 @@ class Renderer:
     def reply_format(self, prompt_ids: Sequence[int] = (), *, stop: tuple[str, ...] = (), has_tools: bool = True) -> ChatFormat:
         """How the text of a reply to this prompt is to be read."""
         tail = self.decode(prompt_ids[-_TAIL_TOKENS:]).rstrip()
-        return ChatFormat(stop, has_tools, is_thinking=tail.endswith(reasoning.OPEN), allow_bare_call=self._allow_bare_call)
+        return ChatFormat(stop, has_tools, is_thinking=tail.endswith(THINK_OPEN), allow_bare_call=self._allow_bare_call)
 
     def _cut(
         self, messages: Sequence[Message], tools: Sequence[Tool], replies: Sequence[int], *, is_marked: bool
@@ -223,7 +217,7 @@ class Renderer:
         """The message with its thinking as text, for templates that know nothing of it."""
         if not message.reasoning_content or "reasoning_content" in self.template.text:
             return message
-        thought = f"{reasoning.OPEN}\n{message.reasoning_content}\n{reasoning.CLOSE}\n\n{message.content or ''}"
+        thought = f"{THINK_OPEN}\n{message.reasoning_content}\n{THINK_CLOSE}\n\n{message.content or ''}"
         return message.model_copy(update={"content": thought, "reasoning_content": None})
 
     def _end_of_turn(self, text: str, start: int) -> int:
@@ -355,13 +349,13 @@ def _common_prefix(left: str, right: str) -> int:
     return min(len(left), len(right))
 
 
-def _start_token(tokenizer: Any) -> tuple[int, ...]:
+def _start_token(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The token that the tokenizer itself puts in front of a text (Llama's and Gemma's do); empty when it puts none there."""
     start = tokenizer.bos_token_id
     return (int(start),) if start is not None and list(tokenizer.encode("a"))[:1] == [start] else ()
 
 
-def _stop_token_ids(tokenizer: Any) -> tuple[int, ...]:
+def _stop_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     vocabulary = tokenizer.get_vocab()
     found = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     found.extend(vocabulary[token] for token in END_OF_TURN_TOKENS if token in vocabulary)

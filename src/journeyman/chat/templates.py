@@ -1,18 +1,15 @@
 """Which chat template a model is talked to with, and our own for models whose template knows no tools.
 
-Not for rendering: see `renderer.py`. A model whose own template handles tools keeps it. Otherwise, a model that
-speaks ChatML gets
-`HERMES_CHATML`: Hermes' `<tool_call>{json}</tool_call>` on ChatML, no default system prompt, and each tool as one
-short signature line,
-because a small model reads the tools on every turn, on a CPU. It is plain Jinja, so an exported model can carry it
-unchanged.
+Not for rendering: see `renderer.py`. A model whose own template handles tools keeps it. Otherwise, a model that speaks ChatML gets
+`HERMES_CHATML`: Hermes' `<tool_call>{json}</tool_call>` on ChatML, no default system prompt, and each tool as one short signature line,
+because a small model reads the tools on every turn, on a CPU. It is plain Jinja, so an exported model can carry it unchanged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from journeyman.chat.tokenizer import Tokenizer
 from journeyman.errors import SettingError
 
 # Argument descriptions are cut at the first bracket, full stop, comma or semicolon: the rest costs more tokens than
@@ -105,7 +102,7 @@ class ChatTemplate:
     supports_tools: bool
 
 
-def select_template(tokenizer: Any) -> ChatTemplate:
+def select_template(tokenizer: Tokenizer) -> ChatTemplate:
     """The template to talk to this tokenizer's model with.
 
     Raises SettingError when the model has no chat template and does not speak ChatML either.

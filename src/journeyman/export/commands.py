@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from journeyman.chat.tool_calls import OPEN
+from journeyman.chat.reply import CALL_OPEN
 from journeyman.export.model_folder import base_reference
 from journeyman.export.settings import ExportSettings
 from journeyman.export.version import Version
@@ -71,5 +71,5 @@ def _gguf(version: Version, settings: ExportSettings, place: Path | str) -> tupl
 
 def _tool_flags(version: Version) -> list[str]:
     """vLLM's parser for calls in `<tool_call>`; other formats have parsers of their own, which only their makers know."""
-    speaks_hermes = version.renderer.template.supports_tools and OPEN in version.renderer.template.text
+    speaks_hermes = version.renderer.template.supports_tools and CALL_OPEN in version.renderer.template.text
     return ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"] if speaks_hermes else []

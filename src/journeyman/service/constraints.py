@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from journeyman.chat.tool_calls import CLOSE, OPEN
+from journeyman.chat.reply import CALL_CLOSE, CALL_OPEN
 from journeyman.errors import SettingError
 from journeyman.service.requests import ChatRequest
 from journeyman.types.messages import Tool
@@ -48,7 +48,7 @@ def _call_rules(tools: tuple[Tool, ...]) -> str:
         opening = json.dumps(f'{{"name": {name}, "arguments": ', ensure_ascii=False)
         rules += [f'call_{number}: {opening} arguments_{number} "}}"', f"arguments_{number}: {_json_rule(_arguments_schema(tool))}"]
     names = " | ".join(f"call_{number}" for number in range(len(tools)))
-    return "\n".join([f'call: "{OPEN}" ({names}) "{CLOSE}"', *rules])
+    return "\n".join([f'call: "{CALL_OPEN}" ({names}) "{CALL_CLOSE}"', *rules])
 
 
 def _json_rule(schema: dict[str, Any]) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from journeyman.chat.reasoning import without_reasoning
-from journeyman.chat.tool_calls import parse_arguments
+from journeyman.chat.reply import parse_arguments, without_reasoning
 from journeyman.types.messages import FunctionCall, Message
 from journeyman.types.trajectory import Turn
 

@@ -11,9 +11,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from journeyman.chat.live_text import LiveText
 from journeyman.chat.renderer import Renderer
-from journeyman.chat.reply import ParsedReply, ReplyFormat
+from journeyman.chat.reply import LiveText, ParsedReply, ReplyFormat
 from journeyman.errors import EngineError
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.sampling import FinishReason, SampleDelta

@@ -9,7 +9,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from journeyman.chat.tool_calls import CLOSE, OPEN
+from journeyman.chat.reply import CALL_CLOSE, CALL_OPEN
 from journeyman.engine.local.grammar import GrammarCompiler
 from journeyman.errors import EngineError, SettingError
 from journeyman.service.constraints import grammar_of
@@ -166,7 +166,7 @@ def test_references_are_resolved_from_the_root_of_the_tools_own_schema(compiler:
     assert grammar is not None
     for seed in range(4):
         text = draw(compiler, tiny_tokenizer, grammar, seed)
-        call = json.loads(text.removeprefix(OPEN).removesuffix(CLOSE))
+        call = json.loads(text.removeprefix(CALL_OPEN).removesuffix(CALL_CLOSE))
         assert list(call) == ["name", "arguments"]
         assert forced in ("required", call["name"])
         Draft202012Validator(_OWN_ROOTS[call["name"]]).validate(call["arguments"])
@@ -178,7 +178,8 @@ def test_a_tools_name_is_written_as_json_has_it(compiler: GrammarCompiler, tiny_
     grammar = grammar_of(ChatRequest.model_validate(body))
     assert grammar is not None
     assert (
-        draw(compiler, tiny_tokenizer, grammar, 0) == f'{OPEN}{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {{}}}}{CLOSE}'
+        draw(compiler, tiny_tokenizer, grammar, 0)
+        == f'{CALL_OPEN}{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {{}}}}{CALL_CLOSE}'
     )
 
 
@@ -190,7 +191,7 @@ def test_arguments_are_an_object_whatever_the_schema_leaves_open(
     grammar = grammar_of(ChatRequest.model_validate(body))
     assert grammar is not None
     guide = compiler.start(grammar)
-    for token in tiny_tokenizer.encode(f'{OPEN}{{"name": "f", "arguments": ', add_special_tokens=False):
+    for token in tiny_tokenizer.encode(f'{CALL_OPEN}{{"name": "f", "arguments": ', add_special_tokens=False):
         guide.advance(token)
     allowed = [tiny_tokenizer.decode([token]) for token in guide.mask().nonzero().flatten().tolist()]
     assert allowed
@@ -203,7 +204,9 @@ def test_what_a_tool_requires_without_declaring_it_can_be_given(compiler: Gramma
     grammar = grammar_of(ChatRequest.model_validate(body))
     assert grammar is not None
     guide = compiler.start(grammar)
-    for token in tiny_tokenizer.encode(f'{OPEN}{{"name": "f", "arguments": {{"a": 1, "b": "x"}}}}{CLOSE}', add_special_tokens=False):
+    for token in tiny_tokenizer.encode(
+        f'{CALL_OPEN}{{"name": "f", "arguments": {{"a": 1, "b": "x"}}}}{CALL_CLOSE}', add_special_tokens=False
+    ):
         guide.advance(token)
 
 

@@ -1,8 +1,11 @@
-"""The bytes of tokens are those that they stand for, also where a character is split over several."""
+"""The bytes of tokens are those that they stand for, also where a character is split over several; a fingerprint changes with what an id
+stands for, and with nothing else."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import build_tiny_tokenizer
 
-from journeyman.chat.token_bytes import TokenBytes
+from journeyman.chat.tokenizer import TokenBytes, vocabulary_fingerprint
+from journeyman.modeling.base_models import load_tokenizer
 
 TEXTS = ["ä", "你好", "🙂 and 👩‍👩‍👧", "a b  c\n", "naïve – “quoted”", " leading", "<|im_end|>", "<0xE4>", "\u2028"]
 
@@ -84,3 +88,34 @@ def test_a_split_character_has_its_own_bytes_not_those_of_a_replacement(tokenize
 def test_what_an_unfinished_character_begins_with_is_told(tokenizer: Any) -> None:
     ids = tokenizer.encode("a🙂", add_special_tokens=False)[:-1]
     assert b"".join(TokenBytes(tokenizer).of(ids)) == "a🙂".encode()[:-1]
+
+
+def test_the_tokenizer_in_another_folder_and_with_another_template_has_the_same_fingerprint(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    tiny_tokenizer.save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    again.chat_template = "{{ messages[0].content }}"
+    assert vocabulary_fingerprint(again) == vocabulary_fingerprint(tiny_tokenizer)
+
+
+def test_one_more_token_changes_it(tiny_tokenizer: Any) -> None:
+    changed = copy.deepcopy(tiny_tokenizer)
+    changed.add_tokens(["hello there"])
+    assert vocabulary_fingerprint(changed) != vocabulary_fingerprint(tiny_tokenizer)
+
+
+def test_two_tokens_that_change_places_change_it() -> None:
+    assert vocabulary_fingerprint(_words("yes", "no")) != vocabulary_fingerprint(_words("no", "yes"))
+
+
+def test_a_token_that_becomes_special_changes_it() -> None:
+    marked = _words("yes", "no")
+    marked.add_special_tokens({"additional_special_tokens": ["no"]})
+    assert vocabulary_fingerprint(marked) != vocabulary_fingerprint(_words("yes", "no"))
+
+
+def _words(*words: str) -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token=words[0])))
