@@ -29,9 +29,8 @@ from journeyman.agents.conversation import ConversationSettings
 from journeyman.chat.renderer import Renderer
 from journeyman.cli import console
 from journeyman.cli.app import run
-from journeyman.cli.chat_loop import ChatLoop
-from journeyman.cli.chat_open import ChatRequest, open_chat
-from journeyman.cli.loop_thread import LoopThread
+from journeyman.cli.chat import ChatRequest, open_chat
+from journeyman.cli.chat_talk import Talk
 from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
 from journeyman.recipes.settings import McpTrain
@@ -251,7 +250,7 @@ class TestBadInput:
         assert "cannot be saved" in capsys.readouterr().err
 
 
-class Talk:
+class Typed:
     """A chat in which the lines are given, and what is shown is kept."""
 
     def __init__(self, model: Model, home: Path) -> None:
@@ -268,24 +267,24 @@ class Talk:
             raise line()
 
         request = ChatRequest(home=self.home, settings=ConversationSettings(max_tokens=200), base="fake-model")
-        with LoopThread() as loop:
+        with asyncio.Runner() as runner:
             stack = AsyncExitStack()
             try:
-                opened = loop.run(stack.enter_async_context(open_chat(request, lambda text: None)))
-                ChatLoop(opened, loop, self.console, read_line).talk()
+                conversations, context_length = runner.run(stack.enter_async_context(open_chat(request, lambda text: None)))
+                Talk(conversations, context_length, runner, self.console).hold(read_line)
             finally:
-                loop.run(stack.aclose())
+                runner.run(stack.aclose())
         self.console.file.close()
         return self.console.export_text()
 
 
 @pytest.fixture
-def talk(model: Model, tmp_path: Path) -> Talk:
-    return Talk(model, tmp_path)
+def talk(model: Model, tmp_path: Path) -> Typed:
+    return Typed(model, tmp_path)
 
 
 class TestTalk:
-    def test_commands_show_and_change_the_conversation(self, talk: Talk, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_commands_show_and_change_the_conversation(self, talk: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         prompts: list[str] = []
         talk.model.reply = remembering(prompts, lambda prompt: "Yes.")
         file = tmp_path / "saved rows.jsonl"
@@ -305,14 +304,14 @@ class TestTalk:
         assert "there is no command /nonsense" in failed
         assert "/save needs a file" in failed
 
-    def test_exit_ends_before_the_input_does(self, talk: Talk) -> None:
+    def test_exit_ends_before_the_input_does(self, talk: Typed) -> None:
         talk("one", "/exit", "two")
         assert len(talk.model.adapters) == 1
 
-    def test_ctrl_c_at_the_prompt_says_how_to_end_and_goes_on(self, talk: Talk) -> None:
+    def test_ctrl_c_at_the_prompt_says_how_to_end_and_goes_on(self, talk: Typed) -> None:
         assert "Hello there." in talk(KeyboardInterrupt, "hi")
 
-    def test_an_error_is_shown_and_the_talk_goes_on(self, talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_an_error_is_shown_and_the_talk_goes_on(self, talk: Typed, capsys: pytest.CaptureFixture[str]) -> None:
         talk.model.context_length = 120
         shown = talk("word " * 200, "hi")
         assert "no longer fits" in capsys.readouterr().err
