@@ -14,9 +14,9 @@ import pytest
 
 from journeyman.cli.app import run
 from journeyman.config import parse_override
+from journeyman.mcp.target import McpTarget
 from journeyman.recipes.methods import METHODS, keys_of
 from journeyman.recipes.settings import McpTrain, WarmStart
-from journeyman.scenarios.target import McpTarget
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))

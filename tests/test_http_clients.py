@@ -19,8 +19,9 @@ from journeyman.client.backend import connect
 from journeyman.errors import JourneymanError, LlmError, McpError, ServiceError, SettingError
 from journeyman.http_clients import is_loopback, proxy_of, without_credentials, without_proxy
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, open_openai
-from journeyman.scenarios import CompletionProposer, McpTarget, open_server
-from journeyman.scenarios.tools import McpTool
+from journeyman.mcp import McpTarget, open_server
+from journeyman.mcp.tools import McpTool
+from journeyman.scenarios import CompletionProposer
 
 ASK = [{"role": "user", "content": "Hi"}]
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

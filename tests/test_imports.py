@@ -24,7 +24,7 @@ HEAVY = (
     "datasets",
     "pyarrow",
 )
-LIGHT_PARTS = ("errors", "types", "config", "observe", "llm", "client", "data", "rewards", "scenarios", "agents")
+LIGHT_PARTS = ("errors", "types", "config", "observe", "llm", "mcp", "client", "data", "rewards", "scenarios", "agents")
 
 BLOCKER = """
 import importlib.abc, sys

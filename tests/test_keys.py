@@ -16,8 +16,8 @@ from journeyman.client.backend import connect
 from journeyman.config import check_hub_token
 from journeyman.errors import JourneymanError, LlmError, SettingError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
+from journeyman.mcp import McpTarget
 from journeyman.redaction import redact
-from journeyman.scenarios import McpTarget
 from journeyman.server.auth import Gate
 from journeyman.types.secrets import checked_header, checked_key
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from journeyman.client.pairs import pairs_from_groups as pairs_from_groups
     from journeyman.client.rollout import Rollout as Rollout
     from journeyman.local import local as local
+    from journeyman.mcp.client import open_server as open_server
+    from journeyman.mcp.target import McpTarget as McpTarget
     from journeyman.rewards.criteria import Criterion as Criterion
     from journeyman.rewards.evidence import EvidenceJudge as EvidenceJudge
     from journeyman.rewards.rubric import Rubric as Rubric
@@ -34,10 +36,8 @@ if TYPE_CHECKING:
     from journeyman.scenarios.build import ScenarioSettings as ScenarioSettings
     from journeyman.scenarios.build import build_scenarios as build_scenarios
     from journeyman.scenarios.drills import drills as drills
-    from journeyman.scenarios.mcp_client import open_server as open_server
     from journeyman.scenarios.proposals import CompletionProposer as CompletionProposer
     from journeyman.scenarios.scenario_set import ScenarioSet as ScenarioSet
-    from journeyman.scenarios.target import McpTarget as McpTarget
     from journeyman.types.scenarios import Scenario as Scenario
     from journeyman.types.settings import Dpo as Dpo
     from journeyman.types.settings import Grpo as Grpo
@@ -62,7 +62,7 @@ _MODULE_OF = {
     "Group": "journeyman.types.trajectory",
     "Grpo": "journeyman.types.settings",
     "LoraSettings": "journeyman.types.settings",
-    "McpTarget": "journeyman.scenarios.target",
+    "McpTarget": "journeyman.mcp.target",
     "Model": "journeyman.client.models",
     "PreferencePair": "journeyman.types.training",
     "Rollout": "journeyman.client.rollout",
@@ -90,7 +90,7 @@ _MODULE_OF = {
     "gather": "journeyman.client.gather",
     "iterate": "journeyman.client.iterate",
     "local": "journeyman.local",
-    "open_server": "journeyman.scenarios.mcp_client",
+    "open_server": "journeyman.mcp.client",
     "pairs_from_groups": "journeyman.client.pairs",
 }
 

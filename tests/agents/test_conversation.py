@@ -22,11 +22,11 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.errors import ContextLengthError, LlmError, LlmOutageError
 from journeyman.llm import open_openai
 from journeyman.local import serving
-from journeyman.scenarios import McpTarget, open_server
+from journeyman.mcp import McpTarget, open_server
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 
-SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
+SERVER = Path(__file__).parents[1] / "mcp" / "servers" / "plain_server.py"
 CALL = '<tool_call>\n{"name": "findCapital", "arguments": {"country_name": "Peru"}}\n</tool_call>'
 
 

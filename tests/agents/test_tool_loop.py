@@ -17,12 +17,12 @@ from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
 from journeyman.agents.server_pool import Isolation
 from journeyman.client.attempt_clock import AttemptClock
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
+from journeyman.mcp import McpTarget, open_server
 from journeyman.rewards.evidence import is_model_failure
-from journeyman.scenarios import McpTarget, open_server
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Failure, ToolEvent
 
-SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
+SERVER = Path(__file__).parents[1] / "mcp" / "servers" / "plain_server.py"
 SCENARIO = Scenario(id="s", task="What is the capital of Peru?")
 
 
@@ -257,7 +257,7 @@ async def test_a_server_that_cannot_start_fails_the_lease() -> None:
 
 
 def test_a_pool_at_a_url_is_shared_and_warns_of_tools_that_write() -> None:
-    from journeyman.scenarios.tools import describe_tool
+    from journeyman.mcp.tools import describe_tool
 
     writes = describe_tool("write", "", None, (False, True))
     pool = ServerPool(McpTarget(url="http://127.0.0.1:1/mcp"), [writes])

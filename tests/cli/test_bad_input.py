@@ -23,7 +23,7 @@ from journeyman.recipes import session
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 
-SERVERS = Path(__file__).parents[1] / "scenarios" / "servers"
+SERVERS = Path(__file__).parents[1] / "mcp" / "servers"
 NUMBERS = shlex.join([sys.executable, str(Path(__file__).parents[1] / "recipes" / "number_server.py")])
 SMALL = ("num_train=4", "num_heldout=2", "warm_start.max_updates=0", "warm_start.probe_scenarios=1", "warm_start.probe_attempts=2")
 SMALL += ("rollouts.groups_per_step=1", "rollouts.group_size=2", "rollouts.max_refills=0", "stop_without_spread=1")

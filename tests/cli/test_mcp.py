@@ -12,10 +12,11 @@ from tests.llm_server import Answer, scripted, serve
 from journeyman.cli.app import run
 from journeyman.cli.mcp import show_scenarios, show_tools
 from journeyman.errors import LlmError, McpError
-from journeyman.scenarios import McpTarget, ScenarioSettings
-from journeyman.scenarios.tools import WHY
+from journeyman.mcp import McpTarget
+from journeyman.mcp.tools import WHY
+from journeyman.scenarios import ScenarioSettings
 
-SERVER = Path(__file__).parents[1] / "scenarios" / "servers" / "plain_server.py"
+SERVER = Path(__file__).parents[1] / "mcp" / "servers" / "plain_server.py"
 RAW = SERVER.with_name("raw_server.py")
 
 

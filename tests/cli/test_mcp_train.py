@@ -12,10 +12,10 @@ from journeyman.cli.options import TargetOptions, target_of_run
 from journeyman.cli.train import TrainRequest, new_mcp_settings, resumed_mcp_settings
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError, StoreError
+from journeyman.mcp.target import McpTarget
 from journeyman.recipes import mcp as recipe
 from journeyman.recipes.resume import accept_settings, changed_settings
 from journeyman.recipes.settings import CONFIGS, McpTrain
-from journeyman.scenarios.target import McpTarget
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics

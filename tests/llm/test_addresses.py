@@ -7,7 +7,7 @@ import pytest
 from journeyman.client.backend import connect
 from journeyman.errors import JourneymanError, McpError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
-from journeyman.scenarios import McpTarget, open_server
+from journeyman.mcp import McpTarget, open_server
 
 ASK = [{"role": "user", "content": "Hi"}]
 BAD_HOSTS = [

@@ -15,8 +15,8 @@ from journeyman.client.backend import connect
 from journeyman.errors import JourneymanError, JudgeError, LlmError, LlmOutageError, LlmSettingError, ServiceError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, TextReply, open_openai
 from journeyman.llm.answers import read_answer, status_inside
+from journeyman.mcp.tools import McpTool
 from journeyman.scenarios import CompletionProposer
-from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.types.scenarios import Scenario
 

@@ -12,10 +12,10 @@ from tests.recipes import own_functions
 from tests.recipes.backend import FakeModel
 
 from journeyman.evaluation import Report
+from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import dpo, example_data, grpo, open_run, session, sft
 from journeyman.recipes.settings import DpoData, DpoTrain, GrpoTrain, McpTrain, Rollouts, SftData, SftTrain, WarmStart
-from journeyman.scenarios.target import McpTarget
 from journeyman.types.settings import Dpo, Sft
 
 SERVER = Path(__file__).parent / "number_server.py"

@@ -18,12 +18,12 @@ from journeyman.client.iterate import iterate
 from journeyman.config import program
 from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import read_report
+from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
 from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import JudgeBudgetError, RulerOptions
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.types.runs import RunInfo, StepMetrics
 from journeyman.types.settings import Grpo

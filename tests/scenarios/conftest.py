@@ -1,23 +1,3 @@
-"""Targets of the test servers in `servers/`."""
+"""The test servers are those of the connection's tests."""
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-
-from journeyman.scenarios import McpTarget
-
-SERVERS = Path(__file__).parent / "servers"
-
-
-@pytest.fixture
-def target() -> Callable[..., McpTarget]:
-    """`target("plain_server", "good")`"""
-
-    def make(server: str, *arguments: str, **env: str) -> McpTarget:
-        return McpTarget(command=(sys.executable, str(SERVERS / f"{server}.py"), *arguments), env=env)
-
-    return make
+from tests.mcp.conftest import target as target

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from journeyman.errors import InputError, McpError, SettingError
-from journeyman.scenarios import McpTarget, McpTool, ScenarioSet, ScenarioSettings, build_scenarios, drills, open_server
+from journeyman.mcp import McpTarget, McpTool, open_server
+from journeyman.scenarios import ScenarioSet, ScenarioSettings, build_scenarios, drills
 from journeyman.types.scenarios import Scenario
 
 Make = Callable[..., McpTarget]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from journeyman.mcp.tools import describe_tool
 from journeyman.scenarios.made_texts import made_texts
 from journeyman.scenarios.patterns import matching_texts
 from journeyman.scenarios.pools import make_pools, value_maker
-from journeyman.scenarios.tools import describe_tool
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from journeyman.mcp.tools import describe_tool
 from journeyman.scenarios.pools import make_pools, value_maker
-from journeyman.scenarios.tools import describe_tool
 
 Schema = dict[str, Any]
 

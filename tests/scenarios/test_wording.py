@@ -7,12 +7,12 @@ import random
 
 import pytest
 
+from journeyman.mcp.tools import describe_tool, split_identifier
 from journeyman.scenarios.explore import ExecutedCall
 from journeyman.scenarios.generate import askable_leaves, drop_uniform
 from journeyman.scenarios.results import is_echo, leaves, looks_like_error, texts_in
-from journeyman.scenarios.tools import describe_tool
 from journeyman.scenarios.wording import gives_away, make_wording
-from journeyman.scenarios.words import humanise_path, intent, join_words, split_identifier
+from journeyman.scenarios.words import humanise_path, intent, join_words
 
 ROUTE = describe_tool(
     "plan_route_v2",

@@ -14,9 +14,10 @@ from tests.scenarios.test_build import ZONES, FixedProposer, ProposerByName
 
 from journeyman.errors import LlmError, McpError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
-from journeyman.scenarios import ChatWriter, InTurn, McpTarget, ScenarioSet, ScenarioSettings, WriterProposer, build_scenarios, open_server
+from journeyman.mcp import McpTarget, open_server
+from journeyman.mcp.tools import describe_tool
+from journeyman.scenarios import ChatWriter, InTurn, ScenarioSet, ScenarioSettings, WriterProposer, build_scenarios
 from journeyman.scenarios.rewording import reword_all
-from journeyman.scenarios.tools import describe_tool
 from journeyman.scenarios.writer import Paraphrases, Writer
 from journeyman.types.scenarios import Scenario, Witness, WitnessCall
 

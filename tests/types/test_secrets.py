@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from journeyman.errors import SettingError
-from journeyman.scenarios.target import McpTarget
+from journeyman.mcp.target import McpTarget
 from journeyman.types.secrets import ALL_HIDDEN, Secret, hide_in_command, hide_in_settings, hide_in_url
 
 VARIABLES = {"TOKEN": "from-the-environment", "HOST": "example.org"}

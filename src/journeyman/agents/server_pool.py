@@ -16,9 +16,9 @@ from typing import Literal
 
 from journeyman.client.attempt_clock import uncounted
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
-from journeyman.scenarios.mcp_client import McpServer, open_server
-from journeyman.scenarios.target import McpTarget
-from journeyman.scenarios.tools import McpTool
+from journeyman.mcp.client import McpServer, open_server
+from journeyman.mcp.target import McpTarget
+from journeyman.mcp.tools import McpTool
 
 Isolation = Literal["auto", "shared", "per_rollout"]
 

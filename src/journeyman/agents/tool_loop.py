@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.agents.shots import worked_example
 from journeyman.agents.tool_runner import ToolRunner
 from journeyman.errors import ContextLengthError
-from journeyman.scenarios.drills import Drill
-from journeyman.scenarios.mcp_client import McpServer
+from journeyman.mcp.client import McpServer
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
-from journeyman.types.scenarios import Scenario
+from journeyman.types.scenarios import Scenario, WorkedExample
 from journeyman.types.training import SftExample
 from journeyman.types.trajectory import ToolEvent
 
@@ -99,11 +97,10 @@ class ToolLoop:
         head = (Message(role="system", content=self.system_prompt),) if self.system_prompt else ()
         return *head, *self.shots, Message(role="user", content=task)
 
-    def example(self, drill: Drill) -> SftExample:
+    def example(self, drill: WorkedExample) -> SftExample:
         """The drill as a conversation that begins exactly as a rollout does."""
-        # The worked example's own first message is the task, which the beginning ends with.
-        worked = worked_example(drill.task, drill.calls, drill.results, drill.answer)
-        return SftExample(messages=(*self.messages(drill.task), *worked[1:]), tools=self.tools)
+        # The drill's own first message is the task, which the beginning ends with.
+        return SftExample(messages=(*self.messages(drill.task), *drill.messages()[1:]), tools=self.tools)
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""

@@ -36,7 +36,7 @@ from journeyman.errors import InputError, McpError, SettingError
 
 if TYPE_CHECKING:
     from journeyman.agents.conversation import Conversation, ConversationSettings
-    from journeyman.scenarios import McpTarget, McpTool
+    from journeyman.mcp import McpTarget, McpTool
     from journeyman.types.runs import RunInfo
 
 RunArgument = Annotated[
@@ -243,8 +243,8 @@ async def _find_tools(
     request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]
 ) -> tuple[McpTarget, tuple[McpTool, ...]] | None:
     """The server and its tools to offer: of the server that is named, else of the run's own."""
-    from journeyman.scenarios import open_server
-    from journeyman.scenarios.tools import choose_tools
+    from journeyman.mcp import open_server
+    from journeyman.mcp.tools import choose_tools
 
     names, read_only, allow_writes = request.tools, request.read_only, request.allow_writes
     if request.no_tools:

@@ -32,8 +32,9 @@ from journeyman.cli.options import (
 
 if TYPE_CHECKING:
     from journeyman.cli.console import Terminal
+    from journeyman.mcp import McpTarget, McpTool
     from journeyman.observe.progress import Progress
-    from journeyman.scenarios import ChatWriter, McpTarget, McpTool, Proposer, ScenarioSet, ScenarioSettings
+    from journeyman.scenarios import ChatWriter, Proposer, ScenarioSet, ScenarioSettings
     from journeyman.types.scenarios import Scenario
 
 mcp = typer.Typer(help="Train a model to use an MCP server; look at its tools and tasks first.", no_args_is_help=True)
@@ -162,8 +163,8 @@ async def show_tools(target: McpTarget, settings: ScenarioSettings, *, as_json: 
     from journeyman.cli.console import failures, output, write_json
     from journeyman.cli.progress import ProgressView
     from journeyman.errors import McpError
-    from journeyman.scenarios import open_server
-    from journeyman.scenarios.tools import choose_tools, vouched_for
+    from journeyman.mcp import open_server
+    from journeyman.mcp.tools import choose_tools, vouched_for
 
     with ProgressView(failures()) as view:
         view.phase("start", note=target.label)
@@ -200,7 +201,8 @@ async def show_scenarios(
     must be proposed."""
     from journeyman.cli.console import failures, output, write_json
     from journeyman.cli.progress import ProgressView
-    from journeyman.scenarios import InTurn, build_scenarios, open_server
+    from journeyman.mcp import open_server
+    from journeyman.scenarios import InTurn, build_scenarios
 
     with ProgressView(failures()) as view:
         async with contextlib.AsyncExitStack() as stack:
@@ -224,11 +226,12 @@ async def _open_proposer(
     import random
 
     from journeyman.local import DEFAULT_BASE, local
-    from journeyman.scenarios import CompletionProposer, usable_tools
+    from journeyman.mcp.tools import choose_tools
+    from journeyman.scenarios import CompletionProposer
     from journeyman.scenarios.pools import make_pools
 
-    usable = usable_tools(tools, label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes)
-    if not any(pool.needs_proposals for pool in make_pools(usable, random.Random(0))):
+    choice = choose_tools(tools, label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes)
+    if not any(pool.needs_proposals for pool in make_pools(choice.tools, random.Random(0))):
         return None
     progress.phase("load", note=base or DEFAULT_BASE)
     home = stack.enter_context(tempfile.TemporaryDirectory(prefix="journeyman-look-"))
@@ -265,7 +268,7 @@ def _tool_row(tool: McpTool, is_used: bool) -> dict[str, Any]:
 def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[str]) -> None:
     """A block for each tool: what it takes and says, then what was decided of it and why."""
     from journeyman.cli.console import styled
-    from journeyman.scenarios.tools import WHY, what_to_add
+    from journeyman.mcp.tools import WHY, what_to_add
 
     for tool in tools:
         parameters = ", ".join(

@@ -12,7 +12,7 @@ import typer
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
-    from journeyman.scenarios.target import McpTarget
+    from journeyman.mcp.target import McpTarget
 
 HomeOption = Annotated[
     Path | None,
@@ -116,7 +116,7 @@ class TargetOptions:
 
     def target(self) -> McpTarget:
         """The server they name. Raises SettingError when the options contradict each other or cannot be read."""
-        from journeyman.scenarios.target import McpTarget
+        from journeyman.mcp.target import McpTarget
         from journeyman.types.secrets import hide_in_url
 
         if (self.server is None) == (self.url is None):

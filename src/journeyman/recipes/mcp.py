@@ -21,6 +21,8 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
+from journeyman.mcp.client import open_server
+from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import Progress
 from journeyman.recipes.judged_evaluation import compare_by_judge
 from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
@@ -34,10 +36,8 @@ from journeyman.recipes.settings import McpTrain
 from journeyman.recipes.warm_start import executed_share, warm_start
 from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
-from journeyman.scenarios.mcp_client import open_server
 from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.types.names import BASE

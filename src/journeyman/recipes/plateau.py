@@ -17,7 +17,6 @@ from pathlib import Path
 from pydantic import Field
 
 from journeyman.agents.server_pool import Isolation, ServerPool, num_shared_servers
-from journeyman.agents.shots import make_shots
 from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
 from journeyman.config import command_line
 from journeyman.errors import SettingError
@@ -25,6 +24,9 @@ from journeyman.evaluation.heldout import VariantResult, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, TrainingCost, assess
 from journeyman.evaluation.plateau_view import write_plateau
 from journeyman.llm import names_provider
+from journeyman.mcp.client import open_server
+from journeyman.mcp.target import McpTarget
+from journeyman.mcp.tools import choose_tools
 from journeyman.observe.progress import Progress
 from journeyman.recipes.mcp import scenario_settings
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
@@ -32,11 +34,9 @@ from journeyman.recipes.resume import run_settings
 from journeyman.recipes.settings import McpTrain, Rollouts
 from journeyman.rewards import EvidenceJudge
 from journeyman.scenarios.build import build_scenarios
-from journeyman.scenarios.mcp_client import open_server
+from journeyman.scenarios.drills import make_shots
 from journeyman.scenarios.proposals import CompletionProposer
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.scenarios.target import McpTarget
-from journeyman.scenarios.tools import usable_tools
 from journeyman.store import Store
 from journeyman.types.record import Record
 from journeyman.types.settings import Seed
@@ -146,12 +146,12 @@ async def measure_plateau(
 @asynccontextmanager
 async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
     async with open_server(settings.target) as server:
-        tools = usable_tools(
+        choice = choose_tools(
             server.tools, settings.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
         )
     async with ServerPool(
         settings.target,
-        tools,
+        choice.tools,
         isolation,
         num_shared=num_shared_servers(),
         max_servers=settings.max_concurrent,

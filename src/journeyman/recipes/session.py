@@ -13,14 +13,14 @@ from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.errors import SettingError
 from journeyman.llm import Llm, LlmEndpoint
 from journeyman.local import open_backend, serving
+from journeyman.mcp.client import open_server
+from journeyman.mcp.tools import McpTool, choose_tools
 from journeyman.observe.progress import Progress
 from journeyman.recipes.costs import Costs
 from journeyman.recipes.open_run import KeepingJudge, OpenRun
 from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
-from journeyman.scenarios.mcp_client import open_server
-from journeyman.scenarios.tools import McpTool, choose_tools
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.store.layout import HomeFolder
 

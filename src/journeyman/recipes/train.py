@@ -13,6 +13,7 @@ from typing import Any
 
 from journeyman.errors import SettingError
 from journeyman.evaluation import Report
+from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import Progress
 from journeyman.recipes import dpo, grpo, mcp, sft
 from journeyman.recipes.example_data import Examples, dpo_data, sft_data
@@ -21,7 +22,6 @@ from journeyman.recipes.lessons import Lessons
 from journeyman.recipes.methods import McpFile, Settings
 from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
 from journeyman.recipes.settings import DpoTrain, SftTrain
-from journeyman.scenarios.target import McpTarget
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 

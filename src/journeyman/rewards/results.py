@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from journeyman.mcp.results import parse_result
 from journeyman.types.messages import Tool
 from journeyman.types.scenarios import ExpectedAnswer, Witness
-from journeyman.types.tool_results import parse_result
 
 Value = str | float | int | bool
 

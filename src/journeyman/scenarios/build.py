@@ -10,16 +10,16 @@ from typing import Any
 from pydantic import Field
 
 from journeyman.errors import McpError
+from journeyman.mcp.client import McpServer
+from journeyman.mcp.tools import McpTool, choose_tools
 from journeyman.observe.progress import Progress, SilentProgress
 from journeyman.scenarios.explore import ExecutedCall, Explorer, ExploreSettings
 from journeyman.scenarios.generate import Author, askable_leaves, comparable_leaves, drop_uniform
-from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.pools import canonical
 from journeyman.scenarios.proposals import Proposer
 from journeyman.scenarios.rewording import reword_all
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
 from journeyman.scenarios.split import ValueSplit, is_shared, split_values
-from journeyman.scenarios.tools import McpTool, choose_tools
 from journeyman.scenarios.wording import make_wording
 from journeyman.scenarios.writer import Writer
 from journeyman.types.record import Record

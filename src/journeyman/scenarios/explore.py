@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from journeyman.errors import McpError
+from journeyman.mcp.client import McpServer
+from journeyman.mcp.tools import McpTool, split_identifier
 from journeyman.observe.progress import Progress
-from journeyman.scenarios.mcp_client import McpServer
 from journeyman.scenarios.pools import Pool, Slot, canonical, make_pools
 from journeyman.scenarios.proposals import Proposer, recombine, vary_numbers
 from journeyman.scenarios.results import looks_like_error, texts_in
-from journeyman.scenarios.tools import McpTool
-from journeyman.scenarios.words import split_identifier
 
 _AT_ONCE = 8
 _MAX_TRIES = 3

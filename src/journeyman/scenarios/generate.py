@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.explore import ExecutedCall
 from journeyman.scenarios.results import Leaf, Path, is_echo, leaves, share_of_commonest
-from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.wording import Wording, gives_away
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, Split, Witness, WitnessCall
 

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from journeyman.mcp.schemas import argument_faults
 from journeyman.scenarios.patterns import matching_texts
-from journeyman.scenarios.schemas import argument_faults
 
 _WORDS = "amber birch cedar delta ember fjord grove harbor island jasper kernel lagoon meadow nectar orchid pebble quartz river".split()
 _HOSTS = ("example.com", "example.org", "example.net")

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from journeyman.mcp.schemas import argument_faults, fits
+from journeyman.mcp.tools import McpTool, split_identifier
 from journeyman.scenarios.made_texts import made_texts
-from journeyman.scenarios.schemas import argument_faults, fits
-from journeyman.scenarios.tools import McpTool
-from journeyman.scenarios.words import split_identifier
 
 Draw = Callable[[random.Random], Any]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from journeyman.errors import LlmError
 from journeyman.llm.openai_client import open_openai
-from journeyman.scenarios.tools import McpTool
+from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.words import humanise
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from journeyman.mcp.results import parse_result
 from journeyman.scenarios.words import spoken
 from journeyman.types.messages import has_mark
-from journeyman.types.tool_results import parse_result
 
 Leaf = str | int | float | bool
 Path = tuple[str | int, ...]

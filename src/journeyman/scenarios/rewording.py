@@ -10,9 +10,9 @@ import random
 from collections.abc import Sequence
 
 from journeyman.errors import LlmError
+from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.generate import COMPARISON, ONE_CALL
 from journeyman.scenarios.pools import canonical
-from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.wording import gives_away
 from journeyman.scenarios.words import spoken
 from journeyman.scenarios.writer import Paraphrases, Writer, text_fault

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.results import Path
-from journeyman.scenarios.tools import McpTool
 from journeyman.scenarios.words import humanise, humanise_path, intent, is_plain_word, join_words, label, spoken
 
 _FROM = frozenset({"source", "from", "origin", "src"})

@@ -6,16 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-
-def split_identifier(name: str) -> list[str]:
-    """The words of a snake_case, kebab-case or camelCase name, in lower case.
-
-    Example:
-        >>> split_identifier("getUserName_v2")
-        ['get', 'user', 'name', 'v2']
-    """
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
-    return [word.casefold() for word in re.split(r"[^A-Za-z0-9]+", spaced) if word]
+from journeyman.mcp.tools import split_identifier
 
 
 def humanise(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from journeyman.errors import LlmRefusalError
 from journeyman.llm import Llm
-from journeyman.scenarios.tools import McpTool
+from journeyman.mcp.tools import McpTool
 
 _MAX_VALUE_CHARS = 100
 _MAX_SHOWN = 150

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
+from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.record import Record
 
 Split = Literal["train", "heldout"]
@@ -60,6 +63,29 @@ class Scenario(Record):
     difficulty: int = Field(default=1, ge=1, le=5)
     witness: Witness | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkedExample:
+    """A task and the calls that it asks for, as (tool, arguments); for some, what they returned (one result a call) and the answer."""
+
+    task: str
+    calls: tuple[tuple[str, dict[str, Any]], ...]
+    results: tuple[str, ...] = ()
+    answer: str | None = None
+
+    def messages(self, name: str = "call") -> tuple[Message, ...]:
+        """The example as a conversation; without an answer it ends with the calls. Call ids are `{name}_{number}`."""
+        calls = tuple(
+            ToolCall(id=f"{name}_{number}", function=FunctionCall(name=tool, arguments=json.dumps(arguments, ensure_ascii=False)))
+            for number, (tool, arguments) in enumerate(self.calls)
+        )
+        messages = [Message(role="user", content=self.task), Message(role="assistant", content=None, tool_calls=calls)]
+        if self.answer is not None:
+            results = zip(calls, self.results, strict=True)
+            messages += [Message(role="tool", tool_call_id=call.id, content=result) for call, result in results]
+            messages.append(Message(role="assistant", content=self.answer))
+        return tuple(messages)
 
 
 def kind_of(scenario: Scenario) -> Hashable:

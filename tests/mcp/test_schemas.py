@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from journeyman.scenarios.schemas import SchemaFaultError, argument_faults, clean_schema
+from journeyman.mcp.schemas import SchemaFaultError, argument_faults, clean_schema
 
 
 def test_titles_of_schemas_go_and_a_property_called_title_stays() -> None:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from journeyman.agents.shots import make_shots, worked_example
 from journeyman.errors import SettingError
-from journeyman.types.scenarios import ExpectedAnswer, Scenario, Split, Witness, WitnessCall
+from journeyman.scenarios.drills import make_shots
+from journeyman.types.scenarios import ExpectedAnswer, Scenario, Split, Witness, WitnessCall, WorkedExample
 
 
 def scenario(number: int, tool: str = "look", *, split: Split = "train", num_calls: int = 1, compared: str | None = None) -> Scenario:
@@ -66,6 +66,6 @@ def test_call_ids_of_several_shots_differ() -> None:
 
 
 def test_an_example_without_an_answer_ends_with_its_calls() -> None:
-    messages = worked_example("Do it.", [("look", {"n": 1}), ("look", {"n": 2})])
+    messages = WorkedExample("Do it.", (("look", {"n": 1}), ("look", {"n": 2}))).messages()
     assert [message.role for message in messages] == ["user", "assistant"]
     assert [call.id for call in messages[1].tool_calls] == ["call_0", "call_1"]

@@ -12,8 +12,8 @@ import mcp.types
 import pytest
 
 from journeyman.errors import McpError, SettingError
-from journeyman.scenarios import McpTarget, open_server, usable_tools
-from journeyman.scenarios.mcp_client import read_result
+from journeyman.mcp import McpTarget, choose_tools, open_server
+from journeyman.mcp.client import read_result
 from journeyman.scenarios.results import leaves
 
 Make = Callable[..., McpTarget]
@@ -135,13 +135,13 @@ async def test_the_log_stays_where_it_was_asked_for(target: Make, tmp_path: Path
 async def test_no_tools_and_only_write_tools_are_errors_with_a_reason(target: Make) -> None:
     async with open_server(target("plain_server", "none")) as server:
         with pytest.raises(McpError) as caught:
-            usable_tools(server.tools, "x")
+            choose_tools(server.tools, "x")
         assert caught.value.reason == "no_tools"
     async with open_server(target("plain_server", "writes")) as server:
         with pytest.raises(McpError) as caught:
-            usable_tools(server.tools, "x")
+            choose_tools(server.tools, "x")
         assert caught.value.reason == "only_write_tools"
-        assert len(usable_tools(server.tools, "x", allow_writes=True)) == 2
+        assert len(choose_tools(server.tools, "x", allow_writes=True).tools) == 2
 
 
 def test_a_target_is_read_from_a_command_line_or_a_url() -> None:

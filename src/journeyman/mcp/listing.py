@@ -1,6 +1,6 @@
 """What a server lists as its tools, read one by one: a tool that is odd is left out by name, and the others work.
 
-The MCP library takes a page of tools as a whole or not at all. So the page is read here on its way to it (`mending`), and what goes on
+The MCP library takes a page of tools as a whole or not at all. So the page is read here on its way to it (`repair`), and what goes on
 holds only what it needs to send calls. Not for choosing among the tools (`tools.choose_tools`).
 """
 
@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from journeyman.scenarios.schemas import SchemaFaultError, fits, resolved
-from journeyman.scenarios.tools import McpTool, describe_tool
+from journeyman.mcp.schemas import SchemaFaultError, fits, resolved
+from journeyman.mcp.tools import McpTool, describe_tool
 
 MAX_PAGES = 100
 MAX_TOOLS = 1000

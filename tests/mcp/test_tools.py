@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from tests.scenarios.servers.odd_tools import HINTS
+from tests.mcp.servers.odd_tools import HINTS
 
 from journeyman.errors import McpError, SettingError
-from journeyman.scenarios.listing import Listing
-from journeyman.scenarios.tools import McpTool, choose_tools, describe_tool, looks_read_only, model_name, what_to_add
+from journeyman.mcp.listing import Listing
+from journeyman.mcp.tools import McpTool, choose_tools, describe_tool, looks_read_only, model_name, what_to_add
 
 # By their names a guess would be wrong about most of these, one way or the other.
 SILENT = ("refund_payment", "charge_card", "format_disk", "ban_user", "wire_money", "reboot_host", "lookup", "get_order", "calculate", "go")

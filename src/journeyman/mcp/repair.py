@@ -1,6 +1,6 @@
 """What an MCP server sends, made such as the library can read: it drops a message, or the connection, for one odd sign in it.
 
-Texts are mended before they are parsed (`mended_json`), messages after (`MendedStream`). Not for which tools are listed (`listing`).
+Texts are mended before they are parsed (`repaired_json`), messages after (`RepairedStream`). Not for which tools are listed (`listing`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from journeyman.scenarios.listing import Listing
+from journeyman.mcp.listing import Listing
 from journeyman.types.json_text import MAX_DEPTH, well_formed
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
@@ -24,11 +24,11 @@ _MAX_DIGITS = 300  # of a whole number: a longer one is no float either
 _INTERNAL_ERROR = -32603
 
 
-def mended_json(raw: bytes) -> bytes:
+def repaired_json(raw: bytes) -> bytes:
     """A JSON text that the library can read; as it was where it can be read, or cannot be mended.
 
     Example:
-        >>> mended_json(b'{"text": "half \\\\ud83d"}')
+        >>> repaired_json(b'{"text": "half \\\\ud83d"}')
         b'{"text": "half \\\\ufffd"}'
     """
     with contextlib.suppress(ValueError):
@@ -71,8 +71,8 @@ def _well_formed(value: Any) -> Any:
     return {well_formed(key): _well_formed(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def mend_bodies(client: Any, library: Any) -> None:
-    """Put `mended_json` before what an HTTP client of `library` reads: whole bodies, and events one by one."""
+def repair_bodies(client: Any, library: Any) -> None:
+    """Put `repaired_json` before what an HTTP client of `library` reads: whole bodies, and events one by one."""
 
     class Body(library.AsyncByteStream):  # type: ignore[misc]
         def __init__(self, body: Any, is_events: bool) -> None:
@@ -86,27 +86,27 @@ def mend_bodies(client: Any, library: Any) -> None:
                     lines = rest.splitlines(keepends=True)
                     rest = b"" if rest.endswith((b"\r", b"\n")) else lines.pop()
                     for line in lines:
-                        yield _mended_line(line)
-            yield _mended_line(rest) if self.is_events else mended_json(rest)
+                        yield _repaired_line(line)
+            yield _repaired_line(rest) if self.is_events else repaired_json(rest)
 
         async def aclose(self) -> None:
             await self.body.aclose()
 
-    async def mend(response: Any) -> None:
+    async def repair(response: Any) -> None:
         kind = response.headers.get("content-type", "").lower()
         if kind.startswith(("application/json", "text/event-stream")) and "content-encoding" not in response.headers:
             response.stream = Body(response.stream, kind.startswith("text"))
 
     client.headers["accept-encoding"] = "identity"
-    client.event_hooks["response"].append(mend)
+    client.event_hooks["response"].append(repair)
 
 
-def _mended_line(line: bytes) -> bytes:
+def _repaired_line(line: bytes) -> bytes:
     text = line.rstrip(b"\r\n")
-    return b"data:" + mended_json(text[5:]) + line[len(text) :] if text.startswith(b"data:") else line
+    return b"data:" + repaired_json(text[5:]) + line[len(text) :] if text.startswith(b"data:") else line
 
 
-class MendedStream:
+class RepairedStream:
     """The read side of a transport, whose messages the library can read, whatever the server sends.
 
     A page of tools goes through `listing`; of a call's result goes what is null and what nobody reads, and without content it gets an empty
@@ -117,26 +117,26 @@ class MendedStream:
         self._stream = stream
         self._listing = listing
 
-    def _mended(self, item: Any) -> Any:
+    def _repaired(self, item: Any) -> Any:
         item = _read_again(item) if isinstance(item, ValidationError) else item
         message = getattr(item, "message", None)
         result = getattr(getattr(message, "root", message), "result", None)
         if isinstance(result, dict):
-            mended = self._listing.take(result) if "tools" in result and "content" not in result else _mended_result(result)
+            mended = self._listing.take(result) if "tools" in result and "content" not in result else _repaired_result(result)
             result.clear()
             result.update(mended)
         return item
 
     async def receive(self) -> Any:
-        return self._mended(await self._stream.receive())
+        return self._repaired(await self._stream.receive())
 
     async def __anext__(self) -> Any:
-        return self._mended(await self._stream.__anext__())
+        return self._repaired(await self._stream.__anext__())
 
-    def __aiter__(self) -> MendedStream:
+    def __aiter__(self) -> RepairedStream:
         return self
 
-    async def __aenter__(self) -> MendedStream:
+    async def __aenter__(self) -> RepairedStream:
         await self._stream.__aenter__()
         return self
 
@@ -148,7 +148,7 @@ class MendedStream:
         return getattr(self._stream, name)
 
 
-def _mended_result(result: dict[str, Any]) -> dict[str, Any]:
+def _repaired_result(result: dict[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in result.items() if value is not None}
     if "structuredContent" in found:
         found.setdefault("content", [])
@@ -185,7 +185,7 @@ def _read_again(failure: ValidationError) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def mended(transport: Any, listing: Listing) -> AsyncIterator[tuple[Any, Any]]:
+async def repaired(transport: Any, listing: Listing) -> AsyncIterator[tuple[Any, Any]]:
     """A transport of the library, both versions of it, with its read side mended."""
     async with transport as (read, write, *_):
-        yield MendedStream(read, listing), write
+        yield RepairedStream(read, listing), write

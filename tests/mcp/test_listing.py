@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.scenarios.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
+from tests.mcp.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
 
 from journeyman.errors import McpError
-from journeyman.scenarios import McpTarget, open_server
+from journeyman.mcp import McpTarget, open_server
+from journeyman.mcp.client import McpServer
+from journeyman.mcp.listing import MAX_PAGES, MAX_TOOLS, Listing
+from journeyman.mcp.tools import choose_tools
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
-from journeyman.scenarios.listing import MAX_PAGES, MAX_TOOLS, Listing
-from journeyman.scenarios.mcp_client import McpServer
-from journeyman.scenarios.tools import choose_tools
 
 Make = Callable[..., McpTarget]
 

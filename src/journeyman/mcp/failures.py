@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 
 from journeyman.errors import JourneymanError, McpError
 from journeyman.http_clients import http_library, open_http_client, proxy_note, redirect_of
+from journeyman.mcp.repair import repair_bodies
+from journeyman.mcp.target import McpTarget, RevealedTarget
 from journeyman.redaction import redact
-from journeyman.scenarios.mending import mend_bodies
-from journeyman.scenarios.target import McpTarget, RevealedTarget
 
 _TAIL_LINES = 6
 _PREFLIGHT_SECONDS = 10.0
@@ -94,7 +94,7 @@ def open_mcp_http_client(target: RevealedTarget) -> Any:
     library = http_library(kind)
     timeout = library.Timeout(_HTTP_SECONDS, read=_STREAM_SECONDS)
     client = open_http_client(target.url, kind, headers=dict(target.headers), timeout=timeout)
-    mend_bodies(client, library)
+    repair_bodies(client, library)
     return client
 
 

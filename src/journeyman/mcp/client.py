@@ -10,19 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import json
 import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from journeyman.errors import McpError
-from journeyman.redaction import redact
-from journeyman.scenarios.listing import Listing
-from journeyman.scenarios.mcp_failures import (
+from journeyman.mcp.failures import (
     connect_failure,
     first_leaf,
     has_no_such_method,
@@ -33,25 +29,13 @@ from journeyman.scenarios.mcp_failures import (
     read_tail,
     shorten,
 )
-from journeyman.scenarios.mending import mended
-from journeyman.scenarios.target import McpTarget, RevealedTarget
-from journeyman.scenarios.tools import McpTool
-from journeyman.types.json_text import well_formed
-from journeyman.types.messages import left_out, size_of_base64
+from journeyman.mcp.listing import Listing
+from journeyman.mcp.repair import repaired
+from journeyman.mcp.results import ToolResult, field_of, read_result, shown
+from journeyman.mcp.target import McpTarget, RevealedTarget
+from journeyman.mcp.tools import McpTool
 
 CLOSE_TIMEOUT_SECONDS = 10.0
-_MAX_RESULT_CHARS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is none; marks
-    stand for images, sound and other blocks that are no text; at most a million characters.
-    """
-
-    text: str
-    is_error: bool
-    seconds: float = 0.0
 
 
 class McpServer:
@@ -96,16 +80,16 @@ class McpServer:
             if is_closed(error):
                 self._death = self._died(f"it died while {name!r} ran")
                 raise self._death from error
-            return ToolResult(_shown(str(error)), True, time.perf_counter() - started)
+            return ToolResult(shown(str(error)), True, time.perf_counter() - started)
         except _stream_errors() as error:
             self._death = self._died(f"it died while {name!r} ran")
             raise self._death from error
         except (RuntimeError, ValueError) as error:
             # The library checks the form of results; a server that breaks it is the tool's failure.
-            return ToolResult(_shown(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
+            return ToolResult(shown(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
         found = read_result(result, time.perf_counter() - started)
-        fault = None if found.is_error else self._listing.result_fault(server_name, _field(result, "structured_content"))
-        return found if fault is None else ToolResult(_shown(f"unusable result: {fault}"), True, found.seconds)
+        fault = None if found.is_error else self._listing.result_fault(server_name, field_of(result, "structured_content"))
+        return found if fault is None else ToolResult(shown(f"unusable result: {fault}"), True, found.seconds)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
         return McpError(
@@ -223,37 +207,6 @@ async def _end(owner: asyncio.Task[None]) -> None:
         owner.exception()
 
 
-def _shown(text: str) -> str:
-    """What a server says, as the model and the store get it: a secret that it was given does not come back."""
-    return redact(well_formed(text))
-
-
-def read_result(result: Any, seconds: float) -> ToolResult:
-    """A call's result as text, from either major version of the library."""
-    blocks = _field(result, "content") or ()
-    parts = [_block_text(block) for block in blocks]
-    structured = _field(result, "structured_content")
-    if structured is not None and not any(getattr(block, "type", "") == "text" for block in blocks):
-        parts.append(json.dumps(structured, ensure_ascii=False))
-    text = _shown("\n".join(parts))
-    return ToolResult(text[:_MAX_RESULT_CHARS], bool(_field(result, "is_error")), seconds)
-
-
-def _block_text(block: Any) -> str:
-    """A block of a result as text; a mark for what is none."""
-    kind = getattr(block, "type", "") or "content"
-    if kind == "text":
-        return str(block.text)
-    if kind == "resource_link":  # a name and an address: text that the model may need
-        return f"[resource {block.name}: {block.uri}]"
-    held = getattr(block, "resource", None) or block
-    text = getattr(held, "text", None)
-    if isinstance(text, str):
-        return text
-    data = getattr(held, "blob", None) or getattr(held, "data", None)
-    return left_out(kind, _field(held, "mime_type") or "", size_of_base64(data), str(getattr(held, "uri", None) or ""))
-
-
 @contextlib.asynccontextmanager
 async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any, listing: Listing) -> AsyncIterator[Any]:
     import mcp
@@ -277,7 +230,7 @@ async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float
             transport: Any = stdio_client(parameters, errlog=log) if log else stdio_client(parameters)
         else:
             transport = await _http_transport(revealed, stack)
-        transport = mended(transport, listing)
+        transport = repaired(transport, listing)
         if hasattr(mcp, "Client"):
             client: Any = mcp.Client(transport, read_timeout_seconds=timeout_seconds, message_handler=on_message)
             yield await stack.enter_async_context(client)
@@ -295,14 +248,6 @@ async def _http_transport(target: RevealedTarget, stack: contextlib.AsyncExitSta
     http = await stack.enter_async_context(open_mcp_http_client(target))
     assert target.url is not None
     return streamable_http_client(target.url, http_client=http)
-
-
-def _field(thing: Any, snake: str) -> Any:
-    """A field by its name in mcp 2 (snake_case), or in mcp 1 (camelCase)."""
-    if hasattr(thing, snake):
-        return getattr(thing, snake)
-    head, *rest = snake.split("_")
-    return getattr(thing, head + "".join(word.capitalize() for word in rest), None)
 
 
 def _duration(seconds: float) -> Any:

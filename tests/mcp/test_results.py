@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from journeyman.types.tool_results import parse_result
+from journeyman.mcp.results import parse_result
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import uvicorn
 from mcp.server import MCPServer
 
 from journeyman.errors import McpError, SettingError
-from journeyman.scenarios import McpTarget, open_server
+from journeyman.mcp import McpTarget, open_server
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 

@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 
 from journeyman.config import command_line
 from journeyman.errors import McpError, SettingError
-from journeyman.scenarios.schemas import SchemaFaultError, clean_schema
-from journeyman.scenarios.words import split_identifier
+from journeyman.mcp.schemas import SchemaFaultError, clean_schema
 from journeyman.types.messages import Tool, ToolFunction
 from journeyman.types.record import Record
 
@@ -134,6 +133,17 @@ def model_name(name: str, taken: Iterable[str] = ()) -> str:
     return found
 
 
+def split_identifier(name: str) -> list[str]:
+    """The words of a snake_case, kebab-case or camelCase name, in lower case.
+
+    Example:
+        >>> split_identifier("getUserName_v2")
+        ['get', 'user', 'name', 'v2']
+    """
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
+    return [word.casefold() for word in re.split(r"[^A-Za-z0-9]+", spaced) if word]
+
+
 def looks_read_only(name: str) -> bool:
     """A guess from a name, to be told and never acted on: its first word is a verb of reading, and no word one of changing,
     or one that joins two doings.
@@ -152,18 +162,6 @@ class ToolChoice:
 
     tools: tuple[McpTool, ...]
     notes: tuple[str, ...]
-
-
-def usable_tools(
-    tools: Sequence[McpTool],
-    label: str,
-    names: Sequence[str] | None = None,
-    *,
-    read_only: Sequence[str] = (),
-    allow_writes: bool = False,
-) -> list[McpTool]:
-    """The tools of `choose_tools`, with its errors."""
-    return list(choose_tools(tools, label, names, read_only=read_only, allow_writes=allow_writes).tools)
 
 
 def choose_tools(

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.scenarios.servers.odd_tools import CANNOT_BE_USED, UNREADABLE, unreadable_page
+from tests.mcp.servers.odd_tools import CANNOT_BE_USED, UNREADABLE, unreadable_page
 
-from journeyman.scenarios import McpTarget, open_server
-from journeyman.scenarios.mcp_client import McpServer
-from journeyman.scenarios.mending import mended_json
+from journeyman.mcp import McpTarget, open_server
+from journeyman.mcp.client import McpServer
+from journeyman.mcp.repair import repaired_json
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ async def test_over_http(handler: type[BaseHTTPRequestHandler]) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{", b"<html>", b'{"a": 1,}', b'{"a": "\xc3\xa9"}', b"[" * 500, b'"'])
 def test_what_can_be_read_or_cannot_be_mended_stays_as_it_is(text: bytes) -> None:
-    assert mended_json(text) == text
+    assert repaired_json(text) == text
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_what_can_be_read_or_cannot_be_mended_stays_as_it_is(text: bytes) -> Non
     ],
 )
 def test_what_only_a_strict_parser_refuses_is_read(text: bytes, value: object) -> None:
-    assert json.loads(mended_json(text)) == value
+    assert json.loads(repaired_json(text)) == value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from journeyman.scenarios.target import McpTarget
+from journeyman.mcp.target import McpTarget
 
 
 def test_a_heading_names_the_program_without_its_folder_and_keeps_what_it_is_given():

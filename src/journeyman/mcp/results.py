@@ -1,0 +1,100 @@
+"""What a tool gave back: as text for the model, and what that text says. Not for judging it."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from journeyman.errors import InputError
+from journeyman.redaction import redact
+from journeyman.types.json_text import parse_json, well_formed
+from journeyman.types.messages import left_out, size_of_base64
+
+_MAX_RESULT_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave back. `text` is for the model: text blocks joined, or the structured content as JSON when there is none; marks
+    stand for images, sound and other blocks that are no text; at most a million characters.
+    """
+
+    text: str
+    is_error: bool
+    seconds: float = 0.0
+
+
+def shown(text: str) -> str:
+    """What a server says, as the model and the store get it: a secret that it was given does not come back."""
+    return redact(well_formed(text))
+
+
+def read_result(result: Any, seconds: float) -> ToolResult:
+    """A call's result as text, from either major version of the library."""
+    blocks = field_of(result, "content") or ()
+    parts = [_block_text(block) for block in blocks]
+    structured = field_of(result, "structured_content")
+    if structured is not None and not any(getattr(block, "type", "") == "text" for block in blocks):
+        parts.append(json.dumps(structured, ensure_ascii=False))
+    text = shown("\n".join(parts))
+    return ToolResult(text[:_MAX_RESULT_CHARS], bool(field_of(result, "is_error")), seconds)
+
+
+def _block_text(block: Any) -> str:
+    """A block of a result as text; a mark for what is none."""
+    kind = getattr(block, "type", "") or "content"
+    if kind == "text":
+        return str(block.text)
+    if kind == "resource_link":  # a name and an address: text that the model may need
+        return f"[resource {block.name}: {block.uri}]"
+    held = getattr(block, "resource", None) or block
+    text = getattr(held, "text", None)
+    if isinstance(text, str):
+        return text
+    data = getattr(held, "blob", None) or getattr(held, "data", None)
+    return left_out(kind, field_of(held, "mime_type") or "", size_of_base64(data), str(getattr(held, "uri", None) or ""))
+
+
+def parse_result(text: str) -> Any:
+    """The result as data; the text itself when it is plain text.
+
+    Servers that print Python's form of a list or an object (SQL tools do) are read as if they had written JSON; tuples become lists.
+
+    Example:
+        >>> parse_result('{"total": 21}'), parse_result("[{'total': 21}]"), parse_result("21 rows")
+        ({'total': 21}, [{'total': 21}], '21 rows')
+    """
+    try:
+        return parse_json(text, nan_is_null=True)
+    except InputError:
+        pass
+    if not text.lstrip().startswith(("{", "[", "(")):
+        return text
+    try:
+        return parse_json(json.dumps(ast.literal_eval(text.strip())), nan_is_null=True)
+    except (InputError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def compact(text: str) -> str:
+    """A JSON result without the blanks between its parts (a fifth fewer tokens than an indented one); other text as it is.
+
+    Example:
+        >>> compact('{\\n  "a": [1, 2]\\n}')
+        '{"a":[1,2]}'
+    """
+    try:
+        value = parse_json(text)
+    except InputError:
+        return text
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict | list) else text
+
+
+def field_of(thing: Any, snake: str) -> Any:
+    """A field by its name in mcp 2 (snake_case), or in mcp 1 (camelCase)."""
+    if hasattr(thing, snake):
+        return getattr(thing, snake)
+    head, *rest = snake.split("_")
+    return getattr(thing, head + "".join(word.capitalize() for word in rest), None)
