@@ -21,6 +21,7 @@ from journeyman.server.serve import Server
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.messages import Message
+from journeyman.types.trajectory import ToolEvent
 
 KEY = "server-key"
 TASK = jm.Scenario(id="s1", task="say hello")
@@ -300,3 +301,25 @@ async def test_why_a_job_was_refused_crosses_the_wire(backend: Connection) -> No
     with pytest.raises(SettingError) as caught:
         await model.train(groups)
     assert caught.value.reason == "other_model"
+
+
+async def test_numbers_at_the_edge_in_tool_events_are_kept_or_are_that_attempts_failure(backend: Connection) -> None:
+    good = {"turn": 0, "call_id": "c", "name": "add", "is_known": True, "is_valid": True, "is_error": False, "result": "3"}
+    odd: list[dict[str, Any]] = [
+        {"arguments": {"n": 10**299}},
+        {"arguments": {"n": 2**64}, "turn": 10**30, "seconds": -1e308},
+        {"arguments": {"n": 1e308, "x": math.inf}},
+        {"arguments": {"\0": "\0"}, "name": "a\0"},
+        {"arguments": {"n": 10**400}},
+        {"arguments": {"\ud800": 1}},
+    ]
+
+    async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        run.record_tool(ToolEvent(**{**good, **odd[int(scenario.id)]}))
+
+    tasks = [jm.Scenario(id=str(number), task="x") for number in range(len(odd))]
+    groups = await jm.gather(agent, tasks, model=await backend.model("m"), group_size=1)
+    errors = [one.error for group in groups for one in group]
+    failed = [error is not None for error in errors]
+    assert failed == [False] * 4 + [True] * 2
+    assert groups[0].trajectories[0].tool_events[0].arguments == {"n": 10**299}

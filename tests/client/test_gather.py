@@ -335,6 +335,23 @@ class TestTime:
         with pytest.raises(asyncio.CancelledError):
             await work
 
+    async def test_a_wait_in_another_thread_or_event_loop_leaves_the_limit_alone(self) -> None:
+        async def wait() -> None:
+            with uncounted():
+                pass
+
+        def in_a_thread() -> None:
+            with uncounted():
+                asyncio.run(wait())
+
+        async def rollout(scenario: Scenario, run: Rollout) -> None:
+            await asyncio.to_thread(in_a_thread)
+            await asyncio.Event().wait()
+
+        ((attempt,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.2)
+        assert attempt.error is not None
+        assert attempt.error.type == "WaitTimeoutError"
+
     async def test_a_wait_that_goes_on_after_the_attempt_changes_nothing(self) -> None:
         left: list[asyncio.Task[None]] = []
 

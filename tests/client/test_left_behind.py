@@ -112,6 +112,7 @@ BAD = {
     "a tool event with an object": recorded(event(arguments={"x": Hostile()})),
     "a tool event too deep": recorded(event(arguments=nested(150))),
     "a tool event without an end": recorded(event(seconds=math.inf)),
+    "a tool event whose arguments are named by half a character": recorded(event(arguments={"a": {"\udc00": 1}})),
     "a tool event with half a character": recorded(event(result="\udc00")),
     "another id": lambda run: setattr(run, "id", 3),
     "another scenario": lambda run: setattr(run, "scenario", None),

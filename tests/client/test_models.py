@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.llm_server import Answer, scripted, serve
 
 import journeyman as jm
 from journeyman.client.models import TrainableModel
@@ -57,3 +58,21 @@ async def test_news_of_a_job_are_passed_on_as_they_come(monkeypatch: pytest.Monk
     trained = model(server)
     assert (await trained.train_sft([jm.TextExample(text="a")], on_progress=heard.append)).step == 1
     assert (heard, trained.adapter) == ([0.6, 0.7, 1.0], "m@1")
+
+
+async def test_what_a_model_of_others_says_beside_text_reaches_the_agent_and_the_record_has_a_mark() -> None:
+    custom = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [custom], "annotations": [{"type": "url_citation"}]}
+    heard: list[Any] = []
+
+    async def agent(scenario: jm.Scenario, run: jm.Rollout) -> None:
+        asked: Any = {"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "custom", "custom": {"name": "shell"}}]}
+        reply = await run.openai().chat.completions.create(model=run.model, **asked)
+        heard.append(reply.choices[0].message)
+
+    with serve(scripted(Answer(body={"id": "1", "choices": [{"index": 0, "message": said, "finish_reason": "tool_calls"}]}))) as server:
+        other = jm.Model("m", server.base_url, "k")
+        ((trajectory,),) = await jm.gather(agent, [jm.Scenario(id="a", task="hi")], model=other, group_size=1)
+        await other.close()
+    assert (trajectory.error, trajectory.turns[0].tools, trajectory.answer) == (None, (), "[custom call left out]")
+    assert (heard[0].tool_calls[0].custom.input, len(heard[0].annotations)) == ("ls", 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -137,3 +139,12 @@ def test_an_image_on_any_side_is_refused_by_row(side: str) -> None:
     with pytest.raises(InputError) as caught:
         preference_pairs([row, bad])
     assert (caught.value.reason, "row 2" in caught.value.message) == ("unsupported_part", True)
+
+
+@pytest.mark.parametrize("written", [str, lambda turns: json.dumps(turns)[:-5]], ids=["str", "cut"])
+def test_a_cell_that_begins_like_a_list_of_messages_and_is_no_json_is_refused(written: Callable[[object], str]) -> None:
+    hi = {"role": "user", "content": "hi"}
+    sides = {side: written([hi, {"role": "assistant", "content": side}]) for side in ("chosen", "rejected")}
+    with pytest.raises(InputError) as caught:
+        preference_pairs([{"prompt": written([hi]), **sides}])
+    assert caught.value.reason == "no_json"

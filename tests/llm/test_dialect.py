@@ -59,6 +59,9 @@ UNSUPPORTED = [
     ("temperature is fixed at 0.6 for this model", "temperature"),
     ("`temperature` must be set to 1 when thinking is enabled", "temperature"),
     ("body must NOT have additional properties: 'seed'", "seed"),
+    ("The parameter `temperature` is not applicable to reasoning models.", "temperature"),
+    ("This endpoint has no parameter named 'seed'", "seed"),
+    ("temperature must equal 1", "temperature"),
 ]
 CALLERS_ERROR = [
     "temperature must be between 0 and 2",
@@ -86,6 +89,9 @@ CALLERS_ERROR = [
     "Unsupported parameter: 'reasoning_effort'. The request was {'temperature': 0, 'seed': 3}",
     "the prompt says that temperature matters",
     "logprobs needs a higher plan: 20 exceeds the maximum of 5 top_logprobs",
+    "top_p: unsupported value 0.9, expected (0,0.8]",
+    "n must be 1 when temperature is 0",
+    "logprobs must be boolean; top_logprobs not allowed without logprobs",
 ]
 
 

@@ -136,6 +136,11 @@ def test_tasks_are_not_called_solved_while_a_kind_of_them_never_succeeds(kinds: 
     assert len(finding.text) < 400
 
 
+def test_tasks_are_not_called_solved_while_all_attempts_at_some_of_them_fail() -> None:
+    (finding,) = findings(alike(reward__num_alike_at_bottom=1.0, reward__num_alike_at_top=6.0))
+    assert (finding.level, "3 groups" in finding.text, "solved" in finding.text) == ("problem", True, False)
+
+
 def test_a_kind_that_succeeds_now_and_then_does_not_keep_the_tasks_from_being_solved() -> None:
     history = alike(**{"reward/kind/convert": 0.0, "reward/kind/look up": 1.0})
     history[-1]["reward/kind/convert"] = 0.1

@@ -102,5 +102,12 @@ def test_text_parts_join_to_the_text_in_any_role(texts: list[str], role: str) ->
 def test_another_models_message_is_kept_for_reading_with_marks() -> None:
     read = marked({"role": "user", "content": [_TEXT, OTHER_PARTS[0]], "audio": {"id": "a"}, "frobnicate": 1})
     assert Message.model_validate(read).content == "look[image left out: image/png, 3 bytes][audio left out]"
+    custom = {"type": "custom", "id": "c", "custom": {"name": "sh", "input": "ls"}}
+    odd: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"role": "assistant", "content": None, "tool_calls": [custom]}, "[custom call left out]"),
+        ({"role": "tool", "content": {"total": 21}}, "[total left out]"),
+        ({"role": "user", "content": 5}, "[int left out]"),
+    )
+    assert [Message.model_validate(marked(message)).content for message, _ in odd] == [text for _, text in odd]
     refused = Message.model_validate(marked({"role": "assistant", "content": None, "refusal": "I can't."}))
     assert refused.content == "I can't."

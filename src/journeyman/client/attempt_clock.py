@@ -17,6 +17,7 @@ class AttemptClock:
     def __init__(self) -> None:
         self.stopped_seconds = 0.0
         self._limit: asyncio.Timeout | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._num_stops = 0
         self._since = 0.0
         self._ends: float | None = None
@@ -24,13 +25,21 @@ class AttemptClock:
     @contextmanager
     def running(self, limit: asyncio.Timeout) -> Iterator[None]:
         """Inside, `uncounted` stops this limit: in this task and those that it starts. Tasks left behind change nothing any more."""
-        self._limit = limit
+        self._limit, self._loop = limit, asyncio.get_running_loop()
         token = _CURRENT.set(self)
         try:
             yield
         finally:
             self._limit = None
             _CURRENT.reset(token)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the attempt's own event loop: a limit cannot be moved from another thread."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -63,7 +72,7 @@ _CURRENT: ContextVar[AttemptClock | None] = ContextVar("attempt_clock", default=
 @contextmanager
 def uncounted() -> Iterator[None]:
     """What happens inside does not count against the time limit of the attempt that this is part of, if any: for waits that say nothing
-    about the model. Give them a limit of their own.
+    about the model. Give them a limit of their own. In a thread of yours it changes nothing: put it around `asyncio.to_thread`.
 
     Example:
         >>> async def rollout(scenario, run):                                             # doctest: +SKIP
@@ -71,7 +80,7 @@ def uncounted() -> Iterator[None]:
         ...         sandbox = await sandboxes.take(timeout_seconds=600)
     """
     clock = _CURRENT.get()
-    if clock is None:
+    if clock is None or not clock.is_here:
         yield
     else:
         with clock.stopped():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import LlmError
@@ -75,7 +76,7 @@ class ForeignRecorder:
                 index=len(self._turns),
                 adapter=None,
                 messages=tuple(Message.model_validate(marked(message)) for message in body.get("messages", ())),
-                tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or ()),
+                tools=tuple(Tool.model_validate(tool) for tool in body.get("tools") or () if _is_function(tool)),
                 reply=Message.model_validate(marked(choice.message.model_dump(warnings=False))),
                 prompt_ids=(),
                 sampled_ids=(),
@@ -87,6 +88,11 @@ class ForeignRecorder:
                 call=call,
             )
         )
+
+
+def _is_function(tool: object) -> bool:
+    """Models of others may be offered more: search, code, tools that take free text."""
+    return isinstance(tool, Mapping) and isinstance(tool.get("function"), Mapping)
 
 
 def _parameters(body: dict[str, Any]) -> SamplingParameters:

@@ -80,6 +80,7 @@ def _event(event: object) -> ToolEvent:
     """The event as it will be read again: a NaN in it is null."""
     if not isinstance(event, ToolEvent):
         raise TypeError(f"it is a {type(event).__name__}, not a ToolEvent")
+    check_json(event.arguments)  # before it is written: half characters in names would be replaced there
     data = event.model_dump(mode="json", warnings="none")
     check_json(data)
     return ToolEvent.model_validate(data)

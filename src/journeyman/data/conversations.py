@@ -24,7 +24,7 @@ _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
 }
 _CALL_ROLES = ("function_call", "tool_call")
-_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|from|content|value)"')
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']""")
 _FLAGS = ("train", "training", "weight")
 
 
@@ -167,6 +167,8 @@ def parsed(value: object, what: str) -> Any:
 def spoken(value: object) -> object:
     """A list of messages that stands in one cell as JSON text, as CSV has it, as a list; any other value as it is.
 
+    Raises InputError for what begins like one and is no JSON.
+
     Example:
         >>> spoken('[{"role": "user", "content": "hi"}]'), spoken('[{"role": "admin"}]')
         ([{'role': 'user', 'content': 'hi'}], '[{"role": "admin"}]')
@@ -176,9 +178,8 @@ def spoken(value: object) -> object:
     try:
         found = parse_json(value)
     except InputError as error:
-        if error.reason == "no_json":
-            return value
-        raise
+        hint = "write the cell with json.dumps; str() of a list is no JSON, and spreadsheets cut long cells off"
+        raise InputError(f"a list of messages stands in a cell: {error.message}", hint=error.hint or hint, reason=error.reason) from error
     is_said = all(isinstance(one, Mapping) and str(one.get("role", one.get("from"))).lower() in _ROLES for one in found)
     return found if is_said else value
 

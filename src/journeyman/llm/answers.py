@@ -264,11 +264,11 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
         "finish_reason": ended if isinstance(ended, str) and ended else ("tool_calls" if made else "stop"),
         "logprobs": _logprobs(choice.get("logprobs")),
         "message": {
+            **{name: part for name, part in message.items() if name not in _THOUGHTS or isinstance(part, str)},
             "role": "assistant",
             "content": _content(content, where),
             "refusal": refusal if isinstance(refusal, str) and refusal else None,
             "tool_calls": made or None,
-            **{name: message[name] for name in _THOUGHTS if isinstance(message.get(name), str)},
         },
     }
 
@@ -306,6 +306,8 @@ def _content(content: object, where: str) -> str | None:
 
 
 def _tool_call(call: object, number: int, where: str) -> dict[str, Any]:
+    if isinstance(call, dict) and call.get("type") == "custom" and isinstance(call.get("custom"), dict):
+        return call  # free text to a tool that the caller offered so
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise _no_tool_call(call, where)

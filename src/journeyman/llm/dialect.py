@@ -35,16 +35,16 @@ _OTHER_CODE = re.compile(
 _GIVEN = r"(set(?! to)|used|changed|modified|adjusted|specified|provided|present|given|passed|sent|included|supplied)\b"
 _GONE = r"(omitted|unset|absent|removed|dropped|left out)\b"
 _UNSUPPORTED = re.compile(
-    r"unsupported|(not|n't)( \w+){0,2} (support|permitt|allow|availab|recogni|accept|enabled|implemented|configurable)"
+    r"unsupported|(not|n't)( \w+){0,2} (support|permitt|allow|availab|recogni|accept|applicab|enabled|implemented|configurable)"
     rf"|((not|n't) be|cannot be|can't be) {_GIVEN}|be {_GONE}|not (part of|a (valid|known) (parameter|argument|field|property|option|key))"
     r"|unknown|unrecogni[sz]ed|unexpected|deprecated|ignore[sd]?\b|extra[_ ](inputs|fields|forbidden)|extraneous|additional propert"
-    r"|cannot find field",
+    r"|cannot find field|\b(has|have|is|there is) no (such )?(parameter|argument|field|property|option)\b",
     re.IGNORECASE,
 )
 # One number and no more: not "1 or less", "1 to 2", "1 decimal place".
 _ONE = r"(?<![\w.-])\d+(\.\d+)?(?=[^\w\s]*(\s*$|[.;!?](\s|$)|\)| (value )?(is|for|when|with|on)\b))"
 _ONLY_ONE = re.compile(
-    rf"\bonly\b[^.\n\d\[]{{0,40}}?(\bdefault\b|{_ONE})|\b(must|has to|should) be (set to |equal to )?{_ONE}|\bfixed (at|to)\b",
+    rf"\bonly\b[^.\n\d\[]{{0,40}}?(\bdefault\b|{_ONE})|\b(must|has to|should) (be (set to |equal to )?|equal ){_ONE}|\bfixed (at|to)\b",
     re.IGNORECASE,
 )
 _VALUE = re.compile(
@@ -52,7 +52,7 @@ _VALUE = re.compile(
     r"|(less|greater|more|lower|higher|smaller|larger) than|or (more|less|greater|lower|higher)"
     r"|(non-?)?(positive|negative)|non-?zero|too (high|low|large|small|big)|(unknown|unexpected) (error|value|type)"
     rf"|(supported|allowed|valid|accepted|possible|permitted) values?|(must|should|has to) (be (?!{_GONE})|not be (?!{_GIVEN})))\b"
-    r"|(?<![\w-])(max|min)(?![\w-])|[<>≤≥]=? ?-?\d|\[\s*-?[\d.]+\s*,",
+    r"|(?<![\w-])(max|min)(?![\w-])|[<>≤≥]=? ?-?\d|[\[(]\s*-?[\d.]+\s*,",
     re.IGNORECASE,
 )
 # Parameters that exclude each other: which of them the caller wants, nobody else knows.
@@ -151,9 +151,11 @@ def _is_unsupported(name: str, sent: Mapping[str, Any], message: str, code: obje
         return False
     if name in _LIMITS and re.search(rf"\buse\b.{{0,12}}\b{_LIMITS[name]}\b", said, re.IGNORECASE):
         return True
+    if _depends_on_another(said):
+        return False
     if name not in _LIMITS and _ONLY_ONE.search(said):
         return True
-    if _VALUE.search(said) or _TOGETHER_ONLY.search(said) or _depends_on_another(said):
+    if _VALUE.search(said) or _TOGETHER_ONLY.search(said):
         return False
     is_refused = code == "unsupported_value" or _UNSUPPORTED.search(said) is not None
     return is_refused and _is_ordinary(name, sent[name])
@@ -175,8 +177,8 @@ def _pattern(name: str) -> str:
 
 
 def _depends_on_another(said: str) -> bool:
-    """Whether it is "X is not supported when temperature is 0": about values that go with each other."""
-    return re.search(rf"\b(when|if|while|unless)\W+(the )?({'|'.join(map(_pattern, _OPTIONAL))})", said, re.IGNORECASE) is not None
+    """Whether it is "X is not supported when temperature is 0", or "without logprobs": about what goes with each other."""
+    return re.search(rf"\b(when|if|while|unless|without)\W+(the )?({'|'.join(map(_pattern, _OPTIONAL))})", said, re.IGNORECASE) is not None
 
 
 def _without_name_of_model(message: str, model: object) -> str:

@@ -89,12 +89,15 @@ def other_content(message: Mapping[str, Any]) -> tuple[str, ...]:
 
 def marked(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message of another model's conversation as text, for reading: a mark in the place of whatever is none."""
-    content, others = message.get("content"), other_content(message)
-    said = _joined(content) if isinstance(content, list | tuple) else content
-    for name in others:
-        said = (said or "") + (str(message[name]) if name == "refusal" else left_out(name))
+    content = message.get("content")
+    parts = content if isinstance(content, list | tuple) else [] if content is None else [content]
+    marks = [str(message[name]) if name == "refusal" else left_out(name) for name in other_content(message)]
+    calls = [call for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    functions = [call for call in calls if isinstance(call.get("function"), Mapping)]
+    marks += [left_out(f"{call.get('type') or 'unknown'} call") for call in calls if call not in functions]
     known = {name: value for name, value in message.items() if name in (*Message.model_fields, "reasoning")}
-    return {**known, "content": said}
+    said = None if content is None and not marks else _joined(parts) + "".join(marks)
+    return {**known, "content": said, "tool_calls": functions}
 
 
 def _joined(parts: Sequence[object]) -> str:

@@ -37,7 +37,7 @@ def no_spread(history: Sequence[Metrics]) -> Seen | None:
     if found is None:
         return None
     share, seen = found
-    if is_solved(history):
+    if is_solved(history) and not _num_alike(history)[0]:
         return "watch", f"{seen}: these tasks are solved", without_spread_advice(history), share
     return "problem", seen + _where_alike(history), without_spread_advice(history), share
 
@@ -57,6 +57,8 @@ def without_spread_advice(history: Sequence[Metrics]) -> str:
     failing = failing_kinds(history)
     if failing and len(failing) < num_kinds(history):
         return f"{_HELP_KINDS} ({_listed(failing)}); what is solved need not be trained on"
+    if is_solved(history) and bottom:
+        return "most of these tasks are solved: train on those at which all attempts fail, or give harder ones"
     if is_solved(history):
         return "the model solves these tasks already: stop here, or give harder ones"
     if bottom > top:
