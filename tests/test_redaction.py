@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterator
 
@@ -72,6 +73,13 @@ def test_a_known_secret_is_hidden_in_every_form_in_which_it_is_sent(text: str) -
     assert "s3cret" not in shown
     assert "czNjcmV0" not in shown
     assert "***" in shown
+
+
+@pytest.mark.parametrize("secret", ['with "quotes" in it', "back\\slash-and\ttab", "schlüssel-日本"])
+def test_a_known_secret_is_hidden_in_json_too(secret: str) -> None:
+    remember([secret])
+    for text in (json.dumps({"key": secret}), json.dumps({"key": secret}, ensure_ascii=False)):
+        assert json.loads(redact(text)) == {"key": "***"}
 
 
 def test_a_secret_is_known_without_the_word_that_says_its_kind() -> None:

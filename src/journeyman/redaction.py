@@ -7,6 +7,7 @@ the first is that settings hold secrets in a type of its own (`types/secrets.py`
 from __future__ import annotations
 
 import base64
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -41,7 +42,8 @@ def remember(secrets: Iterable[str]) -> None:
         for text in {secret, secret.strip(), secret.strip().rpartition(" ")[2], unquote(secret)}:
             if len(text) < _MIN_LENGTH or HIDDEN in text:
                 continue
-            forms = (text, quote(text, safe=""), quote(text), quote_plus(text), repr(text)[1:-1], _in_base64(text))
+            in_json = (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])  # as in the arguments of a tool call
+            forms = (text, quote(text, safe=""), quote(text), quote_plus(text), repr(text)[1:-1], *in_json, _in_base64(text))
             _known.update(dict.fromkeys(form for form in forms if len(form) >= _MIN_LENGTH))
 
 

@@ -1,91 +1,26 @@
-"""Held-out evaluation with real rollouts on scripted models over HTTP, and the report made of it."""
+"""Held-out evaluation with real rollouts on scripted models over HTTP."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from rich.console import Console
+from tests.evaluation.conftest import NUMBERS, double_and_say, scenarios
 from tests.llm_server import Answer, serve
 
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
-from journeyman.errors import ContextLengthError, JudgeError, McpError, SettingError, StoreError, WaitTimeoutError
-from journeyman.evaluation import Evaluation, JudgeCost, PhaseCost, Report, evaluate, pick_examples, read_report, show_report, write_report
-from journeyman.evaluation.chart import chart_lines
-from journeyman.evaluation.report import REWARD, Point, duration_text, finding_lines, headline, series, variant_rows
+from journeyman.errors import ContextLengthError, JudgeError, McpError, SettingError, WaitTimeoutError
+from journeyman.evaluation import Evaluation, Report, evaluate, pick_examples
+from journeyman.evaluation.report import finding_lines, headline, variant_rows
 from journeyman.evaluation.statistics import proportion_interval
 from journeyman.evaluation.transcripts import read_transcript, transcript_text
 from journeyman.recipes.run_report import evaluation_numbers
 from journeyman.rewards import EvidenceJudge, reward_metrics
 from journeyman.rewards.judge import Judge
-from journeyman.types.runs import StepMetrics
-from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness, WitnessCall
-from journeyman.types.trajectory import Group, ToolEvent, Verdict
-
-NUMBERS = range(6)
-
-
-def scenarios() -> list[Scenario]:
-    return [
-        Scenario(
-            id=f"s{number}",
-            task=f"What is twice {number + 10}?",
-            split="heldout",
-            witness=Witness(
-                calls=(WitnessCall(tool="double", arguments={"value": number + 10}, result=str(2 * (number + 10))),),
-                answers=(ExpectedAnswer(value=2 * (number + 10)),),
-            ),
-        )
-        for number in NUMBERS
-    ]
-
-
-async def double_and_say(scenario: Scenario, run: Rollout) -> None:
-    """An agent: calls the tool for the value in the task, then lets the model answer."""
-    value = int(scenario.task.split()[-1].rstrip("?"))
-    run.record_tool(
-        ToolEvent(
-            turn=0,
-            call_id="c",
-            name="double",
-            arguments={"value": value},
-            is_known=True,
-            is_valid=True,
-            is_error=False,
-            result=str(2 * value),
-        )
-    )
-    await run.openai().chat.completions.create(model=run.model, messages=[{"role": "user", "content": scenario.task}])
-
-
-def answering(knows: set[int]) -> Any:
-    """A model that doubles right for the scenarios whose number it knows."""
-
-    def script(request: dict[str, Any]) -> Answer:
-        value = int(request["messages"][-1]["content"].split()[-1].rstrip("?"))
-        return Answer(f"It is {2 * value}." if value - 10 in knows else "It is 7.")
-
-    return script
-
-
-@pytest.fixture
-async def variants() -> AsyncIterator[dict[str, Model]]:
-    knowledge = {"base": set(), "warm": {0, 1}, "trained": {1, 2, 3, 4}}
-    with ExitStack() as stack:
-        models = {name: Model(name, stack.enter_context(serve(answering(knows))).base_url, "key") for name, knows in knowledge.items()}
-        yield models
-        for model in models.values():
-            await model.close()
-
-
-@pytest.fixture
-async def evaluation(variants: dict[str, Model]) -> Evaluation:
-    return await evaluate(double_and_say, scenarios(), variants, EvidenceJudge(), group_size=2)
+from journeyman.types.scenarios import Scenario
+from journeyman.types.trajectory import Group, Trajectory, Verdict
 
 
 async def test_every_variant_is_measured_with_its_own_attempts(evaluation: Evaluation) -> None:
@@ -176,6 +111,42 @@ async def test_an_abstention_of_the_judge_is_missing(variants: dict[str, Model])
     assert result.summary.variant("trained").num_failed == 0
 
 
+class ScoresEverything:
+    """A user's judge that gives every attempt a verdict, also one whose server died; the answer is right where the model's was."""
+
+    name = "own"
+    description = "never abstains"
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        return [group.model_copy(update={"trajectories": tuple(self._scored(one) for one in group)}) for group in groups]
+
+    def _scored(self, attempt: Trajectory) -> Trajectory:
+        score = float(attempt.answer is not None and "7" not in attempt.answer)
+        verdict = Verdict(judge=self.name, score=score, is_success=score == 1.0, checks={"right": score})
+        return attempt.model_copy(update={"verdict": verdict, "reward": score})
+
+
+@pytest.mark.parametrize("failure", NOT_THE_MODELS_DOING[:3], ids=lambda error: type(error).__name__)
+async def test_a_verdict_on_an_attempt_that_was_lost_counts_nowhere(variants: dict[str, Model], failure: Exception) -> None:
+    result = await attempts_of(ScoresEverything(), s0=failure, s3=failure, s4=failure)({"trained": variants["trained"]})
+    one = result.summary.variant("trained")
+    assert (one.success, one.score) == (proportion_interval(2, 3), proportion_interval(2, 3))
+    assert (one.num_missing, one.checks) == (3, {"right": pytest.approx(2 / 3)})
+
+
+async def test_undecidable_answers_are_counted_and_not_guessed_from_a_share(variants: dict[str, Model]) -> None:
+    def unsure(request: dict[str, Any]) -> Answer:
+        value = int(request["messages"][-1]["content"].split()[-1].rstrip("?"))
+        return Answer(f"Maybe {2 * value}." if value == 11 else f"It is {2 * value}.")
+
+    dead = {f"s{number}": NOT_THE_MODELS_DOING[0] for number in (2, 3, 4)}
+    with serve(unsure) as server:
+        found = await attempts_of(**dead)({"trained": Model("trained", server.base_url, "key")})
+    one = found.summary.variants[0]
+    assert (one.num_undecidable, one.num_missing, one.success) == (1, 3, proportion_interval(2, 3))
+    assert any("1 of 6 answers" in line for line in finding_lines(found.summary))
+
+
 @pytest.mark.parametrize("failure", [ContextLengthError("2,100 tokens do not fit into 2,048"), RuntimeError("max_turns reached")])
 async def test_an_attempt_that_the_model_itself_spoiled_is_a_failure(variants: dict[str, Model], failure: Exception) -> None:
     result = await attempts_of(s3=failure)({"trained": variants["trained"]})
@@ -251,127 +222,3 @@ def test_a_transcript_tells_what_happened(evaluation: Evaluation) -> None:
 def test_examples_show_a_loss_and_a_failure_too(evaluation: Evaluation) -> None:
     examples = pick_examples(evaluation.groups["warm"], evaluation.groups["trained"], 4)
     assert [one.outcome for one in examples] == ["gained", "gained", "lost", "neither"]
-
-
-def make_report(evaluation: Evaluation) -> Report:
-    steps = tuple(
-        StepMetrics(
-            run="r1",
-            phase="train",
-            step=step,
-            time=float(step),
-            metrics={
-                "reward/mean": 0.3 + 0.05 * step,
-                "reward/low": 0.2 + 0.05 * step,
-                "reward/high": 0.4 + 0.05 * step,
-                "reward/success": 0.08 * step,
-                "reward/success_low": max(0.0, 0.08 * step - 0.1),
-                "reward/success_high": 0.08 * step + 0.1,
-            },
-        )
-        for step in range(1, 12)
-    )
-    return Report(
-        run="r1",
-        title="doubler",
-        base="tiny",
-        target="python -m doubler <x>",
-        judge="evidence: what happened",
-        created_at=1_700_000_000.0,
-        settings={"steps": 11},
-        machine={"cores": "2"},
-        evaluations=(evaluation.summary, evaluation.summary.model_copy(update={"sampling": "sampled"})),
-        steps=steps,
-        phases=(PhaseCost(name="warm start", seconds=65, trained_tokens=1200), PhaseCost(name="train", seconds=3700, sampled_tokens=52000)),
-        judge_cost=JudgeCost(judge="ruler:m", calls=9, prompt_tokens=12345, completion_tokens=678),
-        examples=pick_examples(evaluation.groups["base"], evaluation.groups["trained"], 3),
-        adapter="/home/r1/adapters/m@11",
-        serve_command="journeyman serve --run r1",
-        curl="curl http://127.0.0.1:8100/v1/models",
-        notes=("only 6 scenarios <b>",),
-    )
-
-
-def test_a_written_report_reads_back_and_its_page_stands_alone(evaluation: Evaluation, tmp_path: Path) -> None:
-    report = make_report(evaluation)
-    page = write_report(report, tmp_path / "report")
-    assert read_report(tmp_path / "report") == report
-    html = page.read_text()
-    assert html.count("data:image/png;base64,") == 2
-    assert "http" not in html.replace("http://127.0.0.1:8100", "")
-    assert "<script" not in html
-    assert "only 6 scenarios &lt;b&gt;" in html
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert "base → trained: +66.7 points [" in text
-    assert "journeyman serve --run r1\ncurl" in text
-    for shown in (html, text):
-        assert "judge ruler:m: 9 calls, 12,345 prompt and 678 completion tokens, its price is not set" in shown
-    for name in ("steps.png", "heldout.png"):
-        assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_report_without_anything_measured_can_be_written(tmp_path: Path) -> None:
-    report = Report(run="r", title="t", base="b", target="x", judge="j", created_at=0.0)
-    write_report(report, tmp_path)
-    assert "no held-out evaluation" in (tmp_path / "report.md").read_text()
-    assert not (tmp_path / "steps.png").exists()
-    show_report(report, Console(file=io.StringIO()))
-
-
-def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    report = Report(run="r", title="t", base="b", target="x", judge="j", created_at=0.0)
-    with pytest.raises(StoreError, match="cannot be written into"):
-        write_report(report, tmp_path / "file" / "report")
-    with pytest.raises(StoreError, match="no readable report"):
-        read_report(tmp_path / "nothing")
-
-
-def test_the_terminal_shows_result_curve_examples_cost_and_commands_unbroken(evaluation: Evaluation) -> None:
-    report = make_report(evaluation).model_copy(update={"serve_command": "journeyman serve --run r1 " + "x" * 200})
-    out = io.StringIO()
-    show_report(report, Console(file=out, width=100, color_system=None))
-    text = out.getvalue()
-    counts = "3 won, 1 lost, 1 both, 1 neither"
-    for part in ("held-out success of trained: 66.7 %", counts, "step 1 to 11", "1 h 02 min", "gained", "12,345 prompt"):
-        assert part in " ".join(text.split())
-    assert report.serve_command in text
-
-
-def test_the_headline_gives_interval_count_and_paired_gain(evaluation: Evaluation) -> None:
-    text = headline(make_report(evaluation))
-    assert "66.7 % [" in text
-    assert "6 scenarios" in text
-    assert "paired gain +66.7 points [" in text
-
-
-def test_a_series_is_in_order_and_a_step_reported_twice_counts_once() -> None:
-    steps = [
-        StepMetrics(run="r", phase="train", step=step, time=0.0, metrics={"reward/mean": value})
-        for step, value in ((2, 0.2), (1, 0.1), (2, 0.3))
-    ]
-    other = StepMetrics(run="r", phase="warmup", step=9, time=0.0, metrics={"reward/mean": 1.0})
-    assert series([*steps, other], REWARD) == [Point(step=1, value=0.1), Point(step=2, value=0.3)]
-
-
-def test_a_long_series_is_drawn_within_the_width() -> None:
-    lines = chart_lines([Point(step=step, value=step / 500) for step in range(501)], width=40, height=4)
-    assert max(map(len, lines)) <= 46
-    assert "step 0 to 500" in lines[-1]
-    assert chart_lines([]) == []
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(4.2, "4.2 s"), (42, "42 s"), (425, "7 min 05 s"), (3725, "1 h 02 min")])
-def test_durations_have_their_unit(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
-
-
-async def test_answers_that_can_be_read_in_two_ways_count_as_failures_and_are_told() -> None:
-    def unsure(request: dict[str, Any]) -> Answer:
-        value = int(request["messages"][-1]["content"].split()[-1].rstrip("?"))
-        return Answer(f"Maybe {2 * value}." if value < 12 else f"It is {2 * value}.")
-
-    with serve(unsure) as server:
-        found = await evaluate(double_and_say, scenarios(), {"only": Model("only", server.base_url, "key")}, EvidenceJudge())
-    assert found.summary.variants[0].success.mean == pytest.approx(4 / 6)
-    assert any("2 of 6 answers" in line for line in finding_lines(found.summary))

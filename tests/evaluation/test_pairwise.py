@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from tests.llm_server import serve
 from tests.rewards.attempts import GOOD, attempt
@@ -10,7 +12,7 @@ from tests.rewards.test_ruler import judge_by, reply, ruler, shown
 from journeyman.errors import SettingError
 from journeyman.evaluation.pairwise import prefer
 from journeyman.types.scenarios import Scenario
-from journeyman.types.trajectory import Group
+from journeyman.types.trajectory import Failure, Group, Verdict
 
 
 def groups(*answers: str, name: str) -> list[Group]:
@@ -43,6 +45,33 @@ async def test_a_judge_that_goes_by_place_ties_everything() -> None:
         await judge.close()
     assert (result.wins, result.ties, result.losses, result.agreement) == (0, 2, 0, 0.0)
     assert "compare with another judge" in result.warning
+
+
+class LikesTheLast:
+    name = "own"
+    description = "never abstains"
+
+    async def score(self, groups: Sequence[Group]) -> list[Group]:
+        return [
+            group.model_copy(
+                update={
+                    "trajectories": tuple(
+                        one.model_copy(update={"verdict": Verdict(judge=self.name, score=float(place)), "reward": float(place)})
+                        for place, one in enumerate(group)
+                    )
+                }
+            )
+            for group in groups
+        ]
+
+
+async def test_a_pair_with_an_attempt_whose_server_died_is_won_by_nobody() -> None:
+    before, after = groups("a", "b", "c", name="b"), groups("d", "e", "f", name="a")
+    died = Failure(type="McpError", message="the server exited")
+    before[0] = before[0].model_copy(update={"trajectories": (before[0].trajectories[0].model_copy(update={"error": died}),)})
+    after[1] = after[1].model_copy(update={"trajectories": (after[1].trajectories[0].model_copy(update={"error": died}),)})
+    result = await prefer(LikesTheLast(), ("base", before), ("trained", after))
+    assert (result.wins, result.ties, result.losses, result.num_abstained) == (1, 0, 0, 2)
 
 
 async def test_variants_of_different_scenarios_are_refused() -> None:

@@ -95,6 +95,29 @@ class TestChoosing:
             cross_fit([cell([1])])
 
 
+class TestMissing:
+    """Outcomes that are not known: they are told, and count neither way."""
+
+    def lossy(self, outcomes: Sequence[float | None], **given: str) -> VariantResult:
+        known = [value for value in outcomes if value is not None]
+        items = tuple(ItemResult(scenario_id=f"s{place}", successes=(value,), scores=(None,)) for place, value in enumerate(outcomes))
+        missing = {"McpError": len(outcomes) - len(known)}
+        return variant(known, **given).model_copy(update={"items": items, "missing": missing})  # type: ignore[arg-type]
+
+    def test_what_is_missing_of_a_cell_is_among_the_notes(self) -> None:
+        result = self.lossy([1.0, None, 0.0, None], name="default, 0 shots")
+        found = assessed([PlateauCell(prompt="default", num_shots=0, result=result)], notes=("before",))
+        assert (found.plateau.num_measured, found.plateau.interval) == (2, mean_interval([1.0, 0.0]))
+        assert found.notes == ("before", *result.notes)
+        assert "2 x McpError" in found.notes[1]
+
+    def test_a_trained_model_that_was_measured_on_other_scenarios_only_gets_no_gain(self) -> None:
+        result = self.lossy([None, None, 0.0, 1.0], name="v")
+        trained = self.lossy([1.0, 1.0, None, None], name="agent@9")
+        found = assessed([PlateauCell(prompt="default", num_shots=0, result=result)], trained=trained)
+        assert (found.gain, found.trained) == (None, trained)
+
+
 class TestVerdict:
     @pytest.mark.parametrize(
         ("low", "high", "verdict"),

@@ -62,6 +62,16 @@ def test_a_disk_that_fills_up_leaves_nothing_and_what_was_there_before(tmp_path:
     assert (target / "weights").read_text() == "old"
 
 
+@pytest.mark.parametrize("name", ["a[1]", "*", "?", "what? 100%20 #1", "a'b", "[!x]", "日本", "{a,b}", "a b", "~x"])
+def test_any_name_is_a_place_and_only_its_own_left_overs_go(name: str, tmp_path: Path) -> None:
+    (tmp_path / f".writing-{name}-1234").mkdir()
+    (tmp_path / ".writing-x-1234").mkdir()
+    (tmp_path / ".writing-a1-1234").mkdir()
+    with fresh_folder(tmp_path / name) as folder:
+        (folder / "weights").write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".writing-x-1234", ".writing-a1-1234"}
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with fresh_folder(tmp_path / "out") as folder:

@@ -37,8 +37,7 @@ _JUDGE_ABSTAINED = "the judge abstained"
 
 
 class ItemResult(Record):
-    """One scenario's attempts by one variant. `successes` are as `success_of` tells them, None where it is missing; `scores` None = the
-    judge abstained."""
+    """One scenario's attempts by one variant. `successes` are those of `success_of`, `scores` the judge's: None where they are missing."""
 
     scenario_id: str
     successes: tuple[float | None, ...]
@@ -63,6 +62,7 @@ class ItemResult(Record):
 class VariantResult(Record):
     """One variant over all scenarios. `success` is over the scenarios with an attempt whose outcome is known; `missing` counts the
     attempts whose outcome is not, by reason (a judge that abstained, a server that died): they are neither successes nor failures.
+    `num_undecidable` answers could be read in two ways; they count as failures.
     `omitted`: parameters of sampling that were asked for and that the model's server does not take: its numbers are for that policy.
 
     `costs` are means per attempt: `turns`, `tool_calls`, `sampled_tokens`, `seconds`, and `seconds_p50`, `seconds_p95`; shares in [0, 1]:
@@ -82,6 +82,7 @@ class VariantResult(Record):
     checks: dict[str, float]
     seconds: float
     missing: dict[str, int] = Field(default_factory=dict)
+    num_undecidable: int = 0
     omitted: tuple[str, ...] = ()
 
     @property
@@ -89,6 +90,25 @@ class VariantResult(Record):
         """For a report: what the numbers are for, where that is not what was asked for."""
         names = ", ".join(self.omitted)
         return f"{self.name}: {self.model} does not take {names}, so it was sampled without" if names else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For a report: what was left out, what is missing and how far the success could be off by it, what could not be decided."""
+        lines = [self.omitted_line] if self.omitted_line else []
+        num_attempts = sum(len(item.successes) for item in self.items)
+        if self.missing:
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.missing.items())
+            low, high = (100 * bound for bound in self.bounds)
+            lines.append(
+                f"{self.name}: {self.num_missing} of {num_attempts} attempts are missing ({reasons}) and count neither way; "
+                f"all failed it would be {low:.1f} %, all succeeded {high:.1f} %"
+            )
+        if self.num_undecidable:
+            lines.append(
+                f"{self.name}: {self.num_undecidable} of {num_attempts} answers can be read in two ways (their transcripts say how); "
+                "they count as failures"
+            )
+        return tuple(lines)
 
     @property
     def num_missing(self) -> int:
@@ -211,7 +231,7 @@ def summarise_variant(name: str, model: str, groups: Sequence[Group], seconds: f
         ItemResult(
             scenario_id=group.scenario.id,
             successes=tuple(success_of(one) for one in group),
-            scores=tuple(one.verdict.score if one.verdict else None for one in group),
+            scores=tuple(None if one.verdict is None or is_lost(one) else one.verdict.score for one in group),
         )
         for group in groups
     )
@@ -245,6 +265,7 @@ def summarise_variant(name: str, model: str, groups: Sequence[Group], seconds: f
         checks=_checks(attempts),
         seconds=seconds,
         missing=dict(missing.most_common()),
+        num_undecidable=sum(_checks_of(one).get("undecidable", 0.0) == 1.0 for one in attempts),
     )
 
 
@@ -259,26 +280,33 @@ def compare_two(before: VariantResult, after: VariantResult) -> Comparison | Non
     left, right = ({item.scenario_id: item for item in one.items} for one in (before, after))
     if left.keys() != right.keys():
         raise SettingError(f"{before.name} and {after.name} attempted different scenarios: they cannot be paired")
-    success = _paired([(left[name].success, right[name].success) for name in left])
-    score = _paired([(left[name].score, right[name].score) for name in left])
+    success = compare_measured([left[name].success for name in left], [right[name].success for name in left])
+    score = compare_measured([left[name].score for name in left], [right[name].score for name in left])
     return None if success is None else Comparison(before=before.name, after=after.name, success=success, score=score)
 
 
-def _paired(values: Sequence[tuple[float | None, float | None]]) -> PairedComparison | None:
-    if all(before is None or after is None for before, after in values):
-        return None
-    return paired_comparison([before for before, _ in values], [after for _, after in values])
+def compare_measured(before: Sequence[float | None], after: Sequence[float | None]) -> PairedComparison | None:
+    """As `paired_comparison`; None when no item was measured on both sides."""
+    pairs = zip(before, after, strict=True)
+    return None if all(None in pair for pair in pairs) else paired_comparison(before, after)
 
 
 def success_of(trajectory: Trajectory) -> float | None:
     """1 or 0 as the judge says, the score where the judge tells no success; None where the outcome is missing: the judge abstained, or
-    the attempt failed through no fault of the model's (a server that died, a timeout), which says nothing about it."""
+    the attempt is lost, whatever the judge says of it."""
     verdict = trajectory.verdict
+    if is_lost(trajectory):
+        return None
     if verdict is not None and verdict.is_success is not None:
         return float(verdict.is_success)
     if trajectory.error is not None:
-        return 0.0 if is_model_failure(trajectory.error) else None
+        return 0.0
     return None if verdict is None else verdict.score
+
+
+def is_lost(trajectory: Trajectory) -> bool:
+    """Whether the attempt failed through no fault of the model's (a server that died, a timeout): it says nothing about the model."""
+    return trajectory.error is not None and not is_model_failure(trajectory.error)
 
 
 def _why_missing(trajectory: Trajectory) -> str | None:
@@ -323,9 +351,13 @@ def _text(trajectory: Trajectory) -> tuple[str, ...]:
 def _checks(attempts: Sequence[Trajectory]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for one in attempts:
-        for name, value in (one.verdict.checks if one.verdict else {}).items():
+        for name, value in _checks_of(one).items():
             values.setdefault(name, []).append(value)
     return {name: _mean(found) for name, found in values.items()}
+
+
+def _checks_of(trajectory: Trajectory) -> Mapping[str, float]:
+    return {} if trajectory.verdict is None or is_lost(trajectory) else trajectory.verdict.checks
 
 
 def _named(variants: Sequence[VariantResult], name: str) -> VariantResult:

@@ -41,7 +41,7 @@ def _facts(report: Report) -> str:
 def _use(report: Report) -> list[str]:
     parts = []
     if report.adapter:
-        parts.append(f"## Use it\n\nThe adapter is in `{report.adapter}`.")
+        parts.append(f"## Use it\n\nThe adapter is in {escaped(report.adapter)}.")
     if report.serve_command:
         commands = report.serve_command + (f"\n{report.curl}" if report.curl else "")
         parts.append(_fenced(commands, "sh"))
@@ -77,4 +77,6 @@ def escaped(text: str) -> str:
     text = " ".join(text.split())
     signs = r"([\\`*|\[\]])" if re.search(r"\][(\[:]", text) else r"([\\`*|])"  # brackets alone, as of an interval, stay readable
     text = re.sub(signs, r"\\\1", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)|~(?=~)|(?<=~)~", r"\\\g<0>", text)
+    text = re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", text)  # no heading or list where it begins a line
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

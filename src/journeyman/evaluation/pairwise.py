@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from journeyman.errors import SettingError
+from journeyman.evaluation.heldout import is_lost
 from journeyman.evaluation.statistics import Interval, bootstrap_interval, mcnemar_p_value
 from journeyman.rewards.conversation import conversation, render_messages
 from journeyman.rewards.judge import Judge
@@ -106,6 +107,8 @@ async def prefer(
 def _point(asked: Group, scored: Group) -> float | None:
     """1 when the second attempt is preferred in both orders, 0 when the first is, 0.5 for a tie; None when not judged."""
     one, other = scored.trajectories
+    if is_lost(one) or is_lost(other):
+        return None
     if _reads_the_same(asked):
         return 0.5
     if one.verdict is None or other.verdict is None or one.verdict.score is None or other.verdict.score is None:

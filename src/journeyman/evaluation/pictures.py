@@ -12,7 +12,7 @@ from journeyman.evaluation.report import HELDOUT_LOSS, LOSS, RANKED_RIGHT, REWAR
 
 _BLUE, _GREEN, _GREY = "#2563a8", "#2e8b57", "#8a8f98"
 _INCHES = (8.0, 4.2)
-_TITLE_CHARS = 88
+_LINE_CHARS, _MAX_LINES = 88, 3
 
 
 def draw_steps(report: Report, path: Path) -> Path | None:
@@ -26,7 +26,7 @@ def draw_steps(report: Report, path: Path) -> Path | None:
     _name_steps(axes, "training step")
     axes.set_ylabel("0 to 1; bands: 95 % interval over scenarios")
     axes.set_ylim(0.0, 1.02)
-    _set_title(axes, f"{report.title}: training attempts per step")
+    set_title(axes, f"{report.title}: training attempts per step")
     axes.legend(loc="upper left", frameon=False)
     return save_figure(figure, path)
 
@@ -42,7 +42,7 @@ def draw_loss(report: Report, path: Path) -> Path | None:
     _draw_series(axes, series(report.steps, RANKED_RIGHT, "eval"), _GREEN, "held-out pairs ranked right (share)")
     _name_steps(axes, "steps made")
     axes.set_ylim(bottom=0.0)
-    _set_title(axes, f"{report.title}: loss")
+    set_title(axes, f"{report.title}: loss")
     axes.legend(loc="upper right", frameon=False)
     return save_figure(figure, path)
 
@@ -62,14 +62,24 @@ def draw_heldout(report: Report, path: Path) -> Path | None:
     axes.set_ylim(0.0, 108.0)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("success in %, 95 % interval")
-    _set_title(axes, f"{report.title}: held-out success")
+    set_title(axes, f"{report.title}: held-out success")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(names), frameon=False)
     return save_figure(figure, path)
 
 
-def _set_title(axes: Any, text: str) -> None:
-    """The title in as many lines as it needs: a server's command may be long."""
-    axes.set_title(textwrap.fill(text, _TITLE_CHARS), loc="left", fontsize=11)
+def set_title(axes: Any, text: str) -> None:
+    """The title, broken into lines: a server's command may be long."""
+    lines = textwrap.wrap(text, _LINE_CHARS, max_lines=_MAX_LINES, placeholder=" …")
+    axes.set_title("\n".join(map(label, lines)), loc="left", fontsize=11)
+
+
+def label(text: str) -> str:
+    """One line of foreign text as matplotlib shows it: no formula, not hidden from the legend, and a box for each sign its font lacks."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    shown = "".join(sign if font.get_char_index(ord(sign)) else "\u25a1" for sign in textwrap.shorten(text, _LINE_CHARS, placeholder=" …"))
+    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], place: int, colours: Sequence[str]) -> None:
@@ -81,8 +91,7 @@ def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], p
         success = found[0].success
         x = place + (index - (len(names) - 1) / 2) * width * 1.15
         errors = [[100 * max(0.0, success.mean - success.low)], [100 * max(0.0, success.high - success.mean)]]
-        label = name if place == 0 else None
-        axes.bar(x, 100 * success.mean, width, color=colours[index % len(colours)], label=label)
+        axes.bar(x, 100 * success.mean, width, color=colours[index % len(colours)], label=label(name) if place == 0 else None)
         axes.errorbar(x, 100 * success.mean, yerr=errors, color="#222222", capsize=4, linewidth=1.2)
         axes.text(x, 100 * success.high + 2, f"{100 * success.mean:.0f} %", ha="center", fontsize=9)
 
@@ -93,12 +102,12 @@ def _name_steps(axes: Any, name: str) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-def _draw_series(axes: Any, points: Sequence[Point], colour: str, label: str) -> None:
+def _draw_series(axes: Any, points: Sequence[Point], colour: str, name: str) -> None:
     if not points:
         return
     steps = [point.step for point in points]
     marker = "o" if len(points) <= 40 else None
-    axes.plot(steps, [point.value for point in points], color=colour, marker=marker, markersize=3.5, label=label)
+    axes.plot(steps, [point.value for point in points], color=colour, marker=marker, markersize=3.5, label=name)
     banded = [point for point in points if point.low is not None and point.high is not None]
     at = [point.step for point in banded]
     low, high = [point.low for point in banded], [point.high for point in banded]

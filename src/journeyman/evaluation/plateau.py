@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from journeyman.errors import SettingError
-from journeyman.evaluation.heldout import VariantResult
-from journeyman.evaluation.statistics import Interval, PairedComparison, mean_interval, paired_comparison
+from journeyman.evaluation.heldout import VariantResult, compare_measured
+from journeyman.evaluation.statistics import Interval, PairedComparison, mean_interval
 from journeyman.types.record import Record
 
 VerdictKind = Literal["prompting is enough", "training is worth it", "undecided"]
@@ -156,6 +156,7 @@ def assess(
     plateau = cross_fit(cells)
     best = best_cell(cells, range(len(cells[0].result.items)))
     gain = None if trained is None else paired_gain(cells[0].result, plateau, trained)
+    results = [cell.result for cell in cells] + ([] if trained is None else [trained])
     verdict = decide(plateau.interval, goal)
     reasons = [
         _plateau_line(cells, best, plateau, "" if uses_tools else "the reward on "),
@@ -178,7 +179,7 @@ def assess(
         gain=gain,
         verdict=verdict,
         reasons=tuple(reasons),
-        notes=(*notes, *dict.fromkeys(line for cell in cells if (line := cell.result.omitted_line))),
+        notes=(*notes, *dict.fromkeys(line for result in results for line in result.notes)),
     )
 
 
@@ -194,13 +195,16 @@ def decide(plateau: Interval, goal: float) -> VerdictKind:
     return "training is worth it" if plateau.high < goal else "undecided"
 
 
-def paired_gain(like: VariantResult, plateau: CrossFit, trained: VariantResult) -> PairedComparison:
-    """The trained variant against the plateau, scenario by scenario. Raises SettingError for different scenarios."""
+def paired_gain(like: VariantResult, plateau: CrossFit, trained: VariantResult) -> PairedComparison | None:
+    """The trained variant against the plateau, scenario by scenario; None when no scenario was measured on both sides.
+
+    Raises SettingError for different scenarios.
+    """
     after = {item.scenario_id: item.success for item in trained.items}
     ids = [item.scenario_id for item in like.items]
     if set(after) != set(ids):
         raise SettingError("the trained variant attempted other scenarios than the prompts: they cannot be paired")
-    return paired_comparison(plateau.successes, [after[name] for name in ids])
+    return compare_measured(plateau.successes, [after[name] for name in ids])
 
 
 def num_scenarios_for(share: float, half_width: float = _WANTED_HALF_WIDTH) -> int:

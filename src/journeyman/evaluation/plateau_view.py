@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from journeyman.errors import StoreError
 from journeyman.evaluation.markdown import escaped
-from journeyman.evaluation.pictures import new_figure, save_figure
+from journeyman.evaluation.pictures import label, new_figure, save_figure, set_title
 from journeyman.evaluation.plateau import Plateau, PlateauCell
-from journeyman.redaction import printable, redact
+from journeyman.evaluation.report import readable
+from journeyman.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,7 @@ def show_plateau(plateau: Plateau, console: Console, folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    plateau = readable(plateau)  # whole: a secret that is broken over two lines would not be known
     colour = {"prompting is enough": "green", "training is worth it": "cyan", "undecided": "yellow"}[plateau.verdict]
     console.print(Panel(Text(headline(plateau), style="bold"), border_style=colour))
     header, *body = cell_rows(plateau)
@@ -107,7 +109,7 @@ def draw_plateau(plateau: Plateau, path: Path) -> Path:
     for number, prompt in enumerate(prompts):
         cells = [cell for cell in plateau.cells if cell.prompt == prompt]
         places = [counts.index(cell.num_shots) + (number - (len(prompts) - 1) / 2) * width for cell in cells]
-        _draw_bars(axes, places, cells, width, _COLOURS[number % len(_COLOURS)], prompt)
+        _draw_bars(axes, places, cells, width, _COLOURS[number % len(_COLOURS)], label(prompt))
     interval = plateau.plateau.interval
     axes.axhspan(100 * interval.low, 100 * interval.high, color="#b3402f", alpha=0.12, linewidth=0, label="plateau, 95 % interval")
     axes.axhline(100 * interval.mean, color="#b3402f", linewidth=1.0)
@@ -117,25 +119,26 @@ def draw_plateau(plateau: Plateau, path: Path) -> Path:
     axes.set_xticks(range(len(counts)), [f"{count} shots" for count in counts])
     axes.set_ylim(0.0, 104.0)
     axes.set_ylabel("held-out success in %, 95 % interval")
-    axes.set_title(f"Prompting {plateau.model}: {plateau.num_scenarios} scenarios", loc="left", fontsize=11)
+    set_title(axes, f"Prompting {plateau.model}: {plateau.num_scenarios} scenarios")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False, fontsize=9)
     return save_figure(figure, path)
 
 
-def _draw_bars(axes: Any, places: Sequence[float], cells: Sequence[PlateauCell], width: float, colour: str, label: str) -> None:
+def _draw_bars(axes: Any, places: Sequence[float], cells: Sequence[PlateauCell], width: float, colour: str, name: str) -> None:
     means = [100 * cell.result.success.mean for cell in cells]
     below = [max(0.0, 100 * (cell.result.success.mean - cell.result.success.low)) for cell in cells]
     above = [max(0.0, 100 * (cell.result.success.high - cell.result.success.mean)) for cell in cells]
-    axes.bar(places, means, width * 0.9, color=colour, label=label)
+    axes.bar(places, means, width * 0.9, color=colour, label=name)
     axes.errorbar(places, means, yerr=[below, above], fmt="none", ecolor="#222222", capsize=3, linewidth=1.0)
 
 
 def write_plateau(plateau: Plateau, folder: Path) -> None:
     """Write plateau.json, plateau.md and plateau.png. Raises StoreError when the folder cannot be written."""
+    plateau = readable(plateau)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         picture = draw_plateau(plateau, folder / "plateau.png")
         (folder / "plateau.json").write_text(redact(plateau.model_dump_json(indent=2)) + "\n", encoding="utf-8")
-        (folder / "plateau.md").write_text(printable(redact(plateau_markdown(plateau, picture.name))), encoding="utf-8")
+        (folder / "plateau.md").write_text(redact(plateau_markdown(plateau, picture.name)), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the plateau cannot be written into {folder}: {error}", hint="give another folder with --out") from error

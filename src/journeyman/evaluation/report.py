@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from journeyman.evaluation.heldout import EvaluationSummary, VariantResult
+from journeyman.evaluation.heldout import EvaluationSummary
 from journeyman.evaluation.transcripts import Example
+from journeyman.redaction import printable, redact
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
+
+_R = TypeVar("_R", bound=Record)
 
 
 class PhaseCost(Record):
@@ -99,6 +102,20 @@ class Report(Record):
     @property
     def seconds(self) -> float:
         return sum(phase.seconds for phase in self.phases)
+
+
+def readable(record: _R) -> _R:
+    """The record with every text in it as it may be shown: secrets hidden, signs that steer a reader written out. To be done before a
+    text is escaped, cut or broken into lines: a secret in another form is not found."""
+    return type(record).model_validate(_readable(record.model_dump()))
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(redact(value))
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(inner) for key, inner in value.items()}
+    return tuple(map(_readable, value)) if isinstance(value, tuple | list) else value
 
 
 class Point(Record):
@@ -193,9 +210,7 @@ def variant_rows(evaluation: EvaluationSummary) -> list[list[str]]:
 def finding_lines(evaluation: EvaluationSummary) -> list[str]:
     """The paired comparisons, what was left out or is missing, pass@k and the noise floor, one line each."""
     lines = [f"{one.before} → {one.after}: {one.success.text()}" for one in evaluation.comparisons]
-    lines += [one.omitted_line for one in evaluation.variants if one.omitted_line]
-    lines += [missing_line(one) for one in evaluation.variants if one.num_missing]
-    lines += [undecidable_line(one) for one in evaluation.variants if one.checks.get("undecidable")]
+    lines += [note for one in evaluation.variants for note in one.notes]
     for one in evaluation.variants:
         if len(one.pass_at) > 1:
             rates = [f"pass@{k} {100 * value:.1f} %" for k, value in one.pass_at.items()]
@@ -206,24 +221,6 @@ def finding_lines(evaluation: EvaluationSummary) -> list[str]:
         last = noise[-1]
         lines.append(f"noise floor ({last.name} against itself): {last.noise.text() if last.noise else ''}")
     return lines
-
-
-def missing_line(variant: VariantResult) -> str:
-    """What is missing of a variant and why, and how far its success could be off by it."""
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in variant.missing.items())
-    low, high = (100 * bound for bound in variant.bounds)
-    num_attempts = sum(len(item.successes) for item in variant.items)
-    return (
-        f"{variant.name}: {variant.num_missing} of {num_attempts} attempts are missing ({reasons}) and count neither way; "
-        f"all failed it would be {low:.1f} %, all succeeded {high:.1f} %"
-    )
-
-
-def undecidable_line(variant: VariantResult) -> str:
-    """How many answers the evidence judge could not decide, and how they count."""
-    num_attempts = sum(len(item.successes) for item in variant.items)
-    number = round(variant.checks["undecidable"] * num_attempts)
-    return f"{variant.name}: {number} of {num_attempts} answers can be read in two ways (their transcripts say how); they count as failures"
 
 
 def cost_rows(report: Report) -> list[list[str]]:

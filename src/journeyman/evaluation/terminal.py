@@ -21,6 +21,7 @@ from journeyman.evaluation.report import (
     cost_rows,
     finding_lines,
     headline,
+    readable,
     series,
     variant_rows,
 )
@@ -31,6 +32,7 @@ _MAX_EXAMPLES = 2
 
 def show_report(report: Report, console: Console) -> None:
     """Print a report. Commands are printed unwrapped, so that they can be copied."""
+    report = readable(report)  # whole: a secret that is broken over two lines would not be known
     for part in render_report(report):
         console.print(part)
     if report.serve_command:

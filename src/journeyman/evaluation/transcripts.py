@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from journeyman.evaluation.heldout import success_of
+from journeyman.redaction import redact
 from journeyman.rewards.conversation import conversation, cut_middle
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
@@ -65,12 +66,12 @@ def read_transcript(scenario: Scenario, trajectory: Trajectory) -> Transcript:
     lines = [TranscriptLine(kind="task", text=scenario.task)]
     failed = {event.call_id for event in trajectory.tool_events if event.is_error}
     for message in conversation(trajectory):
-        text = cut_middle((message.content or "").strip(), _MAX_CHARACTERS)
+        text = _shortened((message.content or "").strip())
         if message.role == "assistant":
             if text:
                 lines.append(TranscriptLine(kind="says", text=text))
             calls = [f"{call.function.name}({call.function.arguments})" for call in message.tool_calls]
-            lines += [TranscriptLine(kind="call", text=cut_middle(call, _MAX_CHARACTERS)) for call in calls]
+            lines += [TranscriptLine(kind="call", text=_shortened(call)) for call in calls]
         elif message.role == "tool":
             lines.append(TranscriptLine(kind="error" if message.tool_call_id in failed else "result", text=text))
     if ending := _ending(trajectory):
@@ -125,6 +126,10 @@ def _example(scenario: Scenario, before: Trajectory, after: Trajectory) -> Examp
     left, right = read_transcript(scenario, before), read_transcript(scenario, after)
     outcome = _OUTCOMES[left.is_success, right.is_success]
     return Example(scenario_id=scenario.id, task=scenario.task, outcome=outcome, before=left, after=right)
+
+
+def _shortened(text: str) -> str:
+    return cut_middle(redact(text), _MAX_CHARACTERS)  # half a secret would not be known
 
 
 def _ending(trajectory: Trajectory) -> str:

@@ -8,8 +8,8 @@ from journeyman.errors import StoreError
 from journeyman.evaluation.markdown import report_markdown
 from journeyman.evaluation.page import report_page
 from journeyman.evaluation.pictures import draw_heldout, draw_loss, draw_steps
-from journeyman.evaluation.report import Report
-from journeyman.redaction import printable, redact
+from journeyman.evaluation.report import Report, readable
+from journeyman.redaction import redact
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -17,6 +17,7 @@ def write_report(report: Report, folder: Path) -> Path:
 
     `report.json` reads back with `read_report`. Raises StoreError when the folder cannot be written.
     """
+    report = readable(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
@@ -27,7 +28,7 @@ def write_report(report: Report, folder: Path) -> Path:
         pictures = {title: path for title, path in drawn.items() if path is not None}
         (folder / "report.json").write_text(redact(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
         names = {title: path.name for title, path in pictures.items()}
-        (folder / "report.md").write_text(printable(redact(report_markdown(report, names))), encoding="utf-8")
+        (folder / "report.md").write_text(redact(report_markdown(report, names)), encoding="utf-8")
         page = folder / "report.html"
         page.write_text(redact(report_page(report, pictures)), encoding="utf-8")
     except OSError as error:

@@ -90,8 +90,9 @@ def _report_lines(report: Mapping[str, Any]) -> list[str]:
     main = report["evaluations"][0]
     lines = [f"{main['num_scenarios']} held-out scenarios, {main['sampling']}, 95 % intervals:", ""]
     for variant in main["variants"]:
-        success = variant["success"]
-        lines.append(f"- {variant['name']} (`{variant['model']}`): {success['mean']:.1%} [{success['low']:.1%}, {success['high']:.1%}]")
+        success, missing = variant["success"], sum(variant.get("missing", {}).values())
+        line = f"- {variant['name']} (`{variant['model']}`): {success['mean']:.1%} [{success['low']:.1%}, {success['high']:.1%}]"
+        lines.append(f"{line}, {missing} attempts missing" if missing else line)
     return lines
 
 

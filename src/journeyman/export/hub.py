@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class HubRepository:
 
         Raises SettingError or StoreError; the export in `folder` stays.
         """
-        hint = f"the export is whole in {folder}; upload it later with: hf upload {self.name} {folder}"
+        hint = f"the export is whole in {folder}; upload it later with: {shlex.join(['hf', 'upload', self.name, str(folder)])}"
         with _mapped_errors(f"the upload to {self.name} failed", hint), _no_bars():
             repository = self._api.create_repo(self.name, private=self._is_private, exist_ok=True)
             self._api.upload_folder(folder_path=str(folder), repo_id=self.name, commit_message=message)

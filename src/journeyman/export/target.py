@@ -6,6 +6,7 @@ Not for what is in it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,6 @@ def write_manifest(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _clean(target: Path) -> None:
-    for left in target.parent.glob(f".writing-{target.name}-*"):
+    for left in target.parent.glob(f".writing-{glob.escape(target.name)}-*"):
         if left.is_dir() and not is_served(left):
             shutil.rmtree(left, ignore_errors=True)

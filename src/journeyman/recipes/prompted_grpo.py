@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from journeyman.client.rollout import Rollout
+from journeyman.config import command_line
 from journeyman.errors import ContextLengthError, SettingError
 from journeyman.evaluation.heldout import VariantResult, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, assess
@@ -139,7 +140,7 @@ def settings_of(run: str, home: Path) -> GrpoTrain:
             hint="name a function in `rewards` in a new run; --set steps=0 makes one that trains nothing",
         )
     if not has_tasks:
-        raise SettingError(f"run {run!r} has no tasks yet", hint=f"go on with it: journeyman train --resume {run}")
+        raise SettingError(f"run {run!r} has no tasks yet", hint="go on with it: " + command_line("train", "--resume", run, "--home", home))
     return train
 
 
