@@ -12,8 +12,8 @@ from journeyman.llm import Llm, LlmEndpoint, LlmSettings
 from journeyman.llm.replies import json_values
 from journeyman.rewards import Ruler, RulerOptions
 from journeyman.rewards.attempt_text import attempt_text, shared_text
-from journeyman.rewards.criteria import DEFAULT_RUBRIC
-from journeyman.rewards.listwise import build_messages, find_fault, new_labels, reply_schema
+from journeyman.rewards.judge_model import build_messages, find_fault, new_labels, reply_schema
+from journeyman.rewards.ruler import DEFAULT_RUBRIC
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.scenarios import Scenario

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from journeyman.local import local as local
     from journeyman.mcp.client import open_server as open_server
     from journeyman.mcp.target import McpTarget as McpTarget
-    from journeyman.rewards.criteria import Criterion as Criterion
     from journeyman.rewards.evidence import EvidenceJudge as EvidenceJudge
-    from journeyman.rewards.rubric import Rubric as Rubric
-    from journeyman.rewards.rubric import best_of as best_of
+    from journeyman.rewards.judge import Rubric as Rubric
+    from journeyman.rewards.judge import best_of as best_of
+    from journeyman.rewards.ruler import Criterion as Criterion
     from journeyman.rewards.ruler import Ruler as Ruler
-    from journeyman.rewards.ruler_options import RulerOptions as RulerOptions
+    from journeyman.rewards.ruler import RulerOptions as RulerOptions
     from journeyman.scenarios.build import ScenarioSettings as ScenarioSettings
     from journeyman.scenarios.build import build_scenarios as build_scenarios
     from journeyman.scenarios.drills import drills as drills
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "CompletionProposer": "journeyman.scenarios.proposals",
     "Connection": "journeyman.client.backend",
-    "Criterion": "journeyman.rewards.criteria",
+    "Criterion": "journeyman.rewards.ruler",
     "Dpo": "journeyman.types.settings",
     "EvidenceJudge": "journeyman.rewards.evidence",
     "Group": "journeyman.types.trajectory",
@@ -66,9 +66,9 @@ _MODULE_OF = {
     "Model": "journeyman.client.models",
     "PreferencePair": "journeyman.types.training",
     "Rollout": "journeyman.client.rollout",
-    "Rubric": "journeyman.rewards.rubric",
+    "Rubric": "journeyman.rewards.judge",
     "Ruler": "journeyman.rewards.ruler",
-    "RulerOptions": "journeyman.rewards.ruler_options",
+    "RulerOptions": "journeyman.rewards.ruler",
     "Scenario": "journeyman.types.scenarios",
     "ScenarioSet": "journeyman.scenarios.scenario_set",
     "ScenarioSettings": "journeyman.scenarios.build",
@@ -82,7 +82,7 @@ _MODULE_OF = {
     "ToolLoop": "journeyman.agents.tool_loop",
     "ToolLoopSettings": "journeyman.agents.tool_loop",
     "Trajectory": "journeyman.types.trajectory",
-    "best_of": "journeyman.rewards.rubric",
+    "best_of": "journeyman.rewards.judge",
     "best_trajectories": "journeyman.client.best",
     "build_scenarios": "journeyman.scenarios.build",
     "connect": "journeyman.client.backend",

@@ -18,7 +18,6 @@ from journeyman.agents.server_pool import Isolation
 from journeyman.client.attempt_clock import AttemptClock
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.mcp import McpTarget, open_server
-from journeyman.rewards.evidence import is_model_failure
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Failure, ToolEvent
 
@@ -161,7 +160,7 @@ async def test_a_call_that_hangs_ends_its_rollout_with_a_failure_that_no_judge_s
             await loop(SCENARIO, run)
         assert caught.value.reason == "call_timeout"
         assert run.events == []
-        assert not is_model_failure(Failure(type=type(caught.value).__name__, message=str(caught.value)))
+        assert not Failure(type=type(caught.value).__name__, message=str(caught.value)).is_of_model
         other = ScriptedRun([("number", "{}")], "done")
         await loop(SCENARIO, other)
         assert not other.events[0].is_error

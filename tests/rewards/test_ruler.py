@@ -14,7 +14,7 @@ from tests.rewards.attempts import GOOD, attempt, scenario
 from journeyman.errors import JudgeError
 from journeyman.llm import LlmSettings
 from journeyman.rewards import Ruler, RulerOptions
-from journeyman.rewards.listwise import find_fault
+from journeyman.rewards.judge_model import find_fault
 from journeyman.types.trajectory import Failure, Group
 
 Scores = dict[str, float]

@@ -318,7 +318,7 @@ def render_group(group: str, attempts: Sequence[Trajectory]) -> list[RenderableT
 
 
 def _conversation(attempt: Trajectory) -> str:
-    from journeyman.rewards.conversation import conversation, render_messages
+    from journeyman.rewards.attempt_text import conversation, render_messages
 
     text = render_messages(conversation(attempt)[1:], max_characters=_SHOWN_CHARS) or "(no model call)"
     return text if attempt.error is None else f"{text}\nended by {attempt.error.type}: {attempt.error.message}"

@@ -27,7 +27,6 @@ from journeyman.evaluation.statistics import (
     pass_hat_k,
 )
 from journeyman.observe.progress import Progress, SilentProgress
-from journeyman.rewards.evidence import is_model_failure
 from journeyman.rewards.judge import Judge
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
@@ -306,7 +305,7 @@ def success_of(trajectory: Trajectory) -> float | None:
 
 def is_lost(trajectory: Trajectory) -> bool:
     """Whether the attempt failed through no fault of the model's (a server that died, a timeout): it says nothing about the model."""
-    return trajectory.error is not None and not is_model_failure(trajectory.error)
+    return trajectory.error is not None and not trajectory.error.is_of_model
 
 
 def _why_missing(trajectory: Trajectory) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from journeyman.errors import SettingError
 from journeyman.evaluation.heldout import is_lost
 from journeyman.evaluation.statistics import Interval, bootstrap_interval, mcnemar_p_value
-from journeyman.rewards.conversation import conversation, render_messages
+from journeyman.rewards.attempt_text import conversation, render_messages
 from journeyman.rewards.judge import Judge
 from journeyman.types.record import Record
 from journeyman.types.trajectory import Group

@@ -7,7 +7,7 @@ from typing import Literal
 
 from journeyman.evaluation.heldout import success_of
 from journeyman.redaction import redact
-from journeyman.rewards.conversation import conversation, cut_middle
+from journeyman.rewards.attempt_text import conversation, cut_middle
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory

@@ -21,8 +21,7 @@ from journeyman.errors import REWARD_FAILED, JudgeError, SettingError, stops_eve
 from journeyman.observe.progress import Progress
 from journeyman.recipes.settings import GrpoTrain, ModelJudge
 from journeyman.rewards import Rubric, Ruler, RulerOptions
-from journeyman.rewards.judge import Judge
-from journeyman.rewards.rubric import Part, RewardFunction
+from journeyman.rewards.judge import Judge, Part, RewardFunction
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory, Verdict
 

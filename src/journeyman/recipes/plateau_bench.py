@@ -25,7 +25,6 @@ from journeyman.evaluation.plateau import PlateauCell, cell_name
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings, names_provider, read_key
 from journeyman.local import local, open_backend, serving
 from journeyman.observe.progress import Progress
-from journeyman.rewards.evidence import is_model_failure
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
 from journeyman.types.scenarios import Scenario
@@ -141,7 +140,7 @@ class Bench:
                 raise
             raise LlmError(error.message, hint=_FINISHED_ARE_KEPT, reason=error.reason) from error
         groups = evaluation.groups[name]
-        failures = [one.error for group in groups for one in group if one.error is not None and not is_model_failure(one.error)]
+        failures = [one.error for group in groups for one in group if one.error is not None and not one.error.is_of_model]
         if len(failures) > _MAX_FAILED_SHARE * len(groups):
             raise LlmError(
                 f"{len(failures)} of {len(groups)} attempts failed, which says nothing about {name!r}: "

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from journeyman.config import path_of
 from journeyman.mcp.target import McpTarget
-from journeyman.rewards.ruler_options import RulerOptions
+from journeyman.rewards.ruler import RulerOptions
 from journeyman.types.names import ModelName, check_model_name
 from journeyman.types.record import Record, SettingsRecord
 from journeyman.types.retention import Retention

@@ -1,12 +1,9 @@
 """Judges: who compares the attempts at one scenario and says how good each was."""
 
-from journeyman.rewards.criteria import Criterion
 from journeyman.rewards.evidence import EvidenceJudge
-from journeyman.rewards.judge import Judge
-from journeyman.rewards.rubric import Rubric, best_of
-from journeyman.rewards.ruler import Ruler
-from journeyman.rewards.ruler_options import RulerOptions
-from journeyman.rewards.spending import JudgeBudget, JudgeBudgetError, Price
+from journeyman.rewards.judge import Judge, Rubric, best_of
+from journeyman.rewards.judge_store import JudgeBudget, JudgeBudgetError, Price
+from journeyman.rewards.ruler import Criterion, Ruler, RulerOptions
 from journeyman.rewards.summary import excluded_text, judge_metrics, reward_metrics
 
 __all__ = [

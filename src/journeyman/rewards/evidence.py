@@ -4,7 +4,7 @@ It compares the tool calls of a rollout with the scenario's witness (calls that 
 the final answer with the values found in the rollout's own results. It cannot judge scenarios without a witness, nor style: it
 abstains there.
 
-How a score is made up, each step a visible gain over the one before (call_match.py holds the numbers of the first line):
+How a score is made up, each step a visible gain over the one before (the numbers of the first line are `call_level`'s):
 
     no call 0 · not parseable .05 · parsed .10 · right tool .20 · valid arguments .30 · executed .40 · the witness's arguments .55
     (the mean over the witness's calls), then for a final answer, in proportion to how far the calls got:
@@ -15,27 +15,25 @@ How a score is made up, each step a visible gain over the one before (call_match
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from journeyman.rewards.agreement import compare, is_question_echo, words_of
-from journeyman.rewards.call_match import AGREES, CallMatch, match_calls, tool_key
 from journeyman.rewards.listing import Agreement
 from journeyman.rewards.results import Value, expected_values, is_grounded, is_structure_copied, leaf_texts, rivals_of
 from journeyman.types.messages import Tool
-from journeyman.types.scenarios import Scenario, Witness
-from journeyman.types.trajectory import Failure, Group, Trajectory, Verdict
+from journeyman.types.scenarios import Scenario, Witness, WitnessCall
+from journeyman.types.trajectory import Group, ToolEvent, Trajectory, Verdict
 
+# What each step is worth. Between two steps the share of right arguments counts, so that a group has spread everywhere.
+UNPARSED, PARSED, KNOWN_TOOL, RIGHT_TOOL, VALID, EXECUTED, AGREES = 0.05, 0.10, 0.14, 0.20, 0.30, 0.40, 0.55
+_SHARE_OF_STEP = 0.8
 _COPY, _WORDS, _VALUE_OF_KIND = 0.05, 0.05, 0.20
 _COST, _MAX_COST = 0.02, 0.10
 _MAX_WORDS = 60
 _WRITTEN_OUT_CALL = 0.05
 _NAMED_TOOL = 0.03
-
-# Failures that are the model's own doing; any other (a server that died, a timeout, a bug in the agent) says nothing about it.
-_MODEL_FAILURE_TYPES = frozenset({"ContextLengthError", "MaxTurnsError", "TooManyTurnsError", "LengthFinishReasonError"})
-_QUOTES_OTHERS = frozenset({"McpError"})  # its message holds what a server logged
-_MODEL_FAILURE_TEXT = re.compile(r"context_length_exceeded|maximum context|max_turns|too many turns", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ def judge_trajectory(scenario: Scenario, trajectory: Trajectory) -> Verdict:
     """The verdict on one attempt. Score None: no witness to compare with, no model call, or a failure that is not the model's."""
     if scenario.witness is None or not scenario.witness.calls:
         return _abstain("the scenario has no witness calls to compare with; use another judge")
-    if trajectory.error is not None and not is_model_failure(trajectory.error):
+    if trajectory.error is not None and not trajectory.error.is_of_model:
         return _abstain(f"not the model's doing: {trajectory.error.type}: {trajectory.error.message}")
     if not trajectory.turns:
         return _abstain("the rollout made no model call")
@@ -115,13 +113,6 @@ def judge_trajectory(scenario: Scenario, trajectory: Trajectory) -> Verdict:
         checks=_checks(matches, view, trajectory, num_wasted),
         is_success=is_success,
     )
-
-
-def is_model_failure(failure: Failure) -> bool:
-    """Whether a failure is the model's own doing (it filled its context, it never stopped), to be scored and not excluded."""
-    if failure.type in _MODEL_FAILURE_TYPES or failure.type in _QUOTES_OTHERS:
-        return failure.type in _MODEL_FAILURE_TYPES
-    return _MODEL_FAILURE_TEXT.search(failure.message) is not None
 
 
 def _abstain(reason: str) -> Verdict:
@@ -233,3 +224,95 @@ def _explain(matches: Sequence[CallMatch], view: _AnswerView, num_wasted: int, t
     if trajectory.error is not None:
         parts.append(f"ended by {trajectory.error.type}")
     return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class CallMatch:
+    """The best of the rollout's calls for one witness call. `event` is its index, None when nothing was left to match.
+
+    `results` holds what every agreeing execution returned (latest last): it counts as the truth for the answer.
+    """
+
+    level: float
+    event: int | None
+    results: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        return self.level >= AGREES
+
+
+def match_calls(witness: Sequence[WitnessCall], events: Sequence[ToolEvent], tools: Sequence[Tool]) -> list[CallMatch]:
+    """For each witness call the event that got furthest; an event counts for one call only, the best pairs first."""
+    defaults = {tool_key(tool.function.name): _defaults(tool) for tool in tools}
+    levels = [[call_level(call, event, defaults.get(tool_key(call.tool), {})) for event in events] for call in witness]
+    out: list[CallMatch | None] = [None] * len(witness)
+    free = set(range(len(events)))
+    # Best pairs first; ties go to the earlier call and event, so that the result does not depend on anything else.
+    pairs = sorted((-levels[i][j], i, j) for i in range(len(witness)) for j in range(len(events)))
+    for negative_level, i, j in pairs:
+        if out[i] is None and j in free:
+            results = tuple(events[k].result for k in range(len(events)) if levels[i][k] >= AGREES)
+            out[i] = CallMatch(-negative_level, j, results)
+            free.discard(j)
+    return [match or CallMatch(0.0, None) for match in out]
+
+
+def call_level(call: WitnessCall, event: ToolEvent, defaults: Mapping[str, Any]) -> float:
+    """How far one event got towards one witness call, in [0, AGREES]."""
+    is_right_tool = tool_key(event.name) == tool_key(call.tool)
+    if event.arguments is None:
+        return UNPARSED + (0.03 if is_right_tool else 0.0)
+    if not is_right_tool:
+        return KNOWN_TOOL if event.is_known else PARSED
+    share = share_of_arguments(call.arguments, event.arguments, defaults)
+    if not event.is_valid:
+        return RIGHT_TOOL + share * _SHARE_OF_STEP * (VALID - RIGHT_TOOL)
+    if event.is_error:
+        return VALID + share * _SHARE_OF_STEP * (EXECUTED - VALID)
+    if share == 1.0:
+        return AGREES
+    return EXECUTED + share * _SHARE_OF_STEP * (AGREES - EXECUTED)
+
+
+def tool_key(name: str) -> str:
+    """Tool names as OpenAI's charset allows them: what a client offers may be a mapped form of the server's own name."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def share_of_arguments(expected: Mapping[str, Any], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> float:
+    """Share of arguments that agree; an argument left out, or added, agrees when it is null or the schema's default."""
+    names = sorted({*expected, *given})
+    if not names:
+        return 1.0
+
+    def value(source: Mapping[str, Any], name: str) -> Any:
+        found = source.get(name)
+        return defaults.get(name) if found is None else found
+
+    same = [name for name in names if normalise(value(expected, name)) == normalise(value(given, name))]
+    return len(same) / len(names)
+
+
+def normalise(value: Any) -> Any:
+    """A form in which arguments that mean the same are equal: numbers by value (also as text), text without case and blanks."""
+    if isinstance(value, bool) or value is None:
+        return ("constant", value)
+    if isinstance(value, int | float):
+        return ("number", float(value))
+    if isinstance(value, Mapping):
+        return ("object", tuple((key, normalise(value[key])) for key in sorted(value) if value[key] is not None))
+    if isinstance(value, list | tuple):
+        return ("list", tuple(normalise(item) for item in value))
+    text = re.sub(r"\s+", "", str(value)).casefold()
+    if re.fullmatch(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)", text):
+        return ("number", float(text))
+    # "9:05" and "09:05" are the same clock time.
+    return ("text", re.sub(r"(?<![\d.:])0+(?=\d:\d)", "", text))
+
+
+def _defaults(tool: Tool) -> dict[str, Any]:
+    properties = tool.function.parameters.get("properties")
+    if not isinstance(properties, dict):
+        return {}
+    return {name: spec["default"] for name, spec in properties.items() if isinstance(spec, dict) and "default" in spec}

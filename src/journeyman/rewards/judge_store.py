@@ -1,11 +1,12 @@
-"""What judging leaves on disk: verdicts of calls made before, what each run has spent, and judged groups. SQLite, one file.
+"""What judging costs and leaves on disk: verdicts of calls made before, budgets, and what each run has spent. SQLite, one file.
 
-A small file of its own beside the store's database, so that the light client can judge without sqlalchemy.
+A small file of its own beside the store's database, so that the light client can judge without sqlalchemy. It watches calls and makes none.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -14,8 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from journeyman.errors import StoreError
+from pydantic import Field
+
+from journeyman.errors import JudgeError, SettingError, StoreError
 from journeyman.llm import Usage
+from journeyman.types.record import Record
 
 FILE_NAME = "judge.db"
 
@@ -23,6 +27,57 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, created_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS spent (run TEXT PRIMARY KEY, calls INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL);
 """
+_BUDGET = re.compile(r"(?:\$\s*(?P<dollars>\d+(?:\.\d+)?)|(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>usd|k|m)?(?:\s*tokens)?)", re.IGNORECASE)
+
+
+class Price(Record):
+    """US dollars per million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+    def of(self, usage: Usage) -> float:
+        """Dollars.
+
+        Example:
+            >>> Price(prompt=1.0, completion=4.0).of(Usage(500_000, 250_000, 3))
+            1.5
+        """
+        return (self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens) / 1e6
+
+
+class JudgeBudget(Record):
+    """The most that a run's judge may use: dollars, or tokens (prompt and completion together)."""
+
+    dollars: float | None = None
+    tokens: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> JudgeBudget:
+        """Read "$2.50", "2.5usd", "300000", "300k" or "2M tokens". Raises SettingError.
+
+        Example:
+            >>> JudgeBudget.parse("$2.50").dollars, JudgeBudget.parse("300k").tokens
+            (2.5, 300000)
+        """
+        match = _BUDGET.fullmatch(text.strip())
+        if match is None:
+            raise SettingError(f"cannot read the judge budget {text!r}", hint='write dollars as "$2.50", tokens as 300000 or 300k')
+        unit = (match["unit"] or "").lower()
+        if match["dollars"] or unit == "usd":
+            return cls(dollars=float(match["dollars"] or match["number"]))
+        return cls(tokens=int(float(match["number"]) * {"": 1, "k": 1_000, "m": 1_000_000}[unit]))
+
+
+class JudgeBudgetError(JudgeError):
+    """The judge's budget is spent: the run pauses, nothing is trained on missing scores."""
+
+    @classmethod
+    def spent(cls, how_much: str) -> JudgeBudgetError:
+        return cls(
+            f"the judge's budget is spent: {how_much} used, the next call does not fit",
+            hint="go on with --resume RUN and a larger --judge-budget; what was judged is kept and costs nothing again",
+        )
 
 
 class JudgeStore:
@@ -92,3 +147,49 @@ class JudgeStore:
                     f"the judge's file {self.path} cannot be used: {error}",
                     hint="delete it (only kept verdicts are lost), or give another --home",
                 ) from error
+
+
+class Spending:
+    """Counts what one run's judge uses, across restarts when it has a store. Fulfils `llm.Meter`.
+
+    A call is allowed while what was spent, what is under way and the new prompt fit the budget; replies are only known afterwards, so
+    the budget can be passed by the replies of the calls under way. `cost_usd` is None without a price. Raises SettingError for a budget
+    in dollars without one.
+    """
+
+    def __init__(
+        self, *, price: Price | None = None, budget: JudgeBudget | None = None, store: JudgeStore | None = None, run: str = ""
+    ) -> None:
+        if budget is not None and budget.dollars is not None and price is None:
+            raise SettingError(
+                "a judge budget in dollars needs the judge's price",
+                hint="set judge_options.price.prompt and .completion (dollars per million tokens), or give a budget in tokens",
+            )
+        self.price, self.budget = price, budget or JudgeBudget()
+        self._store = store if run else None
+        self._run, self._under_way = run, 0
+        self.usage, cost_usd = self._store.spent(run) if self._store is not None else (Usage(), 0.0)
+        self.cost_usd = None if price is None else cost_usd
+
+    def cost_of(self, usage: Usage) -> float | None:
+        return None if self.price is None else self.price.of(usage)
+
+    def allow(self, prompt_tokens: int) -> None:
+        """Raises JudgeBudgetError when the call would pass the budget."""
+        coming = self._under_way + prompt_tokens
+        tokens, dollars = self.usage.prompt_tokens + self.usage.completion_tokens, self.cost_usd or 0.0
+        if self.budget.tokens is not None and tokens + coming > self.budget.tokens:
+            raise JudgeBudgetError.spent(f"{tokens:,} of {self.budget.tokens:,} tokens")
+        if self.budget.dollars is not None and dollars + (self.cost_of(Usage(coming)) or 0.0) > self.budget.dollars:
+            raise JudgeBudgetError.spent(f"${dollars:.4f} of ${self.budget.dollars:.4f}")
+        self._under_way = coming
+
+    def pay(self, prompt_tokens: int, usage: Usage | None) -> None:
+        self._under_way -= prompt_tokens
+        if usage is None:
+            return
+        cost = self.cost_of(usage) or 0.0
+        self.usage += usage
+        self.cost_usd = None if self.cost_usd is None else self.cost_usd + cost
+        if self._store is not None:
+            self._store.add_spent(self._run, usage, cost)

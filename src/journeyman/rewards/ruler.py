@@ -12,22 +12,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from journeyman.config import environment, home_folder
 from journeyman.errors import JudgeError, SettingError
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
-from journeyman.rewards.attempt_text import AttemptText, attempt_text, estimate_tokens, shared_text
-from journeyman.rewards.bracket import link, plan_calls
-from journeyman.rewards.criteria import Criterion, rubric_text
-from journeyman.rewards.evidence import is_model_failure
-from journeyman.rewards.fairness import fair_rewards, order_agreement
-from journeyman.rewards.gates import gated
+from journeyman.rewards.attempt_text import AttemptText, attempt_text, estimate_tokens, quoted, shared_text
+from journeyman.rewards.comparison import RewardKind, fair_rewards, gated, link, order_agreement, plan_calls
 from journeyman.rewards.judge_model import JudgeModel, Question, Reading, print_nothing
-from journeyman.rewards.judge_store import JudgeStore
-from journeyman.rewards.quoting import quoted
-from journeyman.rewards.ruler_options import RulerOptions
-from journeyman.rewards.spending import Spending
-from journeyman.types.secrets import Secret, hide_in_url
+from journeyman.rewards.judge_store import JudgeBudget, JudgeStore, Price, Spending
+from journeyman.types.record import Record
+from journeyman.types.secrets import Secret, SecretUrl, hide_in_url
+from journeyman.types.settings import Seed
 from journeyman.types.trajectory import Group, JudgeCall, Trajectory, Verdict
 
 ORDER_AGREEMENT = "order_agreement"
@@ -35,6 +33,84 @@ ORDER_AGREEMENT = "order_agreement"
 _NEAR_CHANCE = 0.6
 _MIN_GROUPS_FOR_WARNING = 4
 _FRAME_TOKENS = 60
+
+DEFAULT_RUBRIC = """\
+- Reaching the goal scores well above failing; partial progress earns partial credit.
+- Faithful to tool results: a claim they do not support is worse than admitting failure.
+- Efficient: fewer steps, no wasted or failed calls, a little higher.
+- Format last: the answer is in words for the person who asked, not pasted tool output."""
+
+
+class Criterion(Record):
+    """One thing to look for. `weight` is relative to the others'.
+
+    Example:
+        >>> rubric_text([Criterion(text="the answer is right", weight=3), Criterion(text="it is short")])
+        'Weigh these criteria:\\n- (75 %) the answer is right\\n- (25 %) it is short'
+    """
+
+    text: str = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0)
+
+
+def rubric_text(rubric: str | Sequence[Criterion] | None) -> str:
+    """The rubric as the model reads it; None is the default one. Raises SettingError for an empty one."""
+    if rubric is None:
+        return DEFAULT_RUBRIC
+    if isinstance(rubric, str):
+        if not rubric.strip():
+            raise SettingError("the rubric is empty", hint="say what makes an attempt good, or leave it out for the default")
+        return rubric.strip()
+    if not rubric:
+        raise SettingError("the rubric has no criteria", hint="give at least one, or leave it out for the default")
+    total = sum(one.weight for one in rubric)
+    return "Weigh these criteria:\n" + "\n".join(f"- ({100 * one.weight / total:.0f} %) {one.text}" for one in rubric)
+
+
+class RulerOptions(Record):
+    """How a model judges.
+
+    Attributes:
+        base_url: where the model is, when its name does not say.
+        api_key_env: the variable that holds the key, when the provider's usual one does not.
+        rubric: words, or criteria with weights; a general one when None.
+        mode: `listwise` (2 calls up to 5 attempts, then 2·ceil(N/5)), or `pairwise` (every pair in both orders, N·(N-1) calls; the
+            score is the share of comparisons won).
+        reward: the scores themselves, or their ranks from 0 to 1 (steadier with small, noisy or drifting judges).
+        tie_width: scores this close are tied.
+        min_spread: a group whose scores differ by no more than this teaches nothing.
+        gates: what can be seen without a model caps its scores (see gates.py).
+        expected_scores: the mean over token probabilities where the endpoint returns them.
+        max_tokens_per_attempt: beyond that the middle of tool outputs is cut, then of other messages; never the final answer.
+        context_tokens: the judge's context; attempts are cut further to fit it. Unlimited when None.
+        price: dollars per million tokens, for `judge/cost_usd` and a budget in dollars.
+        budget: "$2.50" or "300k" (tokens), over the whole run.
+        cache: verdicts are kept in the home folder and cost nothing a second time.
+        patience_seconds: how long an outage is waited out.
+        seed: of who is compared with whom.
+    """
+
+    base_url: SecretUrl | None = None
+    api_key_env: str | None = None
+    rubric: str | tuple[Criterion, ...] | None = None
+    mode: Literal["listwise", "pairwise"] = "listwise"
+    reward: RewardKind = "scores"
+    tie_width: float = Field(default=0.02, ge=0.0, lt=1.0)
+    min_spread: float = Field(default=0.05, ge=0.0, lt=1.0)
+    gates: bool = True
+    expected_scores: bool = False
+    max_tokens_per_attempt: int = Field(default=4000, ge=64)
+    context_tokens: int | None = Field(default=None, ge=512)
+    max_concurrent: int = Field(default=8, ge=1)
+    price: Price | None = None
+    budget: str | None = None
+    cache: bool = True
+    patience_seconds: float = Field(default=600.0, ge=0.0)
+    seed: Seed = 0
+
+    def parsed_budget(self) -> JudgeBudget | None:
+        """Raises SettingError for text that is no budget."""
+        return None if self.budget is None else JudgeBudget.parse(self.budget)
 
 
 class Ruler:
@@ -236,7 +312,7 @@ class Ruler:
 
     def _unscorable(self, trajectory: Trajectory) -> Verdict | None:
         """The verdict on an attempt that says nothing about the model, None when it can be judged."""
-        if trajectory.error is not None and not is_model_failure(trajectory.error):
+        if trajectory.error is not None and not trajectory.error.is_of_model:
             return self._abstain(f"not the model's doing: {trajectory.error.type}: {trajectory.error.message}")
         return None if trajectory.turns else self._abstain("the rollout made no model call")
 

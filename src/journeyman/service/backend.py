@@ -11,7 +11,6 @@ from functools import partial
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError, SettingError
-from journeyman.rewards.evidence import is_model_failure
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainers, computing_note
 from journeyman.service.jobs import Jobs
@@ -188,7 +187,7 @@ class Backend:
         rows = await asyncio.to_thread(self.store.rollouts.list_keyed, run, adapter, key)
         first: dict[str, KeptAttempt] = {}
         for row in rows:
-            if row.is_judged or row.error is None or is_model_failure(row.error):
+            if row.is_judged or row.error is None or row.error.is_of_model:
                 first.setdefault(row.key, KeptAttempt(key=row.key, scenario_id=row.scenario_id, trajectory_id=row.id))
         return tuple(first.values())
 

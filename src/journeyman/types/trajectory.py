@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -69,11 +70,24 @@ class ToolEvent(Record):
     seconds: float = Field(default=0.0, allow_inf_nan=False)
 
 
+# Failures that are the model's own doing; any other (a server that died, a timeout, a bug in the agent) says nothing about it.
+_MODEL_FAILURE_TYPES = frozenset({"ContextLengthError", "MaxTurnsError", "TooManyTurnsError", "LengthFinishReasonError"})
+_QUOTES_OTHERS = frozenset({"McpError"})  # its message holds what a server logged
+_MODEL_FAILURE_TEXT = re.compile(r"context_length_exceeded|maximum context|max_turns|too many turns", re.IGNORECASE)
+
+
 class Failure(Record):
     """Why a rollout raised: the exception's class name and its message, without secrets and half characters, which cannot be kept."""
 
     type: Annotated[str, AfterValidator(well_formed)]
     message: Annotated[Redacted, AfterValidator(well_formed)]
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether it is the model's own doing (it filled its context, it never stopped), to be scored and not excluded."""
+        if self.type in _MODEL_FAILURE_TYPES or self.type in _QUOTES_OTHERS:
+            return self.type in _MODEL_FAILURE_TYPES
+        return _MODEL_FAILURE_TEXT.search(self.message) is not None
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.rewards.attempts import GOOD, attempt, event
 
-from journeyman.rewards.bracket import MAX_LISTWISE, link, plan_calls
-from journeyman.rewards.fairness import fair_rewards, order_agreement, ranks
-from journeyman.rewards.gates import gate_level, gated
+from journeyman.rewards.comparison import MAX_LISTWISE, fair_rewards, gate_level, gated, link, order_agreement, plan_calls, ranks
 from journeyman.types.shaping import tied
 
 SCORES = st.lists(st.integers(0, 100).map(lambda value: value / 100), min_size=2, max_size=12)

@@ -11,8 +11,7 @@ from tests.llm_server import Answer, serve
 from tests.rewards.attempts import GOOD, attempt, event, scenario
 from tests.rewards.test_ruler import PLAIN, reply, ruler, shown
 
-from journeyman.rewards.attempt_text import attempt_text, estimate_tokens
-from journeyman.rewards.quoting import quoted
+from journeyman.rewards.attempt_text import attempt_text, estimate_tokens, quoted
 from journeyman.types.trajectory import Group
 
 ATTACKS = {

@@ -17,7 +17,7 @@ from tests.rewards.attempts import GOOD, attempt, scenario
 from journeyman.errors import REWARD_FAILED, JudgeError, SettingError
 from journeyman.llm import TokenChoice
 from journeyman.rewards import EvidenceJudge, Rubric, best_of
-from journeyman.rewards.expected_score import expected_scores
+from journeyman.rewards.judge_model import expected_scores
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Group, Trajectory, Verdict
 

@@ -14,9 +14,8 @@ from tests.rewards.test_ruler import PLAIN, group, judge_by, reply, ruler, shown
 from journeyman.errors import SettingError, StoreError
 from journeyman.llm import Usage
 from journeyman.rewards import Criterion, JudgeBudget, JudgeBudgetError, Price, judge_metrics
-from journeyman.rewards.criteria import rubric_text
-from journeyman.rewards.judge_store import JudgeStore
-from journeyman.rewards.spending import Spending
+from journeyman.rewards.judge_store import JudgeStore, Spending
+from journeyman.rewards.ruler import rubric_text
 from journeyman.types.trajectory import Group
 
 CACHED = PLAIN.model_copy(update={"cache": True})
