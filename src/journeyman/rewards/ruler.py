@@ -2,8 +2,8 @@
 
 After RULER (OpenPipe ART), differing where that broke: every attempt is seen at two mirrored places, ids are random labels per call,
 bounds and ids are checked, attempts are fenced data, verdicts are kept on disk, ties are ties, and what cannot be scored is left out
-of training, never given 0. The parts: what is shown (attempt_text.py, listwise.py), who is compared with whom (bracket.py), the call
-(judge_model.py), what may not be bought by words (gates.py), what scores become (fairness.py).
+of training, never given 0. The parts: what is shown (attempt_text.py), who is compared with whom and what scores become (comparison.py),
+the call (judge_model.py), what it costs (judge_store.py).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RulerOptions(Record):
         reward: the scores themselves, or their ranks from 0 to 1 (steadier with small, noisy or drifting judges).
         tie_width: scores this close are tied.
         min_spread: a group whose scores differ by no more than this teaches nothing.
-        gates: what can be seen without a model caps its scores (see gates.py).
+        gates: what can be seen without a model caps its scores (see `comparison.gate_level`).
         expected_scores: the mean over token probabilities where the endpoint returns them.
         max_tokens_per_attempt: beyond that the middle of tool outputs is cut, then of other messages; never the final answer.
         context_tokens: the judge's context; attempts are cut further to fit it. Unlimited when None.
