@@ -25,11 +25,10 @@ from tests.llm_server import serve as serve_llm
 from tests.recipes.conftest import TARGET
 from tests.service.fakes import FakeTrainer
 
-from journeyman.agents.conversation import ConversationSettings
 from journeyman.chat.renderer import Renderer
 from journeyman.cli import console
 from journeyman.cli.app import run
-from journeyman.cli.chat import ChatRequest, open_chat
+from journeyman.cli.chat import ChatOptions, open_chat
 from journeyman.cli.chat_talk import Talk
 from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
@@ -266,11 +265,11 @@ class Typed:
                 return line
             raise line()
 
-        request = ChatRequest(home=self.home, settings=ConversationSettings(max_tokens=200), base="fake-model")
+        options = ChatOptions(home=self.home, max_tokens=200, base="fake-model")
         with asyncio.Runner() as runner:
             stack = AsyncExitStack()
             try:
-                conversations, context_length = runner.run(stack.enter_async_context(open_chat(request, lambda text: None)))
+                conversations, context_length = runner.run(stack.enter_async_context(open_chat(options, lambda text: None)))
                 Talk(conversations, context_length, runner, self.console).hold(read_line)
             finally:
                 runner.run(stack.aclose())

@@ -17,25 +17,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from journeyman.cli.options import (
-    AllowWritesOption,
     BaseOption,
-    EnvOption,
-    HeaderOption,
     HomeOption,
-    ReadOnlyOption,
-    ServerOption,
     TargetOptions,
-    ToolsOption,
-    UrlOption,
+    ToolOptions,
     checked_key_option,
+    grouped,
     home_folder,
-    names_of,
     target_of_run,
 )
 from journeyman.errors import InputError, McpError, SettingError
 
 if TYPE_CHECKING:
-    from journeyman.agents.conversation import Conversation, ConversationSettings
+    from journeyman.agents.conversation import Conversation
     from journeyman.mcp import McpTarget, McpTool
     from journeyman.types.runs import RunInfo
 
@@ -79,74 +73,35 @@ SaveOption = Annotated[
 ]
 
 
-def chat(
-    run: RunArgument = None,
-    base: BaseOption = None,
-    step: StepOption = None,
-    compare: CompareOption = None,
-    message: MessageOption = None,
-    save: SaveOption = None,
-    server: ServerOption = None,
-    url: UrlOption = None,
-    header: HeaderOption = None,
-    env: EnvOption = None,
-    tools: ToolsOption = None,
-    no_tools: NoToolsOption = False,
-    read_only: ReadOnlyOption = None,
-    allow_writes: AllowWritesOption = False,
-    system: SystemOption = None,
-    temperature: TemperatureOption = 0.0,
-    max_tokens: MaxTokensOption = 256,
-    seed: SeedOption = 0,
-    home: HomeOption = None,
-    connect: ConnectOption = None,
-    api_key: KeyOption = None,
-) -> None:
-    """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
-    from journeyman.agents.conversation import ConversationSettings
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """What to talk to, and how; docs/cli.md explains each."""
 
+    run: RunArgument = None
+    base: BaseOption = None
+    step: StepOption = None
+    compare: CompareOption = None
+    target: TargetOptions = field(default_factory=TargetOptions)
+    choice: ToolOptions = field(default_factory=ToolOptions)
+    no_tools: NoToolsOption = False
+    system: SystemOption = None
+    temperature: TemperatureOption = 0.0
+    max_tokens: MaxTokensOption = 256
+    seed: SeedOption = 0
+    home: HomeOption = None
+    connect: ConnectOption = None
+    api_key: KeyOption = None
+
+
+@grouped
+def chat(options: ChatOptions, message: MessageOption = None, save: SaveOption = None) -> None:
+    """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
     if message is None and not sys.stdin.isatty():
         raise InputError("chat needs a terminal to read from", hint='in a script give --message "TEXT" (repeatable)')
-    request = ChatRequest(
-        home=home_folder(home),
-        settings=ConversationSettings(temperature=temperature, max_tokens=max_tokens, seed=seed),
-        run=run,
-        base=base,
-        step=step,
-        connect=connect,
-        api_key=api_key,
-        compare=compare,
-        target=TargetOptions(server, url, header, env),
-        tools=names_of(tools, "--tools"),
-        read_only=names_of(read_only, "--read-only") or (),
-        no_tools=no_tools,
-        allow_writes=allow_writes,
-        system=system,
-    )
-    hold(request, message, save)
+    hold(options, message, save)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What the command line asked for; docs/cli.md explains each."""
-
-    home: Path
-    settings: ConversationSettings
-    run: str | None = None
-    base: str | None = None
-    step: int | None = None
-    connect: str | None = None
-    api_key: str | None = None
-    compare: str | None = None
-    target: TargetOptions = field(default_factory=TargetOptions)
-    tools: tuple[str, ...] | None = None
-    read_only: tuple[str, ...] = ()
-    no_tools: bool = False
-    allow_writes: bool = False
-    system: str | None = None
-
-
-def hold(request: ChatRequest, messages: Sequence[str] | None, save: Path | None) -> None:
+def hold(options: ChatOptions, messages: Sequence[str] | None, save: Path | None) -> None:
     """Open, talk (or send `messages`), save, close."""
     from journeyman.cli.chat_talk import Talk
     from journeyman.cli.console import failures, output
@@ -157,7 +112,7 @@ def hold(request: ChatRequest, messages: Sequence[str] | None, save: Path | None
     console, stack = output(), AsyncExitStack()
     with asyncio.Runner() as runner:
         try:
-            conversations, context_length = runner.run(stack.enter_async_context(open_chat(request, note)))
+            conversations, context_length = runner.run(stack.enter_async_context(open_chat(options, note)))
             talk = Talk(conversations, context_length, runner, console)
             if messages is None:
                 console.print(greeting(conversations), style="dim")
@@ -191,7 +146,7 @@ def line_reader(*, has_colour: bool) -> Callable[[], str]:
 
 
 @asynccontextmanager
-async def open_chat(request: ChatRequest, note: Callable[[str], None]) -> AsyncIterator[tuple[tuple[Conversation, ...], int | None]]:
+async def open_chat(options: ChatOptions, note: Callable[[str], None]) -> AsyncIterator[tuple[tuple[Conversation, ...], int | None]]:
     """The conversations that were asked for (two with --compare), and the context of the model where it is known. Closed with the block.
 
     Raises:
@@ -200,82 +155,86 @@ async def open_chat(request: ChatRequest, note: Callable[[str], None]) -> AsyncI
         McpError: the MCP server cannot be used.
         ModelNotFoundError, StoreError, LlmError, ServiceError: as their docstrings say.
     """
-    from journeyman.agents.conversation import Conversation
+    from journeyman.agents.conversation import Conversation, ConversationSettings
     from journeyman.agents.server_pool import ServerPool
 
-    info = _check(request)
+    info = _check(options)
     async with AsyncExitStack() as stack:
         # The MCP server first: it is quick to start and the likeliest to fail.
-        offer = await _find_tools(request, info, note)
-        models, context_length = await _open_models(request, stack, note)
-        system = request.system if request.system is not None else _default_system(offer is not None, info)
+        offer = await _find_tools(options, info, note)
+        models, context_length = await _open_models(options, stack, note)
+        system = options.system if options.system is not None else _default_system(offer is not None, info)
+        settings = ConversationSettings(temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed)
         conversations = []
         for model in models:
             # A server process for each, so that none sees what another changed; what a tool changed stays for the whole conversation.
             pool = None if offer is None else await stack.enter_async_context(ServerPool(*offer, "shared"))
-            conversations.append(Conversation(model.client, model.name, request.settings, system=system, pool=pool, label=model.label))
+            conversations.append(Conversation(model.client, model.name, settings, system=system, pool=pool, label=model.label))
         yield tuple(conversations), context_length
 
 
-def _check(request: ChatRequest) -> RunInfo | None:
-    """Whether the request makes sense; the run it names, when that is one of this home folder."""
+def _check(options: ChatOptions) -> RunInfo | None:
+    """Whether the options make sense; the run it names, when that is one of this home folder."""
     from journeyman.cli.runs import open_store
     from journeyman.cli.serve import base_of
 
-    if request.no_tools and any((request.target, request.tools, request.read_only, request.allow_writes)):
+    if options.no_tools and (options.target or options.choice.given()):
         raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
-    if request.step is not None and (request.run is None or request.connect is not None):
+    if options.step is not None and (options.run is None or options.connect is not None):
         raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
-    if request.connect is not None:
-        if request.base is not None:
+    if options.connect is not None:
+        if options.base is not None:
             raise SettingError("--base and --connect were both given", hint="a server has its base model already: it is called base")
         return None
-    if request.run is None and request.base is None:
+    if options.run is None and options.base is None:
         raise SettingError("nothing to chat with was given", hint="give a run (see journeyman runs list) or --base smollm2-135m")
-    if request.run is None:
+    if options.run is None:
         return None
-    base_of(request.run, request.base, request.home)
-    with open_store(request.home, request.run) as store:
-        return store.runs.get(request.run)
+    base_of(options.run, options.base, home_folder(options.home))
+    with open_store(home_folder(options.home), options.run) as store:
+        return store.runs.get(options.run)
 
 
 async def _find_tools(
-    request: ChatRequest, info: RunInfo | None, note: Callable[[str], None]
+    options: ChatOptions, info: RunInfo | None, note: Callable[[str], None]
 ) -> tuple[McpTarget, tuple[McpTool, ...]] | None:
     """The server and its tools to offer: of the server that is named, else of the run's own."""
     from journeyman.mcp import open_server
     from journeyman.mcp.tools import choose_tools
 
-    names, read_only, allow_writes = request.tools, request.read_only, request.allow_writes
-    if request.no_tools:
+    if options.no_tools:
         return None
-    if info is not None and info.kind == "mcp" and not request.target.names_server:
+    choice = options.choice.settings()
+    if info is not None and info.kind == "mcp" and not options.target.names_server:
         from journeyman.cli.runs import open_store
         from journeyman.recipes.resume import run_settings
         from journeyman.recipes.settings import McpTrain
 
-        with open_store(request.home) as store:
+        home = home_folder(options.home)
+        with open_store(home) as store:
             settings = run_settings(store, info.id, McpTrain)
-        target, names = target_of_run(info.id, request.home, request.target), names or settings.tools
-        read_only, allow_writes = (*settings.read_only, *read_only), allow_writes or settings.allow_writes
-    elif request.target:
-        target = request.target.target()
-    elif names or read_only or allow_writes:
+        target = target_of_run(info.id, home, options.target)
+        read_only, allow_writes = (*settings.read_only, *choice.read_only), choice.allow_writes or settings.allow_writes
+        tools = choice.tools or settings.tools
+        choice = choice.model_copy(update={"tools": tools, "read_only": read_only, "allow_writes": allow_writes})
+    elif options.target:
+        target = options.target.target()
+    elif options.choice.given():
         raise SettingError("--tools, --read-only and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
     else:
         return None
     note(f"tools of {target.label}")
     try:
         async with open_server(target) as server:
-            choice = choose_tools(server.tools, target.label, names, read_only=read_only, allow_writes=allow_writes)
-            for text in (*server.notes, *choice.notes):
+            chosen = choose_tools(server.tools, target.label, choice.tools, read_only=choice.read_only, allow_writes=choice.allow_writes)
+            for text in (*server.notes, *chosen.notes):
                 note(text)
     except McpError as error:
-        if request.target.names_server:
+        if options.target.names_server:
             raise
         hint = f"{error.hint}; or chat without tools: --no-tools" if error.hint else "chat without tools: --no-tools"
         raise McpError(error.reason or "failed", error.message, hint=hint) from error
-    return target, choice.tools
+    return target, chosen.tools
 
 
 def _default_system(has_tools: bool, info: RunInfo | None) -> str:
@@ -301,21 +260,21 @@ class _Model:
 _Find = Callable[[str | None], _Model]
 
 
-async def _open_models(request: ChatRequest, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[tuple[_Model, ...], int | None]:
+async def _open_models(options: ChatOptions, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[tuple[_Model, ...], int | None]:
     from journeyman.llm import names_provider
 
-    name = request.compare
+    name = options.compare
     compared = await _open_foreign(name, stack) if name is not None and names_provider(name) else None
     context_length: int | None = None
-    if request.connect is not None:
-        find, context_length = await _open_connection(request, stack)
-    elif request.run is None and names_provider(str(request.base)):
+    if options.connect is not None:
+        find, context_length = await _open_connection(options, stack)
+    elif options.run is None and names_provider(str(options.base)):
         if name is not None and compared is None:
-            raise SettingError(f"{request.base} cannot be compared with {name!r}", hint="name a provider/model to compare with")
-        foreign = await _open_foreign(str(request.base), stack)
+            raise SettingError(f"{options.base} cannot be compared with {name!r}", hint="name a provider/model to compare with")
+        foreign = await _open_foreign(str(options.base), stack)
         find = lambda _: foreign  # noqa: E731
     else:
-        find, context_length = await _open_here(request, stack, note)
+        find, context_length = await _open_here(options, stack, note)
     first = find(None)
     return (first,) if name is None else (first, compared or find(name)), context_length
 
@@ -330,14 +289,14 @@ async def _open_foreign(name: str, stack: AsyncExitStack) -> _Model:
     return _Model(client, endpoint.model, name)
 
 
-async def _open_connection(request: ChatRequest, stack: AsyncExitStack) -> tuple[_Find, int | None]:
+async def _open_connection(options: ChatOptions, stack: AsyncExitStack) -> tuple[_Find, int | None]:
     """A server that runs: the model that is named, else the first trained one, else the base."""
     from journeyman.client.backend import connect
 
-    connection = await stack.enter_async_context(connect(str(request.connect), request.api_key))
+    connection = await stack.enter_async_context(connect(str(options.connect), options.api_key))
     health = await connection.health()
     served = [model.id async for model in connection.base_model().openai().models.list()]
-    default = request.run if request.run is not None else next((name for name in served[2:] if "@" not in name), "base")
+    default = options.run if options.run is not None else next((name for name in served[2:] if "@" not in name), "base")
 
     def find(name: str | None) -> _Model:
         name = default if name is None else name
@@ -348,17 +307,17 @@ async def _open_connection(request: ChatRequest, stack: AsyncExitStack) -> tuple
     return find, health.get("engine", {}).get("context_length")
 
 
-async def _open_here(request: ChatRequest, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[_Find, int]:
+async def _open_here(options: ChatOptions, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[_Find, int]:
     """The run, or the base model, in this process. One reply at a time needs no engine processes, which take seconds to start."""
     from journeyman.cli.serve import base_of
     from journeyman.local import open_backend, serving
 
-    base = base_of(request.run, request.base, request.home)
+    base = base_of(options.run, options.base, home_folder(options.home))
     note(f"loading {base}")
-    backend = await asyncio.to_thread(open_backend, base, home=request.home, engine_processes=0, note=note, is_trained=False)
+    backend = await asyncio.to_thread(open_backend, base, home=home_folder(options.home), engine_processes=0, note=note, is_trained=False)
     connection = await stack.enter_async_context(serving(backend))
-    newest = "base" if request.run is None else backend.serve_run(request.run)[-1]
-    default = newest if request.step is None else f"{newest}@{request.step}"
+    newest = "base" if options.run is None else backend.serve_run(options.run)[-1]
+    default = newest if options.step is None else f"{newest}@{options.step}"
 
     def find(name: str | None) -> _Model:
         version = backend.weights.resolve(default if name is None else name)

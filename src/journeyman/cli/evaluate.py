@@ -10,18 +10,12 @@ from typing import Annotated
 import typer
 
 from journeyman.cli.options import (
-    AllowWritesOption,
-    EnvOption,
-    HeaderOption,
     HomeOption,
-    ReadOnlyOption,
     SeedOption,
-    ServerOption,
     TargetOptions,
-    ToolsOption,
-    UrlOption,
+    ToolOptions,
+    grouped,
     home_folder,
-    names_of,
     target_of_run,
 )
 from journeyman.errors import SettingError
@@ -77,7 +71,10 @@ OutOption = Annotated[
 ]
 
 
+@grouped
 def evaluate(
+    server: TargetOptions,
+    choice: ToolOptions,
     run: RunArgument = None,
     home: HomeOption = None,
     attempts: AttemptsOption = None,
@@ -88,13 +85,6 @@ def evaluate(
     shots: ShotsOption = None,
     target: TargetOption = None,
     out: OutOption = None,
-    server: ServerOption = None,
-    url: UrlOption = None,
-    header: HeaderOption = None,
-    env: EnvOption = None,
-    tools: ToolsOption = None,
-    read_only: ReadOnlyOption = None,
-    allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
 ) -> None:
     """Evaluate a run on its held-out scenarios: paired counts, 95 % intervals, the noise floor, transcripts.
@@ -102,13 +92,12 @@ def evaluate(
     With --prompt-only: how far prompts and worked examples take a model without training, and whether training is worth it.
     """
     prompting = {
-        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": tools, "--read-only": read_only,
-        "--allow-writes": allow_writes or None, "--seed": seed,
+        "--prompt": prompt, "--shots": shots, "--target": target, "--out": out, "--tools": choice.tools,
+        "--read-only": choice.read_only, "--allow-writes": choice.allow_writes or None, "--seed": seed,
     }  # fmt: skip
-    options = TargetOptions(server, url, header, env)
     if prompt_only is None:
         _refuse(prompting, "belongs to --prompt-only MODEL")
-        _evaluate_run(run, options, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
+        _evaluate_run(run, server, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
         return
     from journeyman.cli.plateau import PlateauRequest, run_plateau
 
@@ -126,10 +115,8 @@ def evaluate(
             shots=shots,
             goal=target,
             out=out,
-            target=options,
-            tools=names_of(tools, "--tools"),
-            read_only=names_of(read_only, "--read-only"),
-            allow_writes=allow_writes,
+            target=server,
+            choice=choice,
             seed=seed,
         )
     )

@@ -13,21 +13,15 @@ import typer
 
 from journeyman.cli.options import (
     AllowChangedOption,
-    AllowWritesOption,
     BaseOption,
-    EnvOption,
-    HeaderOption,
     HomeOption,
     JsonOption,
-    ReadOnlyOption,
     SeedOption,
-    ServerOption,
     SetOption,
     TargetOptions,
-    ToolsOption,
-    UrlOption,
+    ToolOptions,
+    grouped,
     home_folder,
-    names_of,
 )
 
 if TYPE_CHECKING:
@@ -63,34 +57,25 @@ _SHOWN_CHARS = 300
 
 
 @mcp.command("tools")
+@grouped
 def show(
-    server: ServerOption = None,
-    url: UrlOption = None,
-    header: HeaderOption = None,
-    env: EnvOption = None,
-    tools: ToolsOption = None,
-    read_only: ReadOnlyOption = None,
-    allow_writes: AllowWritesOption = False,
+    server: TargetOptions,
+    choice: ToolOptions,
     as_json: JsonOption = False,
 ) -> None:
     """The server's tools: what each takes, which are known to only read and why, and which would be used. Calls none of them."""
     from journeyman.cli.progress import run_interruptible
 
-    target = TargetOptions(server, url, header, env).target()
-    run_interruptible(show_tools(target, _settings(tools, read_only, allow_writes), as_json=as_json), str)
+    run_interruptible(show_tools(server.target(), choice.settings(), as_json=as_json), str)
 
 
 @mcp.command("scenarios")
+@grouped
 def scenarios(
-    server: ServerOption = None,
-    url: UrlOption = None,
-    header: HeaderOption = None,
-    env: EnvOption = None,
+    server: TargetOptions,
+    choice: ToolOptions,
     base: BaseOption = None,
     writer: WriterOption = None,
-    tools: ToolsOption = None,
-    read_only: ReadOnlyOption = None,
-    allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
     count: CountOption = 12,
     as_json: JsonOption = False,
@@ -98,25 +83,20 @@ def scenarios(
     """Build the tasks that training would use, and show some. Calls the server's tools; trains nothing."""
     from journeyman.cli.progress import run_interruptible
 
-    target = TargetOptions(server, url, header, env).target()
-    settings = _settings(tools, read_only, allow_writes)
+    target, settings = server.target(), choice.settings()
     run_interruptible(show_scenarios(target, settings, base=base, writer=writer, seed=seed or 0, count=count, as_json=as_json), str)
 
 
 @mcp.command("train")
+@grouped
 def train(
-    server: ServerOption = None,
-    url: UrlOption = None,
-    header: HeaderOption = None,
-    env: EnvOption = None,
+    server: TargetOptions,
+    choice: ToolOptions,
     base: BaseOption = None,
     judge: JudgeOption = None,
     judge_budget: JudgeBudgetOption = None,
     writer: WriterOption = None,
     steps: StepsOption = None,
-    tools: ToolsOption = None,
-    read_only: ReadOnlyOption = None,
-    allow_writes: AllowWritesOption = False,
     seed: SeedOption = None,
     home: HomeOption = None,
     resume: ResumeOption = None,
@@ -132,27 +112,17 @@ def train(
 
     given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
     given["judge_options"] = {"budget": judge_budget} if judge_budget is not None else None
-    given["tools"] = names_of(tools, "--tools")
-    given["read_only"] = names_of(read_only, "--read-only")
-    given["allow_writes"] = allow_writes or None
     run_mcp_recipe(
         TrainRequest(
             home=home_folder(home),
             file=config,
             overrides=tuple(settings or ()),
-            given={name: value for name, value in given.items() if value is not None},
-            target=TargetOptions(server, url, header, env),
+            given={name: value for name, value in given.items() if value is not None} | choice.given(),
+            target=server,
             resume=resume,
             allow_changed=allow_changed_settings,
         )
     )
-
-
-def _settings(tools: str | None, read_only: str | None, allow_writes: bool) -> ScenarioSettings:
-    from journeyman.scenarios import ScenarioSettings
-
-    named = names_of(read_only, "--read-only") or ()
-    return ScenarioSettings(tools=names_of(tools, "--tools"), read_only=named, allow_writes=allow_writes)
 
 
 async def show_tools(target: McpTarget, settings: ScenarioSettings, *, as_json: bool = False) -> None:

@@ -1,9 +1,13 @@
-"""Options that several commands share, spelt and explained once, and what is read from them. Imports only what `--help` needs."""
+"""Options that several commands share, spelt and explained once, alone or as groups; and what is read from them.
+
+Imports only what `--help` needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +17,7 @@ from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
     from journeyman.mcp.target import McpTarget
+    from journeyman.scenarios import ScenarioSettings
 
 HomeOption = Annotated[
     Path | None,
@@ -98,14 +103,59 @@ def columns_of(given: list[str] | None) -> dict[str, str]:
     return columns
 
 
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command as typer takes it: in the place of a parameter that is a group of options, a dataclass, stand its fields."""
+
+    def run(**values: Any) -> None:
+        _call(command, values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(_options(command))  # type: ignore[attr-defined]
+    return run
+
+
+def _options(target: Callable[..., Any]) -> list[inspect.Parameter]:
+    options: list[inspect.Parameter] = []
+    for parameter in inspect.signature(target, eval_str=True).parameters.values():
+        is_group = is_dataclass(parameter.annotation)
+        options += _options(parameter.annotation) if is_group else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    return options
+
+
+def _call(target: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    kinds = {name: parameter.annotation for name, parameter in inspect.signature(target, eval_str=True).parameters.items()}
+    return target(**{name: _call(kind, values) if is_dataclass(kind) else values[name] for name, kind in kinds.items()})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """Which tools of an MCP server may be called."""
+
+    tools: ToolsOption = None
+    read_only: ReadOnlyOption = None
+    allow_writes: AllowWritesOption = False
+
+    def given(self) -> dict[str, Any]:
+        """Settings from the options that were given. Raises SettingError for one that names nothing."""
+        options: dict[str, Any] = {"tools": names_of(self.tools, "--tools"), "read_only": names_of(self.read_only, "--read-only")}
+        options["allow_writes"] = self.allow_writes or None
+        return {name: value for name, value in options.items() if value is not None}
+
+    def settings(self) -> ScenarioSettings:
+        """Raises SettingError."""
+        from journeyman.scenarios import ScenarioSettings
+
+        return ScenarioSettings(**self.given())
+
+
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """What --server, --url, --header and --env say of an MCP server. For a run they give again the secrets that it did not keep."""
+    """What is said of an MCP server. For a run it gives again the secrets that were not kept."""
 
-    server: str | None = field(default=None, repr=False)
-    url: str | None = field(default=None, repr=False)
-    headers: Sequence[str] | None = field(default=None, repr=False)
-    env: Sequence[str] | None = field(default=None, repr=False)
+    server: ServerOption = field(default=None, repr=False)
+    url: UrlOption = field(default=None, repr=False)
+    headers: HeaderOption = field(default=None, repr=False)
+    env: EnvOption = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
         return self.names_server or bool(self.headers or self.env)

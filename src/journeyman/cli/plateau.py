@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from journeyman.cli.options import TargetOptions
+from journeyman.cli.options import TargetOptions, ToolOptions
 from journeyman.config import path_of
 from journeyman.errors import InputError, SettingError
 from journeyman.types.text_files import read_text
@@ -32,9 +32,7 @@ class PlateauRequest:
     goal: float | None
     out: Path | None
     target: TargetOptions
-    tools: tuple[str, ...] | None
-    read_only: tuple[str, ...] | None
-    allow_writes: bool
+    choice: ToolOptions
     seed: int | None
 
 
@@ -66,7 +64,7 @@ def settings_of(request: PlateauRequest) -> PlateauSettings | PromptedGrpo:
 
     if request.run is None:
         return load_settings(PlateauSettings, given=_given(request) | {"target": request.target.target().model_dump()})
-    if any((request.tools, request.read_only, request.allow_writes)) or request.seed is not None:
+    if request.choice.given() or request.seed is not None:
         raise SettingError(
             "a run has its tools and its scenarios already, or its tasks and rewards",
             hint="give RUN, or --server and its options",
@@ -86,9 +84,7 @@ def _given(request: PlateauRequest) -> dict[str, Any]:
     """What was given for a server's scenarios."""
     from journeyman.recipes.plateau import PROMPTS
 
-    given: dict[str, Any] = {"tools": request.tools, "read_only": request.read_only, "seed": request.seed}
-    given["allow_writes"] = request.allow_writes or None
-    return _without_none(given) | _given_for_any(request, PROMPTS)
+    return request.choice.given() | _without_none({"seed": request.seed}) | _given_for_any(request, PROMPTS)
 
 
 def _of_grpo(request: PlateauRequest, run: str) -> PromptedGrpo:
