@@ -23,8 +23,8 @@ import psutil
 from journeyman.engine.base import Engine
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
-from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, resolve_base
+from journeyman.modeling.devices import keep_freed_memory
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
 
 

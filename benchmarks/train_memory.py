@@ -29,8 +29,8 @@ import psutil
 import torch
 
 from benchmarks.train_batches import SETTINGS, batch_of, batch_parser, make_groups, parse_batch, plain_gradients, plain_model
-from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import resolve_base
+from journeyman.modeling.devices import keep_freed_memory
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.settings import LoraSettings
 

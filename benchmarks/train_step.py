@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.train_batches import SETTINGS, batch_of, batch_parser, parse_batch, plain_gradients, plain_model
-from journeyman.modeling.allocator import keep_freed_memory
 from journeyman.modeling.base_models import BaseModel, resolve_base
+from journeyman.modeling.devices import keep_freed_memory
 from journeyman.modeling.lora import add_lora, save_adapter
 from journeyman.modeling.weights import load_module
 from journeyman.trainer.trainer import LoraTrainer

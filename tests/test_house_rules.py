@@ -71,8 +71,7 @@ def test_json_lines_are_read_by_the_one_reader(path: Path) -> None:
     assert not (".splitlines()" in text and re.search(r"json\.loads|parse_json|model_validate_json", text)), "use types/text_files.py"
 
 
-# `gguf_conversion.py`: what a child process says to its parent.
-WRITES_TO_THE_TERMINAL = {"cli/console.py", "observe/logs.py", "modeling/gguf_conversion.py"}
+WRITES_TO_THE_TERMINAL = {"cli/console.py", "observe/logs.py"}
 
 
 def terminal_writes(path: Path) -> list[int]:

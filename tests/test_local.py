@@ -24,7 +24,7 @@ from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
 from journeyman.errors import EngineError, ModelNotFoundError, SettingError
 from journeyman.local import LoraTrainers, open_backend, serving
-from journeyman.modeling import allocator, devices
+from journeyman.modeling import devices
 from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
 from journeyman.store import Store
@@ -180,7 +180,7 @@ async def test_the_program_around_a_local_service_keeps_its_random_numbers_threa
         return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
 
     limits: list[str] = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: limits.append("set"))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: limits.append("set"))
     example = jm.SftExample(messages=({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))  # type: ignore[arg-type]
     threads_before = torch.get_num_threads()
     try:
@@ -207,6 +207,6 @@ async def test_a_process_that_is_given_away_is_set_up_for_training(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[str] = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: limits.append("set"))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: limits.append("set"))
     async with jm.local(str(tiny_model), home=tmp_path, num_workers=1, engine_processes=0, owns_process=True):
         assert limits == ["set"]

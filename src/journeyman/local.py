@@ -151,8 +151,8 @@ def open_backend(
     What it returns belongs to the server it is given to (`create_app`), which closes it.
     """
     from journeyman.chat.renderer import Renderer
-    from journeyman.modeling.allocator import keep_freed_memory
     from journeyman.modeling.base_models import load_tokenizer, resolve_base
+    from journeyman.modeling.devices import keep_freed_memory
     from journeyman.service.backend import Backend
     from journeyman.service.capture import EXPIRY_SECONDS
     from journeyman.store import Store

@@ -11,8 +11,7 @@ import pytest
 
 from journeyman.errors import SettingError
 from journeyman.modeling import devices
-from journeyman.modeling.allocator import keep_freed_memory
-from journeyman.modeling.devices import choose_device, choose_num_processes, choose_num_workers, usable_cores
+from journeyman.modeling.devices import choose_device, choose_num_processes, choose_num_workers, keep_freed_memory, usable_cores
 
 
 def test_the_processor_is_always_there() -> None:

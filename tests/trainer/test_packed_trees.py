@@ -124,7 +124,7 @@ def test_packed_loss_and_gradients_of_random_trees_equal_unpacked_ones(opened: O
         logprobs, entropies, terms = plain_terms(model, samples)
         if not is_off_policy:
             # Unknown ones are the current ones: the ratio is 1, and only its gradient is left.
-            terms = replace(terms, sampler_logprob_N=logprobs.detach())
+            terms = replace(terms, sampling_logprob_N=logprobs.detach())
         group_of = {int(sample.trajectory_id[1:]): sample.group for sample in samples}
         totals = BatchTotals(torch.bincount(terms.sequence_N), torch.tensor([group_of[number] for number in sorted(group_of)]))
         expected = policy_loss(logprobs, entropies, terms, chosen, totals).loss / divisor(chosen.loss, totals)

@@ -55,7 +55,7 @@ def terms_of(samples: list[TrainSample]) -> Counter[tuple[tuple[int, ...], float
 def terms_in(tree: PackedTree) -> Counter[tuple[tuple[int, ...], float, float]]:
     prefixes = prefix_of_each_token(tree)
     return Counter(
-        ((*prefixes[tree.predictors[term.scored]], tree.targets[term.scored]), term.old_logprob, term.advantage) for term in tree.terms
+        ((*prefixes[tree.predictors[term.scored]], tree.targets[term.scored]), term.sampling_logprob, term.advantage) for term in tree.terms
     )
 
 

@@ -12,7 +12,7 @@ from tests.tiny import make_sample
 from torch import Tensor
 
 from journeyman.trainer.packing import Node, PackedTree, pack
-from journeyman.trainer.tree_attention import KEYS_PER_BLOCK, QUERIES_PER_BLOCK, blocks_of, tree_attention
+from journeyman.trainer.tree_attention import KEYS_PER_BLOCK, QUERIES_PER_BLOCK, TreeLayout, blocks_of, tree_attention
 
 SCALING = 0.4
 
@@ -136,3 +136,10 @@ def test_large_scores_stay_finite() -> None:
     out = tree_attention(query, key, value, blocks_of(tree.nodes, 1, 1), SCALING)
     torch.testing.assert_close(out, masked_attention(query, key, value, visible_pairs(tree)))
     assert bool(torch.autograd.grad(out.sum(), query)[0].isfinite().all())
+
+
+def test_attention_over_a_tree_equals_masked_attention_over_all_tokens() -> None:
+    tree = pack([make_sample(ids, 1) for ids in ([1, 2, 3, 4], [1, 2, 5], [1, 2, 5, 6], [1, 7], [8, 2])])
+    query, key, value = (tensor.detach().float() for tensor in states(len(tree.token_ids)))
+    actual = TreeLayout(tree).attend(0, query, key, value, SCALING)
+    torch.testing.assert_close(actual, masked_attention(query, key, value, visible_pairs(tree)))

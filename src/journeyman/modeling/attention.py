@@ -1,9 +1,9 @@
 """One attention function, registered with transformers, that both the engine and the trainer run through.
 
 An architecture of transformers whose layers only attend calls the registered function with unrepeated key/value heads and passes any
-extra keyword of the model's forward on to it; others are refused when they are loaded (`packed_check`). We pass `layout`: an object that
-knows where the tokens of this forward stand (in a KV cache, or in a prefix tree) and what each may attend to. Not for padding or attention
-masks: there are none here, a forward is one flat row of real tokens.
+extra keyword of the model's forward on to it; others are refused when they are loaded (`check_packable` in `weights.py`). We pass
+`layout`: an object that knows where the tokens of this forward stand (in a KV cache, or in a prefix tree) and what each may attend to. Not
+for padding or attention masks: there are none here, a forward is one flat row of real tokens.
 
 Shapes: T tokens of this forward, H query heads, K key/value heads, D head size.
 """

@@ -1,4 +1,4 @@
-"""Which device to compute on, how many workers of one thread each, and how many processes that draw tokens.
+"""Which device to compute on, how many workers of one thread each, how many processes that draw tokens, and what becomes of freed memory.
 
 On shared processors one thread a worker and one worker a core is far faster than one worker with many threads, but virtual cores
 can be hyper-threads or throttled by a quota: a short measurement at start decides.
@@ -6,10 +6,14 @@ can be hyper-threads or throttled by a quota: a short measurement at start decid
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import functools
 import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +24,8 @@ _MAX_CHOSEN_PROCESSES = 4
 # where files mostly hold half of that), with a second of them for merged adapters.
 _PROCESS_BYTES = 1 << 30
 _LOADING_FACTOR = 4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_ONE_GIBIBYTE = 1 << 30
 
 
 def choose_device(wanted: str = "auto") -> str:
@@ -110,3 +116,32 @@ def _products_per_second(num_threads: int, seconds: float) -> float:
     for thread in threads:
         thread.join(timeout=seconds + 30.0)
     return sum(counts) / seconds
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees; returns whether that took effect. Idempotent, and cannot be undone: only for a process that is
+    Journeyman's own.
+
+    Training allocates and frees the same large buffers thousands of times a second. glibc gives them back to the kernel at once and asks
+    for them again, zeroed page by page; with several threads that costs more than the arithmetic. On other C libraries nothing happens.
+    """
+    mallopt = _c_function("mallopt")
+    if mallopt is None:
+        return False
+    settings = ((_M_MMAP_THRESHOLD, _ONE_GIBIBYTE), (_M_TRIM_THRESHOLD, _ONE_GIBIBYTE), (_M_TOP_PAD, 1 << 26))
+    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+
+
+def return_freed_memory() -> None:
+    """Give what is free back to the kernel: between a step's gradients and the next attempts nobody needs it."""
+    malloc_trim = _c_function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+@functools.cache  # finding the library starts a process
+def _c_function(name: str) -> Any:
+    try:
+        return getattr(ctypes.CDLL(ctypes.util.find_library("c")), name)
+    except (OSError, AttributeError, TypeError):
+        return None

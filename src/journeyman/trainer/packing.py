@@ -33,7 +33,7 @@ class Term:
 
     scored: int
     sample: int
-    old_logprob: float
+    sampling_logprob: float
     advantage: float
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from journeyman.errors import ContextLengthError, TrainingError
+from journeyman.trainer.batches import is_trainable
 from journeyman.trainer.bins import assign_bins, most_tokens
 from journeyman.trainer.packing import PackedTree, pack
-from journeyman.trainer.supervised import is_trainable
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import WhenTooLong
 

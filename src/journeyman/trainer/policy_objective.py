@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from journeyman.trainer.losses.mismatch import gaps
-from journeyman.trainer.losses.policy import Known, log_ratios, policy_loss
+from journeyman.trainer.losses.policy import Precomputed, gaps, log_ratios, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor, sequence_sums
 from journeyman.trainer.packing import PackedTree
 from journeyman.types.losses import GeometricMask
@@ -60,7 +59,7 @@ class PolicyObjective:
             logprob_N, terms = scored_M[self._index[number]], self._terms[number]
             first_N = self._first[number]
             ratio_N = log_ratios(logprob_N, terms, self._settings, first_N)
-            gap_N = gaps(logprob_N if first_N is None else first_N, terms.sampler_logprob_N)
+            gap_N = gaps(logprob_N if first_N is None else first_N, terms.sampling_logprob_N)
             log_ratio_S += sequence_sums(ratio_N, terms.sequence_N, self.totals)
             gap_S += sequence_sums(gap_N, terms.sequence_N, self.totals)
         unknown = torch.tensor(float("nan"))
@@ -72,13 +71,13 @@ class PolicyObjective:
         index = self._index[number]
         logprob_N = scored_M[index]
         self._seen[number] = logprob_N.detach()
-        known = Known(
+        precomputed = Precomputed(
             first_logprob_N=self._first[number],
             base_logprob_N=self._base[number] if self._base else None,
             log_ratio_S=self._log_ratio_S,
             gap_S=self._gap_S,
         )
-        result = policy_loss(logprob_N, entropy_M[index], self._terms[number], self._settings, self.totals, known)
+        result = policy_loss(logprob_N, entropy_M[index], self._terms[number], self._settings, self.totals, precomputed)
         return result.loss, result.sums
 
     def finish(self) -> None:
@@ -97,7 +96,7 @@ class PolicyObjective:
 
 
 def policy_metrics(sums: dict[str, float], objective: PolicyObjective, *, first: bool) -> dict[str, float]:
-    """Sums over the whole batch as means a token. What compares sampler and trainer is only told of a step's first update."""
+    """Sums over the whole batch as means per token. What compares sampler and trainer is only there for a step's first update."""
     num_terms = objective.totals.num_terms
     metrics = {
         "loss": sums["loss"] / objective.divisor,
@@ -139,7 +138,7 @@ def _terms(trees: Sequence[PackedTree]) -> tuple[list[Terms], BatchTotals]:
             numbers.append(number)
         all_terms.append(
             Terms(
-                torch.tensor([term.old_logprob for term in tree.terms], dtype=torch.float32),
+                torch.tensor([term.sampling_logprob for term in tree.terms], dtype=torch.float32),
                 torch.tensor([term.advantage for term in tree.terms], dtype=torch.float32),
                 torch.tensor([numbers[term.sample] for term in tree.terms]),
             )

@@ -1,29 +1,29 @@
 """One preference step: the reference's log-probabilities, batch after batch with its objective, and what is logged.
 
 The reference is the base model, the same weights without the adapter: its log-probabilities are needed once a side, as a sum, which is
-kept for later steps (`reference_sums.py`). Where a
-pair lies in several trees, these are scored once more without gradient before the update; the sums are known then, and each tree gives
-its own part of the gradient.
+kept for later steps (`ReferenceSums`). Where a pair lies in several trees, these are scored once more without gradient before the update;
+the sums are known then, and each tree gives its own part of the gradient.
 
 Shapes: S sides (2p chosen, 2p + 1 rejected), P pairs of the batch, Q pairs of one tree, M scored positions of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from journeyman.trainer.base import OnProgress
-from journeyman.trainer.batches import each_batch, shuffled_batches
+from journeyman.trainer.batches import Skips, each_batch, shuffled_batches
 from journeyman.trainer.bins import ALL_ALIKE
 from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
-from journeyman.trainer.reference_sums import ReferenceSums, name_of
-from journeyman.trainer.skipping import Skips
 from journeyman.types.samples import SamplePair
 from journeyman.types.settings import Dpo, needs_reference
 
@@ -32,6 +32,50 @@ Score = Callable[[Sequence[PackedTree]], Sequence[Tensor]]
 # Trees, the summed loss of one of them, what the sums are divided by -> norm of the gradient, sums of what is logged.
 Update = Callable[[Sequence[PackedTree], "PreferenceObjective", float], tuple[float, dict[str, float]]]
 MAX_PAIRS_COMPARED = 32
+_REFERENCES_FILE = "references.safetensors"
+
+
+def name_of(pair: SamplePair) -> bytes:
+    """What a pair is known by: a hash of the tokens of both sides, and which of them are compared."""
+    sides = [[(one.token_ids, one.is_sampled) for one in side] for side in (pair.chosen, pair.rejected)]
+    return hashlib.sha256(repr(sides).encode()).digest()
+
+
+class ReferenceSums:
+    """The reference's log-probability of both sides of pairs, by name.
+
+    They are part of a trainer's state: computed anew in other company they would differ by rounding, and a resumed run with them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[float, float]] = {}
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._known
+
+    def keep(self, name: bytes, chosen: float, rejected: float) -> None:
+        self._known[name] = (chosen, rejected)
+
+    def of(self, names: list[bytes]) -> Tensor:
+        """The sums of these pairs, [pairs, 2]; all of them must be known."""
+        return torch.tensor([self._known[name] for name in names])
+
+    def save(self, folder: Path) -> None:
+        path = folder / _REFERENCES_FILE
+        if not self._known:
+            path.unlink(missing_ok=True)
+            return
+        names = torch.tensor([list(name) for name in self._known], dtype=torch.uint8)
+        save_file({"names": names, "sums": self.of(list(self._known))}, str(path))
+
+    def load(self, folder: Path) -> None:
+        """Those of a saved state in place of these; states of runs without pairs have none."""
+        self._known = {}
+        path = folder / _REFERENCES_FILE
+        if path.is_file():
+            found = load_file(str(path))
+            for name, (chosen, rejected) in zip(found["names"].tolist(), found["sums"].tolist(), strict=True):
+                self.keep(bytes(name), chosen, rejected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from journeyman.trainer.base import OnProgress
-from journeyman.trainer.batches import shuffled_batches
+from journeyman.trainer.batches import is_trainable, shuffled_batches
 from journeyman.trainer.bins import ALL_ALIKE, fill_bins
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.policy_objective import Score
@@ -20,11 +20,6 @@ from journeyman.types.samples import TrainSample
 from journeyman.types.settings import TOKENS_PER_MICRO_BATCH, Sft
 
 _SAMPLES_AT_A_TIME = 64
-
-
-def is_trainable(sample: TrainSample) -> bool:
-    """Whether it gives a loss term: a sampled token with something before it."""
-    return any(sample.is_sampled[1:])
 
 
 def supervised_batches(samples: Sequence[TrainSample], settings: Sft) -> list[list[TrainSample]]:

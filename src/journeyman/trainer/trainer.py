@@ -18,37 +18,31 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from journeyman.errors import StoreError, TrainingError
-from journeyman.modeling.allocator import return_freed_memory
 from journeyman.modeling.base_models import BaseModel
-from journeyman.modeling.devices import choose_num_workers
+from journeyman.modeling.devices import choose_num_workers, return_freed_memory
 from journeyman.modeling.gradient_checkpointing import LayerCheckpoints
 from journeyman.modeling.head import Head, token_logprobs
 from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, load_adapter, save_adapter
 from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module, share_weights
 from journeyman.trainer.base import OnProgress
-from journeyman.trainer.batches import each_batch, num_batches
+from journeyman.trainer.batches import Skips, each_batch, fitting, is_trainable, num_batches
 from journeyman.trainer.bins import fill_bins
-from journeyman.trainer.context import fitting
-from journeyman.trainer.gradient_sum import GradientSum, together
-from journeyman.trainer.losses.kl import kl_terms
+from journeyman.trainer.losses.policy import kl_terms
+from journeyman.trainer.micro_batches import GradientSum, Workers, together
 from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.pairs import usable_pairs
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
-from journeyman.trainer.preference import Computing, measured_pairs, preference_updates
-from journeyman.trainer.reference_sums import ReferenceSums
-from journeyman.trainer.skipping import Skips
+from journeyman.trainer.preference import Computing, ReferenceSums, measured_pairs, preference_updates
 from journeyman.trainer.supervised import (
-    is_trainable,
     measured_loss,
     supervised_batches,
     supervised_loss,
     supervised_metrics,
     tree_counts,
 )
-from journeyman.trainer.tree_layout import TreeLayout
-from journeyman.trainer.workers import Workers
+from journeyman.trainer.tree_attention import TreeLayout
 from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 

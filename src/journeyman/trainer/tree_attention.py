@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from journeyman.trainer.packing import Node
+from journeyman.trainer.packing import Node, PackedTree
 
 # The scores of a block (2.4 MB with 9 heads) stay in the processor's cache while they are used. Larger ones are no faster.
 QUERIES_PER_BLOCK = 128
@@ -64,6 +64,17 @@ def blocks_of(nodes: Sequence[Node], num_queries: int = QUERIES_PER_BLOCK, num_k
 def _pieces(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
     for at in range(start, end, size):
         yield at, min(at + size, end)
+
+
+class TreeLayout:
+    """`journeyman.modeling.attention.Layout` for one `PackedTree`."""
+
+    def __init__(self, tree: PackedTree) -> None:
+        self._blocks = blocks_of(tree.nodes)
+
+    def attend(self, layer: int, query_HTD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scaling: float) -> Tensor:
+        del layer
+        return tree_attention(query_HTD, key_KTD, value_KTD, self._blocks, scaling)
 
 
 def tree_attention(query_HTD: Tensor, key_KTD: Tensor, value_KTD: Tensor, blocks: Sequence[Block], scaling: float) -> Tensor:

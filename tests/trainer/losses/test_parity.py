@@ -18,7 +18,7 @@ from tests.trainer.losses.trl import Rows, TrlLoss, trl_loss
 from tests.trainer.losses.trl_scoring import TrlScoring, trl_scoring
 from torch import Tensor
 
-from journeyman.trainer.losses.policy import Known, policy_loss
+from journeyman.trainer.losses.policy import Precomputed, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Grpo
@@ -73,7 +73,7 @@ def ours(
     sequence = at if sequences is None else sequences[at]
     totals = totals or BatchTotals.of_one(sequence)
     terms = Terms(rows.sampler[rows.mask], rows.advantages[at], sequence)
-    known = Known(None if first is None else first[rows.mask], rows.base[rows.mask])
+    known = Precomputed(None if first is None else first[rows.mask], rows.base[rows.mask])
     result = policy_loss(rows.logprobs[rows.mask], rows.entropies[rows.mask], terms, chosen, totals, known)
     return result.loss / divisor(chosen.loss, totals)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from journeyman.trainer.losses.policy import Known, PolicyLoss, policy_loss
+from journeyman.trainer.losses.policy import PolicyLoss, Precomputed, kl_terms, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
+from journeyman.types.losses import KlEstimator
 from journeyman.types.settings import Grpo
 
 LOGPROBS = [-1.0, -0.5, -2.0]
@@ -26,7 +27,7 @@ def computed(
     *,
     sampler: list[float] = SAMPLER,
     sequences: tuple[int, ...] | list[int] = (0, 0, 0),
-    known: Known | None = None,
+    known: Precomputed | None = None,
 ) -> tuple[PolicyLoss, list[float]]:
     """The loss of the example as one batch, divided, and its gradient."""
     logprob = torch.tensor(LOGPROBS, requires_grad=True)
@@ -40,7 +41,7 @@ def computed(
 
 
 def by_term(
-    settings: Grpo, advantage: float, known: Known | None = None, sampler: list[float] = SAMPLER
+    settings: Grpo, advantage: float, known: Precomputed | None = None, sampler: list[float] = SAMPLER
 ) -> tuple[list[float], list[float]]:
     """Value and gradient of each token as a batch of its own sequences, undivided."""
     _, gradients = computed(settings, advantage, sequences=[0, 1, 2], known=known, sampler=sampler)
@@ -48,7 +49,7 @@ def by_term(
     for index in range(3):
         own = Terms(torch.tensor(sampler[index : index + 1]), torch.tensor([advantage]), torch.tensor([0]))
         logprob = torch.tensor(LOGPROBS[index : index + 1])
-        mine = None if known is None else Known(**{name: _part(getattr(known, name), index) for name in Known.__slots__})
+        mine = None if known is None else Precomputed(**{name: _part(getattr(known, name), index) for name in Precomputed.__slots__})
         values.append(float(policy_loss(logprob, torch.zeros(1), own, settings, BatchTotals.of_one(own.sequence_N), mine).loss))
     return values, [3 * gradient for gradient in gradients]
 
@@ -175,16 +176,16 @@ def test_the_geometric_mask_looks_at_the_mean_gap_of_the_trajectory(max_ratio: f
 
 def test_a_later_update_is_corrected_by_the_gap_before_the_step() -> None:
     first = torch.tensor([-1.1, -0.8, -1.6])
-    values, _ = by_term(Grpo(mismatch="token_truncate"), 1.0, Known(first_logprob_N=first))
+    values, _ = by_term(Grpo(mismatch="token_truncate"), 1.0, Precomputed(first_logprob_N=first))
     ratios = [math.exp(0.1), math.exp(0.3), math.exp(-0.4)]
     weights = [math.exp(0.1), math.exp(0.1), math.exp(-0.1)]
     assert values == pytest.approx([-min(ratio, 1.28) * weight for ratio, weight in zip(ratios, weights, strict=True)], abs=1e-5)
     # Without a correction the ratio is to the sampler, whatever the trainer said first.
-    assert by_term(Grpo(), 1.0, Known(first_logprob_N=first)) == by_term(Grpo(), 1.0)
+    assert by_term(Grpo(), 1.0, Precomputed(first_logprob_N=first)) == by_term(Grpo(), 1.0)
 
 
 def test_the_penalty_to_the_base_is_added_to_the_loss_after_the_correction() -> None:
-    known = Known(base_logprob_N=BASE)
+    known = Precomputed(base_logprob_N=BASE)
     for settings in (PLAIN, {**PLAIN, "mismatch": "token_mask"}):
         plain, plain_gradients = by_term(Grpo(**settings), 1.0)
         values, gradients = by_term(Grpo(**settings, kl_coefficient=0.5), 1.0, known)
@@ -195,13 +196,13 @@ def test_the_penalty_to_the_base_is_added_to_the_loss_after_the_correction() -> 
 
 
 def test_the_penalty_can_be_weighted_by_the_ratio() -> None:
-    plain, _ = by_term(Grpo(kl_coefficient=1.0), 0.0, Known(base_logprob_N=BASE))
-    weighted, _ = by_term(Grpo(kl_coefficient=1.0, kl_importance_weight=True), 0.0, Known(base_logprob_N=BASE))
+    plain, _ = by_term(Grpo(kl_coefficient=1.0), 0.0, Precomputed(base_logprob_N=BASE))
+    weighted, _ = by_term(Grpo(kl_coefficient=1.0, kl_importance_weight=True), 0.0, Precomputed(base_logprob_N=BASE))
     assert weighted == pytest.approx([ratio * value for ratio, value in zip(RATIOS, plain, strict=True)], abs=1e-6)
 
 
 def test_the_penalty_is_off_without_a_coefficient() -> None:
-    assert by_term(Grpo(), 1.0, Known(base_logprob_N=BASE)) == by_term(Grpo(), 1.0)
+    assert by_term(Grpo(), 1.0, Precomputed(base_logprob_N=BASE)) == by_term(Grpo(), 1.0)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo"])
@@ -248,3 +249,35 @@ def test_no_terms_are_no_loss(loss: str) -> None:
     result = policy_loss(nothing, nothing, Terms(nothing, nothing, no_sequence), Grpo(loss=loss), BatchTotals.of_one(torch.tensor([0])))
     assert float(result.loss) == 0.0
     assert result.sums["gap_max"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("estimator", "values", "gradients"),
+    [
+        ("k1", [0.1, -0.1, -0.2], [1.0, 1.0, 1.0]),
+        ("k2", [0.005, 0.005, 0.02], [0.1, -0.1, -0.2]),
+        ("k3", [0.004837, 0.005171, 0.021403], [0.095163, -0.105171, -0.221403]),
+    ],
+)
+def test_each_estimator_has_its_known_values_and_gradient(estimator: KlEstimator, values: list[float], gradients: list[float]) -> None:
+    logprobs = torch.tensor([-1.0, -0.5, -2.0], requires_grad=True)
+    got = kl_terms(logprobs, torch.tensor([-1.1, -0.4, -1.8]), estimator)
+    got.sum().backward()
+    assert got.detach().tolist() == pytest.approx(values, abs=1e-6)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx(gradients, abs=1e-6)
+
+
+def test_on_policy_the_expected_gradient_is_the_one_that_the_documentation_names() -> None:
+    logits = torch.tensor([0.3, -0.7, 1.1], requires_grad=True)
+    base = torch.log_softmax(torch.tensor([1.0, 0.2, -0.5]), dim=0)
+    logprobs = torch.log_softmax(logits, dim=0)
+    weights = logprobs.detach().exp()
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(loss, logits, retain_graph=True)[0]
+
+    estimated = {name: gradient((weights * kl_terms(logprobs, base, name)).sum()) for name in ("k1", "k2", "k3")}
+    torch.testing.assert_close(estimated["k1"], torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(estimated["k2"], gradient((logprobs.exp() * (logprobs - base)).sum()))
+    torch.testing.assert_close(estimated["k3"], gradient((base.exp() * (base - logprobs)).sum()))

@@ -13,7 +13,7 @@ from tests.trainer.losses.trl_scoring import TrlScoring, trl_scoring
 from torch import Tensor
 
 from journeyman.trainer.advantages import batch_advantages
-from journeyman.trainer.losses.mismatch import gaps, mismatch_weights
+from journeyman.trainer.losses.policy import gaps, mismatch_weights
 from journeyman.types.losses import GeometricMask, TokenMask, TokenTruncate
 from journeyman.types.settings import Advantage
 

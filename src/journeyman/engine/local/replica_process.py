@@ -16,7 +16,7 @@ from typing import Any
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replica_messages import Cancel, Close, Command, Done, Failed, Instruction, Load, Ready, Start, Tokens
 from journeyman.errors import EngineError, JourneymanError
-from journeyman.modeling.allocator import keep_freed_memory, return_freed_memory
+from journeyman.modeling.devices import keep_freed_memory, return_freed_memory
 from journeyman.types.sampling import SampleDelta
 
 

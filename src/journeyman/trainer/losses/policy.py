@@ -10,6 +10,10 @@ one pass, is here the mean of each group.
 A ratio a trajectory is written term by term as GSPO-token: its value is the trajectory's, its gradient flows through the term's own
 log-probability. Summed over a trajectory this is the gradient of GSPO.
 
+The sampler's probabilities differ from the trainer's for the same weights. The gap of a token is trainer - sampler log-probability before
+the step's first update. Token weights are exp(gap), truncated (TIS) or masked (IcePop); the geometric mask leaves out whole trajectories
+by the *mean* gap. Differs from TRL's default, which masks by the sum: there long trajectories exceed any bound by chance.
+
 Shapes: N loss terms, S sequences (trajectories) of the optimiser batch.
 """
 
@@ -20,15 +24,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from journeyman.trainer.losses.kl import MAX_LOG_RATIO, kl_terms
-from journeyman.trainer.losses.mismatch import gaps, is_by_token, mismatch_weights
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor, sequence_means, term_weights
-from journeyman.types.losses import CispoLoss, GeometricMask, Loss, TokenTruncate
+from journeyman.types.losses import CispoLoss, GeometricMask, KlEstimator, Loss, Mismatch, TokenMask, TokenTruncate
 from journeyman.types.settings import Grpo, has_sequence_ratio
+
+MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Precomputed:
     """What was computed before this pass; None where there is nothing.
 
     Attributes:
@@ -62,7 +66,7 @@ class _Objective:
 
 
 def policy_loss(
-    logprob_N: Tensor, entropy_N: Tensor, terms: Terms, settings: Grpo, totals: BatchTotals, known: Known | None = None
+    logprob_N: Tensor, entropy_N: Tensor, terms: Terms, settings: Grpo, totals: BatchTotals, precomputed: Precomputed | None = None
 ) -> PolicyLoss:
     """Sum over terms of weight x (mismatch weight x policy term + kl_coefficient x KL) - the entropy bonus.
 
@@ -79,23 +83,23 @@ def policy_loss(
         >>> round(float(result.loss), 6)   # -(1.221403 + 1.28 + 0.606531)
         -3.107934
     """
-    known = known or Known()
-    first_N = logprob_N.detach() if known.first_logprob_N is None else known.first_logprob_N
-    gap_N = gaps(first_N, terms.sampler_logprob_N)
-    token_log_ratio_N = log_ratios(logprob_N, terms, settings, known.first_logprob_N)
+    precomputed = precomputed or Precomputed()
+    first_N = logprob_N.detach() if precomputed.first_logprob_N is None else precomputed.first_logprob_N
+    gap_N = gaps(first_N, terms.sampling_logprob_N)
+    token_log_ratio_N = log_ratios(logprob_N, terms, settings, precomputed.first_logprob_N)
     log_ratio_N = token_log_ratio_N
     if has_sequence_ratio(settings.loss):
-        mean_N = sequence_means(token_log_ratio_N.detach(), terms.sequence_N, totals, known.log_ratio_S)
+        mean_N = sequence_means(token_log_ratio_N.detach(), terms.sequence_N, totals, precomputed.log_ratio_S)
         log_ratio_N = mean_N + (logprob_N - logprob_N.detach())
-    ratio_N = log_ratio_N.exp()
-    objective = _objective(logprob_N, ratio_N, terms.advantage_N, settings.loss)
-    correction_N = _correction(settings, gap_N, terms, totals, known)
+    importance_ratio_N = log_ratio_N.exp()
+    objective = _objective(logprob_N, importance_ratio_N, terms.advantage_N, settings.loss)
+    correction_N = _correction(settings, gap_N, terms, totals, precomputed)
     loss_N = objective.loss_N if correction_N is None else objective.loss_N * correction_N
     kl_N = None
     if settings.kl_coefficient > 0.0:
-        if known.base_logprob_N is None:
+        if precomputed.base_logprob_N is None:
             raise ValueError("a KL coefficient needs the base model's log-probabilities")
-        kl_N = kl_terms(logprob_N, known.base_logprob_N, settings.kl_estimator)
+        kl_N = kl_terms(logprob_N, precomputed.base_logprob_N, settings.kl_estimator)
         if settings.kl_importance_weight:
             kl_N = kl_N * token_log_ratio_N.exp()
         loss_N = loss_N + settings.kl_coefficient * kl_N
@@ -106,7 +110,7 @@ def policy_loss(
         share = divisor(settings.loss, totals) / totals.num_terms
         loss = loss - settings.entropy_bonus * share * entropy_N.sum()
     with torch.no_grad():
-        sums = _logged(loss, ratio_N, objective, entropy_N) | _logged_gaps(first_N, gap_N, correction_N, settings)
+        sums = _logged(loss, importance_ratio_N, objective, entropy_N) | _logged_gaps(first_N, gap_N, correction_N, settings)
         if kl_N is not None:
             sums["kl_penalty"] = float(kl_N.sum())
     return PolicyLoss(loss, sums)
@@ -119,9 +123,61 @@ def log_ratios(logprob_N: Tensor, terms: Terms, settings: Grpo, first_logprob_N:
     sampler's log-probability is unknown.
     """
     first_N = logprob_N.detach() if first_logprob_N is None else first_logprob_N
-    sampler_N = terms.sampler_logprob_N
+    sampler_N = terms.sampling_logprob_N
     old_N = first_N if is_by_token(settings.mismatch) else torch.where(sampler_N.isnan(), first_N, sampler_N)
     return (logprob_N - old_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def kl_terms(logprob_N: Tensor, base_logprob_N: Tensor, estimator: KlEstimator = "k3") -> Tensor:
+    """Estimates of KL(policy || base) from the log-probabilities of sampled tokens, [N], nats.
+
+    With d = base - policy (Schulman, "Approximating KL Divergence", 2020): k1 = -d, unbiased, may be negative; k2 = d^2 / 2, biased, low
+    variance; k3 = exp(d) - d - 1, unbiased, never negative. As a *loss* they differ in their gradients: on-policy that of k1 is zero in
+    expectation, that of k2 the gradient of KL(policy || base), that of k3 the gradient of KL(base || policy). Above a difference of 20 the
+    exp of k3 goes on as its tangent: finite, and it still pulls.
+
+    Example (policy -1.0, base -1.1): k1 0.1, k2 0.005, k3 0.004837.
+    """
+    difference_N = base_logprob_N - logprob_N
+    if estimator == "k1":
+        return -difference_N
+    if estimator == "k2":
+        return difference_N**2 / 2
+    capped_N = difference_N.clamp(max=MAX_LOG_RATIO)
+    return capped_N.exp() * (1.0 + difference_N - capped_N) - difference_N - 1.0
+
+
+def gaps(trainer_logprob_N: Tensor, sampling_logprob_N: Tensor) -> Tensor:
+    """Trainer - sampler log-probability of each token, [N], within +-20; 0 where the sampler's is unknown (NaN)."""
+    gap_N = trainer_logprob_N - sampling_logprob_N
+    return torch.where(sampling_logprob_N.isnan(), torch.zeros_like(gap_N), gap_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def is_by_token(mismatch: Mismatch) -> bool:
+    """Whether tokens are weighted; the clipped ratio is then to the trainer's log-probabilities, not to the sampler's."""
+    return isinstance(mismatch, TokenTruncate | TokenMask)
+
+
+def mismatch_weights(mismatch: Mismatch, gap_N: Tensor, mean_gap_N: Tensor | None = None) -> Tensor | None:
+    """What each token's loss is multiplied by, [N]; None = 1 for all.
+
+    Args:
+        mean_gap_N: mean gap of the token's trajectory; needed by the geometric mask.
+
+    Example (gaps 0.2, 1.0, -1.0): token_truncate(2.0) gives 1.2214, 2.0, 0.3679; token_mask(0.5, 5.0) gives 1.2214, 2.7183, 0.
+    """
+    if isinstance(mismatch, TokenTruncate):
+        return gap_N.exp().clamp(max=mismatch.max_weight)
+    if isinstance(mismatch, TokenMask):
+        weight_N = gap_N.exp()
+        is_inside_N = (weight_N >= mismatch.min_weight) & (weight_N <= mismatch.max_weight)
+        return torch.where(is_inside_N, weight_N, torch.zeros_like(weight_N))
+    if isinstance(mismatch, GeometricMask):
+        if mean_gap_N is None:
+            raise ValueError("the geometric mask needs the mean gap of each trajectory")
+        ratio_N = mean_gap_N.exp()
+        return ((ratio_N >= mismatch.min_ratio) & (ratio_N <= mismatch.max_ratio)).to(gap_N.dtype)
+    return None
 
 
 def _objective(logprob_N: Tensor, ratio_N: Tensor, advantage_N: Tensor, loss: Loss) -> _Objective:
@@ -140,10 +196,10 @@ def _objective(logprob_N: Tensor, ratio_N: Tensor, advantage_N: Tensor, loss: Lo
     return _Objective(loss_N, is_low_N, is_high_N)
 
 
-def _correction(settings: Grpo, gap_N: Tensor, terms: Terms, totals: BatchTotals, known: Known) -> Tensor | None:
+def _correction(settings: Grpo, gap_N: Tensor, terms: Terms, totals: BatchTotals, precomputed: Precomputed) -> Tensor | None:
     mean_gap_N = None
     if isinstance(settings.mismatch, GeometricMask):
-        mean_gap_N = sequence_means(gap_N, terms.sequence_N, totals, known.gap_S)
+        mean_gap_N = sequence_means(gap_N, terms.sequence_N, totals, precomputed.gap_S)
     return mismatch_weights(settings.mismatch, gap_N, mean_gap_N)
 
 

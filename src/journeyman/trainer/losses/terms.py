@@ -20,12 +20,12 @@ class Terms:
     """The terms of one micro-batch.
 
     Attributes:
-        sampler_logprob_N: log-probability (nats) under the sampler; NaN = unknown, it counts as "no difference".
+        sampling_logprob_N: log-probability (nats) under the sampler; NaN = unknown, it counts as "no difference".
         advantage_N: the same for all terms of a sequence.
         sequence_N: number of the term's sequence, 0 <= number < S.
     """
 
-    sampler_logprob_N: Tensor
+    sampling_logprob_N: Tensor
     advantage_N: Tensor
     sequence_N: Tensor
 

@@ -1,8 +1,9 @@
-"""Gradients are summed in their own order, to the same bits in whatever order they come, and none is kept longer than it has to wait."""
+"""Work is spread over threads; results come in order, and gradients are summed in order, to the same bits whichever comes first."""
 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from tests.tiny import random_group
 from torch import Tensor
 
 from journeyman.trainer import trainer as trainer_module
-from journeyman.trainer.gradient_sum import GradientSum, together
+from journeyman.trainer.micro_batches import GradientSum, Workers, together
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.settings import Grpo
 
@@ -57,3 +58,39 @@ def test_a_step_of_many_micro_batches_holds_the_gradient_of_one(trainer: LoraTra
     trainer.policy_step(groups, Grpo(tokens_per_micro_batch=64, gradient_checkpointing=False), lambda _: None)
     assert len(made) >= 8
     assert most <= 2
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    workers = Workers(3)
+    second_done = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert second_done.wait(timeout=30)
+        if item == 1:
+            second_done.set()
+        return item * item
+
+    assert workers.map(work, range(6)) == [0, 1, 4, 9, 16, 25]
+    workers.close()
+
+
+def test_the_first_error_is_raised_after_all_have_ended() -> None:
+    workers = Workers(2)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item in (1, 3):
+            raise ValueError(f"item {item}")
+        done.append(item)
+
+    with pytest.raises(ValueError, match="item 1"):
+        workers.map(work, range(6))
+    assert sorted(done) == [0, 2, 4, 5]
+    workers.close()
+
+
+def test_a_worker_has_one_thread_of_torch() -> None:
+    workers = Workers(2)
+    assert set(workers.map(lambda _: torch.get_num_threads(), range(4))) == {1}
+    workers.close()

@@ -1,23 +1,51 @@
-"""The sum of the gradients of a step's micro-batches, in their order whatever the order in which they are computed.
+"""Computing a step's micro-batches on threads, and adding their gradients in their own order, whatever the order in which they come.
 
-Each is added when all before it have been, and given up: of 64 micro-batches of SmolLM2-135M with rank 16, 1.25 GB would be held to the
-end. Not for what the gradients are of: see the trainer.
+Threads, not processes: torch leaves Python's lock while it computes, a backward pass runs in the thread that asks for it, and the
+weights are there once. One thread of torch in each worker: several on shared cores fight each other. Not for what the gradients are of:
+see the trainer.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from journeyman.trainer.optimizer import global_norm
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A fixed set of worker threads."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="trainer", initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """`function` of each item; results in the order of the items; the first exception is raised after all have ended."""
+        futures = [self._pool.submit(function, item) for item in items]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
 
 class GradientSum:
-    """Filled from several threads, each micro-batch once, by its number.
+    """The sum of gradients, filled from several threads, each micro-batch once, by its number.
+
+    Each is added when all before it have been, and given up: of 64 micro-batches of SmolLM2-135M with rank 16, 1.25 GB would be held to the
+    end.
 
     Attributes:
         gradients: a tensor a parameter.
