@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journeyman.rewards.agreement import agrees, compare, is_question_echo
-from journeyman.rewards.kinds import Value
+from journeyman.rewards.results import Value
 
 MOMENT = "2026-11-22T15:05:00+09:00"
 

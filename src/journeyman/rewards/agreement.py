@@ -27,11 +27,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from journeyman.rewards.claims import DurationClaim, WordClaim, digits_for_words
-from journeyman.rewards.clauses import Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
-from journeyman.rewards.kinds import Kind, Value, expect
+from journeyman.rewards.clauses import Claim, Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
+from journeyman.rewards.kinds import Kind, WordClaim, expect
 from journeyman.rewards.listing import Agreement, compare_text
-from journeyman.rewards.numerals import Claim, NumberClaim, numbers
+from journeyman.rewards.numerals import NumberClaim, numbers
+from journeyman.rewards.results import Value
+from journeyman.rewards.times import DurationClaim, digits_for_words
 from journeyman.rewards.units import asked_things, asked_unit
 
 _MIN_ECHO_WORDS = 5
@@ -250,7 +251,7 @@ def _without_open_readings(found: list[_Candidate]) -> list[_Candidate]:
 
 def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_truth: bool) -> list[Stance]:
     if kind.name != "truth":
-        return stances(answer, [(claim.start, claim.end) for claim in stated], question, has_truth=has_truth)
+        return stances(answer, [claim.span for claim in stated], question, has_truth=has_truth)
     if is_taken_back(answer):
         return [Stance.DENIED] * len(stated)
     parts = clauses(answer)

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
 
 Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A value that a text states. `start` and `end` are where, in characters of the text searched."""
+
+    start: int
+    end: int
+
+    @property
+    def span(self) -> Span:
+        return self.start, self.end
 
 
 class Stance(Enum):
@@ -164,6 +176,13 @@ BOUND_AFTER = re.compile(
 )
 
 
+def blank(text: str, spans: Iterable[Span]) -> str:
+    """The text with these places overwritten by a filler, so that they are not read again; positions stay."""
+    for start, end in spans:
+        text = text[:start] + "\x00" * (end - start) + text[end:]
+    return text
+
+
 def clauses(text: str) -> list[Clause]:
     """The clauses of a text, in order."""
     found: list[Clause] = []
@@ -200,12 +219,6 @@ def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Claus
             last = comma
     bounds = [*sorted(cuts), stop]
     return [Clause(left, right, text[left:right], (start, stop), is_asked) for left, right in pairwise(bounds) if text[left:right].strip()]
-
-
-def _filled(text: str, spans: Sequence[Span]) -> str:
-    for start, end in spans:
-        text = text[:start] + "\x01" * (end - start) + text[end:]
-    return text
 
 
 def negations(text: str, *, is_literal: bool = False) -> list[re.Match[str]]:
@@ -255,7 +268,7 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
         >>> [stance.value for stance in stances(text, [(text.index("42"), text.index("42") + 2), (text.index("17"), text.index("17") + 2)])]
         ['denied', 'stated']
     """
-    bare = _filled(text, spans)
+    bare = blank(text, spans)
     parts = clauses(bare)
     is_open = is_guessed(bare)
     exempt = _ORIGIN if is_text else _LIMIT if _ASKS_LIMIT.search(question) else None

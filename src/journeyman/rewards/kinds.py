@@ -1,4 +1,7 @@
-"""The kinds of expected values: how each is read from a text, and when a stated one is the expected one."""
+"""The kinds of expected values: how each is read from a text, and when a stated one is the expected one.
+
+Numbers and times have readers of their own (numerals.py, times.py). Yes and no, and words of a class of choices, are read here.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from journeyman.rewards.claims import (
-    OPPOSITES,
+from journeyman.rewards.clauses import Claim, Clause, blank, clauses, has_verb, negations
+from journeyman.rewards.numerals import NumberClaim, is_open_share, is_same_number, lone_counts, numbers
+from journeyman.rewards.results import Value
+from journeyman.rewards.times import (
+    MONTH_SHORT,
+    MONTHS,
+    WEEKDAY_SHORT,
+    WEEKDAYS,
     DurationClaim,
-    WordClaim,
-    choice_class,
-    choices,
+    MomentClaim,
     clock_lengths,
     durations,
+    falls_on_another,
+    moments,
     ordinals_as_numbers,
-    truths,
 )
-from journeyman.rewards.moments import MomentClaim, blank, falls_on_another, moments
-from journeyman.rewards.numerals import Claim, NumberClaim, is_open_share, is_same_number, lone_counts, numbers
 from journeyman.rewards.units import asked_things
 
+# Words of which a right answer holds one: stating another one of the same class contradicts it.
+OPPOSITES = (
+    ("same", "different"), ("before", "after"), ("ahead", "behind"), ("earlier", "later"), ("more", "less"), ("higher", "lower"),
+    ("larger", "smaller"), ("greater", "smaller"), ("longer", "shorter"), ("first", "second"), ("equal", "unequal"),
+)  # fmt: skip
 # "On which floor": "the 2nd", "the second".
 _ASKS_PLACE = re.compile(
     r"\b(?:which|what)\s+(?:floor|storey|place|position|rank|row|line|page|level|grade|week|quarter|round|season|episode|chapter|edition)\b",
@@ -31,9 +42,45 @@ _ASKS_PLACE = re.compile(
 _OF_A_THING = re.compile(
     r"\s+(?!(?:and|but|for|from|not|or|per|than|that|the|then|to|when|which|while|with|ahead|behind|full|whole|more|less|total)\b)[a-z]{3,}"
 )
+_TRUE_WORD = r"(?:true|correct|right(?!\s+(?:now|away|after))|accurate|the\s+case|so(?=\W*$))"
+_FALSE_WORD = r"(?:false|incorrect|wrong|untrue|inaccurate)"
+_BE = r"(?:\b(?:is|are|was|be|being|as|sounds?|seems?)\b|['’]s\b|n['’]t\b|\bnot\b)\s+(?:\w+ly\s+)?"
+_TRUTH_WORD = re.compile(
+    rf"(?:^\W*|{_BE})(?:(?P<true>{_TRUE_WORD})|(?P<false>{_FALSE_WORD}))\b|\b(?P<plain_true>true)\b|\b(?P<plain_false>false)\b"
+    r"|\b(?P<yes>yes|yeah|yep|yup|affirmative|indeed|certainly|definitely|absolutely|of\s+course)\b|\b(?P<no>no|nope|negative)\b",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile(
+    r"(?:not|n['’]t|no)\s+(?:\w+\s+)?(?:known?|sure|certain|able|have|find|tell|understand|available|possible|specified|provided|clear)\b",
+    re.I,
+)
+# "It does.": the question said in two words.
+_SHORT_YES = re.compile(
+    r"\W*(?:it|he|she|they|there|that|this|i|we|you)\s+(?:is|are|was|were|am|does|do|did|has|have|had|can|will)(?:\s+(?:one|so|too|indeed))?\W*",
+    re.IGNORECASE,
+)
+# It stands for the words of the question that name the thing: "It has arrived." for "Has the parcel arrived?".
+_PRONOUN = re.compile(r"\s*(?:it|he|she|they)\b", re.IGNORECASE)
+_NOTHING_SAID = re.compile(r"\s+(?:doubt|problem|worries|question|need)\b", re.IGNORECASE)
+_OPPOSITE_PREFIXES = ("un", "in", "im", "dis", "non")
+# "Excludes" for "includes", "disabled" for "enabled".
+_SWAPPED_PREFIXES = {"ex": "in", "in": "ex", "dis": "en", "en": "dis"}
+_EMPHATIC = ("certainly", "definitely", "absolutely", "indeed")
+_STOP_WORDS = frozenset(
+    "never not isn doesn aren wasn don cannot think believe say any anymore longer there it's the and for are was does did has have had "
+    "will would can could what which when where that this its currently now right "
+    "they them she you nobody none nothing one anyone anybody anything someone somebody "
+    "unfortunately sadly regrettably afraid sorry actually really yet still already according checked simply".split()
+)
 _NO_DAY = (None, 0, 0)
 
-Value = str | float | int | bool
+
+@dataclass(frozen=True, slots=True)
+class WordClaim(Claim):
+    """A truth value ("true", "false") or a word of a class of choices. `is_open`: said of something that the question does not name."""
+
+    value: str
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +212,7 @@ def _is_same_size(left: float, right: float, is_signed: bool, tolerance: float) 
 def _read_numbers(text: str, question: str) -> Sequence[Claim]:
     if _ASKS_PLACE.search(question):
         text = ordinals_as_numbers(text)
-    text = blank(text, moments(text))
+    text = blank(text, [claim.span for claim in moments(text)])
     return numbers(text) or lone_counts(text, asked_things(question))
 
 
@@ -200,15 +247,140 @@ def _date_claims(text: str, question: str) -> list[Claim]:
 def _lengths_and_numbers(text: str, question: str) -> list[Claim]:
     del question
     written = clock_lengths(text)
-    text = blank(text, written)
-    text = blank(text, moments(text))
+    text = blank(text, [claim.span for claim in written])
+    text = blank(text, [claim.span for claim in moments(text)])
     lengths = [*written, *durations(text)]
-    text = blank(text, lengths)
+    text = blank(text, [claim.span for claim in lengths])
     claims: list[Claim] = [
         *lengths,
         *(claim for claim in numbers(text) if claim.unit is not None or not _OF_A_THING.match(text[claim.end :])),
     ]
     return sorted(claims, key=lambda claim: claim.start)
+
+
+def truths(text: str, question: str = "") -> list[WordClaim]:
+    """Yes and no, also as "true", "is not", "not true", or as a sentence that says what the question asks; "I do not know" is neither.
+
+    Example:
+        >>> [claim.value for claim in truths("I do not think that it is true.")]
+        ['false']
+        >>> [claim.value for claim in truths("Oslo has summer time.", "Does Oslo have summer time?")]
+        ['true']
+    """
+    found = [claim for clause in clauses(text) for claim in _truths_of(clause, question)]
+    # "Yes, it has a projector, but no whiteboard": the second is about another thing; "yes, but it isn't" is not.
+    firm = [claim for claim in found if not claim.is_open or re.match(r"\W*(?:$|[.!?;])", text[claim.end :])]
+    return firm or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None] or found
+
+
+def _truths_of(clause: Clause, question: str) -> list[WordClaim]:
+    if _UNKNOWN.search(clause.text):
+        return []
+    words = [match for match in _TRUTH_WORD.finditer(clause.text) if not _NOTHING_SAID.match(clause.text[match.end() :])]
+    literal, meant = (_plain(negations(clause.text, is_literal=one)) for one in (True, False))
+    if meant or any(match["no"] for match in words):
+        words = [match for match in words if match[0].lower() not in _EMPHATIC]
+    # "It is not the case that it is not": two negations are not unravelled.
+    is_elsewhere = len(meant) > 1 or bool(question.strip() and _content_words(clause.text) - _asked_words(question))
+    found, is_spent = [], False
+    for match in words:
+        is_true = match["yes"] is not None or match["true"] is not None or match["plain_true"] is not None
+        if match["yes"] is None and match["no"] is None:
+            is_true ^= len([one for one in literal if one.start() < match.end()]) % 2 == 1
+            is_spent = True
+        is_article = match["no"] is not None and re.match(r"\s+\w", clause.text[match.end() :]) is not None
+        found.append(_truth(clause, match.span(), is_true, (is_article and is_elsewhere) or len(meant) > 1))
+    if meant and not is_spent and not any(match["no"] for match in words):
+        found.append(_truth(clause, meant[0].span(), False, is_elsewhere))
+    return found
+
+
+def _plain(negators: list[re.Match[str]]) -> list[re.Match[str]]:
+    """Those that are not themselves words for false."""
+    return [one for one in negators if not re.fullmatch(rf"no|{_FALSE_WORD}", one[0], re.IGNORECASE)]
+
+
+def _truth(clause: Clause, span: tuple[int, int], is_true: bool, is_open: bool) -> WordClaim:
+    return WordClaim(clause.start + span[0], clause.start + span[1], "true" if is_true else "false", is_open)
+
+
+def _restates(clause: Clause, question: str) -> WordClaim | None:
+    """A sentence in the words of a question that has no negation is a yes, and so is "it does"."""
+    if question and _SHORT_YES.fullmatch(clause.text) and not clause.is_asked:
+        return WordClaim(clause.start, clause.end, "true")
+    wanted, last, said = _content_words(question), _asked_words(question), _content_words(clause.text)
+    opposites = {word for word in said - wanted if any(other in wanted for other in _without_prefix(clause.text, word))}
+    is_sentence = has_verb(clause.text) or _takes_the_verb(clause.text, question, wanted | opposites)
+    if len(wanted) < 2 or negations(question) or clause.is_asked or not is_sentence:
+        return None
+    said = said - opposites
+    is_negated = bool(negations(clause.text))
+    if opposites and said <= wanted:
+        return WordClaim(clause.start, clause.end, "true" if is_negated else "false")
+    is_enough = len(said) >= 2 or (len(said) == 1 and _PRONOUN.match(clause.text) is not None)
+    is_said = not is_negated and said <= wanted and is_enough and len(said & last) >= 0.5 * len(last)
+    return WordClaim(clause.start, clause.end, "true") if is_said else None
+
+
+def _takes_the_verb(text: str, question: str, known: set[str]) -> bool:
+    """ "It includes VAT" for "Does it include VAT?": one of the known content words with an ending that the question has not."""
+    if not re.match(r"\W*(?:do|does|did)\b", question, re.IGNORECASE):
+        return False
+    said = set(re.findall(r"[^\W_]+", text.casefold())) - set(re.findall(r"[^\W_]+", question.casefold()))
+    return any(word.endswith(("s", "ed")) and _stem(word) in known for word in said)
+
+
+def _without_prefix(text: str, start: str) -> set[str]:
+    """The opposites of a text's words that begin so, as content words: "unassigned" and "assigned", "excludes" and "includes"."""
+    words = [word for word in re.findall(r"[^\W_]+", text.casefold()) if word.startswith(start)]
+    prefixes = [(prefix, "") for prefix in _OPPOSITE_PREFIXES] + list(_SWAPPED_PREFIXES.items())
+    return {_stem(other + word.removeprefix(prefix)) for word in words for prefix, other in prefixes if word.startswith(prefix)}
+
+
+def _asked_words(question: str) -> set[str]:
+    asked = clauses(question)
+    return _content_words(asked[-1].text) if asked else set()
+
+
+def _content_words(text: str) -> set[str]:
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return {
+        _stem(word)
+        for word in words
+        if len(word) > 2 and not word.isdigit() and word not in _STOP_WORDS and not _TRUTH_WORD.fullmatch(word)
+    }
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s")[:5]
+
+
+def choice_class(value: str) -> tuple[str, ...] | None:
+    """The class of words of which `value` is one, or None."""
+    word = value.strip().casefold()
+    return next((words for words in (WEEKDAYS, MONTHS, *OPPOSITES) if word in words), None)
+
+
+def choices(text: str, words: tuple[str, ...]) -> list[WordClaim]:
+    """The words of one class; "not the same" is "different" where a class has two words."""
+    found = []
+    more = "|differs?" if "different" in words else ""
+    plural = "s?" if words == WEEKDAYS else ""
+    for match in re.finditer(
+        rf"(?P<not>(?:\bnot|n['’]t)\s+(?:\w+\s+){{0,2}}?)?(?<!sooner or )\b(?P<word>{'|'.join(words)}{more}){plural}\b", text, re.IGNORECASE
+    ):
+        word = match["word"].lower()
+        if words == MONTHS and word in ("may", "march") and match["word"][0].islower():
+            continue
+        word, start = "different" if word.startswith("differ") else word, match.start("word")
+        if match["not"] and len(words) == 2:
+            word, start = words[1 - words.index(word)], match.start()
+        found.append(WordClaim(start, match.end(), word))
+    short: dict[str, int] = WEEKDAY_SHORT if words == WEEKDAYS else MONTH_SHORT if words == MONTHS else {}
+    if short:
+        matches = re.finditer(rf"\b(?:{'|'.join(short)})\b", text)
+        found += [WordClaim(match.start(), match.end(), words[short[match[0]]]) for match in matches]
+    return sorted(found, key=lambda claim: claim.start)
 
 
 _TRUTH = Kind("truth", truths, _is_same_word, True)

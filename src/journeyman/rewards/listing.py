@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from journeyman.rewards.clauses import BOUND_AFTER, Stance, stances
+from journeyman.rewards.clauses import BOUND_AFTER, Span, Stance, blank, stances
 
 _MAX_OTHERS, _MAX_PLACES = 2, 10
 _MAX_LISTED_WORDS = 6
@@ -73,7 +73,7 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
     found = stances(answer, places, question, is_text=True)
     if Stance.DENIED in found:
         return Agreement(False, True, "the value is denied")
-    rest = _blanked(answer, places)
+    rest = blank(answer, places)
     rival = next((other for other in pool if _is_rival(other, expected, rest, places, question)), None)
     if rival is not None:
         return Agreement(False, True, f"names {rival!r} too")
@@ -88,7 +88,7 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
     return Agreement(True, True, "states the value")
 
 
-def _company(expected: str, answer: str, question: str, others: Sequence[str], places: Sequence[tuple[int, int]]) -> Agreement | None:
+def _company(expected: str, answer: str, question: str, others: Sequence[str], places: Sequence[Span]) -> Agreement | None:
     """What stands beside the value as a rival of it, in its pool or not; None when it stands alone."""
     is_choice = any(_CHOICE_BEFORE.search(answer[: place[0]]) or _CHOICE_AFTER.match(answer[place[1] :]) for place in places)
     if is_choice and not any(BOUND_AFTER.match(answer[end:]) for _, end in places):
@@ -120,13 +120,7 @@ def _is_heap(expected: str, answer: str, question: str, others: Sequence[str]) -
     )
 
 
-def _blanked(text: str, places: Sequence[tuple[int, int]]) -> str:
-    for start, end in places:
-        text = text[:start] + "\x01" * (end - start) + text[end:]
-    return text
-
-
-def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, int]], question: str) -> bool:
+def _is_rival(other: str, expected: str, rest: str, places: Sequence[Span], question: str) -> bool:
     """Whether another member of the pool is named as an answer: not denied, and not just a word of the question."""
     if other.casefold().strip() in ("", expected.casefold().strip()):
         return False
@@ -139,14 +133,14 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[tuple[int, 
     return any(stance is not Stance.DENIED for stance in stances(rest, where, question, is_text=True))
 
 
-def _is_left_behind(place: tuple[int, int], rest: str, places: Sequence[tuple[int, int]]) -> bool:
+def _is_left_behind(place: Span, rest: str, places: Sequence[Span]) -> bool:
     """Whether the value came after a rival: "it moved from submitted to approved", "it was submitted, but now it is approved"."""
     before = rest[max(0, place[0] - 40) : place[0]]
     link = r"\s+to\s+" if _MOVED.search(before) else r"[^.!?]*\bnow\b[^.!?]*" if _FORMER.search(before) else None
     return link is not None and any(place[1] < own[0] and re.fullmatch(link, _between(rest, place, own)) for own in places)
 
 
-def _between(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
+def _between(text: str, one: Span, other: Span) -> str:
     first, second = sorted((one, other))
     return text[first[1] : second[0]]
 
@@ -161,7 +155,7 @@ def _is_known(item: tuple[str, bool], question: str, others: Sequence[str], expe
     )
 
 
-def _neighbours(expected: str, answer: str, place: tuple[int, int]) -> list[tuple[str, bool]]:
+def _neighbours(expected: str, answer: str, place: Span) -> list[tuple[str, bool]]:
     """The short items that stand in a list with the value, and whether an "or" joins them."""
     if len(expected.split()) > _MAX_LISTED_WORDS or _SEPARATOR.search(expected):
         return []
@@ -224,7 +218,7 @@ def _split(text: str) -> tuple[list[str], list[str]]:
     return [*parts, text[place:]], joints
 
 
-def find_texts(value: str, text: str) -> list[tuple[int, int]]:
+def find_texts(value: str, text: str) -> list[Span]:
     """Where `text` holds `value` as whole words. Case and the punctuation between words do not matter, except that a
     single letter must have the same case and a value with other signs in it (`C++`) must stand there literally."""
     value = value.strip()

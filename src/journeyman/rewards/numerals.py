@@ -1,8 +1,8 @@
 """The numbers that a text states, in the forms in which people write them, with their units.
 
 Digits in the notations of several countries ("1,234.5", "3,14", "1 234", "1.234,5"), words ("one hundred and five"), fractions
-("1/2", "½", "three and a half"), powers ("3e5", "3 x 10^5"), and "45 %", "$1,200", "12 km". Not for dates and clock times: claims.py
-overwrites those before it reads numbers.
+("1/2", "½", "three and a half"), powers ("3e5", "3 x 10^5"), and "45 %", "$1,200", "12 km". Not for dates and clock times (times.py):
+whoever reads both overwrites those first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from journeyman.rewards.clauses import Claim, blank
 from journeyman.rewards.units import COUNT, TEMPERATURES, UNIT_NAMES, UNIT_OF, kelvin
 
 _MULTIPLIERS = {
@@ -84,14 +85,6 @@ _LONE_COUNT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A value that a text states. `start` and `end` are where, in characters of the text searched."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class NumberClaim(Claim):
     """`decimals` and `num_digits` (significant ones) are as written: they tell how far it may have been rounded.
 
@@ -114,10 +107,7 @@ def numbers(text: str) -> list[NumberClaim]:
         [105.0, 3.14, 1234.0]
     """
     found = [_written_in_digits(match, text) for match in _NUMBER.finditer(_leave_out_labels(text))]
-    blanked = text
-    for claim in found:
-        blanked = blanked[: claim.start] + "\x00" * (claim.end - claim.start) + blanked[claim.end :]
-    found += _written_in_words(blanked)
+    found += _written_in_words(blank(text, [claim.span for claim in found]))
     found = [_below_zero(claim, text) for claim in found if not _ZERO_MARK.search(text[max(0, claim.start - 20) : claim.start])]
     return _with_cents(sorted(found, key=lambda claim: claim.start), text)
 
@@ -255,8 +245,7 @@ def _tidy(value: float) -> float:
 def _written_in_words(text: str) -> list[NumberClaim]:
     found = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
     found += [_small_fraction(match) for match in _SMALL_FRACTION.finditer(text)]
-    for claim in found:
-        text = text[: claim.start] + "\x00" * (claim.end - claim.start) + text[claim.end :]
+    text = blank(text, [claim.span for claim in found])
     for match in _WORDS.finditer(text):
         if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?)\b", text[match.end() :], re.IGNORECASE):
             continue

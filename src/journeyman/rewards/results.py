@@ -93,7 +93,8 @@ def _enumerations(schema: Any) -> Iterator[list[str]]:
 
 def leaf_texts(text: str) -> list[str]:
     """All texts at the leaves of a JSON result; nothing for plain text."""
-    return [leaf for leaf in _leaves(parse_result(text)) if isinstance(leaf, str)] if _is_structure(text) else []
+    found = parse_result(text)
+    return [leaf for _, leaf in _keyed_texts(found, None)] if isinstance(found, dict | list) else []
 
 
 def is_structure_copied(answer: str, results: Sequence[str]) -> bool:
@@ -131,21 +132,6 @@ def is_grounded(answer: str, results: Sequence[str], question: str) -> bool:
 def _telling_words(text: str) -> set[str]:
     words = re.findall(r"[^\W_]+", text.casefold())
     return {word for word in words if (len(word) >= _MIN_TELLING or word[0].isdigit()) and word not in _COMMON_WORDS}
-
-
-def _is_structure(text: str) -> bool:
-    return isinstance(parse_result(text), dict | list)
-
-
-def _leaves(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        for value in node.values():
-            yield from _leaves(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _leaves(value)
-    else:
-        yield node
 
 
 def _keys(node: Any) -> Iterator[str]:

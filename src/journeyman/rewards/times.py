@@ -1,17 +1,19 @@
-"""Dates and clock times that a text states, in the forms in which people write and say them.
+"""Dates, clock times and lengths of time that a text states, in the forms in which people write and say them.
 
-For comparing an answer in words with an expected value (agreement.py): ISO forms, "22 November 2026", "the third of April", "3:05 pm",
-"half past two", "22/11/2026" in both readings. Not for lengths of time: those are in claims.py.
+ISO forms, "22 November 2026", "the third of April", "3:05 pm", "half past two", "22/11/2026" in both readings, "9 hours", "+9.0h".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from journeyman.rewards.numerals import Claim
+from journeyman.rewards.clauses import Claim, blank
+from journeyman.rewards.numerals import is_written_minus, numbers
+from journeyman.rewards.units import UNIT_NAMES
 
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
@@ -39,9 +41,9 @@ _CLOCK = re.compile(
 _HOUR_ONLY = re.compile(
     rf"(?<![\w:.+])(?<![A-Za-z][−-])(?P<hour>\d{{1,2}})(?:\s?o['’]?\s?clock)?{_HALF_DAY}{_ZONE}?(?![\w:])", re.IGNORECASE
 )
-# "seven forty-five pm", "three oh five in the afternoon": words that claims.py turns into digits.
+# "seven forty-five pm", "three oh five in the afternoon": words that `digits_for_words` turns into digits.
 _COUNT_WORD = "one|two|three|four|five|six|seven|eight|nine"
-SPOKEN_DIGITS = re.compile(
+_SPOKEN_DIGITS = re.compile(
     rf"\b(?P<hour>{_COUNT_WORD}|ten|eleven|twelve)[\s-](?P<minute>oh[\s-](?:{_COUNT_WORD})|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
     rf"|nineteen|(?:twenty|thirty|forty|fifty)(?:[\s-](?:{_COUNT_WORD}))?)(?={_HALF_DAY})",
     re.IGNORECASE,
@@ -59,8 +61,8 @@ _ORDINAL_WORD = (
     r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth"
     r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[-\s](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth))"
 )
-ORDINAL = re.compile(rf"\b{_ORDINAL_WORD}\b", re.IGNORECASE)
-ORDINAL_DAY = re.compile(
+_ORDINAL = re.compile(rf"\b{_ORDINAL_WORD}\b", re.IGNORECASE)
+_ORDINAL_DAY = re.compile(
     rf"\b{_ORDINAL_WORD}(?=\s+(?:of\s+)?{_MONTH_NAME}\b)|"
     + "|".join(rf"(?<=\b{month} {the}){_ORDINAL_WORD}\b" for month in MONTHS for the in ("", "the ")),
     re.IGNORECASE,
@@ -81,6 +83,25 @@ _NUMBERED_DATE = re.compile(
 )
 
 
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SIGN = r"(?P<sign>[-+−])?"
+_AMOUNT = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
+_UNIT = r"(?:milliseconds?|ms|seconds?|secs?|sec|s|minutes?|mins?|min|m|hours?|hrs?|hr|h|days?|d|weeks?|w)(?![A-Za-z])"
+_DURATION_PART = rf"{_AMOUNT}[\s-]?{_UNIT}"
+_DURATION_PATTERN = re.compile(
+    rf"(?<![\w.,:])(?<!\d/){_SIGN}(?P<parts>{_DURATION_PART}(?:(?:,?\s*(?:and\s+)?){_DURATION_PART})*)", re.IGNORECASE
+)
+_DURATION_PIECE = re.compile(rf"({_AMOUNT})[\s-]?({_UNIT})", re.IGNORECASE)
+# "+09:00", "3:30 h", "3h30": a length where a sign or the unit tells that it is no time of day.
+_CLOCK_LENGTH = re.compile(
+    r"(?<![\w:.,])(?:(?:UTC|GMT)\s?)?(?P<sign>[-+−])?(?P<h>\d{1,3})(?P<gap>:|\s?h\s?)(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d))?(?P<unit>\s?(?:hours?|hrs?|h)\b)?(?![\w:])",
+    re.IGNORECASE,
+)
+_ISO_DURATION = re.compile(
+    r"(?<!\w)(?P<sign>-)?P(?:(?P<d>\d+)D)?(?:T(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?(?!\w)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class MomentClaim(Claim):
     """A date (year may be missing), a clock time (seconds may be missing), or both.
@@ -97,12 +118,21 @@ class MomentClaim(Claim):
     is_spoken: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DurationClaim(Claim):
+    """`seconds` is negative only with a written minus; `is_signed` when a sign was written; `amount`: the number of a single unit."""
+
+    seconds: float
+    is_signed: bool
+    amount: float | None = None
+
+
 def moments(text: str) -> list[MomentClaim]:
     """Dates and clock times in ISO form, in words ("22 November 2026", "3:05 pm", "noon"), and in numbers (in both readings)."""
     found: list[MomentClaim] = []
     for finder in (_iso_moments, _numbered_dates, _named_dates, _spoken, _clocks, _hours_only, _clock_words):
         claims = list(finder(text))
-        text = blank(text, claims)
+        text = blank(text, [claim.span for claim in claims])
         found += claims
     return sorted(found, key=lambda claim: claim.start)
 
@@ -202,7 +232,7 @@ def _named_dates(text: str) -> Iterator[MomentClaim]:
                     for at, day in _other_days(text, match.start(), match.end())
                 ]
         yield from claims
-        text = blank(text, claims)
+        text = blank(text, [claim.span for claim in claims])
 
 
 def _other_days(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -247,8 +277,79 @@ def _numbered_dates(text: str) -> Iterator[MomentClaim]:
             yield MomentClaim(match.start(), match.end(), dates[0], None, other_date=other)
 
 
-def blank(text: str, claims: Sequence[Claim]) -> str:
-    """The text with these claims overwritten by a filler, so that their digits are not read again; positions stay."""
-    for claim in claims:
-        text = text[: claim.start] + "\x00" * (claim.end - claim.start) + text[claim.end :]
+def digits_for_words(text: str) -> str:
+    """ "nine hours" -> "9 hours", "an hour and a half" -> "1.5 hours": for durations and clock times, whose numbers are read in digits."""
+    text = re.sub(r"(?<!\d)(\d{1,9})\s?([¼½¾])", lambda match: f"{int(match[1]) + unicodedata.numeric(match[2])}", text)
+    text = _SPOKEN_DIGITS.sub(lambda match: f"{_count(match['hour'])}:{_count(match['minute']):02}", text)
+    for part, written in (("a\\s+half", "1.5"), ("three\\s+quarters", "1.75"), ("a\\s+quarter", "1.25")):
+        text = re.sub(rf"\b(?:an?|one)\s+(hour|minute|day|week)\s+and\s+{part}\b", rf"{written} \1s", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bthree[\s-]quarters\s+of\s+an\s+hour\b", "0.75 hours", text, flags=re.IGNORECASE)
+    text = re.sub(r"\b(?:an?\s+)?quarter\s+of\s+an\s+hour\b|\ba\s+quarter\s+hour\b", "0.25 hours", text, flags=re.IGNORECASE)
+    text = re.sub(r"\ba\s+(?=quarter\s+(?:past|to|before|after)\b)", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"\bhalf\s+an?\s+(hour|minute|day|week)\b", r"0.5 \1s", text, flags=re.IGNORECASE)
+    text = re.sub(r"\b(?:an|a|one)(?=\s+(?:hour|minute|second|day|week)\b)", "1", text, flags=re.IGNORECASE)
+    text = _ORDINAL_DAY.sub(lambda match: f"{_ordinal(match[0])}", text)
+    for claim in sorted(numbers(text), key=lambda claim: -claim.start):
+        written = text[claim.start : claim.end]
+        if not re.search(r"\d", written) and written[:1].isalpha():
+            words = re.sub(rf"[\s-](?:{UNIT_NAMES})$", "", written, flags=re.IGNORECASE)
+            digits = f"{abs(claim.value):.15g}"
+            text = text[: claim.start] + digits + written[len(words) :] + text[claim.end :]
     return text
+
+
+def _count(words: str) -> int:
+    """ "five" and "forty-five", also with the "oh" of "three oh five"."""
+    return int(numbers(re.sub(r"^oh[\s-]", "", words, flags=re.IGNORECASE))[0].value)
+
+
+def ordinals_as_numbers(text: str) -> str:
+    """ "2nd", "second" -> "2", at the same places."""
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "\x00\x00", text)
+    return _ORDINAL.sub(lambda match: f"{_ordinal(match[0])}".ljust(len(match[0]), "\x00"), text)
+
+
+def _ordinal(words: str) -> int:
+    from number_parser import parse_ordinal  # a light part: only where words are read
+
+    return int(parse_ordinal(words.lower().replace("-", " ")) or 0)
+
+
+def durations(text: str) -> list[DurationClaim]:
+    """Lengths of time: "9 hours", "+9.0h", "3 hours and 15 minutes", "PT3H15M"."""
+    found = []
+    for match in _DURATION_PATTERN.finditer(text):
+        pieces = [(_amount(number), _unit_seconds(unit)) for number, unit in _DURATION_PIECE.findall(match["parts"])]
+        seconds = sum(number * size for number, size in pieces)
+        sign = -1 if is_written_minus(match["sign"], text[: match.start()]) else 1
+        amount = sign * pieces[0][0] if len(pieces) == 1 else None
+        found.append(DurationClaim(match.start(), match.end(), sign * seconds, sign < 0 or bool(match["sign"]), amount))
+    for match in _ISO_DURATION.finditer(text):
+        parts = {unit: float(match[unit]) for unit in ("d", "h", "m", "s") if match[unit]}
+        if parts:
+            seconds = sum(amount * _UNIT_SECONDS[unit] for unit, amount in parts.items())
+            is_minus = match["sign"] is not None
+            found.append(DurationClaim(match.start(), match.end(), -seconds if is_minus else seconds, is_minus))
+    return sorted(found, key=lambda claim: claim.start)
+
+
+def clock_lengths(text: str) -> list[DurationClaim]:
+    """Lengths written like times of day: "+09:00", "3:30 h", "3h30"."""
+    found = []
+    for match in _CLOCK_LENGTH.finditer(text):
+        if match["sign"] or match["unit"] or match["gap"] != ":":
+            seconds = int(match["h"]) * 3600.0 + int(match["m"]) * 60 + int(match["s"] or 0)
+            sign = -1 if is_written_minus(match["sign"], text[: match.start()]) else 1
+            found.append(DurationClaim(match.start(), match.end(), sign * seconds, bool(match["sign"]) or sign < 0))
+    return found
+
+
+def _amount(written: str) -> float:
+    """ "1,234.5", and "1,5" of half the world."""
+    is_decimal = re.fullmatch(r"\d+,\d{1,2}", written) is not None
+    return float(written.replace(",", "." if is_decimal else ""))
+
+
+def _unit_seconds(unit: str) -> float:
+    unit = unit.lower()
+    return _UNIT_SECONDS["ms" if unit == "ms" or unit.startswith("milli") else unit[0]]
