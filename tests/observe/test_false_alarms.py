@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.observe.health import Metrics, news
-from journeyman.observe.health.finding import Check
-from journeyman.observe.health.rewards import no_spread, reward_falling, reward_flat
+from journeyman.observe.health import news
+from journeyman.observe.reward_health import Check, Metrics, no_spread, reward_falling, reward_flat
 
 STUDIES = Path(__file__).resolve().parents[2] / "docs" / "studies"
 NUM_RUNS = 100

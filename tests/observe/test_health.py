@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.observe.health import NAMES, Metrics, findings, news, run_history
+from journeyman.observe.health import NAMES, findings, news, packing_saving, run_history
+from journeyman.observe.reward_health import Metrics
 from journeyman.types.runs import StepMetrics
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "health.md"
@@ -355,3 +356,10 @@ def test_training_steps_go_before_the_warm_start_and_its_probes_are_no_finding()
     held_out = row("eval", 2, {"train/truncated_fraction": 1.0})
     assert findings(run_history([*probes, held_out])) == []
     assert run_history([*probes, row("train", 3, {"train/loss": 0.1})]) == [{"train/loss": 0.1}]
+
+
+def test_the_saving_of_a_run_is_over_all_its_tokens() -> None:
+    steps = [(300.0, 100.0), (100.0, 100.0)]
+    history = [{"train/num_unpacked_tokens": unpacked, "train/num_computed_tokens": computed} for unpacked, computed in steps]
+    assert packing_saving([*history, {"train/loss": 0.1}]) == 2.0
+    assert packing_saving([{"train/loss": 0.0}]) is None

@@ -69,8 +69,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = None, as_json: JsonOption = False) -> None:
     """One run: steps, how healthy it is, adapters, report, and how to serve or resume it."""
     from journeyman.cli.console import output, styled, write_json
-    from journeyman.observe.health import findings, run_history
-    from journeyman.observe.savings import packing_saving
+    from journeyman.observe.health import findings, packing_saving, run_history
     from journeyman.store.run_lock import as_it_is
 
     where = home_folder(home)

@@ -1,1 +1,1 @@
-"""What the program says about itself: progress, logs, metrics."""
+"""What the program says about itself: progress, logs, findings in the metrics of a run."""

@@ -23,8 +23,8 @@ from journeyman.config import command_line
 from journeyman.errors import NotFoundError, NothingToLearnError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
-from journeyman.observe.health.rewards import without_spread_advice
 from journeyman.observe.progress import Progress
+from journeyman.observe.reward_health import without_spread_advice
 from journeyman.recipes.functions import load_function, make_judge
 from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
 from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_model, open_run

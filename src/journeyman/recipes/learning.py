@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from journeyman.client.models import TrainableModel
 from journeyman.errors import NothingToLearnError, TrainingError
-from journeyman.observe.health.rewards import without_spread_advice
+from journeyman.observe.reward_health import without_spread_advice
 from journeyman.recipes.open_run import OpenRun
 from journeyman.recipes.places import scenarios_used
 from journeyman.recipes.resume import step_key

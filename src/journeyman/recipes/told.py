@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from journeyman.observe.health import Metrics, is_finding, news
+from journeyman.observe.health import is_finding, news
 from journeyman.observe.progress import Progress
+from journeyman.observe.reward_health import Metrics
 
 
 def tell(progress: Progress, history: Sequence[Metrics], notes: Sequence[str]) -> None:

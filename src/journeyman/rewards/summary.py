@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from journeyman.observe.health.readings import AT_BOTTOM, AT_TOP, KIND
+from journeyman.observe.reward_health import AT_BOTTOM, AT_TOP, KIND
 from journeyman.types.scenarios import kind_name
 from journeyman.types.settings import Grpo
 from journeyman.types.shaping import has_spread
