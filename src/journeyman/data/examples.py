@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from journeyman.data.conversations import Turns, kind_of, parsed, spoken, tools_of
-from journeyman.data.formats import AUTO, Format, load
-from journeyman.data.repeated_prompt import text_without_prompt, without_prompt
-from journeyman.data.rows import Loaded, Row
+from journeyman.data.conversations import Turns, kind_of, parsed, spoken, text_without_prompt, tools_of, without_prompt
+from journeyman.data.rows import AUTO, Format, Loaded, Row, load
 from journeyman.errors import InputError
 from journeyman.types.training import SftExample, TextExample
 

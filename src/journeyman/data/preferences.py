@@ -6,7 +6,7 @@
 | `sharegpt_preference` | `conversations`, `chosen`, `rejected` (+ `system`, `tools`) |
 | `alpaca_preference` | `instruction`, `chosen`, `rejected` (+ `input`, `system`) |
 
-Without `prompt`, what both sides begin with is the prompt; a prompt that both sides repeat is taken once (`repeated_prompt.py`).
+Without `prompt`, what both sides begin with is the prompt; a prompt that both sides repeat is taken once.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from journeyman.data.conversations import Turns, kind_of, spoken, tools_of
+from journeyman.data.conversations import (
+    Turns,
+    kind_of,
+    refuse_two_questions,
+    same_beginning,
+    spoken,
+    text_without_prompt,
+    tools_of,
+    without_prompt,
+)
 from journeyman.data.examples import question_of, sft_examples, text_of
-from journeyman.data.formats import AUTO, Format, load
-from journeyman.data.repeated_prompt import refuse_two_questions, same_beginning, text_without_prompt, without_prompt
-from journeyman.data.rows import Loaded, Row, as_rows
+from journeyman.data.rows import AUTO, Format, Loaded, Row, as_rows, load
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
 from journeyman.types.training import PreferencePair, SftExample, TextExample, TextPair

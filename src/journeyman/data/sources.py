@@ -1,4 +1,5 @@
-"""Rows from files: JSON lines, JSON, CSV, Parquet, a folder of them; and from the Hugging Face hub (`hub.py`).
+"""Rows from files: JSON lines, JSON, CSV, Parquet, a folder of them; and from the `datasets` library, which is imported when asked for:
+data sets of the Hugging Face hub, and folders that the library wrote.
 
 Whatever is wrong with one row is a fault of that row, so that it can be counted and left out; what is wrong with the file is an
 InputError. Files are read a row at a time, but for `.json`. Not for what a row means: see `examples.py` and `preferences.py`.
@@ -10,16 +11,20 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from journeyman.config import path_of
-from journeyman.data.hub import is_saved_dataset, read_hub, read_saved
+from journeyman.config import check_hub_token, environment, path_of
 from journeyman.data.rows import Row
 from journeyman.errors import InputError
+from journeyman.http_clients import HUB_URL, proxy_of
 from journeyman.types.json_text import parse_json
 from journeyman.types.text_files import json_lines, read_text, text_stream
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+_SAVED_MARKS = ("dataset_dict.json", "state.json")  # what `Dataset.save_to_disk` writes
 _LONGEST_FIELD = 1 << 30  # characters of one CSV field
 
 
@@ -55,13 +60,13 @@ def read_rows(source: str | Path, split: str | None = None) -> Iterator[Row]:
 def _open(source: str, split: str | None) -> Iterator[Row]:
     path = path_of(source)
     if path.is_dir():
-        return read_saved(path, split) if is_saved_dataset(path) else _read_folder(path, split)
+        return _read_saved(path, split) if _is_saved_dataset(path) else _read_folder(path, split)
     if path.is_file():
         if split is not None:
             raise InputError(f"{source} is one file and has no split {split!r}", hint="leave split out, or name a folder or a data set")
         return _read_file(path)
     if _HUB_NAME.fullmatch(source) and path.suffix.lower() not in _READERS:
-        return read_hub(source, split)
+        return _read_hub(source, split)
     raise InputError(f"there is no file or folder {source}", hint="a data set of the Hugging Face hub is named ORG/NAME")
 
 
@@ -169,7 +174,6 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise InputError(f"reading {path.name} needs pyarrow, which is not installed", hint='pip install "journeyman[data]"') from error
-    from journeyman.data.hub import without_nulls
 
     number = 0
     try:
@@ -178,7 +182,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(number, without_nulls(values), path.name)
+                    yield Row(number, _without_nulls(values), path.name)
     except (ArrowException, OSError, ValueError, OverflowError) as error:  # also of texts that are no UTF-8, and dates beyond Python's
         raise InputError(f"{path} is no Parquet file, or it is damaged after row {number}: {error}", reason="no_parquet") from error
 
@@ -193,3 +197,75 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": _read_csv,
     ".parquet": _read_parquet,
 }
+
+
+def _is_saved_dataset(folder: Path) -> bool:
+    """Whether `Dataset.save_to_disk` wrote this folder."""
+    return any((folder / mark).is_file() for mark in _SAVED_MARKS)
+
+
+def _read_saved(folder: Path, split: str | None) -> Iterator[Row]:
+    """The rows of a folder that `Dataset.save_to_disk` wrote."""
+    datasets = _library(str(folder))
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} cannot be read as a saved data set: {error}") from error
+    yield from _rows(_split_of(found, split, str(folder)), folder.name)
+
+
+def _read_hub(name: str, split: str | None) -> Iterator[Row]:
+    """The rows of `ORG/NAME` or `ORG/NAME:SUBSET`, from the cache of the `datasets` library or downloaded into it."""
+    if environment("HF_HUB_OFFLINE") is None:
+        check_hub_token()
+        proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
+    datasets = _library(name)
+    repository, _, subset = name.partition(":")
+    try:
+        found = datasets.load_dataset(repository, subset or None, split=None)
+    # A data set that cannot be reached is an OSError, an unknown subset a ValueError.
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"there is no file or folder {name}, and the data set {repository} could not be had from the Hugging Face hub: {error}",
+            hint="check the name and the network; offline (HF_HUB_OFFLINE=1) only data sets that are in the cache can be read",
+        ) from error
+    except ValueError as error:
+        raise InputError(f"the data set {name} cannot be read: {error}", hint="a subset is named ORG/NAME:SUBSET") from error
+    yield from _rows(_split_of(found, split, name), name)
+
+
+def _without_nulls(value: Any) -> Any:
+    """`value` without the keys whose value is None: Arrow gives every record the keys of all others."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _rows(table: Dataset, source: str) -> Iterator[Row]:
+    for number, values in enumerate(table, start=1):
+        yield Row(number, _without_nulls(values), source)
+
+
+def _split_of(found: Dataset | DatasetDict, split: str | None, source: str) -> Dataset:
+    if not isinstance(found, dict):
+        if split is None:
+            return found
+        raise InputError(f"{source} has no splits, and the split {split!r} was asked for", hint="leave split out")
+    chosen = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
+    if chosen not in found:
+        asked = "none of them is named train" if split is None else f"{split!r} was asked for"
+        raise InputError(f"{source} has the splits {', '.join(map(str, found))}; {asked}", hint="name one of them: split")
+    return found[chosen]
+
+
+def _library(source: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"there is no data file {source}, and reading data sets needs the `datasets` library, which is not installed",
+            hint='check the path, or: pip install "journeyman[data]"',
+        ) from error
+    return datasets
