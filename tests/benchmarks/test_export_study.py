@@ -20,6 +20,7 @@ from tests.tiny import write_adapter
 from journeyman.errors import AdapterError
 from journeyman.export import export
 from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
+from journeyman.store.models import AdapterRow
 from journeyman.store.store import Store
 
 FAKE = [sys.executable, "-c", "import sys; sys.exit(3)"]
@@ -55,7 +56,7 @@ def test_formats_that_need_no_llama_cpp_leave_a_row_each_and_are_made_once(
     # Another version is another subject.
     folder = tmp_path / "home" / "runs" / RUN / "adapters" / f"{MODEL}@4"
     with Store.open(tmp_path / "home") as store:
-        store.models.add_adapter(RUN, MODEL, 4, folder, write_adapter(sharp_model, folder, seed=9))
+        store.models.add_adapter(AdapterRow(RUN, MODEL, 4, folder, write_adapter(sharp_model, folder, seed=9)))
     assert main([*words, "--only", "peft"]) == 0
     assert [row.version for row in rows_of(tmp_path)] == [f"{MODEL}@3", f"{MODEL}@3", f"{MODEL}@4"]
 

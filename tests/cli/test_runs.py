@@ -9,7 +9,7 @@ import pytest
 from tests.rewards.attempts import turn
 
 from journeyman.cli.app import run
-from journeyman.store.models import ModelRow
+from journeyman.store.models import AdapterRow, ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
@@ -35,7 +35,7 @@ def home(tmp_path: Path) -> Path:
                 metrics = {"reward/mean": 0.1 * step, "reward/success": 0.25}
                 store.runs.add_step(StepMetrics(run=name, phase="train", step=step, time=time.time(), metrics=metrics))
             folder = store.home.run(name).adapters / f"agent@{number}"
-            store.models.add_adapter(name, "agent", number, folder, "f" * 64)
+            store.models.add_adapter(AdapterRow(name, "agent", number, folder, "f" * 64))
         store.runs.update("first", state="done", phase="train", step=1)
         store.runs.update("second", state="stopped", phase="train", step=2)
     return tmp_path / "home"

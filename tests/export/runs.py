@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.tiny import LORA, write_adapter
 
-from journeyman.store.models import ModelRow
+from journeyman.store.models import AdapterRow, ModelRow
 from journeyman.store.store import Store
 
 RUN, MODEL = "time-1", "time"
@@ -20,5 +20,5 @@ def make_run(home: Path, base: Path, steps: tuple[int, ...] = (0, 3), *, run: st
         for step in steps:
             folder = store.home.run(run).adapters / f"{model}@{step}"
             fingerprint = write_adapter(base, folder, seed=step + 1, scale=0.1 if step else 0.0)
-            store.models.add_adapter(run, model, step, folder, fingerprint)
+            store.models.add_adapter(AdapterRow(run, model, step, folder, fingerprint))
     return run

@@ -87,5 +87,11 @@ async def train_once(
     return await finish(backend, backend.train("m", GrpoJob(groups=(group,), measured=dict(measured or {})), key))
 
 
+def served_version(backend: Backend, model: str) -> str | None:
+    """The name of the version that serves a model; None for the base."""
+    row = backend.weights.find(model)
+    return None if row is None else row.name
+
+
 def read_adapter(house: House, step: int) -> str:
     return (house.home / "runs" / "r" / "adapters" / f"m@{step}" / "adapter.json").read_text()

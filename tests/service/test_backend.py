@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.service.house import CREATE, House, finish, read_adapter, scored_group, train_once
+from tests.service.house import CREATE, House, finish, read_adapter, scored_group, served_version, train_once
 
 from journeyman.errors import InputError, NotFoundError, ServiceError, SettingError, StoreError
 from journeyman.service.backend import Backend
@@ -48,8 +48,7 @@ class TestModels:
         backend = house.start()
         await backend.create_model(CREATE)
         await train_once(backend)
-        weights = backend.weights
-        assert [weights.resolve(name) for name in ("m", "m@0", "m@1", "base", "fake-model")] == [
+        assert [served_version(backend, name) for name in ("m", "m@0", "m@1", "base", "fake-model")] == [
             "m@1",
             "m@0",
             "m@1",
@@ -58,7 +57,7 @@ class TestModels:
         ]
         for unknown in ("x", "m@7", "m@", "m@one", "m@01", "m@١"):
             with pytest.raises(NotFoundError):
-                weights.resolve(unknown)
+                backend.weights.find(unknown)
 
     async def test_other_lora_settings_are_refused_and_left_out_ones_are_not(self, house: House) -> None:
         backend = house.start()
@@ -101,7 +100,7 @@ class TestModels:
         assert caught.value.reason == "model_name_taken"
         with pytest.raises(SettingError):
             await backend.create_model(CreateModel(name="m", run="other"))
-        assert backend.weights.run_of("m@0") == "r"
+        assert served_version(backend, "m") == "m@0"
 
     async def test_a_run_is_trained_by_one_server_at_a_time(self, house: House) -> None:
         await house.start().create_model(CREATE)
@@ -123,8 +122,9 @@ class TestModels:
         await house.stop(first)
         second = house.start()
         assert second.serve_run("r") == ("m",)
-        async with second.weights.using("m") as adapter:
-            assert adapter == "m@1"
+        async with second.weights.using("m") as version:
+            assert version is not None
+            assert (version.name, version.run) == ("m@1", "r")
             assert second.engine.adapters() == ("m@1",)
         with pytest.raises(NotFoundError, match="no trainable model 'm'"):
             second.train("m", GrpoJob(groups=()))
@@ -224,8 +224,7 @@ class TestVersions:
         for _ in range(4):
             await train_once(backend)
         assert backend.engine.adapters() == ("m@0", "m@3", "m@4")
-        async with backend.weights.using("m@1") as adapter:
-            assert adapter == "m@1"
+        async with backend.weights.using("m@1"):
             assert "m@1" in backend.engine.adapters()
 
     async def test_a_version_that_an_open_rollout_uses_stays_loaded(self, house: House) -> None:
@@ -294,7 +293,7 @@ class TestRolloutsOfAnEarlierServer:
     async def test_draw_nothing_from_a_base_with_another_tokenizer(self, house: House, tmp_path: Path) -> None:
         with Store.open(tmp_path / "home") as store:
             before, now = Recorder(store, tokenizer="a"), Recorder(store, tokenizer="b")
-            ticket = await before.open(CreateRollout(model="base", scenario_id="s"), model="base")
+            ticket = await before.open(CreateRollout(model="base", scenario_id="s"))
             with pytest.raises(ServiceError) as caught:
                 await now.session(ticket.id, ticket.token)
         assert (caught.value.status, caught.value.reason) == (410, "other_tokenizer")

@@ -13,8 +13,11 @@ from tests.service.fakes import turn
 from journeyman.errors import ServiceError, SettingError
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
 from journeyman.store import Store
+from journeyman.store.models import AdapterRow
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
 from journeyman.types.trajectory import Turn
+
+VERSION = AdapterRow("r", "m", 1, Path("m@1"), "fingerprint")
 
 
 class World:
@@ -25,7 +28,7 @@ class World:
         self.recorder = Recorder(store, clock=lambda: self.now)
 
     async def open(self) -> RolloutTicket:
-        return await self.recorder.open(CreateRollout(model="m", scenario_id="s"), model="m@1")
+        return await self.recorder.open(CreateRollout(model="m", scenario_id="s"), VERSION)
 
     async def call(self, ticket: RolloutTicket, produce: Callable[[], Awaitable[Sequence[Turn]]]) -> None:
         session = await self.recorder.session(ticket.id, ticket.token)
@@ -100,7 +103,7 @@ async def test_a_call_that_comes_too_late_gets_410_and_finishing_returns_what_wa
 async def test_the_server_looks_by_itself(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         recorder = Recorder(store, expiry_seconds=0.001)
-        ticket = await recorder.open(CreateRollout(model="m", scenario_id="s"), model="m@1")
+        ticket = await recorder.open(CreateRollout(model="m", scenario_id="s"), VERSION)
         looking = asyncio.create_task(recorder.keep_expiring())
         async with asyncio.timeout(20):
             while (await recorder.trajectory(ticket.id)).error is None:
@@ -120,16 +123,16 @@ def test_no_time_at_all_is_refused(tmp_path: Path) -> None:
 async def test_rollouts_of_a_server_that_was_killed_expire_when_one_starts_again(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         killed = Recorder(store)
-        idle = await killed.open(CreateRollout(model="base", scenario_id="idle"), model="base")
-        used = await killed.open(CreateRollout(model="base", scenario_id="used"), model="base")
-        ended = await killed.open(CreateRollout(model="base", scenario_id="ended"), model="base")
+        idle = await killed.open(CreateRollout(model="base", scenario_id="idle"))
+        used = await killed.open(CreateRollout(model="base", scenario_id="used"))
+        ended = await killed.open(CreateRollout(model="base", scenario_id="ended"))
         await killed.finish(ended.id, FinishRollout(reward=1.0))
         now = time.time() + 7100.0
         await killed.record(await killed.session(used.id, used.token), "h", retry_count=0, produce=lambda: turn_at(now))
         again = Recorder(store, wall_clock=lambda: now)
         assert await again.expire() == ()
         now += 200.0
-        own = await again.open(CreateRollout(model="base", scenario_id="own"), model="base")
+        own = await again.open(CreateRollout(model="base", scenario_id="own"))
         assert await again.expire() == (idle.id,)
         error = store.rollouts.trajectory(idle.id).error
         assert error is not None

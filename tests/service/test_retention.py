@@ -41,7 +41,7 @@ async def test_the_newest_and_the_untrained_version_stay(house: House) -> None:
     assert backend.engine.adapters() == ("m@0", "m@3")
     assert [row.step for row in backend.store.models.adapters("r", "m")] == [0, 3]
     with pytest.raises(NotFoundError, match="no version '1'"):
-        backend.weights.resolve("m@1")
+        backend.weights.find("m@1")
 
 
 async def test_the_best_version_by_reward_stays(house: House) -> None:

@@ -67,7 +67,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 async def rollout(store: Store, max_turns: int = 64) -> World:
     recorder = Recorder(store)
-    ticket = await recorder.open(CreateRollout(model="base", scenario_id="s", max_turns=max_turns), model="base")
+    ticket = await recorder.open(CreateRollout(model="base", scenario_id="s", max_turns=max_turns))
     return World(recorder, await recorder.session(ticket.id, ticket.token))
 
 
@@ -183,7 +183,7 @@ class TestARetry:
     @pytest.mark.parametrize("key", [None, "k"])
     async def test_finds_its_call_after_a_restart(self, store: Store, key: str | None) -> None:
         recorder = Recorder(store)
-        ticket = await recorder.open(CreateRollout(model="base", scenario_id="s"), model="base")
+        ticket = await recorder.open(CreateRollout(model="base", scenario_id="s"))
         world = World(recorder, await recorder.session(ticket.id, ticket.token))
         await world.ask(0, key="earlier" if key else None, n=2)
         await world.ask(0, key=key, n=2)

@@ -20,6 +20,7 @@ from journeyman.service.constraints import grammar_of
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import CallContext, SamplingService
 from journeyman.store import Store
+from journeyman.store.models import AdapterRow
 from journeyman.types.sampling import JsonSchemaGrammar, LarkGrammar
 from journeyman.types.training import CreateRollout, FinishRollout
 
@@ -29,16 +30,10 @@ CALL = '<tool_call>{"name": "get_time", "arguments": {"zone": "Asia/Tokyo"}}</to
 
 class KnownVersions:
     @asynccontextmanager
-    async def using(self, model: str) -> AsyncIterator[str | None]:
+    async def using(self, model: str) -> AsyncIterator[AdapterRow | None]:
         if model not in ("base", "m@1"):
             raise NotFoundError(f"there is no model {model!r} here")
-        yield None if model == "base" else model
-
-    def fingerprint_of(self, adapter: str) -> str | None:
-        return None
-
-    def run_of(self, adapter: str | None) -> str | None:
-        return None
+        yield None if model == "base" else AdapterRow("r", "m", 1, Path("m@1"), "fingerprint")
 
 
 class World:
@@ -52,7 +47,7 @@ class World:
         self.service = SamplingService(self.engine, self.renderer, self.recorder, KnownVersions())
 
     async def rollout(self, max_turns: int = 64) -> Session:
-        ticket = await self.recorder.open(CreateRollout(model="base", scenario_id="s", max_turns=max_turns), model="base")
+        ticket = await self.recorder.open(CreateRollout(model="base", scenario_id="s", max_turns=max_turns))
         return await self.recorder.session(ticket.id, ticket.token)
 
 
@@ -181,7 +176,7 @@ async def test_the_call_cap_is_410_so_that_no_sdk_retries(world: World) -> None:
 async def test_an_open_rollout_survives_a_restart_of_the_server(tiny_tokenizer: Any, tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         before = World(tiny_tokenizer, store)
-        ticket = await before.recorder.open(CreateRollout(model="base", scenario_id="s"), model="base")
+        ticket = await before.recorder.open(CreateRollout(model="base", scenario_id="s"))
         session = await before.recorder.session(ticket.id, ticket.token)
         await before.service.chat(chat(), CallContext(session, "1", 0))
     with Store.open(tmp_path) as store:

@@ -36,12 +36,6 @@ class BaseOnly:
             raise NotFoundError(f"there is no model {model!r} here")
         yield None
 
-    def fingerprint_of(self, adapter: str) -> str | None:
-        return None
-
-    def run_of(self, adapter: str | None) -> str | None:
-        return None
-
 
 class World:
     """A sampling service; `reply` is what the engine says next, a text or ids."""
@@ -160,7 +154,7 @@ async def test_closing_a_stream_frees_every_place_in_the_engine(world: World) ->
 
 async def test_a_rollouts_stream_is_one_stored_delta_a_reply(world: World) -> None:
     world.reply = "hello"
-    ticket = await world.recorder.open(CreateRollout(model="base", scenario_id="s"), model="base")
+    ticket = await world.recorder.open(CreateRollout(model="base", scenario_id="s"))
     session = await world.recorder.session(ticket.id, ticket.token)
     (only,) = await collect(world.service.stream_chat(chat(), CallContext(session, "1", 0)))
     assert (only.content, only.finish_reason) == ("hello", "stop")

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.service.house import CREATE, House, attempt, finish, scored_group, train_once
+from tests.service.house import CREATE, House, attempt, finish, scored_group, served_version, train_once
 
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import AdapterError, SettingError, StoreError
@@ -221,7 +221,7 @@ class TestFailures:
         status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
         assert status.error is not None
         assert "not finite" in status.error
-        assert backend.weights.resolve("m") == "m@0"
+        assert served_version(backend, "m") == "m@0"
 
     async def test_a_full_disk_at_the_checkpoint_undoes_the_step(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         backend = house.start()

@@ -18,6 +18,7 @@ from sqlalchemy import event
 from journeyman.errors import NotFoundError, StoreError
 from journeyman.store import ModelRow, Store
 from journeyman.store.jobs import INTERRUPTED, JobRow
+from journeyman.store.models import AdapterRow
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.runs import StepMetrics
 from journeyman.types.sampling import SamplingParameters
@@ -156,7 +157,7 @@ class TestModels:
         store.runs.create("a", kind="mcp", base="b")
         store.models.create(ModelRow("a", "m", "b", LoraSettings(rank=4)))
         for step in (2, 0, 10):
-            store.models.add_adapter("a", "m", step, store.home.run("a").adapters / f"m@{step}", f"f{step}")
+            store.models.add_adapter(AdapterRow("a", "m", step, store.home.run("a").adapters / f"m@{step}", f"f{step}"))
         rows = store.models.adapters("a", "m")
         assert [row.name for row in rows] == ["m@0", "m@2", "m@10"]
         assert rows[0].folder == store.home.path / "runs" / "a" / "adapters" / "m@0"

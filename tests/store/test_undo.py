@@ -9,6 +9,7 @@ import pytest
 
 from journeyman.store import Store
 from journeyman.store.jobs import JobRow
+from journeyman.store.models import AdapterRow
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import FinishRollout, JobStatus, TrainResult
 
@@ -22,7 +23,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
             opened.runs.update(run, step=12)
             for step in (2, 3, 12):
                 opened.runs.add_step(StepMetrics(run=run, phase="train", step=step, time=step, metrics={"a": 1.0}))
-                opened.models.add_adapter(run, "m_1", step, opened.home.run(run).adapters / f"m_1@{step}", "f")
+                opened.models.add_adapter(AdapterRow(run, "m_1", step, opened.home.run(run).adapters / f"m_1@{step}", "f"))
                 opened.jobs.add(JobRow(run, "m_1", "grpo", f"{run}-{step}", "hash", JobStatus(id=f"{run}{step}", state="queued")))
                 result = TrainResult(step=step, adapter=f"m_1@{step}", metrics={})
                 opened.jobs.set_status(JobStatus(id=f"{run}{step}", state="done", result=result))

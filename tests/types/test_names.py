@@ -13,7 +13,7 @@ from journeyman.errors import InputError
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 from journeyman.store.models import ModelRow
-from journeyman.types.names import check_model_name, is_name
+from journeyman.types.names import Version, check_model_name, is_name
 from journeyman.types.runs import CreateRun
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import CreateModel
@@ -52,6 +52,16 @@ def test_everything_else_is_refused_at_every_door_and_makes_nothing(name: str, t
         assert store.runs.list() == ()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert not (home / "runs").exists()
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,9}", fullmatch=True), st.integers(0, 10**9))
+def test_a_version_is_what_its_name_says(model: str, step: int) -> None:
+    assert Version.parse(str(Version(model, step))) == Version(model, step)
+
+
+@pytest.mark.parametrize("name", [None, "", "base", "m", "m@", "@1", "m@one", "m@01", "m@-1", "m@1.0", "m@١", "m@1@2", "m@1\n"])
+def test_what_names_no_version_is_none(name: str | None) -> None:
+    assert Version.parse(name) is None
 
 
 @given(st.text(max_size=70))

@@ -27,6 +27,7 @@ from journeyman.cli.options import (
     target_of_run,
 )
 from journeyman.errors import InputError, McpError, SettingError
+from journeyman.types.names import BASE, Version
 
 if TYPE_CHECKING:
     from journeyman.agents.conversation import Conversation
@@ -296,7 +297,7 @@ async def _open_connection(options: ChatOptions, stack: AsyncExitStack) -> tuple
     connection = await stack.enter_async_context(connect(str(options.connect), options.api_key))
     health = await connection.health()
     served = [model.id async for model in connection.base_model().openai().models.list()]
-    default = options.run if options.run is not None else next((name for name in served[2:] if "@" not in name), "base")
+    default = options.run if options.run is not None else next((name for name in served[2:] if Version.parse(name) is None), BASE)
 
     def find(name: str | None) -> _Model:
         name = default if name is None else name
@@ -316,12 +317,12 @@ async def _open_here(options: ChatOptions, stack: AsyncExitStack, note: Callable
     note(f"loading {base}")
     backend = await asyncio.to_thread(open_backend, base, home=home_folder(options.home), engine_processes=0, note=note, is_trained=False)
     connection = await stack.enter_async_context(serving(backend))
-    newest = "base" if options.run is None else backend.serve_run(options.run)[-1]
-    default = newest if options.step is None else f"{newest}@{options.step}"
+    newest = BASE if options.run is None else backend.serve_run(options.run)[-1]
+    default = newest if options.step is None else str(Version(newest, options.step))
 
     def find(name: str | None) -> _Model:
-        version = backend.weights.resolve(default if name is None else name)
-        served = version or "base"
-        return _Model(connection.served_model(served).openai(), served, version or f"base {backend.base}")
+        version = backend.weights.find(default if name is None else name)
+        served = BASE if version is None else version.name
+        return _Model(connection.served_model(served).openai(), served, f"base {backend.base}" if version is None else served)
 
     return find, backend.engine.info.context_length

@@ -206,7 +206,7 @@ async def _open_proposer(
     progress.phase("load", note=base or DEFAULT_BASE)
     home = stack.enter_context(tempfile.TemporaryDirectory(prefix="journeyman-look-"))
     connection = await stack.enter_async_context(local(base or DEFAULT_BASE, home=home, note=progress.note))
-    proposer = CompletionProposer(connection.openai_url, connection.api_key or "", "base")
+    proposer = CompletionProposer(connection.openai_url, connection.api_key or "")
     stack.push_async_callback(proposer.close)
     return proposer
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from journeyman.cli.options import HomeOption, JsonOption, home_folder
+from journeyman.types.names import Version, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,6 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from journeyman.cli.console import output, styled, write_json
     from journeyman.config import program
     from journeyman.store.run_lock import as_it_is
-    from journeyman.types.names import is_name
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
@@ -284,7 +284,7 @@ def find_group(store: Store, run: str, group: str) -> list[Trajectory]:
     attempts = [store.rollouts.trajectory(row.id) for row in rows if row.scenario_id == scenario]
     versions = list(dict.fromkeys(attempt.model for attempt in attempts))
     if step:
-        chosen = [name for name in versions if name.rpartition("@")[2] == step]
+        chosen = [name for name in versions if (version := Version.parse(name)) is not None and str(version.step) == step]
         if not chosen:
             raise NotFoundError(f"no attempts at {scenario!r} by step {step}", hint=f"versions: {', '.join(versions)}")
     else:

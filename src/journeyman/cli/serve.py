@@ -11,6 +11,7 @@ import typer
 
 from journeyman.cli.options import BaseOption, HomeOption, checked_key_option, home_folder
 from journeyman.errors import SettingError
+from journeyman.types.names import BASE
 
 RunOption = Annotated[str | None, typer.Option("--run", help="Serve what this run trained.", metavar="RUN")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to bind; any but loopback requires --api-key.")]
@@ -90,7 +91,7 @@ def serve(
     app = create_app(backend, api_key=api_key, host=host, allowed_hosts=allow_host or ())
     try:
         with Server(app, host=host, port=port, api_key=api_key) as server:
-            for line in greeting(server.url, names[-1] if names else "base", has_key=api_key is not None):
+            for line in greeting(server.url, names[-1] if names else BASE, has_key=api_key is not None):
                 console.print(line)
             server.wait()
     except KeyboardInterrupt:

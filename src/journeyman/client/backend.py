@@ -8,7 +8,7 @@ from typing import Any
 
 from journeyman.client.models import ServedModel, TrainableModel
 from journeyman.client.wire import Wire, asked
-from journeyman.types.names import check_name
+from journeyman.types.names import BASE, check_name
 from journeyman.types.runs import CreateRun, RunInfo, StepMetrics
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import CreateModel, ModelInfo
@@ -61,7 +61,7 @@ class Connection:
 
     def base_model(self) -> ServedModel:
         """The base model, untrained: what a trained one is compared with."""
-        return ServedModel("base", self._wire)
+        return ServedModel(BASE, self._wire)
 
     def served_model(self, name: str) -> ServedModel:
         """A model that the server serves, by name or `name@step`, without training it."""

@@ -13,7 +13,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.client.wire import Wire, asked
 from journeyman.errors import ServiceError, SettingError, TrainingError, WaitTimeoutError, error_from_code
 from journeyman.llm import omitted_of
-from journeyman.types.names import check_name
+from journeyman.types.names import Version, check_name
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.training import (
@@ -227,7 +227,7 @@ class TrainableModel(ServedModel):
 
     def at(self, step: int) -> ServedModel:
         """This model as it was at a step, to roll out; step 0 is the untrained adapter."""
-        return ServedModel(f"{self.name}@{step}", self._wire)
+        return ServedModel(str(Version(self.name, step)), self._wire)
 
     async def train(
         self,

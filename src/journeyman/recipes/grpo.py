@@ -37,6 +37,7 @@ from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
+from journeyman.types.names import BASE, Version
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
 from journeyman.types.trajectory import Group
@@ -113,7 +114,7 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
         variants = _variants(opened, settings.name, step)
         sizes = [attempts] if settings.rollout.function or attempts == 1 else [1, attempts]
         evaluations = [await _evaluate(opened, settings, variants, judge, heldout, size) for size in sizes]
-        adapter = f"{settings.name}@{step}"
+        adapter = str(Version(settings.name, step))
         return await asyncio.to_thread(_written, opened, settings, judge, scenarios, evaluations, adapter=adapter, is_again=True)
 
 
@@ -247,8 +248,8 @@ def _written(
 
 
 def _variants(opened: OpenRun, name: str, step: int) -> dict[str, Model]:
-    trained = {"trained": opened.connection.served_model(f"{name}@{step}")} if step else {}
-    return {"base": opened.connection.base_model(), **trained}
+    trained = {"trained": opened.connection.served_model(str(Version(name, step)))} if step else {}
+    return {BASE: opened.connection.base_model(), **trained}
 
 
 async def _evaluate(

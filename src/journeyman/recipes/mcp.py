@@ -40,7 +40,7 @@ from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
-from journeyman.types.names import BASE
+from journeyman.types.names import BASE, Version
 from journeyman.types.scenarios import Scenario, kind_of
 from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.types.settings import Grpo
@@ -165,7 +165,7 @@ async def prepare_scenarios(session: Session) -> ScenarioSet:
     settings = session.settings
     await session.update(phase="scenarios")
     async with session.costs.phase("scenarios"):
-        base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key, "base"), session.writer
+        base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key), session.writer
         try:
             async with open_server(settings.target) as server:
                 scenarios = await build_scenarios(
@@ -287,11 +287,11 @@ def _nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group]) -> Noth
 
 
 def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Model]:
-    variants: dict[str, Model] = {"base": session.connection.base_model()}
+    variants: dict[str, Model] = {BASE: session.connection.base_model()}
     if warm:
-        variants["warm"] = session.connection.served_model(f"{name}@{warm}")
+        variants["warm"] = session.connection.served_model(str(Version(name, warm)))
     if last > warm:
-        variants["trained"] = session.connection.served_model(f"{name}@{last}")
+        variants["trained"] = session.connection.served_model(str(Version(name, last)))
     return variants
 
 

@@ -10,6 +10,7 @@ from journeyman.evaluation import Evaluation, Report, pick_examples
 from journeyman.recipes.run_report import curl_line as request_line
 from journeyman.recipes.run_report import kept_report, machine, step_costs
 from journeyman.recipes.session import Session
+from journeyman.types.names import Version
 
 
 def make_report(
@@ -33,7 +34,7 @@ def make_report(
         phases=session.costs.phases if is_again else (*session.costs.phases, *step_costs(steps)),
         judge_cost=session.costs.judge(is_whole=not is_again),
         examples=examples,
-        adapter=str(session.folder.adapters / f"{model}@{adapter_step}"),
+        adapter=str(session.folder.adapters / str(Version(model, adapter_step))),
         serve_command=command_line("serve", "--run", session.run, "--home", session.home),
         curl=curl_line(session, model, evaluations[0].groups[names[0]][0].scenario.task),
         notes=tuple(notes),

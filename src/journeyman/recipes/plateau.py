@@ -168,7 +168,7 @@ async def _scenarios(settings: PlateauSettings, model: PromptedModel, progress: 
     if not model.is_provider:
         await model.open()
         assert model.connection is not None
-        proposer = CompletionProposer(model.connection.openai_url, model.connection.api_key, "base")
+        proposer = CompletionProposer(model.connection.openai_url, model.connection.api_key)
     try:
         async with open_server(settings.target) as server:
             wanted = McpTrain(

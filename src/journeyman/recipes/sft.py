@@ -25,6 +25,7 @@ from journeyman.recipes.run_report import curl_line, evaluation_numbers, heldout
 from journeyman.recipes.schedule import rate_factor
 from journeyman.recipes.settings import SftTrain
 from journeyman.rewards import Rubric
+from journeyman.types.names import BASE
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Sft
@@ -148,7 +149,7 @@ async def _evaluate(opened: OpenRun, settings: SftTrain, model: TrainableModel, 
         limit = settings.reply_tokens
         await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=limit, temperature=0, **given)
 
-    variants: dict[str, Model] = {"base": opened.connection.base_model()}
+    variants: dict[str, Model] = {BASE: opened.connection.base_model()}
     if model.step:
         variants["trained"] = opened.connection.served_model(model.adapter)
     await opened.update(phase="evaluate")

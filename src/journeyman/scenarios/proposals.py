@@ -20,6 +20,7 @@ from journeyman.errors import LlmError
 from journeyman.llm.openai_client import open_openai
 from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.words import humanise
+from journeyman.types.names import BASE
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -85,7 +86,7 @@ class CompletionProposer:
         self,
         base_url: str,
         api_key: str,
-        model: str = "base",
+        model: str = BASE,
         *,
         max_tokens_per_parameter: int = 2000,
         max_concurrent: int = 24,

@@ -17,6 +17,7 @@ from journeyman.service.backend import Backend
 from journeyman.service.capture import Session, split_rollout_path
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.sampling import CallContext
+from journeyman.types.names import BASE, Version
 
 AGENT = "agent"  # the alias for a rollout's model: no slash, which some frameworks would split at
 _MAX_DIGITS = 9  # of a count of retries
@@ -65,7 +66,7 @@ class OpenAiRoutes:
 
     async def model(self, request: Request, model: str) -> Response:
         self._gate.check(request)
-        self._backend.weights.resolve(model)
+        self._backend.weights.find(model)
         return JSONResponse(_model(model))
 
     async def responses(self, request: Request) -> Response:
@@ -77,8 +78,8 @@ class OpenAiRoutes:
 
     def _names(self) -> list[str]:
         trained = self._backend.weights.models
-        versions = [f"{name}@{step}" for name in trained for step in sorted(trained[name])]
-        return list(dict.fromkeys(["base", self._backend.base, *trained, *versions]))
+        versions = [str(Version(name, step)) for name in trained for step in sorted(trained[name])]
+        return list(dict.fromkeys([BASE, self._backend.base, *trained, *versions]))
 
     async def _session(self, request: Request) -> Session | None:
         """The rollout a call belongs to: named by the URL, or by the token sent as API key; None outside rollouts."""

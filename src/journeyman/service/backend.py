@@ -20,12 +20,12 @@ from journeyman.service.settling import settle_abandoned, settle_run
 from journeyman.service.training import TrainableModel, TrainingService
 from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
-from journeyman.store.models import ModelRow
+from journeyman.store.models import AdapterRow, ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
-from journeyman.types.names import BASE, check_model_name
+from journeyman.types.names import check_model_name
 from journeyman.types.retention import Retention
 from journeyman.types.runs import CreateRun, RunInfo
 from journeyman.types.training import (
@@ -142,13 +142,13 @@ class Backend:
 
     def model_info(self, name: str) -> ModelInfo:
         """Raises NotFoundError unless the model was created (or opened) in this process."""
-        model = self._trainable(name)
+        model, published = self._trainable(name), self.weights.models[name]
         return ModelInfo(
             name=name,
             run=model.row.run,
             base=model.row.base,
             step=model.trainer.step,
-            adapter=self.weights.resolve(name) or f"{name}@{model.trainer.step}",
+            adapter=published[max(published)].name,
             lora=model.row.lora,
             context_length=self.engine.info.context_length,
         )
@@ -172,10 +172,10 @@ class Backend:
 
         Raises NotFoundError for an unknown model, SettingError for a key with the base.
         """
-        async with self.weights.using(request.model) as adapter:
+        async with self.weights.using(request.model) as version:
             if request.key is not None:
-                self._keyed(adapter)
-            return await self.recorder.open(request, model=adapter or BASE, run=self.weights.run_of(adapter))
+                _of_a_run(version)
+            return await self.recorder.open(request, version)
 
     async def kept_attempts(self, model: str, key: str) -> tuple[KeptAttempt, ...]:
         """The finished attempts that a version made under `key/...`: the first of each key.
@@ -183,20 +183,13 @@ class Backend:
         One that was cut off (cancelled, expired, its tool server gone) is not among them unless it was judged with its group.
         Raises as `open_rollout`.
         """
-        run, adapter = self._keyed(self.weights.resolve(model))
-        rows = await asyncio.to_thread(self.store.rollouts.list_keyed, run, adapter, key)
+        version = _of_a_run(self.weights.find(model))
+        rows = await asyncio.to_thread(self.store.rollouts.list_keyed, version.run, version.name, key)
         first: dict[str, KeptAttempt] = {}
         for row in rows:
             if row.is_judged or row.error is None or row.error.is_of_model:
                 first.setdefault(row.key, KeptAttempt(key=row.key, scenario_id=row.scenario_id, trajectory_id=row.id))
         return tuple(first.values())
-
-    def _keyed(self, adapter: str | None) -> tuple[str, str]:
-        """(run, version) that keyed attempts belong to."""
-        run = self.weights.run_of(adapter)
-        if adapter is None or run is None:
-            raise SettingError("attempts of the base model belong to no run, so none can be found again by a key", hint="leave the key out")
-        return run, adapter
 
     async def finish_rollout(self, rollout_id: str, outcome: FinishRollout) -> Trajectory:
         return await self.recorder.finish(rollout_id, outcome)
@@ -303,13 +296,13 @@ class Backend:
     async def _serve_published(self, model: TrainableModel) -> None:
         """Its folder may be damaged or gone: the checkpoint, whose adapter was found to be the published one, has the same weights."""
         try:
-            async with self.weights.using(model.row.name):
+            async with self.weights.using(model.name):
                 return
         except AdapterError as error:
-            adapter = f"{model.row.name}@{model.trainer.step}"
-            await self.weights.restore(adapter, model.trainer)
+            await self.weights.restore(self.weights.models[model.name][model.trainer.step], model.trainer)
             model.opening_notes.append(
-                f"version {adapter} could not be loaded ({error.message}): its folder is written anew from the checkpoint of that step"
+                f"version {model.version} could not be loaded ({error.message}): "
+                "its folder is written anew from the checkpoint of that step"
             )
 
     def _check_run(self, run: RunInfo) -> None:
@@ -329,6 +322,13 @@ class Backend:
                 f"{whose} was made with another tokenizer than {base!r} has now: its token ids stand for other text here",
                 hint="put the base model back as it was, or use another run",
             )
+
+
+def _of_a_run(version: AdapterRow | None) -> AdapterRow:
+    """The version that keyed attempts belong to."""
+    if version is None:
+        raise SettingError("attempts of the base model belong to no run, so none can be found again by a key", hint="leave the key out")
+    return version
 
 
 def _check_lora(row: ModelRow, request: CreateModel) -> None:

@@ -19,6 +19,7 @@ from journeyman.service.echo import splices
 from journeyman.service.retries import Attempt, Call, Calls
 from journeyman.service.segments import Segment, segments
 from journeyman.store import RolloutRow, Store
+from journeyman.store.models import AdapterRow
 from journeyman.types.messages import Message
 from journeyman.types.names import BASE
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
@@ -62,12 +63,12 @@ class Session:
         """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""
         return splices(messages, self.turns)
 
-    def check_weights(self, run: str | None, fingerprint: str | None) -> None:
-        """Raise ServiceError 410 (other_weights) when the version of the pinned name is another now: of another run, as on another server,
-        or made again, as after a resume. `run` and `fingerprint` are those of the version that would draw now; None: unknown, or the base.
+    def check_version(self, now: AdapterRow | None) -> None:
+        """Raise ServiceError 410 (other_weights) when the pinned name means another version `now` (None: the base): of another run, as on
+        another server, or made again, as after a resume.
         """
-        drawn_by = {turn.fingerprint for turn in self.turns} - {None}
-        if run != self.run or (fingerprint is not None and drawn_by - {fingerprint}):
+        run, fingerprint = (None, None) if now is None else (now.run, now.fingerprint)
+        if run != self.run or {turn.fingerprint for turn in self.turns} - {None, fingerprint}:
             raise ServiceError(
                 f"rollout {self.id} was opened with another {self.model} than is served here now",
                 status=410,
@@ -113,8 +114,9 @@ class Recorder:
         self._wall_clock = wall_clock
         self._tokenizer = tokenizer
 
-    async def open(self, create: CreateRollout, *, model: str, run: str | None = None) -> RolloutTicket:
-        """Open a rollout whose calls are all served by `model` (`name@step`, or "base")."""
+    async def open(self, create: CreateRollout, version: AdapterRow | None = None) -> RolloutTicket:
+        """Open a rollout whose calls are all served by `version`; None: by the base."""
+        model, run = (BASE, None) if version is None else (version.name, version.run)
         rollout_id, token = f"ro_{secrets.token_hex(8)}", secrets.token_urlsafe(24)
         session = self._session(rollout_id, token, model, create.max_turns, run)
         # Known before it is stored: the version must count as pinned from this moment on.

@@ -11,6 +11,7 @@ from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
 from journeyman.types.metrics import MAX_REWARD, NOT_FINITE
+from journeyman.types.names import Version
 from journeyman.types.samples import TrainSample
 from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, Grpo
 from journeyman.types.shaping import overlong_penalties, penalised
@@ -154,8 +155,8 @@ def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo
 def _check_policy(trajectory: Trajectory, policy: Policy) -> None:
     """Raises SettingError unless every reply was drawn by a version of the policy: names come again, runs and weights do not."""
     for turn in trajectory.turns:
-        name, _, version = (turn.adapter or "").partition("@")
-        if name != policy.model:
+        version = Version.parse(turn.adapter)
+        if version is None or version.model != policy.model:
             raise SettingError(
                 f"trajectory {trajectory.id} was sampled by {turn.adapter or 'the base model'}, not by {policy.model}",
                 hint=f"gather with the model that is trained: {policy.model}",
@@ -167,10 +168,10 @@ def _check_policy(trajectory: Trajectory, policy: Policy) -> None:
                 hint=f"gather with the model of run {policy.run!r}; what others made can be imitated (train_sft) or compared (train_dpo)",
                 reason="other_run",
             )
-        known = policy.fingerprints.get(int(version))
-        if int(version) > policy.step or (turn.fingerprint is not None and known not in (None, turn.fingerprint)):
+        known = policy.fingerprints.get(version.step)
+        if version.step > policy.step or (turn.fingerprint is not None and known not in (None, turn.fingerprint)):
             raise SettingError(
-                f"trajectory {trajectory.id} was sampled by a {turn.adapter} that was undone: the run went back before step {version}",
+                f"trajectory {trajectory.id} was sampled by a {turn.adapter} that was undone: the run went back before step {version.step}",
                 hint="gather again with the version that is there now",
                 reason="undone_version",
             )
@@ -178,7 +179,8 @@ def _check_policy(trajectory: Trajectory, policy: Policy) -> None:
 
 def _inspect(trajectory: Trajectory, counts: _Counts, step: int) -> None:
     for turn in trajectory.turns:
-        counts.staleness.append(step - int((turn.adapter or "").partition("@")[2]))
+        if (version := Version.parse(turn.adapter)) is not None:
+            counts.staleness.append(step - version.step)
         counts.num_altered_turns += _is_altered(turn)
     counts.lengths.append(trajectory.num_sampled_tokens)
     counts.num_truncated += trajectory.is_truncated

@@ -20,7 +20,9 @@ from journeyman.service.capture import Recorder, Session
 from journeyman.service.constraints import grammar_of
 from journeyman.service.requests import ChatRequest, CompletionRequest
 from journeyman.service.streaming import ReplyDelta, live_reply, merged, reply_message, whole_replies
+from journeyman.store.models import AdapterRow
 from journeyman.types.messages import Tool
+from journeyman.types.names import BASE
 from journeyman.types.sampling import Grammar, Sample, SampleDelta, SampleRequest, SamplingParameters
 from journeyman.types.trajectory import Turn
 
@@ -31,17 +33,10 @@ _NUM_SEEDS = 2**64
 
 
 class Versions(Protocol):
-    """Which adapter a model name means; it stays loaded while the block runs. `journeyman.service.weights.Weights` is one."""
+    """Which version a model name means, None for the base; it stays loaded while the block runs. `journeyman.service.weights.Weights`
+    is one."""
 
-    def using(self, model: str) -> AbstractAsyncContextManager[str | None]: ...
-
-    def fingerprint_of(self, adapter: str) -> str | None:
-        """That of the weights of a loaded version."""
-        ...
-
-    def run_of(self, adapter: str | None) -> str | None:
-        """The run of a loaded version; None for the base."""
-        ...
+    def using(self, model: str) -> AbstractAsyncContextManager[AdapterRow | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +129,7 @@ class SamplingService:
                 key=context.key,
                 num_replies=request.n,
             )
-        return ChatReply(model=request.model or turns[0].adapter or "base", turns=turns)
+        return ChatReply(model=request.model or turns[0].adapter or BASE, turns=turns)
 
     async def stream_chat(self, request: ChatRequest, context: CallContext = CallContext()) -> AsyncGenerator[ReplyDelta]:
         """As `chat`, while the tokens are drawn. In a rollout each reply comes whole: its turn must be stored before it leaves.
@@ -155,11 +150,11 @@ class SamplingService:
     async def complete(self, request: CompletionRequest) -> CompletionReply:
         """Continue a raw text. Never recorded. Raises as `chat`."""
         prompt_ids = await asyncio.to_thread(self._raw_prompt, request.prompt)
-        samples = await self._sample(request, request.model, prompt_ids, grammar=None)
+        _, samples = await self._sample(request, request.model, prompt_ids, grammar=None)
         completions = tuple(
             Completion(cut_at_stop(self._renderer.reply_text(sample.token_ids), request.stop), sample) for sample in samples
         )
-        return CompletionReply(request.model or "base", prompt_ids, completions)
+        return CompletionReply(request.model or BASE, prompt_ids, completions)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[ReplyDelta]:
         """As `complete`, while the tokens are drawn; the text is in `ReplyDelta.content`."""
@@ -181,7 +176,7 @@ class SamplingService:
         tools = _offered(request)
         stored = None if session is None else session.stored(request.messages)
         prompt_ids = await self._rendered(request, tools, stored)
-        samples = await self._sample(request, model, prompt_ids, grammar_of(request), session)
+        version, samples = await self._sample(request, model, prompt_ids, grammar_of(request), session)
         reply_format = self._renderer.reply_format(prompt_ids, stop=request.stop, has_tools=bool(tools))
         seconds = time.monotonic() - start
         return [
@@ -198,7 +193,7 @@ class SamplingService:
                 parameters=self._parameters(request, prompt_ids, index),
                 started_at=started_at,
                 seconds=seconds,
-                fingerprint=None if sample.adapter is None else self._versions.fingerprint_of(sample.adapter),
+                fingerprint=None if version is None else version.fingerprint,
             )
             for index, sample in enumerate(samples)
         ]
@@ -210,14 +205,15 @@ class SamplingService:
         prompt_ids: tuple[int, ...],
         grammar: Grammar | None,
         session: Session | None = None,
-    ) -> list[Sample]:
-        async with self._versions.using(_named(model)) as adapter:
+    ) -> tuple[AdapterRow | None, list[Sample]]:
+        """The version that drew, and a sample for each of the n replies."""
+        async with self._versions.using(_named(model)) as version:
             if session is not None:
-                session.check_weights(self._versions.run_of(adapter), None if adapter is None else self._versions.fingerprint_of(adapter))
-            wanted = self._wanted(request, prompt_ids, grammar, adapter)
+                session.check_version(version)
+            wanted = self._wanted(request, prompt_ids, grammar, version)
             samples = await _all_or_none([self._engine.sample(sample) for sample in wanted])
         self.num_sampled_tokens += sum(len(sample.token_ids) for sample in samples)
-        return samples
+        return version, samples
 
     async def _stream(
         self,
@@ -226,10 +222,10 @@ class SamplingService:
         grammar: Grammar | None,
         reply_format: ReplyFormat,
     ) -> AsyncGenerator[ReplyDelta]:
-        async with self._versions.using(_named(request.model)) as adapter:
+        async with self._versions.using(_named(request.model)) as version:
             replies = [
                 live_reply(index, len(prompt_ids), self._counted(self._engine.stream(wanted)), self._renderer, reply_format)
-                for index, wanted in enumerate(self._wanted(request, prompt_ids, grammar, adapter))
+                for index, wanted in enumerate(self._wanted(request, prompt_ids, grammar, version))
             ]
             async with aclosing(merged(replies)) as deltas:
                 async for delta in deltas:
@@ -246,14 +242,14 @@ class SamplingService:
         request: ChatRequest | CompletionRequest,
         prompt_ids: tuple[int, ...],
         grammar: Grammar | None,
-        adapter: str | None,
+        version: AdapterRow | None,
     ) -> list[SampleRequest]:
         """What to ask the engine for: one sample for each of the n replies."""
         return [
             SampleRequest(
                 prompt_ids=prompt_ids,
                 parameters=self._parameters(request, prompt_ids, index),
-                adapter=adapter,
+                adapter=None if version is None else version.name,
                 stop_token_ids=self._renderer.stop_token_ids,
                 grammar=grammar,
             )

@@ -10,6 +10,7 @@ from journeyman.store.checkpoints import Checkpoint, Checkpoints
 from journeyman.store.jobs import INTERRUPTED, JobRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
+from journeyman.types.names import Version
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import JobStatus, TrainResult
 
@@ -58,7 +59,7 @@ def settle_abandoned(store: Store, job: JobRow) -> JobStatus:
 def _result(job: JobRow, made: Checkpoint) -> TrainResult:
     return TrainResult(
         step=made.step,
-        adapter=f"{job.model}@{made.step}",
+        adapter=str(Version(job.model, made.step)),
         metrics=made.memo.get("row", {}).get("metrics", {}),
         notes=tuple(made.memo.get("notes", ())),
     )

@@ -37,6 +37,7 @@ from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress, Trainer
 from journeyman.types.differences import Change, differences
 from journeyman.types.metrics import finite_metrics
+from journeyman.types.names import Version
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
@@ -72,6 +73,11 @@ class TrainableModel:
     @property
     def name(self) -> str:
         return self.row.name
+
+    @property
+    def version(self) -> Version:
+        """What its trainer holds."""
+        return Version(self.name, self.trainer.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +154,13 @@ class TrainingService:
             report = self._reporter(on_progress)
             async with self._resting(needed=True):
                 metrics = await self._in_thread(lambda: measure(report))
-            step = model.trainer.step
+            version = model.version
         if not math.isfinite(metrics["loss"]):
             raise TrainingError(
-                f"the loss of these examples is not finite ({metrics['loss']}) for {model.name}@{step}",
+                f"the loss of these examples is not finite ({metrics['loss']}) for {version}",
                 hint="its weights have gone astray: go back to an earlier version; or the base model is damaged",
             )
-        return TrainResult(step=step, adapter=f"{model.name}@{step}", metrics=metrics)
+        return TrainResult(step=version.step, adapter=str(version), metrics=metrics)
 
     def _measurement(self, model: TrainableModel, job: MeasureJob) -> Callable[[OnProgress], dict[str, float]]:
         load = self._load

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError, SettingError, StoreError
@@ -22,24 +21,13 @@ from journeyman.store.models import AdapterRow
 from journeyman.store.served import Claim, ServedFolder, claim
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
-from journeyman.types.names import BASE, check_model_name
+from journeyman.types.names import BASE, Version, check_model_name
 from journeyman.types.sampling import Sample, SampleRequest, SamplingParameters
 
 _log = logging.getLogger(__name__)
 
 _PROBE_TOKENS = 4
 _KEEP_NEWEST_LOADED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenAdapter:
-    """An adapter on disk that is not published yet."""
-
-    run: str
-    model: str
-    step: int
-    folder: Path
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +91,8 @@ class Weights:
             )
         self._versions[name] = {row.step: row for row in self._store.models.adapters(run, name)}
 
-    def resolve(self, model: str) -> str | None:
-        """The adapter that serves a model name: `name` (newest), `name@step`, or None for "base" and the base's own name.
+    def find(self, model: str) -> AdapterRow | None:
+        """The version that serves a model name: `name` (the newest), `name@step`; None for "base" and the base's own name.
 
         Raises NotFoundError for any other name.
         """
@@ -116,95 +104,75 @@ class Weights:
             known = ", ".join([BASE, *(known for known, steps in self._versions.items() if steps)])
             raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
         if not at:
-            return versions[max(versions)].name
-        found = next((row for number, row in versions.items() if str(number) == step), None)
-        if found is None:
+            return versions[max(versions)]
+        version = Version.parse(model)
+        if version is None or version.step not in versions:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])
             raise NotFoundError(f"model {name!r} has no version {step[:80]!r}", hint=f"its newest versions: {steps}")
-        return found.name
-
-    def run_of(self, adapter: str | None) -> str | None:
-        """The run that a served adapter belongs to; None for the base."""
-        if adapter is None:
-            return None
-        name, _, step = adapter.partition("@")
-        return self._versions[name][int(step)].run
-
-    def fingerprint_of(self, adapter: str) -> str | None:
-        """That of a version's weights; None for one that is not served here."""
-        name, _, step = adapter.partition("@")
-        row = self._versions.get(name, {}).get(int(step))
-        return None if row is None else row.fingerprint
+        return versions[version.step]
 
     @asynccontextmanager
-    async def using(self, model: str) -> AsyncIterator[str | None]:
-        """Resolve a name, load that version if it is not, and keep it loaded while the block runs: for one request."""
-        adapter = self.resolve(model)
-        if adapter is None:
+    async def using(self, model: str) -> AsyncIterator[AdapterRow | None]:
+        """Find a version as `find` does, load it if it is not, and keep it loaded while the block runs: for one request."""
+        row = self.find(model)
+        if row is None:
             yield None
             return
-        self._in_use[adapter] += 1
+        self._in_use[row.name] += 1
         try:
-            await self._ensure_loaded(adapter)
-            yield adapter
+            await self._ensure_loaded(row)
+            yield row
         finally:
-            self._in_use[adapter] -= 1
+            self._in_use[row.name] -= 1
 
-    def write(self, run: str, model: str, trainer: Trainer) -> WrittenAdapter:
+    def write(self, run: str, model: str, trainer: Trainer) -> AdapterRow:
         """Write the trainer's adapter to its folder, whole or not at all. Blocks; call it from a worker thread."""
-        step = trainer.step
-        folder = self._store.home.run(run).adapters / f"{model}@{step}"
+        folder = self._store.home.run(run).adapters / str(Version(model, trainer.step))
         with replaced_folder(folder, self._reached, "adapter") as aside:
             fingerprint = trainer.save_adapter(aside)
-        return WrittenAdapter(run, model, step, folder, fingerprint)
+        return AdapterRow(run, model, trainer.step, folder, fingerprint)
 
-    async def publish(self, written: WrittenAdapter) -> Published:
+    async def publish(self, row: AdapterRow) -> Published:
         """Load a written adapter, prove that the engine serves exactly it, register it, and make it the newest version.
 
         Raises AdapterError when the fingerprints differ or the probe is not finite, StoreError when the version cannot be registered;
         then nothing is published, and the version can be written and published once more.
         """
-        name = f"{written.model}@{written.step}"
         async with self._changing:
-            await self._load(name, written.folder, written.fingerprint)
+            await self._load(row)
             try:
-                probe = await self._probe(name)
-                row = await self._registered(written)
+                probe = await self._probe(row.name)
+                await self._register(row)
             except BaseException:
                 # The step is made again under the same name, and a name is loaded once.
-                await self._unload_now(name)
+                await self._unload_now(row.name)
                 raise
         change, notes = self._compare(row, probe)
-        self._versions.setdefault(written.model, {})[written.step] = row
-        self._probes[written.model] = probe
-        await self._unload_unneeded(written.model)
+        self._versions.setdefault(row.model, {})[row.step] = row
+        self._probes[row.model] = probe
+        await self._unload_unneeded(row.model)
         return Published(row, change, notes)
 
-    async def _registered(self, written: WrittenAdapter) -> AdapterRow:
-        """The version's row in the store. When whoever publishes is cancelled meanwhile, there is none."""
-        run, model, step = written.run, written.model, written.step
-        adding = asyncio.ensure_future(
-            asyncio.to_thread(self._store.models.add_adapter, run, model, step, written.folder, written.fingerprint)
-        )
+    async def _register(self, row: AdapterRow) -> None:
+        """Into the store. When whoever publishes is cancelled meanwhile, it is not there."""
+        adding = asyncio.ensure_future(asyncio.to_thread(self._store.models.add_adapter, row))
         try:
-            return await asyncio.shield(adding)
+            await asyncio.shield(adding)
         except asyncio.CancelledError:
             await asyncio.wait({adding})  # the store gives up by itself
             if not adding.cancelled() and adding.exception() is None:
-                await asyncio.to_thread(self._store.models.orphan_adapters, run, model, step - 1)
+                await asyncio.to_thread(self._store.models.orphan_adapters, row.run, row.model, row.step - 1)
             raise
 
-    async def restore(self, adapter: str, trainer: Trainer) -> None:
+    async def restore(self, row: AdapterRow, trainer: Trainer) -> None:
         """Write a published version that cannot be loaded anew, from a trainer that holds its weights, and load it.
 
         Raises AdapterError when the trainer holds other weights than were published or the engine still does not load them, StoreError
         when the folder cannot be written.
         """
-        name, _, step = adapter.partition("@")
-        row = self._versions[name][int(step)]
         async with self._changing:
-            written = await asyncio.to_thread(self.write, row.run, name, trainer)
-            await self._load(adapter, written.folder, row.fingerprint)
+            await asyncio.to_thread(self.write, row.run, row.model, trainer)
+            await self._load(row)
 
     async def withdraw(self, model: str, after_step: int) -> None:
         """Forget versions newer than `after_step`: their training step is undone."""
@@ -264,36 +232,36 @@ class Weights:
             folder.release()
         self._served.clear()
 
-    async def _ensure_loaded(self, adapter: str) -> None:
-        if adapter not in self._engine.adapters():
+    async def _ensure_loaded(self, row: AdapterRow) -> None:
+        if row.name not in self._engine.adapters():
             # To its end, also when the client that asked first hangs up: a version is loaded whole and checked, or not at all.
-            await asyncio.shield(asyncio.ensure_future(self._load_version(adapter)))
+            await asyncio.shield(asyncio.ensure_future(self._load_version(row)))
 
-    async def _load_version(self, adapter: str) -> None:
-        name, _, step = adapter.partition("@")
-        row = self._versions[name][int(step)]
+    async def _load_version(self, row: AdapterRow) -> None:
         async with self._changing:
-            if adapter not in self._engine.adapters():
-                await self._load(adapter, row.folder, row.fingerprint)
+            if row.name not in self._engine.adapters():
+                await self._load(row)
 
-    async def _load(self, name: str, folder: Path, fingerprint: str) -> None:
+    async def _load(self, row: AdapterRow) -> None:
+        name, expected = row.name, row.fingerprint
         try:
-            served = await asyncio.to_thread(ServedFolder, folder)
+            served = await asyncio.to_thread(ServedFolder, row.folder)
         except OSError as error:
             raise AdapterError(
-                f"the folder of version {name} is gone: {folder}", hint="older versions are deleted as the run goes on; take a newer one"
+                f"the folder of version {name} is gone: {row.folder}",
+                hint="older versions are deleted as the run goes on; take a newer one",
             ) from error
         self._served[name] = served
         try:
-            loaded = await self._engine.load_adapter(name, folder)
+            loaded = await self._engine.load_adapter(name, row.folder)
         except BaseException:
             self._served.pop(name).release()
             raise
-        if loaded != fingerprint:
+        if loaded != expected:
             await self._unload_now(name)
             raise AdapterError(
-                f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, expected {fingerprint[:12]}…",
-                hint=f"was {folder} changed by hand? Restore it, or go on from an older version",
+                f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, expected {expected[:12]}…",
+                hint=f"was {row.folder} changed by hand? Restore it, or go on from an older version",
             )
 
     async def _probe(self, name: str) -> Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from journeyman.store.database import Database
 from journeyman.store.tables import ADAPTERS, MODELS
-from journeyman.types.names import check_model_name
+from journeyman.types.names import Version, check_model_name
 from journeyman.types.settings import LoraSettings
 
 
@@ -28,19 +28,20 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRow:
-    """A published version. `folder` is absolute; `fingerprint` is the one the trainer gave when it wrote it."""
+    """A version on disk, published once it is in the store. `folder` is absolute; `fingerprint` is the one the trainer gave when it wrote
+    it."""
 
     run: str
     model: str
     step: int
     folder: Path
     fingerprint: str
-    created_at: float
+    created_at: float = field(default_factory=time.time)
 
     @property
     def name(self) -> str:
         """`model@step`: what the engine and the turns call it."""
-        return f"{self.model}@{self.step}"
+        return str(Version(self.model, self.step))
 
 
 class Models:
@@ -79,22 +80,20 @@ class Models:
         with self._database.read() as connection:
             return tuple(_model(row) for row in connection.execute(query.order_by(MODELS.c.created_at)))
 
-    def add_adapter(self, run: str, model: str, step: int, folder: Path, fingerprint: str) -> AdapterRow:
-        """Register a published version. `folder` lies under the home folder."""
-        row = AdapterRow(run, model, step, folder, fingerprint, time.time())
+    def add_adapter(self, row: AdapterRow) -> None:
+        """Publish a version. Its folder lies under the home folder."""
         values = {
-            "folder": folder.relative_to(self._home).as_posix(),
-            "fingerprint": fingerprint,
+            "folder": row.folder.relative_to(self._home).as_posix(),
+            "fingerprint": row.fingerprint,
             "state": "published",
             "created_at": row.created_at,
         }
         with self._database.write() as connection:
             connection.execute(
                 insert(ADAPTERS)
-                .values(run=run, model=model, step=step, **values)
+                .values(run=row.run, model=row.model, step=row.step, **values)
                 .on_conflict_do_update(index_elements=["run", "model", "step"], set_=values)
             )
-        return row
 
     def adapters(self, run: str, model: str) -> tuple[AdapterRow, ...]:
         """The published versions of a model, the oldest first."""
