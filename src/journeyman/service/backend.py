@@ -154,11 +154,11 @@ class Backend:
         )
 
     def opening_notes(self, name: str) -> tuple[str, ...]:
-        """What there was to tell when the model was opened (damaged checkpoints, steps that are made again); the second time nothing.
+        """What was found when the model was opened (damaged checkpoints, steps that are made again); the second time nothing.
 
-        Whoever does not ask is told with the first training job.
+        Where nobody asks, the first training job has them among its notes.
         """
-        return self._trainable(name).told_notes()
+        return self._trainable(name).take_opening_notes()
 
     def train(self, name: str, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None) -> JobStatus:
         """Queue a training job; `key` is the request's idempotency key, `loop` as for `Jobs.submit`. Raises NotFoundError for an unknown

@@ -54,7 +54,8 @@ _RETENTION_METRIC = "retention.metric"
 class TrainableModel:
     """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
 
-    `computing`: how the trainer computes. `opening_notes`: what there is to tell of how it was opened, until it was told.
+    `computing`: how the trainer computes. `opening_notes`: what of its opening is not reported yet. `reported`: settings that were
+    named in a note once.
     """
 
     row: ModelRow
@@ -63,9 +64,10 @@ class TrainableModel:
     lock: RunLock
     computing: Computing = field(default_factory=dict)
     opening_notes: list[str] = field(default_factory=list)
+    reported: set[str] = field(default_factory=set)
 
-    def told_notes(self) -> tuple[str, ...]:
-        """The opening notes, once."""
+    def take_opening_notes(self) -> tuple[str, ...]:
+        """The opening notes; the next time there are none."""
         notes = tuple(self.opening_notes)
         self.opening_notes.clear()
         return notes
@@ -129,7 +131,6 @@ class TrainingService:
         self._load = readable_trajectories(store, engine.info.base, renderer.fingerprint)
         self._computing = asyncio.Lock()  # models share the processor: one step at a time
         self._dropping = threading.Event()
-        self._told: dict[str, set[str]] = {}  # settings of each model that were told of once
 
     def submit(
         self, model: TrainableModel, job: TrainJob, key: str | None = None, loop: asyncio.AbstractEventLoop | None = None
@@ -202,13 +203,12 @@ class TrainingService:
         settings = job.settings.model_dump(mode="json")
         before = _job_settings(model.checkpoints.newest()).get(job.kind)
         changed = () if before is None else differences({job.kind: before}, {job.kind: settings})
-        told = self._told.setdefault(model.name, set())
-        news = [change for change in changed if change.name not in {*told, f"{job.kind}.learning_rate"}]
-        told.update(change.name for change in news)
-        opened = model.told_notes()
+        new = [change for change in changed if change.name not in {*model.reported, f"{job.kind}.learning_rate"}]
+        model.reported.update(change.name for change in new)
+        opened = model.take_opening_notes()
         for note in opened:  # nobody asked for them when the model was opened: the log of a server has them too
             _log.warning("%s", note)
-        return replace(plan, measured=job.measured, settings={job.kind: settings}, notes=(*opened, *plan.notes, *_settings_notes(news)))
+        return replace(plan, measured=job.measured, settings={job.kind: settings}, notes=(*opened, *plan.notes, *_settings_notes(new)))
 
     def _plan(self, model: TrainableModel, job: UpdateJob) -> _Plan:
         if isinstance(job, SftJob):
@@ -316,10 +316,9 @@ class TrainingService:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (*notes, f"step {step} is done, but older ones could not be deleted: {error}")
         note = missing_metric(rows, self._retention)
-        told = self._told.setdefault(model.name, set())
-        if note is None or _RETENTION_METRIC in told:
+        if note is None or _RETENTION_METRIC in model.reported:
             return notes
-        told.add(_RETENTION_METRIC)
+        model.reported.add(_RETENTION_METRIC)
         return (*notes, note)
 
     async def clear(self, model: TrainableModel) -> None:
@@ -399,8 +398,8 @@ def _job_settings(checkpoint: Checkpoint | None) -> dict[str, Any]:
     return {} if checkpoint is None else dict(checkpoint.memo.get("job_settings", {}))
 
 
-def _settings_notes(news: Sequence[Change]) -> tuple[str, ...]:
-    if not news:
+def _settings_notes(changes: Sequence[Change]) -> tuple[str, ...]:
+    if not changes:
         return ()
-    listed = "; ".join(str(change) for change in news)
+    listed = "; ".join(str(change) for change in changes)
     return (f"other settings than in the step before: {listed} (told once; each step's settings are kept with it)",)
