@@ -23,7 +23,7 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.replicas import ReplicatedEngine
 from journeyman.errors import EngineError, ModelNotFoundError, SettingError
-from journeyman.local import LoraTrainers, open_backend, serving
+from journeyman.local import make_lora_trainer, open_backend, serving
 from journeyman.modeling import devices
 from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
@@ -137,7 +137,7 @@ def test_a_trainer_has_as_many_workers_as_the_run_had_before(
     monkeypatch.setattr(devices, "usable_cores", lambda: 2)
     monkeypatch.setattr(devices, "_products_per_second", lambda count, _: float(count))
     base = resolve_base(str(tiny_model), cache=tiny_model)
-    trainer, computing = LoraTrainers(base, given).make(CreateModel(name="m", run="r"), before)
+    trainer, computing = make_lora_trainer(base, given, CreateModel(name="m", run="r"), before)
     trainer.close()
     assert computing["num_workers"] == num_workers
     assert computing.keys() == {"num_workers", "precision", "torch"}

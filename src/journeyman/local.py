@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from journeyman.engine.local.replicas import ReplicatedEngine
     from journeyman.modeling.base_models import BaseModel
     from journeyman.service.backend import Backend
-    from journeyman.service.computing import Computing
+    from journeyman.service.opening import Computing
     from journeyman.trainer.base import Trainer
     from journeyman.types.retention import Retention
     from journeyman.types.training import CreateModel
@@ -167,10 +167,12 @@ def open_backend(
         try:
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-            trainers = LoraTrainers(found, num_workers) if is_trained else None
+            make_trainer = partial(make_lora_trainer, found, num_workers) if is_trained else None
             if owns_process:
                 keep_freed_memory()
-            return Backend(engine, renderer, store, trainers, retention=retention, rollout_expiry_seconds=expiry, owns_process=owns_process)
+            return Backend(
+                engine, renderer, store, make_trainer, retention=retention, rollout_expiry_seconds=expiry, owns_process=owns_process
+            )
         except BaseException:
             engine.end()
             raise
@@ -179,27 +181,21 @@ def open_backend(
         raise
 
 
-class LoraTrainers:
-    """Makes the trainers of a base model with so many workers; None: as many as before, else measured."""
+def make_lora_trainer(base: BaseModel, num_workers: int | None, request: CreateModel, before: Computing) -> tuple[Trainer, Computing]:
+    """A trainer with so many workers, and how it computes. None: as many as before, else measured."""
+    import torch
 
-    def __init__(self, base: BaseModel, num_workers: int | None) -> None:
-        self._base = base
-        self._num_workers = num_workers
+    from journeyman.modeling.devices import choose_num_workers, usable_cores
+    from journeyman.modeling.precision import choose_precision
+    from journeyman.trainer.trainer import LoraTrainer
 
-    def make(self, request: CreateModel, before: Computing) -> tuple[Trainer, Computing]:
-        import torch
-
-        from journeyman.modeling.devices import choose_num_workers, usable_cores
-        from journeyman.modeling.precision import choose_precision
-        from journeyman.trainer.trainer import LoraTrainer
-
-        kept = before.get("num_workers")
-        if kept is not None and kept > usable_cores():
-            kept = None  # it would be slower than need be, for as long as the run lasts
-        count = choose_num_workers(kept if self._num_workers is None else self._num_workers)
-        precision = choose_precision()
-        trainer = LoraTrainer(self._base, request.lora, count, precision)
-        return trainer, {"num_workers": count, "precision": precision, "torch": torch.__version__}
+    kept = before.get("num_workers")
+    if kept is not None and kept > usable_cores():
+        kept = None  # it would be slower than need be, for as long as the run lasts
+    count = choose_num_workers(kept if num_workers is None else num_workers)
+    precision = choose_precision()
+    trainer = LoraTrainer(base, request.lora, count, precision)
+    return trainer, {"num_workers": count, "precision": precision, "torch": torch.__version__}
 
 
 def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | None = None) -> Renderer:

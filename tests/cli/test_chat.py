@@ -57,7 +57,7 @@ class Model:
         self.given = given
         engine = FakeEngine(lambda prompt: self.reply(prompt), self.tokenizer, context_length=self.context_length, base=base)
         self.engines.append(engine)
-        return Backend(engine, Renderer(self.tokenizer, self.context_length), Store.open(home), lambda request: FakeTrainer())
+        return Backend(engine, Renderer(self.tokenizer, self.context_length), Store.open(home), lambda *_: (FakeTrainer(), {}))
 
     @property
     def adapters(self) -> list[str | None]:

@@ -33,7 +33,7 @@ class House:
     def __init__(self, home: Path, tokenizer: Any) -> None:
         self.trainer = FakeTrainer()
         self.engine = FakeEngine(lambda prompt: "hello", tokenizer)
-        backend = Backend(self.engine, Renderer(tokenizer, 2048), Store.open(home), lambda _: self.trainer)
+        backend = Backend(self.engine, Renderer(tokenizer, 2048), Store.open(home), lambda *_: (self.trainer, {}))
         self.server = Server(create_app(backend, api_key=KEY), api_key=KEY)
 
 

@@ -15,6 +15,7 @@ from tests.service.fakes import FakeTrainer
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
+from journeyman.service.opening import Computing
 from journeyman.store import Store
 from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.trainer.base import OnProgress
@@ -148,12 +149,12 @@ class FakeModel:
         self._attempts[task] += number == self._attempts[task]
         return number
 
-    def _trainer(self, request: CreateModel) -> InterruptibleTrainer:
+    def _trainer(self, request: CreateModel, before: Computing) -> tuple[InterruptibleTrainer, Computing]:
         trainer = InterruptibleTrainer(lambda: self.stop())
         trainer.stop_at = self.stop_at
         self.on_training()
         self.trainers.append(trainer)
-        return trainer
+        return trainer, {}
 
 
 def _task(prompt: str) -> str:

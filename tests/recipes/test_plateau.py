@@ -67,7 +67,7 @@ class Model:
         self.num_opened += 1
         engine = FakeEngine(self._reply, self.tokenizer, context_length=CONTEXT_LENGTH, base=base)
         self.engines.append(engine)
-        return Backend(engine, Renderer(self.tokenizer, CONTEXT_LENGTH), Store.open(home), lambda request: FakeTrainer())
+        return Backend(engine, Renderer(self.tokenizer, CONTEXT_LENGTH), Store.open(home), lambda *_: (FakeTrainer(), {}))
 
     def _reply(self, prompt: str) -> str:
         messages = []

@@ -57,7 +57,7 @@ class Model:
             return str(2 * int(number)) if is_right and number else "What a day."
 
         engine = FakeEngine(reply, self._tokenizer, context_length=CONTEXT_LENGTH, base=base)
-        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), lambda request: FakeTrainer())
+        return Backend(engine, Renderer(self._tokenizer, CONTEXT_LENGTH), Store.open(home), lambda *_: (FakeTrainer(), {}))
 
 
 @pytest.fixture

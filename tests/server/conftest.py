@@ -90,7 +90,7 @@ def start_server(tiny_tokenizer: Any, tmp_path: Path) -> Iterator[Callable[..., 
         def start(*, api_key: str | None = None) -> Running:
             replies: list[str] = []
             engine = FakeEngine(lambda _: replies.pop(0) if replies else "ok", tiny_tokenizer, context_length=512)
-            backend = Backend(engine, Renderer(tiny_tokenizer, 512), Store.open(tmp_path), lambda _: CountingTrainer())
+            backend = Backend(engine, Renderer(tiny_tokenizer, 512), Store.open(tmp_path), lambda *_: (CountingTrainer(), {}))
             server = stack.enter_context(Server(create_app(backend, api_key=api_key), api_key=api_key))
             return Running(server, engine, backend, replies)
 

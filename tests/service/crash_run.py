@@ -25,6 +25,7 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.modeling.base_models import load_tokenizer
 from journeyman.modeling.lora import fingerprint, read_adapter
 from journeyman.service.backend import Backend
+from journeyman.service.opening import Computing
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
@@ -100,9 +101,9 @@ async def _train(home: Path, model: Path, reached: Reached, method: str) -> None
     tokenizer = load_tokenizer(model)
     engine = SeededEngine(str, tokenizer, context_length=512)
 
-    def make_trainer(request: CreateModel) -> LoraTrainer:
+    def make_trainer(request: CreateModel, before: Computing) -> tuple[LoraTrainer, Computing]:
         engine.trainer = LoraTrainer(base_of(model), request.lora, num_workers=2, precision="float32")
-        return engine.trainer
+        return engine.trainer, {}
 
     retention = Retention(checkpoints=2, adapters=1, best=0)
     backend = Backend(engine, Renderer(tokenizer, 512), Store.open(home), make_trainer, retention=retention, reached=reached)

@@ -11,6 +11,7 @@ from tests.service.fakes import FakeTrainer
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
+from journeyman.service.opening import Computing
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
@@ -51,9 +52,9 @@ class House:
     def trainer(self) -> FakeTrainer:
         return self.trainers[-1]
 
-    def _trainer(self, request: CreateModel) -> FakeTrainer:
+    def _trainer(self, request: CreateModel, before: Computing) -> tuple[FakeTrainer, Computing]:
         self.trainers.append(FakeTrainer())
-        return self.trainers[-1]
+        return self.trainers[-1], {}
 
 
 CREATE = CreateModel(name="m", run="r")

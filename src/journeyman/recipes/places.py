@@ -1,6 +1,6 @@
 """Where a run is: how many steps its model has made, and which scenarios come next.
 
-The model's step is what counts; rows tell about it. Not for the checkpoints themselves: `journeyman.service.reopening`.
+The model's step is what counts; rows tell about it. Not for the checkpoints themselves: `journeyman.service.opening`.
 """
 
 from __future__ import annotations

@@ -12,12 +12,11 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError, SettingError
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
-from journeyman.service.computing import TrainerFactory, Trainers, UntoldTrainers, computing_note
 from journeyman.service.jobs import Jobs
-from journeyman.service.reopening import forget_later, load_newest
+from journeyman.service.opening import MakeTrainer, TrainableModel, computing_note, forget_later, load_newest
 from journeyman.service.sampling import SamplingService
 from journeyman.service.settling import settle_abandoned, settle_run
-from journeyman.service.training import TrainableModel, TrainingService
+from journeyman.service.training import TrainingService
 from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
 from journeyman.store.models import AdapterRow, ModelRow
@@ -48,7 +47,7 @@ class Backend:
         engine: samples from the base model and its adapters.
         renderer: of the same base model.
         store: open; closed by `close`.
-        trainers: makes the trainer of a new model at step 0, in a worker thread; or a function that does. None: serving only.
+        make_trainer: called in a worker thread; None: serving only.
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
         reached: told the points that a training step passes; a kill at any of them is survived.
@@ -60,7 +59,7 @@ class Backend:
         engine: Engine,
         renderer: Renderer,
         store: Store,
-        trainers: Trainers | TrainerFactory | None,
+        make_trainer: MakeTrainer | None,
         *,
         retention: Retention | None = None,
         reached: Reached = pass_by,
@@ -78,7 +77,7 @@ class Backend:
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
         self._owns_process = owns_process
-        self._trainers = UntoldTrainers(trainers) if callable(trainers) else trainers
+        self._make_trainer = make_trainer
         self._models: dict[str, TrainableModel] = {}
         self._held: dict[str, RunLock] = {}  # runs that nobody else may train, though no model of theirs is open yet
         self._opening = asyncio.Lock()
@@ -217,9 +216,9 @@ class Backend:
         return self._models[name]
 
     async def _open(self, request: CreateModel) -> TrainableModel:
-        if self._trainers is None:
+        if self._make_trainer is None:
             raise SettingError("this server only serves: it has no trainer", hint="start one with `journeyman serve --base ...` to train")
-        model = await asyncio.to_thread(self._open_files, request, self._trainers)
+        model = await asyncio.to_thread(self._open_files, request, self._make_trainer)
         try:
             await self._publish_current(model)
             await asyncio.to_thread(settle_run, self.store, model.row.run, model.name)
@@ -230,7 +229,7 @@ class Backend:
             raise
         return model
 
-    def _open_files(self, request: CreateModel, trainers: Trainers) -> TrainableModel:
+    def _open_files(self, request: CreateModel, make_trainer: MakeTrainer) -> TrainableModel:
         """The blocking part of opening a model: its lock, its row, its trainer at the newest checkpoint that can be read."""
         others = [model.name for model in self.store.models.list(request.run) if model.name != request.name]
         if others:
@@ -250,7 +249,7 @@ class Backend:
             checkpoints.clean()
             newest = checkpoints.newest()
             before = {} if newest is None else newest.memo.get("computing", {})
-            trainer, computing = trainers.make(request.model_copy(update={"lora": lora}), before)
+            trainer, computing = make_trainer(request.model_copy(update={"lora": lora}), before)
             try:
                 clean_leftovers(folder.adapters)
                 self.weights.clean(request.run, request.name)

@@ -21,23 +21,20 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.observe.health import news
-from journeyman.service.computing import Computing
 from journeyman.service.examples import supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
+from journeyman.service.opening import TrainableModel
 from journeyman.service.preferences import preference_batch
 from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import Policy, policy_batch, step_notes
 from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
-from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, pass_by
-from journeyman.store.models import ModelRow
+from journeyman.store.checkpoints import Checkpoint, Reached, pass_by
 from journeyman.store.retention import kept_steps, missing_metric, version_scores
-from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
-from journeyman.trainer.base import OnProgress, Trainer
+from journeyman.trainer.base import OnProgress
 from journeyman.types.differences import Change, differences
 from journeyman.types.metrics import finite_metrics
-from journeyman.types.names import Version
 from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
@@ -48,38 +45,6 @@ _T = TypeVar("_T")
 _QUIET_SECONDS = 600.0
 _DROP_SECONDS = 120.0
 _RETENTION_METRIC = "retention.metric"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainableModel:
-    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
-
-    `computing`: how the trainer computes. `opening_notes`: what of its opening is not reported yet. `reported`: settings that were
-    named in a note once.
-    """
-
-    row: ModelRow
-    trainer: Trainer
-    checkpoints: Checkpoints
-    lock: RunLock
-    computing: Computing = field(default_factory=dict)
-    opening_notes: list[str] = field(default_factory=list)
-    reported: set[str] = field(default_factory=set)
-
-    def take_opening_notes(self) -> tuple[str, ...]:
-        """The opening notes; the next time there are none."""
-        notes = tuple(self.opening_notes)
-        self.opening_notes.clear()
-        return notes
-
-    @property
-    def name(self) -> str:
-        return self.row.name
-
-    @property
-    def version(self) -> Version:
-        """What its trainer holds."""
-        return Version(self.name, self.trainer.step)
 
 
 @dataclass(frozen=True, slots=True)

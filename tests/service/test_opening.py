@@ -14,7 +14,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import AdapterError, StoreError
 from journeyman.service.backend import Backend
-from journeyman.service.computing import Computing
+from journeyman.service.opening import Computing
 from journeyman.store import Store
 from journeyman.store.run_lock import RunLock
 from journeyman.types.training import CreateModel
@@ -203,7 +203,7 @@ class Machine:
         self.torch = torch
         self.before: list[Computing] = []
 
-    def make(self, request: CreateModel, before: Computing) -> tuple[FakeTrainer, Computing]:
+    def __call__(self, request: CreateModel, before: Computing) -> tuple[FakeTrainer, Computing]:
         self.before.append(before)
         return FakeTrainer(), {"num_workers": before.get("num_workers", 3), "torch": self.torch}
 

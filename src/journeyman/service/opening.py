@@ -1,6 +1,8 @@
-"""Where a model that is opened again goes on: at its newest checkpoint that can be read, and with nothing left of later steps.
+"""A trainable model, and where it goes on when it is opened again: at its newest checkpoint that can be read, with nothing left of later
+steps.
 
-Not for making the model (`backend.py`), nor for a step that fails (`training.py`).
+A trainer gives the same bits from the same weights, attempts and settings only where it computes alike; so each checkpoint says how it did.
+Not for a step that fails (`training.py`).
 """
 
 from __future__ import annotations
@@ -9,24 +11,67 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from journeyman.errors import AdapterError, StoreError
 from journeyman.service.random_state import load_random_state
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Damaged
+from journeyman.store.models import ModelRow
+from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
+from journeyman.types.names import Version
+from journeyman.types.training import CreateModel
 from journeyman.version import __version__
 
 _log = logging.getLogger(__name__)
 
+#: How a trainer computes, by name: the number of workers, the precision, the version of torch.
+Computing = Mapping[str, Any]
+
+#: Makes the trainer of a model at step 0 and says how it computes: as before, where it can. Before is empty for a new run. Blocks.
+MakeTrainer = Callable[[CreateModel, Computing], tuple[Trainer, Computing]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableModel:
+    """A model that can be trained here: its settings, its trainer, its checkpoints, and the lock on its run.
+
+    `computing`: how the trainer computes. `opening_notes`: what of its opening is not reported yet. `reported`: settings that were
+    named in a note once.
+    """
+
+    row: ModelRow
+    trainer: Trainer
+    checkpoints: Checkpoints
+    lock: RunLock
+    computing: Computing = field(default_factory=dict)
+    opening_notes: list[str] = field(default_factory=list)
+    reported: set[str] = field(default_factory=set)
+
+    def take_opening_notes(self) -> tuple[str, ...]:
+        """The opening notes; the next time there are none."""
+        notes = tuple(self.opening_notes)
+        self.opening_notes.clear()
+        return notes
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+    @property
+    def version(self) -> Version:
+        """What its trainer holds."""
+        return Version(self.name, self.trainer.step)
+
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """The checkpoint that a model goes on from, and what of later ones has to be told."""
+    """The checkpoint that a model goes on from, and notes on later ones that were damaged."""
 
     checkpoint: Checkpoint
     notes: tuple[str, ...] = ()
@@ -78,7 +123,7 @@ def load_newest(
 
 
 def forget_later(store: Store, run: str, model: str, step: int) -> tuple[str, ...]:
-    """Forget all that the store has of steps after `step`, and set the folders of their versions aside; lines that tell of it."""
+    """Forget all that the store has of steps after `step`, and set the folders of their versions aside. Returns notes on it."""
     undone = store.undo_after(run, model, step)
     for row in undone.adapters:
         with suppress(OSError):  # not there any more is fine
@@ -116,3 +161,11 @@ def _nothing_readable(damaged: list[Damaged], newest_version: int) -> StoreError
         hint="restore one of these folders from a backup; or begin again as a new run, with another id. Nothing was changed, and "
         "what was published can still be served and exported",
     )
+
+
+def computing_note(before: Computing, now: Computing) -> tuple[str, ...]:
+    """A line where a run goes on otherwise than it was computed before."""
+    changed = [f"{name} {before[name]} -> {now[name]}" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
+    if not changed:
+        return ()
+    return (f"this run is computed otherwise than before ({', '.join(changed)}): it goes on, but not with the same bits",)
