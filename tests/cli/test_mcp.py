@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -86,13 +87,12 @@ async def test_a_server_without_usable_tools_is_an_error_after_the_list(capsys: 
 async def test_scenarios_need_no_model_when_the_schema_gives_the_values(capsys: pytest.CaptureFixture[str]) -> None:
     await show_scenarios(_target("good"), ScenarioSettings(tools=("box_area",), read_only=("box_area",)), count=2)
     printed = capsys.readouterr()
-    assert "64 held-out scenarios, 2 of them:" in printed.out
-    assert "96 training scenarios" in printed.out
+    assert re.findall(r"^(\d+) .* scenarios, 2 ", printed.out, re.MULTILINE) == ["64", "96"]
     assert [word for word in ("start", "explore", "write tasks") if f"\n{word}" not in f"\n{printed.err}"] == []
 
 
 async def test_a_writer_that_does_not_answer_is_named_before_any_tool_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(scripted(Answer.error(404, "no such model"))) as served:
         monkeypatch.setenv("OPENAI_BASE_URL", served.base_url)
-        with pytest.raises(LlmError, match=r"the writer does not answer: .*no such model"):
+        with pytest.raises(LlmError, match=r"writer.*no such model"):
             await show_scenarios(McpTarget(command=("no-such-server",)), ScenarioSettings(), writer="big-model")

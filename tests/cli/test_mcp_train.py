@@ -50,8 +50,9 @@ def test_the_server_may_stand_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "time.yaml"
     file.write_text("target: {url: 'http://localhost:1/mcp'}\n")
     assert new_mcp_settings(request(tmp_path, file=file)).target.url == "http://localhost:1/mcp"
-    with pytest.raises(SettingError, match="--header and --env belong"):
+    with pytest.raises(SettingError) as caught:
         new_mcp_settings(request(tmp_path, file=file, headers=["A: b"]))
+    assert caught.value.reason == "no_target"
 
 
 def test_a_file_that_names_its_method_is_taken_and_one_of_another_method_is_sent_to_its_command(tmp_path: Path, home: Path) -> None:
@@ -60,8 +61,9 @@ def test_a_file_that_names_its_method_is_taken_and_one_of_another_method_is_sent
     file = tmp_path / "steps.yaml"
     file.write_text("method: mcp\nsteps: 5\n")
     assert resumed_mcp_settings(request(home, file=file), "one").steps == 5
-    with pytest.raises(SettingError, match=r"sft\.yaml is for `method: sft`") as caught:
+    with pytest.raises(SettingError) as caught:
         new_mcp_settings(request(tmp_path, file=CONFIGS / "sft.yaml"))
+    assert caught.value.reason == "other_method"
     assert command_line("train", CONFIGS / "sft.yaml") in str(caught.value.hint)
 
 
@@ -83,16 +85,16 @@ def with_a_newer_setting(home: Path, *, formats_ahead: int) -> None:
 def test_a_run_of_a_newer_version_is_refused_for_its_version_before_its_settings(home: Path) -> None:
     with_a_newer_setting(home, formats_ahead=1)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"written by Journeyman 9\.9\.9 \(format") as caught:
+        with pytest.raises(StoreError, match=r"9\.9\.9") as caught:
             resumed_mcp_settings(request(home), "one")
-        assert "install journeyman 9.9.9 or newer" in str(caught.value.hint)
+        assert "9.9.9" in str(caught.value.hint)
     with Store.open(home) as store, pytest.raises(StoreError, match=r"9\.9\.9"):
         changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
 
 
 def test_settings_that_only_another_version_knows_are_named_with_that_version(home: Path) -> None:
     with_a_newer_setting(home, formats_ahead=0)
-    with pytest.raises(SettingError, match=r"run 'one' cannot be read: foresight: .*written by Journeyman 9\.9\.9"):
+    with pytest.raises(SettingError, match=r"foresight: .*9\.9\.9"):
         resumed_mcp_settings(request(home), "one")
     with Store.open(home) as store, pytest.raises(SettingError, match="foresight"):
         changed_settings(store, "one", McpTrain(target=McpTarget.parse("some-server")), are_allowed=True)
@@ -125,7 +127,7 @@ def test_changed_settings_beside_resume_are_shown_and_refused_unless_allowed(hom
 
 
 def test_a_resume_with_settings_that_came_too_late_is_refused_even_when_allowed(home: Path) -> None:
-    with pytest.raises(SettingError, match="cannot go on with these settings changed: seed: 7 -> 1"):
+    with pytest.raises(SettingError, match="seed: 7 -> 1"):
         resumed_mcp_settings(request(home, given={"seed": 1}, allow_changed=True), "one")
     drills = resumed_mcp_settings(request(home, overrides=("warm_start.max_updates=1",), allow_changed=True), "one")
     assert drills.warm_start.max_updates == 1
@@ -133,7 +135,7 @@ def test_a_resume_with_settings_that_came_too_late_is_refused_even_when_allowed(
         accept_settings(store, "one", drills, are_allowed=True)
         store.runs.add_step(StepMetrics(run="one", phase="train", step=1, time=0.0, metrics={}))
     again = request(home, overrides=("warm_start.max_updates=2",), allow_changed=True)
-    with pytest.raises(SettingError, match=r"warm_start.max_updates: 1 -> 2"):
+    with pytest.raises(SettingError, match=r"warm_start\.max_updates"):
         resumed_mcp_settings(again, "one")
 
 
@@ -198,8 +200,9 @@ class TestSecrets:
 
 
 def test_a_run_of_another_program_is_not_resumed(home: Path) -> None:
-    with pytest.raises(SettingError, match="was not made by"):
+    with pytest.raises(SettingError) as caught:
         resumed_mcp_settings(request(home), "other")
+    assert caught.value.reason == "other_program"
 
 
 @pytest.mark.parametrize("is_registered", [True, False])

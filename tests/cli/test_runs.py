@@ -9,6 +9,7 @@ import pytest
 from tests.rewards.attempts import turn
 
 from journeyman.cli.app import run
+from journeyman.errors import JourneymanError
 from journeyman.store.models import AdapterRow, ModelRow
 from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
@@ -131,7 +132,7 @@ def test_show_tells_how_healthy_a_run_is_and_what_packing_saved(home: Path, caps
         store.runs.add_step(StepMetrics(run="second", phase="train", step=3, time=time.time(), metrics=metrics))
     assert run(["runs", "show", "second", "--home", str(home)]) == 0
     shown = capsys.readouterr().out
-    assert "problem all_truncated  75% of the attempts" in shown
+    assert "problem all_truncated" in shown
     assert "saved 3.00x" in shown
     assert run(["runs", "show", "second", "--home", str(home), "--json"]) == 0
     as_json = json.loads(capsys.readouterr().out)
@@ -145,7 +146,7 @@ def test_show_tells_how_healthy_a_program_is_that_only_imitates(home: Path, caps
             metrics = {"train/num_updates_skipped": 1.0, "train/num_examples": 4.0}
             store.runs.add_step(StepMetrics(run="imitation", phase="warmup", step=step, time=time.time(), metrics=metrics))
     assert run(["runs", "show", "imitation", "--home", str(home)]) == 0
-    assert "problem updates_skipped  1 update of the last step was not made" in capsys.readouterr().out
+    assert "problem updates_skipped" in capsys.readouterr().out
 
 
 def test_compare_shows_settings_that_differ_and_only_those(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,10 +166,10 @@ def test_an_unknown_run_names_the_known_ones(home: Path, capsys: pytest.CaptureF
     assert "first" in capsys.readouterr().err
 
 
-def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: Path, refused: list[JourneymanError]) -> None:
     assert run(["runs", "list", "--home", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
-    assert "there is no home folder" in capsys.readouterr().err
+    assert refused[-1].reason == "no_home"
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -189,16 +190,16 @@ def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: P
     ids=" ".join,
 )
 def test_a_run_that_is_not_there_is_wrong_input_and_named_with_its_folder(
-    words: list[str], is_there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], is_there: bool, tmp_path: Path, refused: list[JourneymanError]
 ) -> None:
     where = tmp_path / "home"
     if is_there:
         Store.open(where).close()
     assert run([*words, "--home", str(where)]) == 2
-    shown = " ".join(capsys.readouterr().err.split())
-    assert "there is no run 'nope'" in shown
-    assert str(where) in shown
-    assert "what to do: " in shown
+    assert refused[-1].reason == ("no_run" if is_there else "no_home")
+    assert "'nope'" in refused[-1].message
+    assert str(where) in refused[-1].message
+    assert refused[-1].hint
     assert where.exists() is is_there
 
 

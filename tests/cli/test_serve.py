@@ -12,7 +12,7 @@ import pytest
 
 from journeyman.cli.app import run
 from journeyman.cli.serve import greeting
-from journeyman.errors import SettingError
+from journeyman.errors import JourneymanError, SettingError
 from journeyman.store.store import Store
 from journeyman.types.retention import Retention
 
@@ -22,11 +22,11 @@ def test_nothing_to_serve_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureF
     assert "--run RUN" in capsys.readouterr().err
 
 
-def test_a_run_that_trained_nothing_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_trained_nothing_cannot_be_served(tmp_path: Path, refused: list[JourneymanError]) -> None:
     with Store.open(tmp_path) as store:
         store.runs.create("empty", kind="mcp", base="smollm2-135m")
     assert run(["serve", "--run", "empty", "--home", str(tmp_path)]) == 2
-    assert "no trained model yet" in capsys.readouterr().err
+    assert refused[-1].reason == "not_trained"
 
 
 def test_a_taken_port_is_said_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.recipes.backend import FakeModel
 from journeyman.cli.app import run
 from journeyman.cli.train import TrainRequest, read_settings
 from journeyman.config import command_line
-from journeyman.errors import NotFoundError, SettingError
+from journeyman.errors import JourneymanError, NotFoundError, SettingError
 from journeyman.recipes import example_data, open_run
 from journeyman.recipes import train as door
 from journeyman.recipes.methods import McpFile, load_recipe
@@ -62,8 +63,7 @@ def test_a_file_is_trained_from_the_command_line_and_gone_on_with(
 ) -> None:
     assert run(["train", "doubling.yaml", "--home", "home", "--run", "one", "--seed", "3", "--set", "steps=1"]) == 0
     shown = capsys.readouterr().out
-    assert "fake-model learns doubling" in shown
-    assert "held-out success of trained: 100.0 %" in shown
+    assert "100.0 %" in shown
     assert run(["train", "--resume", "one", "--home", "home", "--set", "steps=2"]) == 0
     result = json.loads(Path("home/runs/one/report/result.json").read_text())
     assert (result["recipe"], result["method"], result["seed"], len(result["steps"])) == ("doubling", "grpo", 3, 2)
@@ -93,30 +93,28 @@ def test_interrupting_says_how_to_go_on(folder: Path, monkeypatch: pytest.Monkey
 def test_validating_says_what_a_run_would_do_and_makes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "doubling.yaml", "--validate", "--home", "home"]) == 0
     shown = capsys.readouterr().out
-    assert "doubling.yaml is valid: method grpo, 6 training and 2 held-out tasks" in shown
+    assert [int(number) for number in re.findall(r"(\d+) (?:training|held-out)", shown)] == [6, 2]
     assert "groups_per_step = 2" in shown
     assert not Path("home").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
-        (["nothing.yaml"], "nothing.yaml does not exist"),
-        ([], "no settings file was given"),
-        (["doubling.yaml", "--set", "stepz=3"], "did you mean 'steps'"),
-        (["doubling.yaml", "--set", "rewards={own_rewards_of_the_cli.is_cal: 1}"], "did you mean 'is_call'"),
+        (["nothing.yaml"], "nothing.yaml"),
+        ([], "FILE.yaml"),
+        (["doubling.yaml", "--set", "stepz=3"], "'steps'"),
+        (["doubling.yaml", "--set", "rewards={own_rewards_of_the_cli.is_cal: 1}"], "'is_call'"),
         (["doubling.yaml", "--set", "scenarios=none.jsonl"], "none.jsonl"),
-        (["doubling.yaml", "--run", "a", "--resume", "b"], "give one of them"),
-        (["--schema", "dop"], "there is no method 'dop'"),
+        (["doubling.yaml", "--run", "a", "--resume", "b"], "--resume"),
+        (["--schema", "dop"], "'dop'"),
     ],
 )
 def test_wrong_input_ends_with_exit_code_2_and_a_way_out(
-    folder: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, words: list[str], named: str, refused: list[JourneymanError]
 ) -> None:
     assert run(["train", *words, "--validate", "--home", "home"]) == 2
-    shown = capsys.readouterr().err
-    assert said in shown
-    assert "Traceback" not in shown
+    assert named in str(refused[-1])
 
 
 @pytest.mark.parametrize(
@@ -161,14 +159,16 @@ def test_a_resumed_run_keeps_its_settings_and_says_what_would_change(folder: Pat
         read_settings(request(home, resume="one", overrides=("group_size=4",)))
     assert read_settings(request(home, resume="one", overrides=("group_size=4",), allow_changed=True)).method == "grpo"
     for fixed in ("seed=1", "name=b", "scenarios=c.jsonl"):
-        with pytest.raises(SettingError, match="cannot go on with these settings changed"):
+        with pytest.raises(SettingError, match=fixed.partition("=")[0]):
             read_settings(request(home, resume="one", overrides=(fixed,), allow_changed=True))
     # A run of `journeyman mcp train` is gone on with too.
     assert isinstance(read_settings(request(home, resume="mcp")), McpFile)
-    with pytest.raises(SettingError, match="was not made by"):
+    with pytest.raises(SettingError) as caught:
         read_settings(request(home, resume="other"))
-    with pytest.raises(NotFoundError, match="there is no run 'none'"):
+    assert caught.value.reason == "other_program"
+    with pytest.raises(NotFoundError) as unknown:
         read_settings(request(home, resume="none"))
+    assert unknown.value.reason == "no_run"
 
 
 class TestExamples:
@@ -202,7 +202,7 @@ class TestExamples:
         back = read_settings(request(home, file=Path("again.yaml"), overrides=("data.source=rows.jsonl",)))
         assert isinstance(back, SftTrain)
         assert (back.data.from_run, back.data.source) == (None, "rows.jsonl")
-        with pytest.raises(SettingError, match="give one of `source`"):
+        with pytest.raises(SettingError, match="source"):
             read_settings(request(home, file=Path("sft.yaml"), overrides=("data.from_run=tried", "data.source=rows.jsonl")))
 
     def test_a_run_that_learned_from_another_is_gone_on_with(self, home: Path) -> None:
@@ -212,33 +212,35 @@ class TestExamples:
         found = read_settings(request(home, resume="one", given={"data": {"from_run": "tried"}}))
         assert isinstance(found, SftTrain)
         assert found.data.from_run == "tried"
-        with pytest.raises(SettingError, match=r"data.from_run: tried -> None"):
+        with pytest.raises(SettingError, match=r"data\.from_run"):
             read_settings(request(home, resume="one", overrides=("data.source=rows.jsonl",)))
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "reason", "named"),
         [
-            (["sft.yaml", "--margin", "0.1"], "--margin is for `method: dpo`, not for sft"),
-            (["dpo.yaml", "--from-run", "a", "--min-reward", "1"], "--min-reward is for `method: sft`, not for dpo"),
-            (["sft.yaml", "--min-reward", "1"], "the examples come from rows.jsonl"),
-            (["yes_no_maybe.yaml", "--from-run", "a"], "--from-run is for `method: sft` and `dpo`, not for grpo"),
-            (["sft.yaml", "--from-run", "a", "--skip-bad"], "skip_bad belong to `source`"),
-            (["sft.yaml", "--column", "output"], "write OURS=THEIRS"),
-            (["sft.yaml", "--column", "output=answer"], "rows.jsonl, line 7: no JSON"),
-            (["sft.yaml", "--from-run", "a"], "there is no home folder"),
+            (["sft.yaml", "--margin", "0.1"], "other_method", "--margin"),
+            (["dpo.yaml", "--from-run", "a", "--min-reward", "1"], "other_method", "--min-reward"),
+            (["sft.yaml", "--min-reward", "1"], "no_run", "rows.jsonl"),
+            (["yes_no_maybe.yaml", "--from-run", "a"], "other_method", "--from-run"),
+            (["yes_no_maybe.yaml", "--column", "a=b"], "other_method", "--column"),
+            (["sft.yaml", "--from-run", "a", "--skip-bad"], None, "skip_bad"),
+            (["sft.yaml", "--column", "output"], "no_column", "OURS=THEIRS"),
+            (["sft.yaml", "--column", "output=answer"], None, "rows.jsonl, line 7"),
+            (["sft.yaml", "--from-run", "a"], None, "home"),
         ],
     )
-    def test_what_does_not_fit_is_refused(self, home: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_does_not_fit_is_refused(
+        self, home: Path, words: list[str], reason: str | None, named: str, refused: list[JourneymanError]
+    ) -> None:
         assert run(["train", *words, "--validate", "--home", "home"]) == 2
-        assert said in " ".join(capsys.readouterr().err.split())
+        assert reason in (None, refused[-1].reason)
+        assert named in str(refused[-1])
 
     def test_rows_left_out_are_counted_and_the_first_told_with_their_line(
         self, home: Path, model: FakeModel, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = ["train", "sft.yaml", "--column", "output=answer", "--skip-bad", "--home", "home"]
         assert run([*words, "--validate"]) == 0
-        shown = " ".join(capsys.readouterr().out.split())
-        assert "1 bad row left out" in shown
-        assert "left out: rows.jsonl, line 7: no JSON" in shown
+        assert "rows.jsonl, line 7" in capsys.readouterr().out
         assert run([*words, "--run", "one"]) == 0
-        assert "left out: rows.jsonl, line 7: no JSON" in " ".join(capsys.readouterr().out.split())
+        assert "rows.jsonl, line 7" in capsys.readouterr().out

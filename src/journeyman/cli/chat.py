@@ -98,7 +98,7 @@ class ChatOptions:
 def chat(options: ChatOptions, message: MessageOption = None, save: SaveOption = None) -> None:
     """Talk to a model in the terminal; /help lists what can be typed. Tools of the run's MCP server are offered, called and shown."""
     if message is None and not sys.stdin.isatty():
-        raise InputError("chat needs a terminal to read from", hint='in a script give --message "TEXT" (repeatable)')
+        raise InputError("chat needs a terminal to read from", hint='in a script give --message "TEXT" (repeatable)', reason="no_terminal")
     hold(options, message, save)
 
 
@@ -180,15 +180,23 @@ def _check(options: ChatOptions) -> RunInfo | None:
     from journeyman.cli.serve import base_of
 
     if options.no_tools and (options.target or options.choice.given()):
-        raise SettingError("--no-tools was given together with options about tools", hint="leave out one or the other")
+        raise SettingError(
+            "--no-tools was given together with options about tools", hint="leave out one or the other", reason="tools_and_none"
+        )
     if options.step is not None and (options.run is None or options.connect is not None):
-        raise SettingError("--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12")
+        raise SettingError(
+            "--step belongs to a run of this machine", hint="give RUN; with --connect name the version: agent@12", reason="step_of_no_run"
+        )
     if options.connect is not None:
         if options.base is not None:
-            raise SettingError("--base and --connect were both given", hint="a server has its base model already: it is called base")
+            raise SettingError(
+                "--base and --connect were both given", hint="a server has its base model already: it is called base", reason="two_bases"
+            )
         return None
     if options.run is None and options.base is None:
-        raise SettingError("nothing to chat with was given", hint="give a run (see journeyman runs list) or --base smollm2-135m")
+        raise SettingError(
+            "nothing to chat with was given", hint="give a run (see journeyman runs list) or --base smollm2-135m", reason="no_model"
+        )
     if options.run is None:
         return None
     base_of(options.run, options.base, home_folder(options.home))
@@ -221,7 +229,8 @@ async def _find_tools(
     elif options.target:
         target = options.target.target()
     elif options.choice.given():
-        raise SettingError("--tools, --read-only and --allow-writes need an MCP server", hint='give one: --server "CMD" or --url URL')
+        hint = 'give one: --server "CMD" or --url URL'
+        raise SettingError("--tools, --read-only and --allow-writes need an MCP server", hint=hint, reason="no_target")
     else:
         return None
     note(f"tools of {target.label}")
@@ -271,7 +280,8 @@ async def _open_models(options: ChatOptions, stack: AsyncExitStack, note: Callab
         find, context_length = await _open_connection(options, stack)
     elif options.run is None and names_provider(str(options.base)):
         if name is not None and compared is None:
-            raise SettingError(f"{options.base} cannot be compared with {name!r}", hint="name a provider/model to compare with")
+            hint = "name a provider/model to compare with"
+            raise SettingError(f"{options.base} cannot be compared with {name!r}", hint=hint, reason="not_comparable")
         foreign = await _open_foreign(str(options.base), stack)
         find = lambda _: foreign  # noqa: E731
     else:
@@ -302,7 +312,8 @@ async def _open_connection(options: ChatOptions, stack: AsyncExitStack) -> tuple
     def find(name: str | None) -> _Model:
         name = default if name is None else name
         if name not in served:
-            raise InputError(f"the server at {connection.url} serves no model {name!r}", hint=f"it serves {', '.join(served)}")
+            hint = f"it serves {', '.join(served)}"
+            raise InputError(f"the server at {connection.url} serves no model {name!r}", hint=hint, reason="unknown_model")
         return _Model(connection.served_model(name).openai(), name, name)
 
     return find, health.get("engine", {}).get("context_length")

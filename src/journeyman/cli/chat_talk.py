@@ -79,13 +79,15 @@ class Talk:
     def save(self, path: Path) -> None:
         """Add the first conversation to a JSON lines file. Raises InputError when nothing was said yet, StoreError."""
         if self._conversations[0].is_empty:
-            raise InputError("nothing to save: nothing was said yet")
+            raise InputError("nothing to save: nothing was said yet", reason="nothing_said")
         try:
             with open_to_append(path_of(path)) as file:
                 file.write(json_line(self._conversations[0].row()))
             number = sum(1 for _ in json_lines(path_of(path)))
         except OSError as error:
-            raise StoreError(f"the conversation cannot be saved to {path}: {error}", hint="give another file") from error
+            raise StoreError(
+                f"the conversation cannot be saved to {path}: {error}", hint="give another file", reason="not_written"
+            ) from error
         self._console.print(f"saved as row {number} of {path}", style=_FAINT)
 
     def _command(self, line: str) -> None:
@@ -107,9 +109,10 @@ class Talk:
         elif name == "/save" and rest:
             self.save(Path(rest))
         elif name == "/save":
-            raise InputError("/save needs a file", hint="/save conversations.jsonl")
+            raise InputError("/save needs a file", hint="/save conversations.jsonl", reason="no_file")
         else:
-            raise InputError(f"there is no command {name}", hint=f"there are {', '.join(command.split()[0] for command in _COMMANDS)}")
+            names = ", ".join(command.split()[0] for command in _COMMANDS)
+            raise InputError(f"there is no command {name}", hint=f"there are {names}", reason="unknown_command")
 
     def _show_tools(self) -> None:
         tools = [tool.function for tool in self._conversations[0].tools]

@@ -125,7 +125,7 @@ def evaluate(
 def _refuse(options: Mapping[str, object], why: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise SettingError(f"{given[0]} {why}", hint="see journeyman eval --help")
+        raise SettingError(f"{given[0]} {why}", hint="see journeyman eval --help", reason="other_mode")
 
 
 def _evaluate_run(run: str | None, options: TargetOptions, home: Path, attempts: int, limit: int | None, judge: str | None) -> None:
@@ -135,7 +135,8 @@ def _evaluate_run(run: str | None, options: TargetOptions, home: Path, attempts:
     from journeyman.recipes.train import evaluate as evaluate_run
 
     if run is None:
-        raise SettingError("no run to evaluate was given", hint="give RUN (journeyman runs list), or --prompt-only MODEL --server CMD")
+        hint = "give RUN (journeyman runs list), or --prompt-only MODEL --server CMD"
+        raise SettingError("no run to evaluate was given", hint=hint, reason="no_run")
     open_store(home, run).close()  # a wrong run is found out before anything is shown
     target = target_of_run(run, home, options) if options else None
     run_and_report(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from journeyman.cli.options import HomeOption, home_folder
+from journeyman.cli.options import HomeOption, given, home_folder
 from journeyman.errors import SettingError
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ def settings_of(format: str, quant: str | None, dtype: str | None) -> ExportSett
     from journeyman.config import load_settings
     from journeyman.export.settings import ExportSettings
 
-    given = {"format": format, "quant": quant, "dtype": dtype}
     try:
-        return load_settings(ExportSettings, given={name: value for name, value in given.items() if value is not None})
+        return load_settings(ExportSettings, given=given(format=format, quant=quant, dtype=dtype))
     except SettingError as error:
         hint = "--format peft, merged or gguf; --quant f16 or q8_0 with gguf; --dtype float32 or bfloat16 with merged"
         raise SettingError(error.message, hint=hint) from error

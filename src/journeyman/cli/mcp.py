@@ -20,6 +20,7 @@ from journeyman.cli.options import (
     SetOption,
     TargetOptions,
     ToolOptions,
+    given,
     grouped,
     home_folder,
 )
@@ -110,14 +111,14 @@ def train(
     """
     from journeyman.cli.train import TrainRequest, run_mcp_recipe
 
-    given: dict[str, Any] = {"base": base, "judge": judge, "writer": writer, "steps": steps, "seed": seed}
-    given["judge_options"] = {"budget": judge_budget} if judge_budget is not None else None
+    budget = None if judge_budget is None else {"budget": judge_budget}
+    asked = given(base=base, judge=judge, judge_options=budget, writer=writer, steps=steps, seed=seed)
     run_mcp_recipe(
         TrainRequest(
             home=home_folder(home),
             file=config,
             overrides=tuple(settings or ()),
-            given={name: value for name, value in given.items() if value is not None} | choice.given(),
+            given=asked | choice.given(),
             target=server,
             resume=resume,
             allow_changed=allow_changed_settings,

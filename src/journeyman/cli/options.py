@@ -68,6 +68,11 @@ ColumnOption = Annotated[
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave faulty rows out, count them and tell the first.")]
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given: None is one that was not."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def names_of(text: str | None, option: str) -> tuple[str, ...] | None:
     """`a, b` as ("a", "b"); None when the option was not given. Raises SettingError when it names nothing."""
     if text is None:
@@ -98,7 +103,8 @@ def columns_of(given: list[str] | None) -> dict[str, str]:
     for text in given or ():
         ours, equals, theirs = text.partition("=")
         if not (ours and equals and theirs):
-            raise SettingError(f"--column {text!r} does not say which column is which", hint="write OURS=THEIRS, e.g. prompt=question")
+            hint = "write OURS=THEIRS, e.g. prompt=question"
+            raise SettingError(f"--column {text!r} does not say which column is which", hint=hint, reason="no_column")
         columns[ours] = theirs
     return columns
 
@@ -137,9 +143,11 @@ class ToolOptions:
 
     def given(self) -> dict[str, Any]:
         """Settings from the options that were given. Raises SettingError for one that names nothing."""
-        options: dict[str, Any] = {"tools": names_of(self.tools, "--tools"), "read_only": names_of(self.read_only, "--read-only")}
-        options["allow_writes"] = self.allow_writes or None
-        return {name: value for name, value in options.items() if value is not None}
+        return given(
+            tools=names_of(self.tools, "--tools"),
+            read_only=names_of(self.read_only, "--read-only"),
+            allow_writes=self.allow_writes or None,
+        )
 
     def settings(self) -> ScenarioSettings:
         """Raises SettingError."""
@@ -226,7 +234,8 @@ def target_of_run(run: str, home: Path, options: TargetOptions) -> McpTarget:
     with open_store(home, run) as store:
         kind = store.runs.get(run).kind
         if kind != "mcp":
-            raise SettingError(f"run {run!r} ({kind}) has no MCP server", hint="leave out --server, --url, --header and --env")
+            hint = "leave out --server, --url, --header and --env"
+            raise SettingError(f"run {run!r} ({kind}) has no MCP server", hint=hint, reason="no_target")
         return options.secrets_of(run_settings(store, run, McpTrain).target)
 
 

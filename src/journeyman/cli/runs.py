@@ -129,7 +129,7 @@ def compare_runs(
     from journeyman.types.differences import flat
 
     if len(names) < 2:
-        raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN")
+        raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN", reason="one_run")
     with open_store(home_folder(home), *names) as store:
         infos = [store.runs.get(name) for name in names]
         lasts = [_last_metrics(store.runs.steps(name, "train")) for name in names]
@@ -157,14 +157,14 @@ def open_store(home: Path, *runs: str) -> Store:
     if not home.is_dir():
         wanted = f"there is no run {runs[0]!r}: " if runs else ""
         hint = f'give --home, or start a run: {program()} mcp train --server "CMD"'
-        raise NotFoundError(f"{wanted}there is no home folder {home}", hint=hint)
+        raise NotFoundError(f"{wanted}there is no home folder {home}", hint=hint, reason="no_home")
     store = Store.open(home)
     try:
         for run in runs:
             store.runs.get(run)
     except NotFoundError as error:
         store.close()
-        raise NotFoundError(f"{error.message} in {home}", hint=error.hint) from error
+        raise NotFoundError(f"{error.message} in {home}", hint=error.hint, reason=error.reason) from error
     return store
 
 
@@ -280,13 +280,14 @@ def find_group(store: Store, run: str, group: str) -> list[Trajectory]:
     scenario, _, step = group.rpartition("@") if "@" in group and group not in known else (group, "", "")
     if scenario not in known:
         hint = f"groups of this run: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "this run has no attempts yet"
-        raise NotFoundError(f"run {run!r} has no attempts at scenario {scenario!r}", hint=hint)
+        raise NotFoundError(f"run {run!r} has no attempts at scenario {scenario!r}", hint=hint, reason="no_group")
     attempts = [store.rollouts.trajectory(row.id) for row in rows if row.scenario_id == scenario]
     versions = list(dict.fromkeys(attempt.model for attempt in attempts))
     if step:
         chosen = [name for name in versions if (version := Version.parse(name)) is not None and str(version.step) == step]
         if not chosen:
-            raise NotFoundError(f"no attempts at {scenario!r} by step {step}", hint=f"versions: {', '.join(versions)}")
+            hint = f"versions: {', '.join(versions)}"
+            raise NotFoundError(f"no attempts at {scenario!r} by step {step}", hint=hint, reason="no_group")
     else:
         judged = {attempt.model for attempt in attempts if attempt.verdict is not None}
         chosen = ([name for name in versions if name in judged] or versions)[-1:]

@@ -106,17 +106,17 @@ def base_of(run: str | None, base: str | None, home: Path) -> str:
 
     if run is None:
         if base is None:
-            raise SettingError("nothing to serve was given", hint="give --run RUN (see journeyman runs list) or --base smollm2-135m")
+            hint = "give --run RUN (see journeyman runs list) or --base smollm2-135m"
+            raise SettingError("nothing to serve was given", hint=hint, reason="no_model")
         return base
     with open_store(home, run) as store:
         info = store.runs.get(run)
         has_model = bool(store.models.list(run))
     if not has_model:
-        raise SettingError(
-            f"run {run!r} has no trained model yet", hint="see how to go on with it: " + command_line("runs", "show", run, "--home", home)
-        )
+        hint = f"see how to go on with it: {command_line('runs', 'show', run, '--home', home)}"
+        raise SettingError(f"run {run!r} has no trained model yet", hint=hint, reason="not_trained")
     if base is not None and base != info.base:
-        raise SettingError(f"run {run!r} was trained from {info.base!r}, not from {base!r}", hint="leave --base out")
+        raise SettingError(f"run {run!r} was trained from {info.base!r}, not from {base!r}", hint="leave --base out", reason="other_base")
     return info.base
 
 

@@ -19,6 +19,7 @@ from journeyman.cli.options import (
     SkipBadOption,
     TargetOptions,
     columns_of,
+    given,
     home_folder,
 )
 from journeyman.errors import SettingError
@@ -102,18 +103,12 @@ def train(
 
         write_json(schema_of(None if file is None else str(file)))
         return
-    examples = {
-        "from_run": from_run,
-        "min_reward": min_reward,
-        "margin": margin,
-        "columns": columns_of(column) or None,
-        "skip_bad": skip_bad or None,
-    }
-    data = {name: value for name, value in examples.items() if value is not None}
+    columns = columns_of(column) or None
+    data = given(from_run=from_run, min_reward=min_reward, margin=margin, columns=columns, skip_bad=skip_bad or None)
     request = TrainRequest(
         file=file,
         overrides=tuple(settings or ()),
-        given=({} if seed is None else {"seed": seed}) | ({"data": data} if data else {}),
+        given=given(seed=seed, data=data or None),
         home=home_folder(home),
         run=run,
         resume=resume,
@@ -133,10 +128,11 @@ def read_settings(request: TrainRequest) -> Settings:
 
     if request.resume is not None:
         if request.run is not None:
-            raise SettingError("--run names a new run and --resume an old one: give one of them")
+            raise SettingError("--run names a new run and --resume an old one: give one of them", reason="two_runs")
         return _resumed(request, request.resume)
     if request.file is None:
-        raise SettingError("no settings file was given", hint="journeyman train FILE.yaml, or go on with a run: --resume RUN")
+        hint = "journeyman train FILE.yaml, or go on with a run: --resume RUN"
+        raise SettingError("no settings file was given", hint=hint, reason="no_file")
     if request.run is not None:
         check_name(request.run, "the id of a run (--run)")
     path = find_file(request.file)
@@ -183,7 +179,7 @@ def _resumed(request: TrainRequest, run: str) -> Settings:
     with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
-            raise SettingError(f"run {run!r} was not made by `journeyman train`", hint="its own program goes on with it")
+            raise _other_program(run, "train")
         refuse_newer(store, run)
         from_file = {} if request.file is None else file_settings(find_file(request.file))
         _check_data_options(request, info.kind)
@@ -194,12 +190,19 @@ def _resumed(request: TrainRequest, run: str) -> Settings:
     return settings
 
 
+def _other_program(run: str, command: str) -> SettingError:
+    return SettingError(
+        f"run {run!r} was not made by `journeyman {command}`", hint="its own program goes on with it", reason="other_program"
+    )
+
+
 def _check_data_options(request: TrainRequest, method: str) -> None:
     """Refuse options about examples that the method has no use for. Raises SettingError."""
     for name in request.given.get("data", {}):
         if method not in _METHODS_OF[name]:
             option = "--column" if name == "columns" else f"--{name.replace('_', '-')}"
-            raise SettingError(f"{option} is for `method: {'` and `'.join(_METHODS_OF[name])}`, not for {method}", hint="leave it out")
+            methods = "` and `".join(_METHODS_OF[name])
+            raise SettingError(f"{option} is for `method: {methods}`, not for {method}", hint="leave it out", reason="other_method")
 
 
 def _check_chosen_attempts(request: TrainRequest, settings: Settings) -> None:
@@ -210,6 +213,7 @@ def _check_chosen_attempts(request: TrainRequest, settings: Settings) -> None:
             raise SettingError(
                 f"--{name.replace('_', '-')} chooses among the attempts of a run, and the examples come from {data.source}",
                 hint="name the run too: --from-run RUN",
+                reason="no_run",
             )
 
 
@@ -236,14 +240,15 @@ def new_mcp_settings(request: TrainRequest) -> McpTrain:
     from journeyman.config import checked, merged, overridden
     from journeyman.recipes.settings import McpTrain
 
-    given, from_file = dict(request.given), _mcp_file(request.file)
+    asked, from_file = dict(request.given), _mcp_file(request.file)
     if request.target.names_server or "target" not in from_file:
         target = request.target.target()
-        given["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
+        asked["target"] = target.model_dump(exclude={"start_timeout_seconds"})  # it has no option of its own: the file or --set may say it
     elif request.target:
-        raise SettingError("--header and --env belong to --server or --url", hint=f"write them under `target` in {request.file}")
+        hint = f"write them under `target` in {request.file}"
+        raise SettingError("--header and --env belong to --server or --url", hint=hint, reason="no_target")
     where = "the settings" if request.file is None else str(request.file)
-    return checked(McpTrain, merged(overridden(from_file, request.overrides), given), where)
+    return checked(McpTrain, merged(overridden(from_file, request.overrides), asked), where)
 
 
 def resumed_mcp_settings(request: TrainRequest, run: str) -> McpTrain:
@@ -259,7 +264,7 @@ def resumed_mcp_settings(request: TrainRequest, run: str) -> McpTrain:
     with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind != "mcp":
-            raise SettingError(f"run {run!r} was not made by `journeyman mcp train`", hint="its own program goes on with it")
+            raise _other_program(run, "mcp train")
         run_settings(store, run, McpTrain)  # what cannot be read in them is no fault of what is given here
         data = overridden(merged(info.settings, _mcp_file(request.file)), request.overrides)
         if request.target:
@@ -277,5 +282,6 @@ def _mcp_file(path: Path | None) -> dict[str, Any]:
     data = {} if path is None else read_yaml(path)
     method = data.pop("method", "mcp")
     if method != "mcp":
-        raise SettingError(f"{path} is for `method: {method}`, not for mcp", hint=f"train with it: {command_line('train', str(path))}")
+        hint = f"train with it: {command_line('train', str(path))}"
+        raise SettingError(f"{path} is for `method: {method}`, not for mcp", hint=hint, reason="other_method")
     return data

@@ -54,7 +54,7 @@ class Runs:
         if row is None:
             known = [info.id for info in self.list()]
             hint = f"known runs: {', '.join(known[:10])}" if known else "this home folder has no runs yet"
-            raise NotFoundError(f"there is no run {run!r}", hint=hint)
+            raise NotFoundError(f"there is no run {run!r}", hint=hint, reason="no_run")
         return _info(row)
 
     def list(self) -> tuple[RunInfo, ...]:
