@@ -11,8 +11,19 @@ from rich.console import Console
 
 from journeyman.errors import SettingError
 from journeyman.evaluation.heldout import ItemResult, VariantResult
-from journeyman.evaluation.plateau import Plateau, PlateauCell, TrainingCost, assess, best_cell, cross_fit, decide, num_scenarios_for
-from journeyman.evaluation.plateau_view import cell_rows, headline, plateau_markdown, show_plateau, write_plateau
+from journeyman.evaluation.plateau import (
+    Plateau,
+    PlateauCell,
+    assess,
+    best_cell,
+    cell_rows,
+    cross_fit,
+    decide,
+    headline,
+    num_scenarios_for,
+    show_plateau,
+    write_plateau,
+)
 from journeyman.evaluation.statistics import Interval, mean_interval
 
 COSTS = {"turns": 2.0, "tool_calls": 1.0, "sampled_tokens": 40.0, "seconds": 1.0}
@@ -143,9 +154,9 @@ class TestVerdict:
         assert any("mostly do not run" in reason for reason in assessed([cell(some(0.0), called=0.9, executed=0.2)]).reasons)
 
     def test_a_prompt_that_reaches_the_goal_says_to_use_it_and_nothing_of_training(self) -> None:
-        found = assessed([cell(some(1.0))], training_cost=TrainingCost(num_attempts=500, minutes=20))
+        found = assessed([cell(some(1.0))])
         assert found.verdict == "prompting is enough"
-        assert not any("reinforcement" in reason or "training run" in reason for reason in found.reasons)
+        assert not any("reinforcement" in reason for reason in found.reasons)
 
     def test_an_undecided_verdict_says_how_many_scenarios_would_decide(self) -> None:
         found = assessed([cell(some(0.9))])
@@ -162,9 +173,7 @@ class TestVerdict:
 
     def test_what_worked_examples_cost_on_every_task_is_said(self) -> None:
         cells = [cell(some(0.1), tokens=100.0), cell(some(0.5), num_shots=2, tokens=450.0)]
-        text = "\n".join(assessed(cells, training_cost=TrainingCost(num_attempts=576, minutes=12.0)).reasons)
-        assert "350 of them are its worked examples" in text
-        assert "about 576 attempts: 12 min or so" in text
+        assert any("350 of them are its worked examples" in reason for reason in assessed(cells).reasons)
 
     def test_a_model_that_cannot_be_trained_here_gets_no_advice_on_how(self) -> None:
         assert not any("reinforcement" in reason for reason in assessed([cell(some(0.3))], can_be_trained=False).reasons)
@@ -189,7 +198,7 @@ class TestView:
         shown = console.export_text()
         assert "training is worth it: prompting m reaches" in shown
         assert "few scenarios" in shown
-        assert headline(plateau) in plateau_markdown(plateau, "plateau.png")
         write_plateau(plateau, tmp_path / "deep" / "er")
+        assert headline(plateau) in (tmp_path / "deep" / "er" / "plateau.md").read_text()
         assert (tmp_path / "deep" / "er" / "plateau.png").read_bytes().startswith(b"\x89PNG")
         assert Plateau.model_validate_json((tmp_path / "deep" / "er" / "plateau.json").read_text()) == plateau

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from journeyman.errors import StoreError
 from journeyman.evaluation import Evaluation, JudgeCost, PhaseCost, Report, pick_examples, read_report, show_report, write_report
-from journeyman.evaluation.chart import chart_lines
-from journeyman.evaluation.report import REWARD, Point, duration_text, headline, series
+from journeyman.evaluation.pictures import Point, chart_lines
+from journeyman.evaluation.report import REWARD, duration_text, headline, series
 from journeyman.types.runs import StepMetrics
 
 
@@ -113,11 +113,11 @@ def test_a_series_is_in_order_and_a_step_reported_twice_counts_once() -> None:
         for step, value in ((2, 0.2), (1, 0.1), (2, 0.3))
     ]
     other = StepMetrics(run="r", phase="warmup", step=9, time=0.0, metrics={"reward/mean": 1.0})
-    assert series([*steps, other], REWARD) == [Point(step=1, value=0.1), Point(step=2, value=0.3)]
+    assert series([*steps, other], REWARD) == [Point(1, 0.1), Point(2, 0.3)]
 
 
 def test_a_long_series_is_drawn_within_the_width() -> None:
-    lines = chart_lines([Point(step=step, value=step / 500) for step in range(501)], width=40, height=4)
+    lines = chart_lines([Point(step, step / 500) for step in range(501)], width=40, height=4)
     assert max(map(len, lines)) <= 46
     assert "step 0 to 500" in lines[-1]
     assert chart_lines([]) == []

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from journeyman.evaluation import Report, read_report, show_report, write_report
-from journeyman.evaluation.markdown import escaped
+from journeyman.evaluation.document import escaped
 from journeyman.evaluation.transcripts import Example, Transcript, TranscriptLine
 from journeyman.redaction import HIDDEN, remember
 from journeyman.types.runs import StepMetrics

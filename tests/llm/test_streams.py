@@ -41,15 +41,6 @@ STREAMS: dict[str, tuple[Answer, str]] = {
     "an event of an error": (sent('event: error\ndata: {"message": "Overloaded"}\n\n'), "outage"),
     "a circle": (Answer(raw=b"", status=308, headers={"location": "/v1/chat/completions"}), "redirected"),
     "half a character": (sent('data: {"choices": [{"delta": {"content": "\\ud83d"}}]}\n\n'), "half_surrogate"),
-    "half a character of a thought": (sent('data: {"choices": [{"delta": {"reasoning_content": "\\ud83d"}}]}\n\n'), "half_surrogate"),
-    "half a character of a name": (
-        sent('data: {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f\\ud83d"}}]}}]}\n\n'),
-        "half_surrogate",
-    ),
-    "half a character of arguments": (
-        sent('data: {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": "{\\udc00"}}]}}]}\n\n'),
-        "half_surrogate",
-    ),
     "calls a text": (sent('data: {"choices": [{"delta": {"content": null, "tool_calls": "f"}}]}\n\n'), "no_text"),
     "arguments a list": (
         sent('data: {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}}]}\n\n'),

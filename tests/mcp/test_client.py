@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,15 +86,6 @@ async def test_a_server_that_exits_at_start_shows_its_log(target: Make) -> None:
     error = await _failure(target("raw_server", "exit"))
     assert error.reason == "exited_at_start"
     assert "API_TOKEN is not set" in error.message
-
-
-async def test_what_a_server_notes_reaches_no_terminal(
-    target: Make, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program that sets up no logging
-    async with open_server(target("raw_server", "odd_notes")) as server:
-        assert (await server.call("fine", {})).text == "called fine"
-    assert "".join(capfd.readouterr()) == ""
 
 
 async def test_a_server_that_prints_junk_is_told_apart_from_one_that_hangs(target: Make) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.test_plateau import variant
 from tests.llm_server import Answer, serve
 from tests.recipes.conftest import TARGET, RecordingProgress
 from tests.service.fakes import FakeTrainer
@@ -23,7 +22,7 @@ from journeyman.errors import InputError, LlmError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import plateau as recipe
 from journeyman.recipes import plateau_bench
-from journeyman.recipes.plateau import PlateauSettings, measure_plateau, training_cost
+from journeyman.recipes.plateau import PlateauSettings, measure_plateau
 from journeyman.recipes.settings import McpTrain
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.service.backend import Backend
@@ -260,14 +259,6 @@ class TestCommand:
         for name, message in (("nobody", "nobody"), ("plain", "has no tasks to prompt a model on")):
             assert run(["eval", name, "--prompt-only", "m", "--home", str(tmp_path)]) == 2
             assert message in capsys.readouterr().err
-
-
-def test_what_a_run_would_cost_is_told_at_the_pace_of_the_slowest_attempts() -> None:
-    prose, calls = (variant([0.0] * 4).model_copy(update={"seconds": seconds}) for seconds in (2.0, 8.0))
-    cost = training_cost([prose, calls])
-    assert cost == training_cost([calls, prose])
-    # Two seconds an attempt, and as much again for drills and updates.
-    assert cost.minutes == pytest.approx(cost.num_attempts * 2.0 * 2 / 60)
 
 
 def test_counts_are_sorted_and_each_once() -> None:

@@ -198,12 +198,10 @@ class _Seat:
         return self.server
 
     async def close(self) -> None:
-        is_starting, self.server = self.server is None, None
+        self.server = None
         holder, self._holder = self._holder, None
         if holder is not None:
             self._stop.set()
-            if is_starting:  # nobody waits for it any more, and it may take its whole start timeout
-                holder.cancel()
             await asyncio.wait([holder])
 
 

@@ -40,7 +40,7 @@ def run_plateau(request: PlateauRequest) -> None:
     """Measure, show, and say where the files are. What was measured before in the same folder is not measured again."""
     from journeyman.cli.console import output
     from journeyman.cli.progress import ProgressView, run_interruptible
-    from journeyman.evaluation.plateau_view import show_plateau
+    from journeyman.evaluation.plateau import show_plateau
     from journeyman.recipes.plateau import PlateauSettings, measure_plateau
     from journeyman.recipes.prompted_grpo import measure_prompted
 

@@ -64,7 +64,7 @@ def run_and_report(
     start: Callable[[ProgressView], Coroutine[Any, Any, Report]], how_to_go_on: Callable[[], str], *, is_told_after_errors: bool = False
 ) -> None:
     """Run what ends in a report, its progress shown, and show the report. Otherwise as `run_interruptible`."""
-    from journeyman.evaluation.terminal import show_report
+    from journeyman.evaluation import show_report
 
     console = output()
     with ProgressView(console) as view:

@@ -1,11 +1,9 @@
 """Held-out evaluation, paired statistics and reports (terminal, PNG, Markdown, HTML, JSON)."""
 
 from journeyman.evaluation.heldout import Evaluation, EvaluationSummary, evaluate
-from journeyman.evaluation.report import JudgeCost, PhaseCost, Report
+from journeyman.evaluation.report import JudgeCost, PhaseCost, Report, read_report, show_report, write_report
 from journeyman.evaluation.statistics import PairedComparison, paired_comparison
-from journeyman.evaluation.terminal import show_report
 from journeyman.evaluation.transcripts import pick_examples
-from journeyman.evaluation.write import read_report, write_report
 
 __all__ = [
     "Evaluation",

@@ -1,76 +1,111 @@
-"""The report's pictures: reward and success per step, and held-out success by variant, as PNG (matplotlib, no display needed)."""
+"""Pictures of numbers: curves over steps and bars with intervals as PNG (matplotlib, no display needed), and charts in characters."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from journeyman.evaluation.heldout import EvaluationSummary
-from journeyman.evaluation.report import HELDOUT_LOSS, LOSS, RANKED_RIGHT, REWARD, SUCCESS, Point, Report, series
+from journeyman.evaluation.statistics import Interval
 
-_BLUE, _GREEN, _GREY = "#2563a8", "#2e8b57", "#8a8f98"
+GREY, BLUE, AMBER, GREEN, PURPLE, RED = "#8a8f98", "#2563a8", "#d08a2e", "#2e8b57", "#7b4fa3", "#b3402f"
+_COLOURS = (GREY, AMBER, BLUE, GREEN, PURPLE, RED)
 _INCHES = (8.0, 4.2)
 _LINE_CHARS, _MAX_LINES = 88, 3
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
-def draw_steps(report: Report, path: Path) -> Path | None:
-    """Reward and success per training step with their 95 % bands. None when the run has no steps with rewards."""
-    reward, success = series(report.steps, REWARD), series(report.steps, SUCCESS)
-    if not reward and not success:
-        return None
-    figure, axes = new_figure()
-    _draw_series(axes, reward, _BLUE, "reward (mean)")
-    _draw_series(axes, success, _GREEN, "success (share of attempts)")
-    _name_steps(axes, "training step")
-    axes.set_ylabel("0 to 1; bands: 95 % interval over scenarios")
-    axes.set_ylim(0.0, 1.02)
-    set_title(axes, f"{report.title}: training attempts per step")
-    axes.legend(loc="upper left", frameon=False)
-    return save_figure(figure, path)
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One reading of a series over steps; `low` and `high` bound its 95 % interval where the run measured one."""
+
+    step: int
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
-def draw_loss(report: Report, path: Path) -> Path | None:
-    """Loss over the steps, of training and of held-out examples, and held-out pairs ranked right. None without held-out examples."""
-    heldout = series(report.steps, HELDOUT_LOSS, "eval")
-    if not heldout:
-        return None
-    figure, axes = new_figure()
-    _draw_series(axes, series(report.steps, LOSS), _GREY, "training loss of the step")
-    _draw_series(axes, heldout, _BLUE, "held-out loss, a token")
-    _draw_series(axes, series(report.steps, RANKED_RIGHT, "eval"), _GREEN, "held-out pairs ranked right (share)")
-    _name_steps(axes, "steps made")
-    axes.set_ylim(bottom=0.0)
-    set_title(axes, f"{report.title}: loss")
-    axes.legend(loc="upper right", frameon=False)
-    return save_figure(figure, path)
+@dataclass(frozen=True, slots=True)
+class Curve:
+    name: str
+    points: Sequence[Point]
+    colour: str
 
 
-def draw_heldout(report: Report, path: Path) -> Path | None:
-    """Held-out success of each variant with 95 % intervals, one group of bars per evaluation. None without an evaluation."""
-    if not report.evaluations:
-        return None
-    figure, axes = new_figure()
-    names = [one.name for one in report.evaluations[0].variants]
-    colours = [_GREY, "#d08a2e", _BLUE, _GREEN]
-    num = len(report.evaluations)
-    for place, evaluation in enumerate(report.evaluations):
-        _draw_bars(axes, evaluation, names, place, colours)
-    axes.set_xticks(range(num), [f"{one.sampling}\n{one.num_scenarios} scenarios" for one in report.evaluations])
-    axes.set_xlim(-0.6, num - 0.4)
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A line across the bars, in their unit; a band where it has an interval."""
+
+    name: str
+    value: float
+    colour: str
+    interval: Interval | None = None
+
+
+def draw_curves(path: Path, title: str, curves: Sequence[Curve], *, x_name: str, y_name: str = "", top: float | None = None) -> None:
+    """Curves over steps with their 95 % bands, from 0 to `top`."""
+    figure, axes = _new_figure(title)
+    for curve in curves:
+        _draw_curve(axes, curve)
+    axes.set_xlabel(x_name)
+    # One tick is enough: matplotlib would make two of a single step, and none of them a whole number.
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.set_ylabel(y_name)
+    axes.set_ylim(0.0, top)
+    axes.legend(loc="upper left" if top is not None else "upper right", frameon=False)
+    _save(figure, path)
+
+
+def _draw_curve(axes: Any, curve: Curve) -> None:
+    if not curve.points:
+        return
+    steps, values = [point.step for point in curve.points], [point.value for point in curve.points]
+    axes.plot(steps, values, color=curve.colour, marker="o" if len(steps) <= 40 else None, markersize=3.5, label=curve.name)
+    banded = [point for point in curve.points if point.low is not None and point.high is not None]
+    at = [point.step for point in banded]
+    low, high = [point.low for point in banded], [point.high for point in banded]
+    if len(banded) == 1:  # a band has no width there
+        axes.vlines(at, low, high, color=curve.colour, alpha=0.3)
+    else:
+        axes.fill_between(at, low, high, color=curve.colour, alpha=0.15, linewidth=0)
+
+
+def draw_bars(
+    path: Path,
+    title: str,
+    groups: Sequence[str],
+    bars: Mapping[str, Sequence[Interval | None]],
+    *,
+    y_name: str,
+    levels: Sequence[Level] = (),
+) -> None:
+    """Proportions in % with their intervals: a bar by name in each group, None where there is none."""
+    figure, axes = _new_figure(title)
+    width = min(0.22, 0.8 / max(1, len(bars)))
+    for number, (name, intervals) in enumerate(bars.items()):
+        shown = [(place, interval) for place, interval in enumerate(intervals) if interval is not None]
+        at = [place + (number - (len(bars) - 1) / 2) * width * 1.1 for place, _ in shown]
+        means = [100 * interval.mean for _, interval in shown]
+        below = [100 * max(0.0, interval.mean - interval.low) for _, interval in shown]
+        above = [100 * max(0.0, interval.high - interval.mean) for _, interval in shown]
+        axes.bar(at, means, width, color=_COLOURS[number % len(_COLOURS)], label=label(name))
+        axes.errorbar(at, means, yerr=[below, above], fmt="none", ecolor="#222222", capsize=4, linewidth=1.2)
+        for x, mean, rest in zip(at, means, above, strict=True):
+            axes.text(x, mean + rest + 2, f"{mean:.0f} %", ha="center", fontsize=8)
+    for level in levels:
+        if level.interval is not None:
+            axes.axhspan(100 * level.interval.low, 100 * level.interval.high, color=level.colour, alpha=0.12, linewidth=0)
+        axes.axhline(100 * level.value, color=level.colour, linewidth=1.5, linestyle="--", label=label(level.name))
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(0.0, 108.0)
     axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("success in %, 95 % interval")
-    set_title(axes, f"{report.title}: held-out success")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(names), frameon=False)
-    return save_figure(figure, path)
-
-
-def set_title(axes: Any, text: str) -> None:
-    """The title, broken into lines: a server's command may be long."""
-    lines = textwrap.wrap(text, _LINE_CHARS, max_lines=_MAX_LINES, placeholder=" …")
-    axes.set_title("\n".join(map(label, lines)), loc="left", fontsize=11)
+    axes.set_ylabel(y_name)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False, fontsize=9)
+    _save(figure, path)
 
 
 def label(text: str) -> str:
@@ -82,43 +117,8 @@ def label(text: str) -> str:
     return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
-def _draw_bars(axes: Any, evaluation: EvaluationSummary, names: Sequence[str], place: int, colours: Sequence[str]) -> None:
-    width = min(0.22, 0.8 / max(1, len(names)))
-    for index, name in enumerate(names):
-        found = [one for one in evaluation.variants if one.name == name]
-        if not found:
-            continue
-        success = found[0].success
-        x = place + (index - (len(names) - 1) / 2) * width * 1.15
-        errors = [[100 * max(0.0, success.mean - success.low)], [100 * max(0.0, success.high - success.mean)]]
-        axes.bar(x, 100 * success.mean, width, color=colours[index % len(colours)], label=label(name) if place == 0 else None)
-        axes.errorbar(x, 100 * success.mean, yerr=errors, color="#222222", capsize=4, linewidth=1.2)
-        axes.text(x, 100 * success.high + 2, f"{100 * success.mean:.0f} %", ha="center", fontsize=9)
-
-
-def _name_steps(axes: Any, name: str) -> None:
-    axes.set_xlabel(name)
-    # One tick is enough: matplotlib would make two of a single step, and none of them a whole number.
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-
-
-def _draw_series(axes: Any, points: Sequence[Point], colour: str, name: str) -> None:
-    if not points:
-        return
-    steps = [point.step for point in points]
-    marker = "o" if len(points) <= 40 else None
-    axes.plot(steps, [point.value for point in points], color=colour, marker=marker, markersize=3.5, label=name)
-    banded = [point for point in points if point.low is not None and point.high is not None]
-    at = [point.step for point in banded]
-    low, high = [point.low for point in banded], [point.high for point in banded]
-    if len(banded) == 1:  # a band has no width there
-        axes.vlines(at, low, high, color=colour, alpha=0.3)
-    else:
-        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def new_figure() -> tuple[Any, Any]:
-    """An empty figure and its axes, in the look of every picture here."""
+def _new_figure(title: str) -> tuple[Any, Any]:
+    """An empty figure and its axes; the title is broken into lines: a server's command may be long."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -129,10 +129,35 @@ def new_figure() -> tuple[Any, Any]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
     axes.set_axisbelow(True)
+    lines = textwrap.wrap(title, _LINE_CHARS, max_lines=_MAX_LINES, placeholder=" …")
+    axes.set_title("\n".join(map(label, lines)), loc="left", fontsize=11)
     return figure, axes
 
 
-def save_figure(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG; returns its path."""
+def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, format="png")
-    return path
+
+
+def chart_lines(points: Sequence[Point], *, width: int = 64, height: int = 8, top: float = 1.0) -> list[str]:
+    """Columns from 0 to `top`, one per step; more steps than `width` are averaged into columns. Empty without points.
+
+    Example:
+        >>> print("\\n".join(chart_lines([Point(1, 0.5), Point(2, 1.0)], width=2, height=2)))
+        1.0 ┤ █
+        0.5 ┤██
+            └──
+             step 1 to 2
+    """
+    if not points:
+        return []
+    values = [point.value for point in points]
+    if len(values) > width:
+        edges = [round(index * len(values) / width) for index in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    wide = max(1, min(3, width // len(values)))
+    lines = []
+    for row in range(height, 0, -1):
+        cells = [_EIGHTHS[max(0, min(8, round((min(value, top) / top * height - (row - 1)) * 8)))] for value in values]
+        lines.append(f"{top * row / height:.1f} ┤" + "".join(cell * wide for cell in cells).rstrip())
+    lines.append("    └" + "─" * (len(values) * wide))
+    return [*lines, f"     step {points[0].step}" + (f" to {points[-1].step}" if len(points) > 1 else "")]

@@ -1,5 +1,5 @@
 """How far prompting takes a model, and whether training is worth it: cells (a prompt with so many worked examples), the best of them
-without the optimism of having chosen it, and a verdict in words. Plain functions on judged attempts; `recipes/plateau.py` makes those.
+without the optimism of having chosen it, and a verdict in words. Not for making the attempts: `recipes/plateau.py`.
 
 The best of several cells looks better than it is: part of its lead is luck on these scenarios. So the scenarios are split into halves; the
 best cell of each half is measured on the other one (two-fold cross-fitting, Stone 1974), and the outcomes of both halves together are the
@@ -11,12 +11,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from journeyman.errors import SettingError
+from journeyman.errors import SettingError, StoreError
+from journeyman.evaluation.document import Block, Heading, Lines, Picture, Table, Title, markdown_text, readable, show
 from journeyman.evaluation.heldout import VariantResult, compare_measured
+from journeyman.evaluation.pictures import GREEN, GREY, RED, Level, draw_bars
 from journeyman.evaluation.statistics import Interval, PairedComparison, mean_interval
+from journeyman.redaction import redact
 from journeyman.types.record import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VerdictKind = Literal["prompting is enough", "training is worth it", "undecided"]
 
@@ -57,13 +64,6 @@ class CrossFit(Record):
         return sum(success is not None for success in self.successes)
 
 
-class TrainingCost(Record):
-    """About what a training run would cost on this machine: attempts, and minutes with their updates."""
-
-    num_attempts: int
-    minutes: float
-
-
 class Plateau(Record):
     """All that was found.
 
@@ -89,14 +89,13 @@ class Plateau(Record):
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def cell(self, name: str) -> PlateauCell:
-        """The cell of that name."""
-        return next(cell for cell in self.cells if cell.name == name)
-
 
 def cell_name(prompt: str, num_shots: int) -> str:
     """ "default, 2 shots"."""
     return f"{prompt}, {num_shots} shot{'' if num_shots == 1 else 's'}"
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
 
 
 def cross_fit(cells: Sequence[PlateauCell], *, seed: int = 0) -> CrossFit:
@@ -124,63 +123,10 @@ def best_cell(cells: Sequence[PlateauCell], places: Sequence[int]) -> PlateauCel
     """The cell with the most success on the items at `places`, of those that were measured."""
 
     def success(cell: PlateauCell) -> float:
-        measured = [one for place in places if (one := cell.result.items[place].success) is not None]
+        measured = [value for place in places if (value := cell.result.items[place].success) is not None]
         return math.fsum(measured) / len(measured) if measured else -math.inf
 
     return max(cells, key=lambda cell: (success(cell), -cell.num_shots, -cells.index(cell)))
-
-
-def assess(
-    cells: Sequence[PlateauCell],
-    *,
-    model: str,
-    server: str,
-    scenarios_hash: str,
-    goal: float,
-    trained: VariantResult | None = None,
-    can_be_trained: bool = True,
-    uses_tools: bool = True,
-    training_cost: TrainingCost | None = None,
-    notes: Sequence[str] = (),
-) -> Plateau:
-    """The plateau of measured cells and what follows from it.
-
-    Args:
-        goal: the success that is wanted.
-        trained: a trained variant on the same scenarios.
-        can_be_trained: whether the prompted model is one that could be trained here.
-        uses_tools: whether attempts call tools and succeed or not; False where rewards score a reply from 0 to 1.
-
-    Raises SettingError for cells that cannot be compared.
-    """
-    plateau = cross_fit(cells)
-    best = best_cell(cells, range(len(cells[0].result.items)))
-    gain = None if trained is None else paired_gain(cells[0].result, plateau, trained)
-    results = [cell.result for cell in cells] + ([] if trained is None else [trained])
-    verdict = decide(plateau.interval, goal)
-    reasons = [
-        _plateau_line(cells, best, plateau, "" if uses_tools else "the reward on "),
-        _goal_line(verdict, plateau.interval, goal),
-        _tools_line(cells) if uses_tools else _rewards_line(best),
-        *([] if verdict == "prompting is enough" or not can_be_trained else [_beginning_line(cells, uses_tools)]),
-        *([] if trained is None or gain is None else [_trained_line(trained, gain)]),
-        *_cost_lines(cells, best, verdict, training_cost),
-    ]
-    return Plateau(
-        model=model,
-        server=server,
-        goal=goal,
-        num_scenarios=len(cells[0].result.items),
-        scenarios_hash=scenarios_hash,
-        cells=tuple(cells),
-        best=best.name,
-        plateau=plateau,
-        trained=trained,
-        gain=gain,
-        verdict=verdict,
-        reasons=tuple(reasons),
-        notes=(*notes, *dict.fromkeys(line for result in results for line in result.notes)),
-    )
 
 
 def decide(plateau: Interval, goal: float) -> VerdictKind:
@@ -217,15 +163,67 @@ def num_scenarios_for(share: float, half_width: float = _WANTED_HALF_WIDTH) -> i
     return math.ceil(1.96**2 * share * (1 - share) / half_width**2)
 
 
-def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit, share_of: str) -> str:
-    text = (
-        f"prompting reaches {plateau.interval.text()} of {share_of}{plateau.num_measured} held-out scenarios: "
-        f"the best of {len(cells)} cells, chosen on one half of the scenarios and measured on the other, both ways"
+def assess(
+    cells: Sequence[PlateauCell],
+    *,
+    model: str,
+    server: str,
+    scenarios_hash: str,
+    goal: float,
+    trained: VariantResult | None = None,
+    can_be_trained: bool = True,
+    uses_tools: bool = True,
+    notes: Sequence[str] = (),
+) -> Plateau:
+    """The plateau of measured cells and what follows from it.
+
+    Args:
+        trained: a trained variant on the same scenarios.
+        can_be_trained: whether the prompted model is one that could be trained here.
+        uses_tools: whether attempts call tools and succeed or not; False where rewards score a reply from 0 to 1.
+
+    Raises SettingError for cells that cannot be compared.
+    """
+    plateau = cross_fit(cells)
+    best = best_cell(cells, range(len(cells[0].result.items)))
+    gain = None if trained is None else paired_gain(cells[0].result, plateau, trained)
+    verdict = decide(plateau.interval, goal)
+    reasons = [_plateau_line(cells, best, plateau, "" if uses_tools else "the reward on "), _goal_line(verdict, plateau.interval, goal)]
+    reasons.append(_tools_line(cells) if uses_tools else _rewards_line(best))
+    if can_be_trained and verdict != "prompting is enough":
+        reasons.append(_beginning_line(cells, uses_tools))
+    if trained is not None and gain is not None:
+        reasons.append(_trained_line(trained, gain))
+    if best.prompt_tokens is not None:
+        reasons.append(_tokens_line(cells, best, best.prompt_tokens))
+    results = [cell.result for cell in cells] + ([] if trained is None else [trained])
+    return Plateau(
+        model=model,
+        server=server,
+        goal=goal,
+        num_scenarios=len(cells[0].result.items),
+        scenarios_hash=scenarios_hash,
+        cells=tuple(cells),
+        best=best.name,
+        plateau=plateau,
+        trained=trained,
+        gain=gain,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        notes=(*notes, *dict.fromkeys(line for result in results for line in result.notes)),
     )
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def _plateau_line(cells: Sequence[PlateauCell], best: PlateauCell, plateau: CrossFit, share_of: str) -> str:
     optimism = best.result.success.mean - plateau.interval.mean
-    chosen = " and ".join(dict.fromkeys(plateau.chosen))
     return (
-        f"{text} (chosen: {chosen}). The best cell on all of them, {best.name}, shows {best.result.success.text()}: "
+        f"prompting reaches {plateau.interval.text()} of {share_of}{plateau.num_measured} held-out scenarios: "
+        f"the best of {len(cells)} cells, chosen on one half of the scenarios and measured on the other, both ways "
+        f"(chosen: {' and '.join(dict.fromkeys(plateau.chosen))}). "
+        f"The best cell on all of them, {best.name}, shows {best.result.success.text()}: "
         f"{100 * optimism:+.1f} points from having been chosen"
     )
 
@@ -243,22 +241,17 @@ def _goal_line(verdict: VerdictKind, plateau: Interval, goal: float) -> str:
 def _tools_line(cells: Sequence[PlateauCell]) -> str:
     """What the model can do with tools at its best."""
     called, executed, right = (max(cell.result.checks.get(name, 0.0) for cell in cells) for name in ("called", "executed", "calls_right"))
-    facts = f"at its best {_share(called)} of attempts call a tool, {_share(executed)} of calls run, {_share(right)} are the right ones"
-    if called < _CANNOT_CALL:
-        ability = "it cannot call tools"
-    elif executed < _CALLS_FAIL:
-        ability = "it calls tools, but the calls mostly do not run"
-    else:
-        ability = "it can call tools"
-    return f"{ability} ({facts})"
+    ability = "it can call tools" if executed >= _CALLS_FAIL else "it calls tools, but the calls mostly do not run"
+    return (
+        f"{'it cannot call tools' if called < _CANNOT_CALL else ability} "
+        f"(at its best {_share(called)} of attempts call a tool, {_share(executed)} of calls run, {_share(right)} are the right ones)"
+    )
 
 
 def _rewards_line(best: PlateauCell) -> str:
     """What each reward says of the best cell."""
-    parts = [f"{name} {value:.2f}" for name, value in best.result.checks.items()]
-    return (
-        f"mean rewards of the best cell: {', '.join(parts) or 'none, no reward applies'}; {_share(best.result.costs['truncated'])} cut off"
-    )
+    rewards = ", ".join(f"{name} {value:.2f}" for name, value in best.result.checks.items())
+    return f"mean rewards of the best cell: {rewards or 'none, no reward applies'}; {_share(best.result.costs['truncated'])} cut off"
 
 
 def _beginning_line(cells: Sequence[PlateauCell], uses_tools: bool) -> str:
@@ -266,35 +259,114 @@ def _beginning_line(cells: Sequence[PlateauCell], uses_tools: bool) -> str:
     if max(cell.result.success.mean for cell in cells) >= _SOME_SUCCESS:
         return "some attempts succeed already: reinforcement learning has something to compare from the start"
     drills = ", or the drills with which `journeyman mcp train` begins by itself" if uses_tools else ""
-    beginning = f"begin with examples (SFT{drills}), then reinforcement learning"
-    return f"hardly an attempt succeeds, so comparing attempts teaches nothing yet: {beginning}"
+    return (
+        "hardly an attempt succeeds, so comparing attempts teaches nothing yet: "
+        f"begin with examples (SFT{drills}), then reinforcement learning"
+    )
 
 
 def _trained_line(trained: VariantResult, gain: PairedComparison) -> str:
     if gain.difference.low > 0:
-        word = "training beat prompting"
+        result = "training beat prompting"
     else:
-        word = "prompting beat training" if gain.difference.high < 0 else "no difference is shown"
-    return f"the trained model reaches {trained.success.text()}; {word}: {gain.text()}"
+        result = "prompting beat training" if gain.difference.high < 0 else "no difference is shown"
+    return f"the trained model reaches {trained.success.text()}; {result}: {gain.text()}"
 
 
-def _cost_lines(cells: Sequence[PlateauCell], best: PlateauCell, verdict: VerdictKind, training: TrainingCost | None) -> list[str]:
-    costs = best.result.costs
-    lines = []
-    if best.prompt_tokens is not None:
-        bare = next((cell for cell in cells if cell.prompt == best.prompt and cell.num_shots == 0), None)
-        line = f"a task costs {best.prompt_tokens:,.0f} prompt and {costs['sampled_tokens']:,.0f} sampled tokens with the best cell"
-        if bare is not None and bare.prompt_tokens is not None and best.num_shots:
-            saved = best.prompt_tokens - bare.prompt_tokens
-            line += f"; {saved:,.0f} of them are its worked examples, which training would save on every task"
-        lines.append(line)
-    if training is not None and verdict != "prompting is enough":
-        lines.append(
-            f"a training run with default settings makes about {training.num_attempts:,} attempts: "
-            f"{max(1, round(training.minutes))} min or so at the speed measured here, drills and updates included"
-        )
-    return lines
+def _tokens_line(cells: Sequence[PlateauCell], best: PlateauCell, prompt_tokens: float) -> str:
+    sampled = best.result.costs["sampled_tokens"]
+    line = f"a task costs {prompt_tokens:,.0f} prompt and {sampled:,.0f} sampled tokens with the best cell"
+    bare = next((cell.prompt_tokens for cell in cells if cell.prompt == best.prompt and cell.num_shots == 0), None)
+    if bare is None or not best.num_shots:
+        return line
+    return f"{line}; {prompt_tokens - bare:,.0f} of them are its worked examples, which training would save on every task"
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.0f} %"
+
+
+# Forms ----------------------------------------------------------------------------------------------------------------
+
+
+def headline(plateau: Plateau) -> str:
+    """The verdict in one line."""
+    return f"{plateau.verdict}: prompting {plateau.model} reaches {plateau.plateau.interval.text()} on {plateau.server}"
+
+
+def show_plateau(plateau: Plateau, console: Console, folder: Path) -> None:
+    """Print the verdict, the table, the reasons, and where the files are."""
+    show(_blocks(readable(plateau)), console)
+    show([Lines([f"written to {folder}: plateau.json, plateau.md, plateau.png"])], console)
+
+
+def write_plateau(plateau: Plateau, folder: Path) -> None:
+    """Write plateau.json, plateau.md and plateau.png. Raises StoreError when the folder cannot be written."""
+    plateau = readable(plateau)
+    picture = Picture("Success of each prompt", folder / "plateau.png")
+    blocks = [*_blocks(plateau), picture, Heading("What each cell costs, per attempt"), Table(_cost_rows(plateau))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw(plateau, picture.path)
+        (folder / "plateau.json").write_text(redact(plateau.model_dump_json(indent=2)) + "\n", encoding="utf-8")
+        (folder / "plateau.md").write_text(markdown_text(blocks), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"the plateau cannot be written into {folder}: {error}", hint="give another folder with --out") from error
+
+
+def _blocks(plateau: Plateau) -> list[Block]:
+    return [
+        Title(f"Prompting {plateau.model} on {plateau.server}", headline(plateau)),
+        Heading(f"{plateau.num_scenarios} held-out scenarios (set {plateau.scenarios_hash}), greedy, 95 % intervals"),
+        Table(cell_rows(plateau)),
+        Lines(["*: the best cell on all scenarios, to use and not to believe: its lead over the others is part luck"]),
+        Lines(plateau.reasons, "item"),
+        Lines(plateau.notes, "note"),
+    ]
+
+
+def cell_rows(plateau: Plateau) -> list[list[str]]:
+    """A table of prompts by worked examples, header first; the best cell is marked with *."""
+    found = {(cell.prompt, cell.num_shots): cell for cell in plateau.cells}
+    prompts, counts = _axes(plateau)
+
+    def text(cell: PlateauCell | None) -> str:
+        return "–" if cell is None else cell.result.success.text() + (" *" if cell.name == plateau.best else "")
+
+    rows = [[prompt, *[text(found.get((prompt, count))) for count in counts]] for prompt in prompts]
+    return [["prompt", *[f"{count} shots" for count in counts]], *rows]
+
+
+def _cost_rows(plateau: Plateau) -> list[list[str]]:
+    rows = [["cell", "success", "turns", "calls", "prompt tokens", "sampled tokens", "failed"]]
+    for cell in plateau.cells:
+        costs, is_known = cell.result.costs, cell.prompt_tokens is not None
+        tokens = [f"{cell.prompt_tokens:,.0f}", f"{costs['sampled_tokens']:.0f}"] if is_known else ["–", "–"]
+        counts = [f"{costs['turns']:.1f}", f"{costs['tool_calls']:.1f}"]
+        rows.append([cell.name, cell.result.success.text(), *counts, *tokens, str(cell.result.num_failed)])
+    return rows
+
+
+def _axes(plateau: Plateau) -> tuple[list[str], list[int]]:
+    """The prompts and the numbers of worked examples of its cells."""
+    return list(dict.fromkeys(cell.prompt for cell in plateau.cells)), sorted({cell.num_shots for cell in plateau.cells})
+
+
+def _draw(plateau: Plateau, path: Path) -> None:
+    """Success of each cell with its interval, the plateau as a band, the goal as a line, the trained model where there is one."""
+    prompts, counts = _axes(plateau)
+    success = {(cell.prompt, cell.num_shots): cell.result.success for cell in plateau.cells}
+    levels = [
+        Level("plateau, 95 % interval", plateau.plateau.interval.mean, RED, plateau.plateau.interval),
+        Level(f"goal {100 * plateau.goal:.0f} %", plateau.goal, GREY),
+    ]
+    if plateau.trained is not None:
+        levels.append(Level("trained", plateau.trained.success.mean, GREEN))
+    draw_bars(
+        path,
+        f"Prompting {plateau.model}: {plateau.num_scenarios} scenarios",
+        [f"{count} shots" for count in counts],
+        {prompt: [success.get((prompt, count)) for count in counts] for prompt in prompts},
+        y_name="held-out success in %, 95 % interval",
+        levels=levels,
+    )

@@ -1,19 +1,39 @@
-"""The report of a run: data only. How it looks is in terminal.py, pictures.py, markdown.py and page.py; write.py puts it on disk."""
+"""The report of a run: its data, what it says of them, and its forms on disk and in the terminal. How a form looks: `document.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from journeyman.errors import StoreError
+from journeyman.evaluation.document import (
+    Block,
+    Chart,
+    Code,
+    Heading,
+    Lines,
+    Picture,
+    Table,
+    Title,
+    html_page,
+    markdown_text,
+    readable,
+    show,
+)
 from journeyman.evaluation.heldout import EvaluationSummary
+from journeyman.evaluation.pictures import BLUE, GREEN, GREY, Curve, Point, chart_lines, draw_bars, draw_curves
 from journeyman.evaluation.transcripts import Example
-from journeyman.redaction import printable, redact
+from journeyman.redaction import redact
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
 
-_R = TypeVar("_R", bound=Record)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class PhaseCost(Record):
@@ -104,29 +124,6 @@ class Report(Record):
         return sum(phase.seconds for phase in self.phases)
 
 
-def readable(record: _R) -> _R:
-    """The record with every text in it as it may be shown: secrets hidden, signs that steer a reader written out. To be done before a
-    text is escaped, cut or broken into lines: a secret in another form is not found."""
-    return type(record).model_validate(_readable(record.model_dump()))
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(redact(value))
-    if isinstance(value, Mapping):
-        return {_readable(key): _readable(inner) for key, inner in value.items()}
-    return tuple(map(_readable, value)) if isinstance(value, tuple | list) else value
-
-
-class Point(Record):
-    """One reading of a series over steps; `low` and `high` bound its 95 % interval where the run measured one."""
-
-    step: int
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
 REWARD = ("reward/mean", "reward/low", "reward/high")
 SUCCESS = ("reward/success", "reward/success_low", "reward/success_high")
 #: What training on examples has: the loss of its steps, and what is measured on held-out ones (phase `eval`).
@@ -137,7 +134,7 @@ def series(steps: Sequence[StepMetrics], names: tuple[str, str, str], phase: str
     """A metric over the steps of one phase, in order; steps without it are left out, a step reported twice counts as it was last."""
     value, low, high = names
     points = {
-        one.step: Point(step=one.step, value=one.metrics[value], low=one.metrics.get(low), high=one.metrics.get(high))
+        one.step: Point(one.step, one.metrics[value], one.metrics.get(low), one.metrics.get(high))
         for one in steps
         if one.phase == phase and value in one.metrics
     }
@@ -229,3 +226,113 @@ def cost_rows(report: Report) -> list[list[str]]:
     rows += [[one.name, duration_text(one.seconds), f"{one.sampled_tokens:,}", f"{one.trained_tokens:,}"] for one in report.phases]
     sampled, trained = (sum(getattr(phase, name) for phase in report.phases) for name in ("sampled_tokens", "trained_tokens"))
     return [*rows, ["total", duration_text(report.seconds), f"{sampled:,}", f"{trained:,}"]]
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write report.html, report.md, report.json and the pictures into `folder` (made if needed); returns the path of the HTML page.
+
+    `report.json` reads back with `read_report`. Raises StoreError when the folder cannot be written.
+    """
+    report = readable(report)
+    page = folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        blocks = _blocks_of_page(report, _draw_pictures(report, folder))
+        (folder / "report.json").write_text(redact(report.model_dump_json(indent=2)) + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(markdown_text(blocks), encoding="utf-8")
+        page.write_text(html_page(blocks), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"the report cannot be written into {folder}: {error}", hint="check that the folder is writable and the disk not full"
+        ) from error
+    return page
+
+
+def read_report(folder: Path) -> Report:
+    """The report that `write_report` put there. Raises StoreError when there is none."""
+    path = folder / "report.json"
+    try:
+        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = "a run writes it when it ends: go on with it; or evaluate it as it is: journeyman eval RUN"
+        raise StoreError(f"there is no readable report in {folder}: {error}", hint=hint) from error
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print a report: the result first, then curves, two examples, costs, and what to do next."""
+    report = readable(report)
+    show([*_results(report), *_charts(report), *report.examples[:2], *_costs(report), *_use(report)], console)
+
+
+def _blocks_of_page(report: Report, pictures: Sequence[Picture]) -> list[Block]:
+    title, *results = _results(report)
+    made = datetime.fromtimestamp(report.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts = {"run": report.run, "made": made, "base model": report.base, "target": report.target, "judge": report.judge}
+    items = Lines([f"{name}: {value}" for name, value in (facts | report.machine).items()], "item")
+    blocks = [title, items, *results, *pictures]
+    if report.examples:
+        blocks += [Heading("Examples"), *report.examples]
+    blocks += [*_costs(report), *_use(report)]
+    if report.settings:
+        blocks += [Heading("Settings"), Code(json.dumps(report.settings, indent=2, ensure_ascii=False, default=str), "json")]
+    return blocks
+
+
+def _draw_pictures(report: Report, folder: Path) -> list[Picture]:
+    """Reward and success, loss, and held-out success, as far as the run has them."""
+    pictures = []
+    reward, success = series(report.steps, REWARD), series(report.steps, SUCCESS)
+    if reward or success:
+        curves = [Curve("reward (mean)", reward, BLUE), Curve("success (share of attempts)", success, GREEN)]
+        pictures.append(Picture("Reward and success per training step", folder / "steps.png"))
+        y_name = "0 to 1; bands: 95 % interval over scenarios"
+        title = f"{report.title}: training attempts per step"
+        draw_curves(pictures[-1].path, title, curves, x_name="training step", y_name=y_name, top=1.02)
+    if heldout := series(report.steps, HELDOUT_LOSS, "eval"):
+        ranked = Curve("held-out pairs ranked right (share)", series(report.steps, RANKED_RIGHT, "eval"), GREEN)
+        training = Curve("training loss of the step", series(report.steps, LOSS), GREY)
+        pictures.append(Picture("Loss", folder / "loss.png"))
+        curves = [training, Curve("held-out loss per token", heldout, BLUE), ranked]
+        draw_curves(pictures[-1].path, f"{report.title}: loss", curves, x_name="steps made")
+    if report.evaluations:
+        groups = [f"{one.sampling}\n{one.num_scenarios} scenarios" for one in report.evaluations]
+        names = [one.name for one in report.evaluations[0].variants]
+        by_name = [{one.name: one.success for one in evaluation.variants} for evaluation in report.evaluations]
+        pictures.append(Picture("Held-out success", folder / "heldout.png"))
+        bars = {name: [success.get(name) for success in by_name] for name in names}
+        draw_bars(pictures[-1].path, f"{report.title}: held-out success", groups, bars, y_name="success in %, 95 % interval")
+    return pictures
+
+
+def _results(report: Report) -> list[Block]:
+    """The headline, what must be known with it, and the numbers."""
+    blocks: list[Block] = [Title(report.title, headline(report)), Lines(report.notes, "note")]
+    for one in report.evaluations:
+        blocks.append(Heading(f"Held-out: {one.sampling}, {one.num_scenarios} scenarios (set {one.scenarios_hash})"))
+        blocks += [Table(variant_rows(one)), Lines(finding_lines(one), "item")]
+    return blocks
+
+
+def _charts(report: Report) -> list[Block]:
+    """Reward and success; the loss of a run that has no rewards."""
+    kinds = [(REWARD, "train", "reward per step (mean, 0 to 1)"), (SUCCESS, "train", "success per step (share of attempts, 0 to 1)")]
+    if not series(report.steps, REWARD):
+        kinds += [(LOSS, "train", "loss per step"), (HELDOUT_LOSS, "eval", "held-out loss, by steps made")]
+    blocks: list[Block] = []
+    for names, phase, title in kinds:
+        points = series(report.steps, names, phase)
+        top = max((point.value for point in points), default=1.0) if names in (LOSS, HELDOUT_LOSS) else 1.0
+        blocks += [Chart(title, chart_lines(points, width=60, height=6, top=top))] if points else []
+    return blocks
+
+
+def _costs(report: Report) -> list[Block]:
+    blocks: list[Block] = [Heading("Cost"), Table(cost_rows(report))] if report.phases else []
+    return [*blocks, Lines([report.judge_cost.text()])] if report.judge_cost else blocks
+
+
+def _use(report: Report) -> list[Block]:
+    blocks: list[Block] = [Lines([f"The adapter is in {report.adapter}"])] if report.adapter else []
+    if report.serve_command:
+        blocks.append(Code("\n".join(filter(None, (report.serve_command, report.curl))), "sh"))
+    return [Heading("Use it"), *blocks] if blocks else []

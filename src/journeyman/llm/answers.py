@@ -95,7 +95,7 @@ def read_chunk(chunk: Any, where: str) -> Any:
     if not isinstance(delta.content, str | None) or not isinstance(delta.tool_calls, list | None):
         raise LlmError(f"{where} streamed a chunk whose content is no text: {_shown(delta)}", reason="no_text")
     try:
-        check_json(delta.model_dump(warnings=False) if isinstance(delta, BaseModel) else [delta.content])
+        check_json([delta.content])
     except InputError as error:
         raise LlmError(f"{where} streamed a chunk that is no text: {error.message}", reason=error.reason) from error
     return choice

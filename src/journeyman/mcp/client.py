@@ -36,7 +36,6 @@ from journeyman.mcp.target import McpTarget, RevealedTarget
 from journeyman.mcp.tools import McpTool
 
 CLOSE_TIMEOUT_SECONDS = 10.0
-_LIBRARY_LOGS = ("mcp", "client")  # the library's session writes to the second
 
 
 class McpServer:
@@ -212,10 +211,10 @@ async def _end(owner: asyncio.Task[None]) -> None:
 async def _connect(target: McpTarget, log: TextIO | None, timeout_seconds: float, on_message: Any, listing: Listing) -> AsyncIterator[Any]:
     import mcp
 
-    for name in _LIBRARY_LOGS:
-        if not logging.getLogger(name).handlers:
-            # Without any logging set up, Python would print each odd message of a server with a stack trace; we report those that matter.
-            logging.getLogger(name).addHandler(logging.NullHandler())
+    library_log = logging.getLogger("mcp")
+    if not library_log.handlers:
+        # Without any logging set up, Python would print each junk line of a server with a stack trace; we report it once ourselves.
+        library_log.addHandler(logging.NullHandler())
     async with contextlib.AsyncExitStack() as stack:
         revealed = target.revealed()
         if target.command is not None:

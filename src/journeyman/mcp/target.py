@@ -1,4 +1,4 @@
-"""Where an MCP server is: a command to start, or a URL. Not for talking to it (`client`)."""
+"""Where an MCP server is: a command to start, or a URL. Not for talking to it (`mcp_client`)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ kept as soon as it is measured: the same call again measures only what is missin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +21,7 @@ from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSetting
 from journeyman.config import command_line
 from journeyman.errors import SettingError
 from journeyman.evaluation.heldout import VariantResult, scenarios_hash
-from journeyman.evaluation.plateau import Plateau, TrainingCost, assess
-from journeyman.evaluation.plateau_view import write_plateau
+from journeyman.evaluation.plateau import Plateau, assess, write_plateau
 from journeyman.llm import names_provider
 from journeyman.mcp.client import open_server
 from journeyman.mcp.target import McpTarget
@@ -50,8 +49,6 @@ PROMPTS: Mapping[str, str] = {
     ),
 }
 """Tried by default: the words that runs are trained with, a terse prompt, and one that spells the steps out."""
-
-_REST_SHARE = 1.0  # drills and updates, in parts of the time of the attempts: 0.5 to 1.3 in the runs of docs/results.md
 
 
 class PlateauSettings(Record):
@@ -134,9 +131,6 @@ async def measure_plateau(
         goal=settings.goal,
         trained=trained,
         can_be_trained=not names_provider(settings.model),
-        training_cost=None
-        if names_provider(settings.model)
-        else training_cost([*(cell.result for cell in cells), *([trained] if trained is not None else [])]),
         notes=scenarios.notes,
     )
     write_plateau(plateau, folder)
@@ -215,12 +209,3 @@ async def _trained(settings: PlateauSettings, bench: Bench, home: Path) -> Varia
     async with _pool(settings, train.rollouts.isolation) as pool:
         way = _prompted(adapter, 0, ToolLoop(pool, bounds))
         return await bench.trained(adapter, way, run=settings.run, base=train.base, home=home)
-
-
-def training_cost(measured: Sequence[VariantResult]) -> TrainingCost:
-    """What a default run would cost at the slowest pace: a model that is trained calls tools and reads results, which base models with
-    bare prompts hardly do."""
-    train = McpTrain(target=McpTarget.parse("any"))
-    num_attempts = train.steps * train.rollouts.groups_per_step * train.rollouts.group_size
-    seconds = max(result.seconds / len(result.items) for result in measured) * num_attempts
-    return TrainingCost(num_attempts=num_attempts, minutes=(1 + _REST_SHARE) * seconds / 60)

@@ -22,8 +22,7 @@ from journeyman.client.rollout import Rollout
 from journeyman.config import command_line
 from journeyman.errors import ContextLengthError, SettingError
 from journeyman.evaluation.heldout import VariantResult, scenarios_hash
-from journeyman.evaluation.plateau import Plateau, assess
-from journeyman.evaluation.plateau_view import write_plateau
+from journeyman.evaluation.plateau import Plateau, assess, write_plateau
 from journeyman.llm import names_provider
 from journeyman.observe.progress import Progress
 from journeyman.recipes.functions import find_function, reward_functions

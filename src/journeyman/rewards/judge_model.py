@@ -92,7 +92,7 @@ class JudgeModel:
     async def ask(self, question: Question) -> Reading:
         """The reading of one question. Raises JudgeError (outage, wrong key or model), JudgeBudgetError, StoreError."""
         key = self._key(question)
-        kept = await asyncio.to_thread(self.store.get, key) if self.store is not None else None
+        kept = self.store.get(key) if self.store is not None else None
         if kept is not None:
             calls = tuple(
                 JudgeCall.model_validate(item).model_copy(
@@ -108,14 +108,12 @@ class JudgeModel:
             usage = error.usage if isinstance(error.usage, Usage) else Usage()
             unusable = {"score": None, "explanation": error.message, "raw": ""}
             return Reading(None, self._calls([unusable for _ in question.texts], usage, started), error.message)
-        finally:
-            await asyncio.to_thread(self.spending.save)
         if self.llm.omitted != self._told:
             self._told = self.llm.omitted
             self.warn(f"the judge {self.llm.endpoint.model} does not take {', '.join(self._told)}: it judges without")
         calls = self._calls([items[label] for label in labels], usage, started)
         if self.store is not None:
-            await asyncio.to_thread(self.store.put, key, [call.model_dump() for call in calls])
+            self.store.put(key, [call.model_dump() for call in calls])
         return Reading(tuple(float(items[label]["score"]) for label in labels), calls)
 
     async def _scored(self, question: Question) -> tuple[list[str], dict[str, dict[str, Any]], Usage]:

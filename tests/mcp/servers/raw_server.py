@@ -23,16 +23,10 @@ SCHEMAS = {
 }
 
 
-ODD_NOTES = """
-{"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "odd", "data": "a note"}}
-{"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "none", "progress": "a note"}}
-{"jsonrpc": "2.0", "method": "notifications/none"}
-"""
 NUMBER = {"type": "object", "properties": {"side": {"type": "integer", "minimum": 1, "maximum": 40}}, "required": ["side"]}
 NO_NUMBER = {"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5}
 PAGES: dict[str, list[object]] = {
     "latin1": [FINE],
-    "odd_notes": [FINE],
     "same_cursor": [FINE],
     "number_cursor": [FINE],
     "endless_copies": [FINE],
@@ -121,8 +115,6 @@ if __name__ == "__main__":
         message = json.loads(line)
         if message.get("params", {}).get("cursor") and KIND == "page_that_hangs":
             continue
-        if KIND == "odd_notes":
-            sys.stdout.buffer.write(ODD_NOTES.encode())
         if "id" in message:
             answer = {"jsonrpc": "2.0", "id": message["id"], **reply(message)}
             text = json.dumps(answer, ensure_ascii=KIND != "latin1").encode("latin-1")
