@@ -19,7 +19,7 @@ from tests.engine.local.conftest import MakeEngine
 from tests.engine.local.requests import VOCABULARY, random_ids, request
 from tests.engine.local.test_worker import TIMEOUT, Answer, Watched, hold_first_round
 
-from journeyman.engine.local.cache import Library
+from journeyman.engine.local.cache import PrefixCache
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.engine.local.rows import Row
 from journeyman.errors import AdapterError, ContextLengthError, EngineError, JourneymanError, SettingError
@@ -160,8 +160,8 @@ def test_one_row_fails_alone_and_the_others_end_as_without_it(watched: Watched, 
 
 
 def test_an_error_of_a_control_call_is_its_callers_and_the_worker_goes_on(watched: Watched) -> None:
-    def fail(error: BaseException) -> Callable[[Library], None]:
-        def function(library: Library) -> None:
+    def fail(error: BaseException) -> Callable[[PrefixCache], None]:
+        def function(cache: PrefixCache) -> None:
             raise error
 
         return function
@@ -183,7 +183,7 @@ def test_when_the_worker_dies_all_who_wait_and_all_who_come_are_told(watched: Wa
 
     def ask() -> None:
         try:
-            watched.worker.call(lambda library: None)
+            watched.worker.call(lambda cache: None)
         except EngineError as ended:
             told.put(ended)
         else:
@@ -210,7 +210,7 @@ def test_when_the_worker_dies_all_who_wait_and_all_who_come_are_told(watched: Wa
     late = watched.submit(without(PROMPT))[1].get(timeout=TIMEOUT)
     assert isinstance(late, EngineError)
     assert late.reason == "worker_died"
-    for ask_again in (watched.worker.rest, watched.worker.check, lambda: watched.worker.call(lambda library: None)):
+    for ask_again in (watched.worker.rest, watched.worker.check, lambda: watched.worker.call(lambda cache: None)):
         with pytest.raises(EngineError) as caught:
             ask_again()
         assert caught.value.reason == "worker_died"

@@ -12,20 +12,21 @@ from pathlib import Path
 import psutil
 
 from journeyman.engine.local import replica_process
-from journeyman.engine.local.replica_messages import Close, Failed, Load
+from journeyman.engine.local.replica import Answer, Call
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling.base_models import BaseModel
 
 
 async def test_a_folder_without_a_model_is_the_same_error_as_in_one_process(tmp_path: Path) -> None:
     parent, child = Pipe()
-    parent.send(Load(BaseModel("nothing", tmp_path), "cpu", "float32", 4, 0.1))
-    parent.send(Close())  # so that the reader ends before the pipe does
+    parent.send(Call(7, "create", (BaseModel("nothing", tmp_path), {"device": "cpu"})))
+    parent.send(Call(8, "close"))  # so that the reader ends before the pipe does
     await replica_process.run(child)
     answer = parent.recv()
-    assert isinstance(answer, Failed)
-    assert isinstance(answer.error(), ModelNotFoundError)
-    assert "config.json" in (answer.error().hint or "")
+    assert isinstance(answer, Answer)
+    assert (answer.number, answer.is_last) == (7, True)
+    assert isinstance(answer.value, ModelNotFoundError)
+    assert "config.json" in (answer.value.hint or "")
 
 
 # No `if __name__ == "__main__"`, as people write scripts.

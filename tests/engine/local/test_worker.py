@@ -101,7 +101,7 @@ def test_prompts_that_begin_alike_share_the_beginning(watched: Watched) -> None:
 def test_forgetting_computes_again(watched: Watched) -> None:
     prompt = random_ids(7, 50)
     watched.sample(prompt, max_tokens=1)
-    watched.worker.call(lambda library: library.forget(everything=True))
+    watched.worker.call(lambda cache: cache.forget(everything=True))
     watched.sample(prompt, max_tokens=1)
     assert watched.num_tokens == [50, 50]
 
@@ -186,7 +186,7 @@ def test_closing_fails_what_is_unfinished_and_refuses_what_comes(watched: Watche
         assert isinstance(answer, EngineError)
         assert "closed" in str(answer)
     with pytest.raises(EngineError, match="closed"):
-        watched.worker.call(lambda library: library.forget(everything=True))
+        watched.worker.call(lambda cache: cache.forget(everything=True))
 
 
 def test_rest_that_comes_too_late_leaves_a_running_row_its_numbers(watched: Watched) -> None:

@@ -1,7 +1,7 @@
-"""Keys and values of one worker: a preallocated slab for the running rows, shared prompts, finished rows kept for their next turn.
+"""Keys and values of one worker: a preallocated `KVCache` for the running rows, shared prompts, finished rows kept for their next turn.
 
 A row's keys are its prompt prefix (shared by the rows of a group, stored and attended once) followed by its own tokens (its place in the
-slab). Rows stay dense in the slab, `0 .. num_rows - 1`: when one leaves, the last moves into its place. What leaves is kept as a copy,
+`KVCache`). Rows stay dense there, `0 .. num_rows - 1`: when one leaves, the last moves into its place. What leaves is kept as a copy,
 so that the next turn of the same conversation only computes what is new.
 
 Shapes: L layers, R rows, K key/value heads, S own tokens, P prefix tokens, D head size.
@@ -47,7 +47,7 @@ class Prefix:
 
 
 @dataclass(slots=True, eq=False)
-class Kept:
+class FinishedRow:
     """A finished row: the ids whose states are known, its prefix, and its own states, [2, L, K, S, D]."""
 
     adapter: str | None
@@ -67,7 +67,7 @@ def _zero_pages(num_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, num_bytes)
 
 
-class Slab:
+class KVCache:
     """Own tokens of the running rows, [2, L, R, K, S, D]; grows by doubling when a row needs more."""
 
     def __init__(self, shape: CacheShape, max_rows: int, capacity: int) -> None:
@@ -88,7 +88,7 @@ class Slab:
     def clear(self) -> None:
         """Forget everything, also what is not a number. On a CPU the memory goes back to the kernel."""
         if self._shape.device != "cpu":
-            self.states.zero_()  # a second slab beside it may not fit
+            self.states.zero_()  # a second one beside it may not fit
         else:
             self.states = self._empty(self.states.shape[2], self.capacity)
 
@@ -117,24 +117,24 @@ class Slab:
         self.states[:, :, row, :, : states.shape[3]] = states
 
 
-class Library:
-    """Prefixes and kept rows, found by token ids; the least recently used leave when `max_bytes` is exceeded."""
+class PrefixCache:
+    """Prefixes and finished rows, found by token ids; the least recently used leave when `max_bytes` is exceeded."""
 
     def __init__(self, shape: CacheShape, max_bytes: int) -> None:
         self._shape = shape
         self._max_bytes = max_bytes
         self._prefixes: list[Prefix] = []
-        self._kept: list[Kept] = []
+        self._finished: list[FinishedRow] = []
 
-    def take_kept(self, adapter: str | None, ids: tuple[int, ...]) -> Kept | None:
-        """The longest kept row that is a proper prefix of `ids`; it leaves the library."""
+    def take_row(self, adapter: str | None, ids: tuple[int, ...]) -> FinishedRow | None:
+        """The longest finished row that is a proper prefix of `ids`; it leaves the cache."""
         best = None
-        for kept in self._kept:
-            is_better = best is None or len(kept.ids) > len(best.ids)
-            if kept.adapter == adapter and is_better and len(kept.ids) < len(ids) and ids[: len(kept.ids)] == kept.ids:
-                best = kept
+        for row in self._finished:
+            is_better = best is None or len(row.ids) > len(best.ids)
+            if row.adapter == adapter and is_better and len(row.ids) < len(ids) and ids[: len(row.ids)] == row.ids:
+                best = row
         if best is not None:
-            self._kept.remove(best)
+            self._finished.remove(best)
         return best
 
     def find_prefix(self, adapter: str | None, ids: tuple[int, ...]) -> tuple[Prefix | None, int]:
@@ -153,17 +153,17 @@ class Library:
         self._prefixes.append(prefix)
         self._evict()
 
-    def keep(self, kept: Kept) -> None:
-        self._kept.append(kept)
+    def add_row(self, row: FinishedRow) -> None:
+        self._finished.append(row)
         self._evict()
 
     def forget(self, adapter: str | None = None, *, everything: bool = False) -> None:
         """Drop what was computed with `adapter`, or everything."""
         self._prefixes = [] if everything else [prefix for prefix in self._prefixes if prefix.adapter != adapter]
-        self._kept = [] if everything else [kept for kept in self._kept if kept.adapter != adapter]
+        self._finished = [] if everything else [row for row in self._finished if row.adapter != adapter]
 
     def _evict(self) -> None:
-        entries: list[Prefix | Kept] = sorted([*self._prefixes, *self._kept], key=lambda entry: entry.last_used)
+        entries: list[Prefix | FinishedRow] = sorted([*self._prefixes, *self._finished], key=lambda entry: entry.last_used)
         size = sum(_num_tokens(entry) for entry in entries) * self._shape.bytes_per_token
         for entry in entries[:-1]:
             if size <= self._max_bytes:
@@ -172,10 +172,10 @@ class Library:
             if isinstance(entry, Prefix):
                 self._prefixes.remove(entry)
             else:
-                self._kept.remove(entry)
+                self._finished.remove(entry)
 
 
-def _num_tokens(entry: Prefix | Kept) -> int:
+def _num_tokens(entry: Prefix | FinishedRow) -> int:
     return entry.states.shape[3] if isinstance(entry, Prefix) else entry.own.shape[3]
 
 

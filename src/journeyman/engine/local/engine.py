@@ -12,10 +12,9 @@ import torch
 
 from journeyman.engine.base import joined
 from journeyman.engine.local.cache import CacheShape
+from journeyman.engine.local.dispatch import Router, Traffic, check_request, into, next_answer, raise_first
 from journeyman.engine.local.grammar import GrammarCompiler
-from journeyman.engine.local.routing import Router
-from journeyman.engine.local.rows import Row, into, next_answer
-from journeyman.engine.local.traffic import Traffic, check_request
+from journeyman.engine.local.rows import Row
 from journeyman.engine.local.variants import Variants
 from journeyman.engine.local.worker import Worker
 from journeyman.modeling.base_models import BaseModel, load_tokenizer
@@ -80,12 +79,13 @@ class LocalEngine:
         return self._info
 
     async def sample(self, request: SampleRequest) -> Sample:
-        return await joined(self._run(request, is_streaming=False), request.adapter)
+        return await joined(self.deltas(request, is_streaming=False), request.adapter)
 
     def stream(self, request: SampleRequest) -> AsyncGenerator[SampleDelta]:
-        return self._run(request, is_streaming=True)
+        return self.deltas(request, is_streaming=True)
 
-    async def _run(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
+    async def deltas(self, request: SampleRequest, *, is_streaming: bool) -> AsyncGenerator[SampleDelta]:
+        """As `stream`; unless `is_streaming`, all tokens in one."""
         check_request(request, self._info)
         # Before anything is waited for, and in a thread: a large schema takes long to compile.
         grammar = request.grammar
@@ -112,7 +112,7 @@ class LocalEngine:
     async def unload_adapter(self, name: str) -> None:
         self._traffic.require_unused(name)
         await asyncio.to_thread(self._variants.unload, name)  # an adapter that is being built holds it up
-        await self._of_all(lambda worker: worker.call(lambda library: library.forget(name)))
+        await self._of_all(lambda worker: worker.call(lambda cache: cache.forget(name)))
 
     def adapters(self) -> tuple[str, ...]:
         return self._variants.names()
@@ -135,10 +135,7 @@ class LocalEngine:
 
     async def _of_all(self, work: Callable[[Worker], None]) -> None:
         """`work` with every worker, whatever becomes of the others; raises the first error."""
-        results = await asyncio.gather(*[asyncio.to_thread(work, worker) for worker in self._workers], return_exceptions=True)
-        for error in results:
-            if error is not None:
-                raise error
+        raise_first(await asyncio.gather(*[asyncio.to_thread(work, worker) for worker in self._workers], return_exceptions=True))
 
     def end(self) -> None:
         """As `close`, where no event loop runs."""

@@ -1,4 +1,4 @@
-"""Attention of the engine: write new keys and values into the slab, attend to shared prefix and own tokens.
+"""Attention of the engine: write new keys and values into the kv_cache, attend to shared prefix and own tokens.
 
 Two layouts: `PromptLayout` for rows with several new tokens (prompts and tool results), one attention a row; `DecodeLayout` for rows
 with one new token each, one batched attention for all rows' own tokens and one product a shared prefix (cascade: the prefix of a group
@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from journeyman.engine.local.cache import Slab
+from journeyman.engine.local.cache import KVCache
 from journeyman.engine.local.rows import Row
 from journeyman.modeling.attention import causal_attention
 
@@ -23,8 +23,8 @@ from journeyman.modeling.attention import causal_attention
 class PromptLayout:
     """Rows with any number of new tokens, laid one after another."""
 
-    def __init__(self, slab: Slab, rows: Sequence[Row]) -> None:
-        self._states = slab.states
+    def __init__(self, kv_cache: KVCache, rows: Sequence[Row]) -> None:
+        self._states = kv_cache.states
         self._spans = []
         start = 0
         for row in rows:
@@ -48,17 +48,17 @@ class PromptLayout:
 
 
 class DecodeLayout:
-    """All rows of the slab, `rows[r]` in place r, with one new token each; neighbours with the same prefix share its reading."""
+    """All rows of the kv_cache, `rows[r]` in place r, with one new token each; neighbours with the same prefix share its reading."""
 
-    def __init__(self, slab: Slab, rows: Sequence[Row]) -> None:
-        self._states = slab.states
-        device = slab.states.device
+    def __init__(self, kv_cache: KVCache, rows: Sequence[Row]) -> None:
+        self._states = kv_cache.states
+        device = kv_cache.states.device
         lengths_R = torch.tensor([row.num_own for row in rows], device=device)
         self._slots_R = torch.arange(len(rows), device=device)
         self._lengths_R = lengths_R
         self._longest = int(lengths_R.max()) + 1
         unseen_RS = torch.arange(self._longest, device=device)[None, :] > lengths_R[:, None]
-        self._bias_RS = torch.zeros(unseen_RS.shape, dtype=slab.states.dtype, device=device).masked_fill_(unseen_RS, float("-inf"))
+        self._bias_RS = torch.zeros(unseen_RS.shape, dtype=kv_cache.states.dtype, device=device).masked_fill_(unseen_RS, float("-inf"))
         self._prefixes = []
         start = 0
         for prefix, members in groupby(rows, key=lambda row: row.prefix):

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from journeyman.engine.local.engine import LocalEngine
-from journeyman.engine.local.replica_messages import Cancel, Close, Command, Done, Failed, Instruction, Load, Ready, Start, Tokens
-from journeyman.errors import EngineError, JourneymanError
+from journeyman.engine.local.replica import Answer, Call
+from journeyman.engine.local.rows import as_ours
+from journeyman.errors import JourneymanError
 from journeyman.modeling.devices import keep_freed_memory, return_freed_memory
-from journeyman.types.sampling import SampleDelta
 
 
 class ReplicaServer:
@@ -28,15 +28,13 @@ class ReplicaServer:
         self._connection = connection
         self._running: dict[int, asyncio.Task[None]] = {}
 
-    async def serve(self, inbox: asyncio.Queue[Instruction]) -> None:
-        """Do what arrives until `Close`."""
-        while not isinstance(instruction := await inbox.get(), Close):
-            if isinstance(instruction, Cancel):
-                await self._cancel(instruction.number)
-                continue
-            assert isinstance(instruction, Start | Command)
-            task = asyncio.create_task(self._answer(instruction))
-            self._running[instruction.number] = task
+    async def serve(self, inbox: asyncio.Queue[Call]) -> None:
+        """Do what arrives until `close`."""
+        while (call := await inbox.get()).name != "close":
+            if call.name == "cancel":
+                await self._cancel(call.number)
+            else:
+                self._running[call.number] = asyncio.create_task(self._answer(call))
         await self._engine.close()
 
     async def _cancel(self, number: int) -> None:
@@ -46,73 +44,55 @@ class ReplicaServer:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _answer(self, instruction: Start | Command) -> None:
+    async def _answer(self, call: Call) -> None:
         try:
-            if isinstance(instruction, Start):
-                await self._sample(instruction)
+            if call.name == "deltas":
+                request, is_streaming = call.arguments
+                async with contextlib.aclosing(self._engine.deltas(request, is_streaming=is_streaming)) as deltas:
+                    async for delta in deltas:
+                        self._connection.send(Answer(call.number, delta))
             else:
-                self._connection.send(Done(instruction.number, await self._command(instruction)))
-        except JourneymanError as error:
-            self._connection.send(Failed.of(instruction.number, error))
+                value = await getattr(self._engine, call.name)(*call.arguments)
+                if call.name == "sleep":
+                    # The trainer works in another process: what is free here is of no use to it until the kernel has it.
+                    return_freed_memory()
+                self._connection.send(Answer(call.number, value))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - the process's top handler: the request fails (its code may panic), the process lives
-            wrapped = EngineError(f"the engine failed: {type(error).__name__}: {error}")
-            self._connection.send(Failed.of(instruction.number, wrapped))
+            self._connection.send(Answer(call.number, as_ours(error)))
         finally:
-            self._running.pop(instruction.number, None)
-
-    async def _sample(self, start: Start) -> None:
-        if start.is_streaming:
-            async with contextlib.aclosing(self._engine.stream(start.request)) as deltas:
-                async for delta in deltas:
-                    self._connection.send(Tokens(start.number, delta))
-        else:
-            sample = await self._engine.sample(start.request)
-            self._connection.send(Tokens(start.number, SampleDelta(sample.token_ids, sample.logprobs, sample.finish_reason)))
-
-    async def _command(self, command: Command) -> str | None:
-        value: str | None = await getattr(self._engine, command.name)(*command.arguments)
-        if command.name == "sleep":
-            # The trainer works in another process: what is free here is of no use to it until the kernel has it.
-            return_freed_memory()
-        return value
+            self._running.pop(call.number, None)
 
 
 async def run(connection: Connection[Any, Any]) -> None:
-    """Load what the first message names and serve it until the parent closes or ends."""
+    """Load what the first call names and serve it until the parent closes or ends."""
     loop = asyncio.get_running_loop()
-    inbox: asyncio.Queue[Instruction] = asyncio.Queue()
+    inbox: asyncio.Queue[Call] = asyncio.Queue()
 
     def read() -> None:
         # From the start, so that a parent that ends while the model is loaded leaves no orphan.
         while True:
             try:
-                instruction = connection.recv()
+                call = connection.recv()
             except (EOFError, OSError):
                 os._exit(0)
-            loop.call_soon_threadsafe(inbox.put_nowait, instruction)
-            if isinstance(instruction, Close):
+            loop.call_soon_threadsafe(inbox.put_nowait, call)
+            if call.name == "close":
                 return
 
     threading.Thread(target=read, name="pipe-reader", daemon=True).start()
     keep_freed_memory()
-    load = await inbox.get()
-    assert isinstance(load, Load)
+    create = await inbox.get()
+    base, settings = create.arguments
     try:
-        engine = await asyncio.to_thread(_create, load)
+        engine = await asyncio.to_thread(LocalEngine.create, base, **settings)
     except JourneymanError as error:
-        connection.send(Failed.of(0, error))
+        connection.send(Answer(create.number, error))
         return
     return_freed_memory()
-    connection.send(Ready(engine.info))
+    connection.send(Answer(create.number, engine.info))
     await ReplicaServer(engine, connection).serve(inbox)
-
-
-def _create(load: Load) -> LocalEngine:
-    return LocalEngine.create(
-        load.base, device=load.device, precision=load.precision, max_rows=load.max_rows, cache_gigabytes=load.cache_gigabytes
-    )
 
 
 def main() -> None:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 from journeyman.engine.base import joined
+from journeyman.engine.local.dispatch import Router, Traffic, check_request, into, next_answer, raise_first
 from journeyman.engine.local.engine import MAX_ROWS
-from journeyman.engine.local.replica import Replica
-from journeyman.engine.local.replica_messages import CommandName, Load
-from journeyman.engine.local.routing import Router
-from journeyman.engine.local.rows import into, next_answer
-from journeyman.engine.local.traffic import Traffic, check_request
+from journeyman.engine.local.replica import CommandName, Replica
 from journeyman.errors import AdapterError, SettingError
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.devices import choose_device
@@ -76,19 +74,22 @@ class ReplicatedEngine:
         if num_replicas < 1:
             raise SettingError(f"the number of engine processes must be at least 1, not {num_replicas}")
         where = choose_device(device)
-        load = Load(base, where, choose_precision(precision, where), max_rows, cache_gigabytes / num_replicas)
+        settings = {
+            "device": where,
+            "precision": choose_precision(precision, where),
+            "max_rows": max_rows,
+            "cache_gigabytes": cache_gigabytes / num_replicas,
+        }
         deadline = time.monotonic() + timeout_seconds
         replicas: list[Replica] = []
         try:
-            replicas.extend(Replica(load, number + 1, num_replicas) for number in range(num_replicas))
+            replicas.extend(Replica(base, settings, number + 1, num_replicas) for number in range(num_replicas))
             infos = [replica.wait_until_ready(deadline) for replica in replicas]
         except BaseException:
             for replica in replicas:
                 replica.end()
             raise
-        first = infos[0]
-        info = EngineInfo(first.base, first.device, first.dtype, first.context_length, first.vocabulary_size, num_replicas)
-        return cls(info, replicas)
+        return cls(replace(infos[0], num_workers=num_replicas), replicas)
 
     @property
     def info(self) -> EngineInfo:
@@ -195,10 +196,3 @@ class ReplicatedEngine:
         for replica in self._replicas:
             if replica.failure is not None:
                 raise replica.failure
-
-
-def raise_first(results: Iterable[object]) -> None:
-    """Raise the first error among the results of `asyncio.gather(..., return_exceptions=True)`."""
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result

@@ -37,10 +37,10 @@ class Variants:
         with self._lock:
             if name in self._loaded:
                 raise AdapterError(f"adapter {name} is loaded already", hint="publish every version under a new name")
-            module, found = self._read(name, folder)
+            module, actual = self._read(name, folder)
             self._insert(name, module)
-            self._loaded[name] = _Loaded(folder, found)
-            return found
+            self._loaded[name] = _Loaded(folder, actual)
+            return actual
 
     def unload(self, name: str) -> None:
         with self._lock:
@@ -55,8 +55,8 @@ class Variants:
         with self._lock:
             loaded = self._require(name)
             if name not in self._merged:
-                module, found = self._read(name, loaded.folder)
-                if found != loaded.fingerprint:
+                module, actual = self._read(name, loaded.folder)
+                if actual != loaded.fingerprint:
                     raise AdapterError(f"the folder of adapter {name} changed while it was loaded: {loaded.folder}")
                 self._insert(name, module)
             self._merged.move_to_end(name)

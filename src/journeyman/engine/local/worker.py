@@ -1,6 +1,6 @@
 """One worker: a thread of one torch thread that runs a batch of rows, one forward pass after another.
 
-Each round: take what arrived, admit it to the batch (finding what the cache already knows of its prompt), compute prompts that are not
+Each step: take what arrived, admit it to the batch (finding what the cache already knows of its prompt), compute prompts that are not
 computed yet, else draw one token for every row. One adapter at a time: requests for another wait, first come first served, until the
 batch is empty.
 
@@ -21,10 +21,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from journeyman.engine.local.cache import CacheShape, Kept, Library, Prefix, Slab
-from journeyman.engine.local.inbox import Inbox, named
+from journeyman.engine.local.cache import CacheShape, FinishedRow, KVCache, Prefix, PrefixCache
 from journeyman.engine.local.layout import DecodeLayout, PromptLayout
-from journeyman.engine.local.rows import Row
+from journeyman.engine.local.rows import Inbox, Row, as_ours
 from journeyman.engine.local.sampler import draw
 from journeyman.engine.local.variants import Variants
 from journeyman.errors import ContextLengthError, EngineError, JourneymanError, WaitTimeoutError
@@ -34,8 +33,8 @@ from journeyman.types.sampling import FinishReason, SampleDelta
 MIN_SHARED_TOKENS = 16
 TOKENS_PER_PROMPT_STEP = 1024
 INITIAL_CAPACITY = 1024
-#: Of one round: a forward pass, at most with the building of an adapter. A worker that takes longer is stuck.
-ROUND_TIMEOUT_SECONDS = 900.0
+#: Of one step: a forward pass, at most with the building of an adapter. A worker that takes longer is stuck.
+STEP_TIMEOUT_SECONDS = 900.0
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +57,13 @@ class Worker:
         self._max_rows = max_rows
         self._decode = decode
         self._device = shape.device
-        self._slab = Slab(shape, max_rows, min(INITIAL_CAPACITY, context_length))
-        self._library = Library(shape, cache_bytes)
+        self._kv_cache = KVCache(shape, max_rows, min(INITIAL_CAPACITY, context_length))
+        self._prefix_cache = PrefixCache(shape, cache_bytes)
         self._inbox = Inbox()
         self._waiting: deque[Row] = deque()
-        self._rows: list[Row] = []
+        self._running: list[Row] = []
         self._module: nn.Module | None = None
-        self._round_began_at = time.monotonic()
+        self._step_began_at = time.monotonic()
         self.num_unfinished = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine-worker", daemon=True)
@@ -78,25 +77,25 @@ class Worker:
         except EngineError as ending:
             self._leave(row, ending)
 
-    def call(self, function: Callable[[Library], None]) -> None:
-        """Run `function` on the library, in the worker's thread, between two rounds. Waits, and raises, as `Inbox.call`."""
-        self._inbox.call(lambda: function(self._library))
+    def call(self, function: Callable[[PrefixCache], None]) -> None:
+        """Run `function` on the prefix cache, in the worker's thread, between two steps. Waits, and raises, as `Inbox.call`."""
+        self._inbox.call(lambda: function(self._prefix_cache))
 
     def check(self) -> None:
-        """Raises EngineError when the thread is gone, WaitTimeoutError when its round takes so long that it will hardly end."""
+        """Raises EngineError when the thread is gone, WaitTimeoutError when its step takes so long that it will hardly end."""
         if self._inbox.ending is not None:
             raise self._inbox.ending
-        seconds = time.monotonic() - self._round_began_at
-        if self.num_unfinished and seconds > ROUND_TIMEOUT_SECONDS:
-            raise WaitTimeoutError(f"an engine worker's round did not end within {seconds:.0f} s", hint="start again")
+        seconds = time.monotonic() - self._step_began_at
+        if self.num_unfinished and seconds > STEP_TIMEOUT_SECONDS:
+            raise WaitTimeoutError(f"an engine worker's step did not end within {seconds:.0f} s", hint="start again")
 
     def rest(self) -> None:
         """Forget all that was computed, and let go of its memory. Rows that run by then (whoever asked gave up waiting) keep theirs."""
 
-        def let_go(library: Library) -> None:
-            library.forget(everything=True)
-            if not self._rows:
-                self._slab.clear()
+        def let_go(cache: PrefixCache) -> None:
+            cache.forget(everything=True)
+            if not self._running:
+                self._kv_cache.clear()
 
         self.call(let_go)
 
@@ -111,9 +110,9 @@ class Worker:
             torch.set_num_threads(1)
             with torch.inference_mode():
                 while self._inbox.ending is None:
-                    self._take()
+                    self._receive()
                     try:
-                        self._round()
+                        self._step()
                     except Exception as error:  # noqa: BLE001 - the worker's top handler: the requests fail, the worker lives
                         self._fail(error)
         except BaseException as error:  # noqa: BLE001 - the thread's top handler: whoever waits for it is told
@@ -121,38 +120,38 @@ class Worker:
             died = EngineError(f"an engine worker died: {type(error).__name__}: {error}", hint="start again", reason="worker_died")
         finally:
             ending = died or self._inbox.ending or EngineError("an engine worker ended", reason="worker_died")
-            rows = [*self._inbox.end(ending), *self._rows, *self._waiting]
-            self._rows.clear()
+            rows = [*self._inbox.end(ending), *self._running, *self._waiting]
+            self._running.clear()
             self._waiting.clear()
             for row in rows:
                 self._leave(row, ending)
 
-    def _take(self) -> None:
+    def _receive(self) -> None:
         """Everything that arrived; blocks while there is nothing to do."""
         while True:
-            is_idle = not self._rows and not self._waiting and self._inbox.ending is None
+            is_idle = not self._running and not self._waiting and self._inbox.ending is None
             try:
                 row = self._inbox.take(block=is_idle)
             except queue.Empty:
                 return
             if row is not None:
-                self._round_began_at = time.monotonic()
+                self._step_began_at = time.monotonic()
                 self._waiting.append(row)
 
-    def _round(self) -> None:
-        self._round_began_at = time.monotonic()
-        for row in [row for row in self._rows if row.is_cancelled]:
+    def _step(self) -> None:
+        self._step_began_at = time.monotonic()
+        for row in [row for row in self._running if row.is_cancelled]:
             self._finish(row, "cancelled")
-        self._admit()
+        self._schedule()
         rows = self._next_prompts()
         is_prompt = bool(rows)
-        rows = rows or list(self._rows)
+        rows = rows or list(self._running)
         if not rows:
             return
         try:
             hidden = self._forward(rows, is_prompt)
         except Exception as error:  # noqa: BLE001 - one of them may be to blame, and then only that one fails
-            rows = self._without_the_guilty(rows, error)
+            rows = self._without_failing(rows, error)
             if not rows:
                 return
             hidden = self._forward(rows, is_prompt)
@@ -164,7 +163,7 @@ class Worker:
         if rows:
             self._draw(rows, hidden)
 
-    def _without_the_guilty(self, rows: list[Row], error: Exception) -> list[Row]:
+    def _without_failing(self, rows: list[Row], error: Exception) -> list[Row]:
         """Those whose pass does not fail when each is computed alone; the others fail with their own error. Raises `error` when none does.
 
         Nothing of a pass that failed counts: the keys it wrote are written again.
@@ -181,7 +180,7 @@ class Worker:
             raise error
         for row, cause in guilty:
             self._fail_row(row, cause)
-        return [row for row in rows if row in self._rows]
+        return [row for row in rows if row in self._running]
 
     def _finite(self, rows: list[Row], hidden: Tensor) -> tuple[list[Row], Tensor]:
         """Those whose hidden states are numbers; the others fail, before anything of theirs is kept for others."""
@@ -193,64 +192,64 @@ class Worker:
             self._fail_row(row, _not_numbers(row))
         return sound, hidden[is_finite]
 
-    def _admit(self) -> None:
+    def _schedule(self) -> None:
         """Waiting rows into the batch, in order; at most one whose prompt is new, so that its siblings can share it."""
-        while self._waiting and len(self._rows) < self._max_rows:
+        while self._waiting and len(self._running) < self._max_rows:
             row = self._waiting[0]
             if row.is_cancelled:
                 self._waiting.popleft()
                 self._deliver_end(row, "cancelled")
                 continue
-            if self._rows and row.request.adapter != self._rows[0].request.adapter:
+            if self._running and row.request.adapter != self._running[0].request.adapter:
                 return
-            if any(other.is_fresh and other.pending for other in self._rows):
+            if any(other.is_fresh and other.pending for other in self._running):
                 return
             self._waiting.popleft()
             try:
-                if not self._rows:
+                if not self._running:
                     self._module = self._variants.module(row.request.adapter)
                 self._place(row)
             except BaseException as error:  # noqa: BLE001 - that row's: its adapter cannot be built, its grammar's code panics
                 self._fail_row(row, error)
 
     def _place(self, row: Row) -> None:
-        """Give the row a place in the slab and whatever the cache knows of its prompt."""
+        """Give the row a place in the `KVCache` and whatever the cache knows of its prompt."""
         ids = row.request.prompt_ids
         if not 0 < len(ids) < self._context_length:
             raise ContextLengthError(f"the prompt has {len(ids)} tokens, the model's context is {self._context_length}")
-        row.slot = len(self._rows)
-        kept = self._library.take_kept(row.request.adapter, ids)
+        row.slot = len(self._running)
+        kept = self._prefix_cache.take_row(row.request.adapter, ids)
         if kept is not None:
             row.prefix, row.num_own = kept.prefix, kept.own.shape[3]
-            self._slab.copy_in(row.slot, kept.own)
+            self._kv_cache.copy_in(row.slot, kept.own)
             row.ids = list(kept.ids)
         else:
-            prefix, shared = self._library.find_prefix(row.request.adapter, ids)
+            prefix, shared = self._prefix_cache.find_prefix(row.request.adapter, ids)
             if prefix is not None and shared == len(prefix.ids):
                 row.prefix, row.ids = prefix, list(prefix.ids)
             elif prefix is not None and shared >= MIN_SHARED_TOKENS:
-                self._slab.copy_in(row.slot, prefix.states[:, :, :, :shared])
+                self._kv_cache.copy_in(row.slot, prefix.states[:, :, :, :shared])
                 row.num_own, row.ids = shared, list(ids[:shared])
             row.is_fresh = len(ids) - len(row.ids) > MIN_SHARED_TOKENS
             if row.is_fresh and row.prefix is not None:
-                self._slab.copy_in(row.slot, row.prefix.states)
+                self._kv_cache.copy_in(row.slot, row.prefix.states)
                 row.num_own, row.prefix = len(row.ids), None
         row.pending = list(ids[len(row.ids) :])
-        self._rows.append(row)
+        self._running.append(row)
 
     def _next_prompts(self) -> list[Row]:
         chosen: list[Row] = []
         budget = TOKENS_PER_PROMPT_STEP
-        for row in self._rows:
+        for row in self._running:
             if len(row.pending) > 1 and (not chosen or len(row.pending) <= budget):
                 chosen.append(row)
                 budget -= len(row.pending)
         return chosen
 
     def _share(self, row: Row) -> None:
-        """Put the row's prompt (but its last token) into the library."""
+        """Put the row's prompt (but its last token) into the cache."""
         ids = tuple(row.ids[:-1])
-        self._library.add_prefix(Prefix(row.request.adapter, ids, self._slab.copy_out(row.slot, len(ids))))
+        self._prefix_cache.add_prefix(Prefix(row.request.adapter, ids, self._kv_cache.copy_out(row.slot, len(ids))))
 
     def _forward(self, rows: list[Row], is_prompt: bool) -> Tensor:
         """Compute all pending ids of `rows`; returns the hidden state of each row's last one, [R, E]."""
@@ -262,8 +261,8 @@ class Worker:
         return hidden
 
     def _computed(self, rows: list[Row], is_prompt: bool) -> Tensor:
-        self._slab.reserve(max(row.num_own + max(len(row.pending), 1) for row in rows))
-        layout: PromptLayout | DecodeLayout = (PromptLayout if is_prompt else DecodeLayout)(self._slab, rows)
+        self._kv_cache.reserve(max(row.num_own + max(len(row.pending), 1) for row in rows))
+        layout: PromptLayout | DecodeLayout = (PromptLayout if is_prompt else DecodeLayout)(self._kv_cache, rows)
         assert self._module is not None
         tokens = [token for row in rows for token in row.pending]
         positions = [len(row.ids) + offset for row in rows for offset in range(len(row.pending))]
@@ -320,17 +319,17 @@ class Worker:
     def _finish(self, row: Row, reason: FinishReason) -> None:
         """Take the row out of the batch, keep its states for the next turn, fill its place with the last row."""
         if reason != "cancelled" and not row.is_fresh:
-            own = self._slab.copy_out(row.slot, row.num_own)
-            self._library.keep(Kept(row.request.adapter, tuple(row.ids), row.prefix, own))
+            own = self._kv_cache.copy_out(row.slot, row.num_own)
+            self._prefix_cache.add_row(FinishedRow(row.request.adapter, tuple(row.ids), row.prefix, own))
         self._remove(row)
         self._deliver_end(row, reason)
 
     def _remove(self, row: Row) -> None:
-        last = self._rows.pop()
+        last = self._running.pop()
         if last is not row:
-            self._slab.move(last.slot, row.slot, last.num_own)
+            self._kv_cache.move(last.slot, row.slot, last.num_own)
             last.slot = row.slot
-            self._rows[row.slot] = last
+            self._running[row.slot] = last
 
     def _deliver_end(self, row: Row, reason: FinishReason) -> None:
         count = 1 if row.is_streaming and reason != "cancelled" else len(row.sampled)
@@ -341,28 +340,25 @@ class Worker:
     def _leave(self, row: Row, last: SampleDelta | JourneymanError) -> None:
         with self._lock:
             self.num_unfinished -= 1
-        self._tell(row, last)
-
-    def _tell(self, row: Row, last: SampleDelta | JourneymanError) -> None:
         try:
             row.deliver(last)
-        except BaseException:  # noqa: BLE001 - the row has ended, and who asked for it cannot be told
-            _log.exception("nobody could be told how a sample ended")
+        except BaseException:  # noqa: BLE001 - the row has ended, and nobody hears of it
+            _log.exception("the end of a sample reached nobody")
 
     def _fail_row(self, row: Row, error: BaseException) -> None:
         """End one row with its error. Its place is wiped: what is not a number there would spoil whoever comes next."""
-        if row in self._rows:
-            self._slab.wipe(row.slot, row.num_own + len(row.pending))
+        if row in self._running:
+            self._kv_cache.wipe(row.slot, row.num_own + len(row.pending))
             self._remove(row)
-        self._leave(row, named(error))
+        self._leave(row, as_ours(error))
 
     def _fail(self, error: Exception) -> None:
-        rows = [*self._rows, *self._waiting]
-        self._rows.clear()
+        rows = [*self._running, *self._waiting]
+        self._running.clear()
         self._waiting.clear()
         for row in rows:
-            self._leave(row, named(error))
-        self._slab.clear()
+            self._leave(row, as_ours(error))
+        self._kv_cache.clear()
 
 
 def _not_numbers(row: Row) -> EngineError:

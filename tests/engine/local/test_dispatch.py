@@ -8,7 +8,7 @@ import random
 import pytest
 from tests.engine.local.requests import random_ids
 
-from journeyman.engine.local.routing import Router
+from journeyman.engine.local.dispatch import Router
 
 SYSTEM = random_ids("system", 50)
 
