@@ -169,7 +169,8 @@ def test_a_scenario_without_expected_answers_wants_the_calls_and_words_that_say_
     elsewhere = attempt("The moon is made of cheese.", GOOD)
     assert not is_success(elsewhere, of)
     assert score(attempt(None, GOOD), of) < score(elsewhere, of) < score(grounded, of) - 0.1
-    assert "nothing that the tools returned" in judge_trajectory(of, elsewhere).explanation
+    checks = judge_trajectory(of, elsewhere).checks
+    assert (checks["in_words"], checks["answer_right"]) == (1.0, 0.0)
     assert not is_success(attempt(None, GOOD), of)
 
 

@@ -26,6 +26,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 
 from journeyman.rewards.clauses import Claim, Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
 from journeyman.rewards.kinds import Kind, WordClaim, expect
@@ -89,7 +90,7 @@ def compare(
     """
     if is_question_echo(answer, question) and not _says_more(expected, answer, question):
         return [Agreement(False, False, "repeats the question") for _ in expected]
-    answer = _told(answer[:_MAX_CHARS])
+    answer = _table_as_lines(answer[:_MAX_CHARS])
     answer = _YOU_ASKED.sub(" ", _TAG.sub(" ", answer))
     items = [expect(value) for value in expected]
     found: list[Agreement | None] = [None] * len(items)
@@ -108,7 +109,7 @@ def compare(
     return [agreement for agreement in found if agreement is not None]
 
 
-def _told(answer: str) -> str:
+def _table_as_lines(answer: str) -> str:
     """A table of two columns, or of one row, as lines of names and values: what stands in it is no list of alternatives."""
     lines = answer.split("\n")
     rule = next((at for at, line in enumerate(lines) if at and "|" in lines[at - 1] and "-" in line and set(line) <= set(" |:-")), None)
@@ -134,14 +135,7 @@ def is_question_echo(answer: str, question: str) -> bool:
     said, asked = words_of(answer), words_of(question)
     if not said or len(said) < _MIN_ECHO_WORDS or not asked:
         return False
-    longest, previous = 0, [0] * (len(asked) + 1)
-    for word in said:
-        current = [0] * (len(asked) + 1)
-        for column, other in enumerate(asked, start=1):
-            if word == other:
-                current[column] = previous[column - 1] + 1
-        longest = max(longest, *current)
-        previous = current
+    longest = SequenceMatcher(None, said, asked, autojunk=False).find_longest_match().size
     return longest >= max(_MIN_ECHO_WORDS, 0.8 * len(said))
 
 
@@ -257,8 +251,8 @@ def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_
     parts = clauses(answer)
     is_open = is_guessed(answer)
     hedged = [any(part.start <= claim.start < part.end and is_hedged(part) for part in parts) for claim in stated]
-    doubtful = [one or is_open or (isinstance(claim, WordClaim) and claim.is_open) for one, claim in zip(hedged, stated, strict=True)]
-    return [Stance.OPEN if one else Stance.STATED for one in doubtful]
+    elsewhere = [isinstance(claim, WordClaim) and claim.is_open for claim in stated]
+    return [Stance.OPEN if is_open or any(pair) else Stance.STATED for pair in zip(hedged, elsewhere, strict=True)]
 
 
 def _is_operand(claim: NumberClaim, stated: Sequence[Claim], answer: str, question: str, kind: Kind) -> bool:
@@ -291,8 +285,8 @@ def _is_circumstance(claim: NumberClaim, stated: Sequence[Claim], expected: Sequ
         return any(word[:5].casefold() in things for word in re.findall(r"[^\W\d_]+", answer[one.end : one.end + 40])[:2])
 
     values = {one.value for one in expected if isinstance(one, NumberClaim)}
-    is_told = any(isinstance(one, NumberClaim) and one.value in values and counts_things(one) for one in stated)
-    return is_told and not counts_things(claim)
+    is_counted = any(isinstance(one, NumberClaim) and one.value in values and counts_things(one) for one in stated)
+    return is_counted and not counts_things(claim)
 
 
 def _is_turned_round(claim: Claim, expected: Sequence[Claim], answer: str, question: str) -> bool:

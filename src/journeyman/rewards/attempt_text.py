@@ -14,8 +14,10 @@ import json
 import math
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from journeyman.types.messages import Message, Tool
 from journeyman.types.trajectory import Trajectory
@@ -137,15 +139,9 @@ def _shrink(parts: list[Part], kind: str, budget: int) -> list[Part]:
     if sum(part.num_tokens for part in parts) <= budget:
         return parts
     low = _MIN_TOOL_TOKENS if kind == "tool" else _MIN_OTHER_TOKENS
-    high = max((part.num_tokens for part in parts), default=low)
-    best = low
-    while low <= high:
-        middle = (low + high) // 2
-        if sum(part.num_tokens for part in _cut(parts, kind, middle)) <= budget:
-            best, low = middle, middle + 1
-        else:
-            high = middle - 1
-    return _cut(parts, kind, best)
+    sizes = range(low, max(low, *(part.num_tokens for part in parts)) + 1)
+    num_fitting = bisect_right(sizes, budget, key=lambda size: sum(part.num_tokens for part in _cut(parts, kind, size)))
+    return _cut(parts, kind, sizes[max(0, num_fitting - 1)])
 
 
 def _cut(parts: Sequence[Part], kind: str, num_tokens: int) -> list[Part]:
@@ -192,13 +188,8 @@ def num_shared(conversations: Sequence[Sequence[Message]]) -> int:
     """How many messages all conversations have in common at their beginning (call ids aside: they are minted per call)."""
     if not conversations:
         return 0
-    plain = [_plain(one) for one in conversations]
-    count = 0
-    for row in zip(*plain, strict=False):
-        if any(item != row[0] for item in row):
-            break
-        count += 1
-    return count
+    rows = zip(*[_plain(one) for one in conversations], strict=False)
+    return sum(1 for _ in takewhile(lambda row: all(item == row[0] for item in row), rows))
 
 
 def render_messages(messages: Sequence[Message], *, max_characters: int | None = None) -> str:

@@ -53,8 +53,8 @@ class _AnswerView:
     @property
     def is_undecidable(self) -> bool:
         """Not right, and only because what the answer says can be read in two ways."""
-        doubtful = [agreement for agreement in self.agreements if not agreement.is_right]
-        return bool(doubtful) and all(agreement.is_undecidable for agreement in doubtful)
+        not_right = [agreement for agreement in self.agreements if not agreement.is_right]
+        return bool(not_right) and all(agreement.is_undecidable for agreement in not_right)
 
     @property
     def share_right(self) -> float:

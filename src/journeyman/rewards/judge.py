@@ -1,6 +1,6 @@
 """The judge protocol (whoever compares the attempts at one scenario), and Rubric: judges and functions mixed into one reward.
 
-Not the words that a judging model is told (ruler.py).
+Not the words that a judging model reads (ruler.py).
 """
 
 from __future__ import annotations
@@ -121,13 +121,13 @@ class Rubric:
             reason = f"{', '.join(missing)} abstained" if missing else "no part of the rubric applies"
             return Verdict(judge=self.name, score=None, explanation=f"{reason}; {said}" if said else reason, calls=calls)
         total = sum(weight for weight, _ in applying)
-        told = [opinion.is_success for opinion in opinions if opinion.is_success is not None]
+        successes = [opinion.is_success for opinion in opinions if opinion.is_success is not None]
         return Verdict(
             judge=self.name,
             score=min(1.0, math.fsum(weight * value for weight, value in applying) / total),
             explanation=said,
             checks={part.name: opinion.value for part, opinion in named if opinion.value is not None},
-            is_success=all(told) if told else None,
+            is_success=all(successes) if successes else None,
             calls=calls,
         )
 
@@ -169,9 +169,9 @@ async def _opinion(name: str, function: RewardFunction, scenario: Scenario, atte
     except BaseException as error:
         if stops_everything(error):
             raise
-        told = Failure.of(error)
+        cause = Failure.of(error)
         failure = JudgeError(
-            f"the reward function {name} failed: {told.type}: {told.message} (attempt {attempt.id} at {scenario.id!r})",
+            f"the reward function {name} failed: {cause.type}: {cause.message} (attempt {attempt.id} at {scenario.id!r})",
             hint="return a number from 0 to 1, or None where it does not apply; --debug shows the traceback",
             reason=REWARD_FAILED,
         )

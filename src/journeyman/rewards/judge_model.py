@@ -68,7 +68,7 @@ class JudgeModel:
 
     Args:
         patience_seconds: how long an outage (after the retries of `llm`) is waited out before it is a JudgeError.
-        warn: told about outages, and parameters that the model does not take.
+        warn: called with outages, and parameters that the model does not take.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class JudgeModel:
         self.warn = warn
         self._expects = with_expected_scores
         self._patience_seconds = patience_seconds
-        self._told: tuple[str, ...] = ()
+        self._omitted: tuple[str, ...] = ()
         self._sleep = sleep
 
     async def ask(self, question: Question) -> Reading:
         """The reading of one question. Raises JudgeError (outage, wrong key or model), JudgeBudgetError, StoreError."""
         key = self._key(question)
-        kept = self.store.get(key) if self.store is not None else None
+        kept = await asyncio.to_thread(self.store.get, key) if self.store is not None else None
         if kept is not None:
             calls = tuple(
                 JudgeCall.model_validate(item).model_copy(
@@ -108,12 +108,14 @@ class JudgeModel:
             usage = error.usage if isinstance(error.usage, Usage) else Usage()
             unusable = {"score": None, "explanation": error.message, "raw": ""}
             return Reading(None, self._calls([unusable for _ in question.texts], usage, started), error.message)
-        if self.llm.omitted != self._told:
-            self._told = self.llm.omitted
-            self.warn(f"the judge {self.llm.endpoint.model} does not take {', '.join(self._told)}: it judges without")
+        finally:
+            await asyncio.to_thread(self.spending.save)
+        if self.llm.omitted != self._omitted:
+            self._omitted = self.llm.omitted
+            self.warn(f"the judge {self.llm.endpoint.model} does not take {', '.join(self._omitted)}: it judges without")
         calls = self._calls([items[label] for label in labels], usage, started)
         if self.store is not None:
-            self.store.put(key, [call.model_dump() for call in calls])
+            await asyncio.to_thread(self.store.put, key, [call.model_dump() for call in calls])
         return Reading(tuple(float(items[label]["score"]) for label in labels), calls)
 
     async def _scored(self, question: Question) -> tuple[list[str], dict[str, dict[str, Any]], Usage]:

@@ -11,9 +11,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 from journeyman.rewards.clauses import Claim, blank
 from journeyman.rewards.units import COUNT, TEMPERATURES, UNIT_NAMES, UNIT_OF, kelvin
@@ -295,15 +293,10 @@ def _is_pronoun(match: re.Match[str], text: str) -> bool:
     )
 
 
-@cache
-def _library() -> Any:
+def _value_of_words(words: str) -> float | None:
     from number_parser import parse_number  # a light part: only where words are read
 
-    return parse_number
-
-
-def _value_of_words(words: str) -> float | None:
-    value = _library()(re.sub(r"\s*,\s*", " ", words.lower()).replace("fourty", "forty"), language="en")
+    value = parse_number(re.sub(r"\s*,\s*", " ", words.lower()).replace("fourty", "forty"), language="en")
     return None if value is None else float(value)
 
 

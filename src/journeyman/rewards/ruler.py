@@ -123,7 +123,7 @@ class Ruler:
         settings: of the calls; the default one is temperature 0, 4096 tokens a reply, 8 calls at a time.
         home: where verdicts are kept (the usual home folder when None).
         run: whose budget is spent.
-        warn: told about outages and a judge that guesses.
+        warn: called with outages and a judge that guesses.
 
     Raises LlmError at once when the provider's key is not set, SettingError for settings that cannot work.
     """

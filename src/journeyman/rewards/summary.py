@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean, pstdev, stdev
 
 from journeyman.observe.reward_health import AT_BOTTOM, AT_TOP, KIND
 from journeyman.types.scenarios import kind_name
@@ -33,14 +34,14 @@ def reward_metrics(groups: Sequence[Group], settings: Grpo | None = None) -> dic
     metrics = {"reward/num_excluded": float(num_excluded), "reward/num_groups": float(len(groups))} | judge_metrics(groups)
     if not rewarded:
         return metrics
-    metrics |= _interval("reward", [_mean(rewards) for rewards in rewarded], "mean", "low", "high")
-    metrics["reward/std"] = _mean([_std(rewards) for rewards in rewarded])
+    metrics |= _interval("reward", [fmean(rewards) for rewards in rewarded], "mean", "low", "high")
+    metrics["reward/std"] = fmean([pstdev(rewards) for rewards in rewarded])
     spread = [has_spread(group, settings or Grpo()) for group in scored]
-    metrics["reward/with_spread"] = _mean([float(one) for one in spread])
+    metrics["reward/with_spread"] = fmean([float(one) for one in spread])
     metrics |= _alike([group for group, has_some in zip(scored, spread, strict=True) if not has_some]) | _kinds(scored)
     successes = [flags for group in groups if (flags := _successes(group.trajectories))]
     if successes:
-        rates = [_mean(flags) for flags in successes]
+        rates = [fmean(flags) for flags in successes]
         metrics |= _interval("reward", rates, "success", "success_low", "success_high")
     return metrics | _checks(groups)
 
@@ -70,12 +71,12 @@ def judge_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "judge/num_abstained": float(sum(_is_abstained(group) for group in groups)),
     }
     if made:
-        metrics["judge/seconds"] = _mean([call.seconds for call in made])
+        metrics["judge/seconds"] = fmean([call.seconds for call in made])
     if costs := [call.cost_usd for call in made if call.cost_usd is not None]:
         metrics["judge/cost_usd"] = math.fsum(costs)
     agreements = [found for group in groups if (found := _order_agreement(group)) is not None]
     if agreements:
-        metrics["judge/order_agreement"] = _mean(agreements)
+        metrics["judge/order_agreement"] = fmean(agreements)
     return metrics
 
 
@@ -113,7 +114,7 @@ def _successes(trajectories: Sequence[Trajectory]) -> list[float]:
 
 def _success(group: Group) -> float:
     """The share of a scored group's attempts that succeed; their mean reward where the judge tells no success."""
-    return _mean(_successes(group.trajectories) or _rewards(group))
+    return fmean(_successes(group.trajectories) or _rewards(group))
 
 
 def _alike(groups: Sequence[Group]) -> dict[str, float]:
@@ -131,7 +132,7 @@ def _kinds(groups: Sequence[Group]) -> dict[str, float]:
     for group in groups:
         if name := kind_name(group.scenario):
             rates.setdefault(name, []).append(_success(group))
-    return {f"{KIND}{name}": _mean(found) for name, found in sorted(rates.items())}
+    return {f"{KIND}{name}": fmean(found) for name, found in sorted(rates.items())}
 
 
 def _checks(groups: Sequence[Group]) -> dict[str, float]:
@@ -140,25 +141,16 @@ def _checks(groups: Sequence[Group]) -> dict[str, float]:
         for one in group:
             for name, value in (one.verdict.checks if one.verdict else {}).items():
                 values.setdefault(name, []).append(value)
-    return {f"reward/check/{name}": _mean(found) for name, found in sorted(values.items())}
+    return {f"reward/check/{name}": fmean(found) for name, found in sorted(values.items())}
 
 
 def _interval(prefix: str, values: Sequence[float], mean_name: str, low_name: str, high_name: str) -> dict[str, float]:
-    mean = _mean(values)
+    mean = fmean(values)
     # One group tells nothing of the spread between groups: no interval.
     if len(values) < 2:
         return {f"{prefix}/{mean_name}": mean}
-    error = _Z * _std(values) * math.sqrt(len(values) / (len(values) - 1)) / math.sqrt(len(values))
+    error = _Z * stdev(values) / math.sqrt(len(values))
     low, high = mean - error, mean + error
     if min(values) >= 0.0 and max(values) <= 1.0:  # shares, and the scores of judges: their mean lies there too
         low, high = max(0.0, low), min(1.0, high)
     return {f"{prefix}/{mean_name}": mean, f"{prefix}/{low_name}": low, f"{prefix}/{high_name}": high}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _std(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
