@@ -204,3 +204,9 @@ def stops_everything(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return isinstance(error, KeyboardInterrupt | GeneratorExit)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a group is about: one that is meant for everybody before others, else its first."""
+    error = next(filter(stops_everything, group.exceptions), group.exceptions[0])
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,28 @@ async def test_a_context_without_room_for_any_attempt_is_refused_with_sizes() ->
         with pytest.raises(SettingError, match="512"):
             await judge.score([group("a", "b")])
         await judge.close()
+
+
+async def test_nothing_waits_for_the_file_on_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop: dict[str, bool] = {}
+    loop_thread = threading.get_ident()
+
+    def noting(name: str) -> Callable[..., Any]:
+        method = getattr(JudgeStore, name)
+
+        def noted(*given: Any) -> Any:
+            on_loop[name] = threading.get_ident() == loop_thread
+            return method(*given)
+
+        return noted
+
+    for name in ("get", "put", "add_spent"):
+        monkeypatch.setattr(JudgeStore, name, noting(name))
+    with serve(by_number) as server:
+        judge = ruler(server.base_url, options=CACHED, home=tmp_path, run="r1")
+        await judge.score([group("number 1", "number 2")])
+        await judge.close()
+    assert on_loop == {"get": False, "put": False, "add_spent": False}
 
 
 def test_money_is_counted_and_a_budget_in_dollars_needs_a_price() -> None:

@@ -16,7 +16,7 @@ from journeyman.client.left_behind import is_of_one_attempt, outcome_of
 from journeyman.client.models import Model
 from journeyman.client.rollout import Rollout
 from journeyman.client.scored import scored_group, without_rewards
-from journeyman.errors import REWARD_FAILED, JourneymanError, JudgeError, NotFoundError, SettingError, stops_everything
+from journeyman.errors import REWARD_FAILED, JourneymanError, JudgeError, NotFoundError, SettingError, first_error, stops_everything
 from journeyman.observe.progress import Progress
 from journeyman.types.json_text import check_json
 from journeyman.types.scenarios import Scenario
@@ -84,7 +84,7 @@ async def gather(
             groups = [tasks.create_task(plan.group(scenario, made)) for scenario, made in zip(scenarios, attempts, strict=True)]
     except BaseExceptionGroup as group:
         # The tasks' only own errors are the server's: one of them says it all.
-        raise _first(group) from group
+        raise first_error(group) from group
     plan.raise_common(len(scenarios), group_size)
     return [task.result() for task in groups]
 
@@ -262,9 +262,3 @@ def _not_scored(scenario: Scenario, error: BaseException) -> JudgeError:
     )
     failure.__cause__ = error
     return failure
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group, one that is meant for everybody before others."""
-    error = next(filter(stops_everything, group.exceptions), group.exceptions[0])
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

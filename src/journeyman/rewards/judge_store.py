@@ -10,6 +10,7 @@ import re
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +169,7 @@ class Spending:
         self.price, self.budget = price, budget or JudgeBudget()
         self._store = store if run else None
         self._run, self._under_way = run, 0
+        self._unsaved: deque[tuple[Usage, float]] = deque()
         self.usage, cost_usd = self._store.spent(run) if self._store is not None else (Usage(), 0.0)
         self.cost_usd = None if price is None else cost_usd
 
@@ -191,5 +193,13 @@ class Spending:
         cost = self.cost_of(usage) or 0.0
         self.usage += usage
         self.cost_usd = None if self.cost_usd is None else self.cost_usd + cost
-        if self._store is not None:
+        self._unsaved.append((usage, cost))
+
+    def save(self) -> None:
+        """Keep on disk what was paid since the last time. It waits for other writers: call it in a thread."""
+        while self._store is not None:
+            try:
+                usage, cost = self._unsaved.popleft()
+            except IndexError:  # nothing left, or another thread took it
+                return
             self._store.add_spent(self._run, usage, cost)

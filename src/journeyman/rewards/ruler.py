@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from journeyman.config import environment, home_folder
-from journeyman.errors import JudgeError, SettingError
+from journeyman.errors import SettingError, first_error
 from journeyman.llm import Llm, LlmEndpoint, LlmSettings
 from journeyman.rewards.attempt_text import AttemptText, attempt_text, estimate_tokens, quoted, shared_text
 from journeyman.rewards.comparison import RewardKind, fair_rewards, gated, link, order_agreement, plan_calls
@@ -195,7 +195,7 @@ class Ruler:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self.score_group(group)) for group in groups]
         except BaseExceptionGroup as failed:
-            raise _first(failed) from failed
+            raise first_error(failed) from failed
         self._warn_if_it_guesses()
         return [task.result() for task in running]
 
@@ -234,7 +234,7 @@ class Ruler:
             async with asyncio.TaskGroup() as tasks:
                 asked = [tasks.create_task(self._model.ask(question)) for question in questions]
         except BaseExceptionGroup as failed:
-            raise _first(failed) from failed
+            raise first_error(failed) from failed
         readings = [task.result() for task in asked]
         calls = _calls_by_attempt(len(texts), plan, readings)
         if faults := [reading.fault for reading in readings if reading.scores is None]:
@@ -353,9 +353,3 @@ def _win_rates(count: int, pairs: Sequence[Sequence[int]], scores: Sequence[Sequ
 def _explain(calls: Sequence[JudgeCall], score: float, ungated: float) -> str:
     said = " / ".join(dict.fromkeys(call.explanation for call in calls if call.explanation))
     return said if score >= ungated else f"{said} (held down: its calls never parsed, or it says nothing)"
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that says most: one of ours before a cancel."""
-    flat = [inner for error in group.exceptions for inner in ([_first(error)] if isinstance(error, BaseExceptionGroup) else [error])]
-    return next((error for error in flat if isinstance(error, JudgeError)), flat[0])
