@@ -19,7 +19,7 @@ from tests.llm_server import Answer, scripted, serve
 from tests.recipes.backend import FakeModel
 
 from journeyman.cli.app import run
-from journeyman.recipes import session
+from journeyman.recipes import run as open_runs
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 
@@ -54,7 +54,7 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(session, "open_backend", fake.open)
+    monkeypatch.setattr(open_runs, "open_backend", fake.open)
     return fake
 
 

@@ -14,7 +14,8 @@ from journeyman.cli.app import run
 from journeyman.cli.train import TrainRequest, read_settings
 from journeyman.config import command_line
 from journeyman.errors import JourneymanError, NotFoundError, SettingError
-from journeyman.recipes import example_data, open_run
+from journeyman.recipes import data as run_data
+from journeyman.recipes import run as open_runs
 from journeyman.recipes import train as door
 from journeyman.recipes.methods import McpFile, load_recipe
 from journeyman.recipes.settings import DpoTrain, GrpoTrain, SftTrain
@@ -49,8 +50,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
+    monkeypatch.setattr(open_runs, "open_backend", fake.open)
+    monkeypatch.setattr(run_data, "open_renderer", fake.renderer)
     return fake
 
 

@@ -16,7 +16,7 @@ from journeyman.evaluation import Evaluation, Report, evaluate, pick_examples
 from journeyman.evaluation.report import finding_lines, headline, variant_rows
 from journeyman.evaluation.statistics import proportion_interval
 from journeyman.evaluation.transcripts import read_transcript, transcript_text
-from journeyman.recipes.run_report import evaluation_numbers
+from journeyman.recipes.report import evaluation_numbers
 from journeyman.rewards import EvidenceJudge, reward_metrics
 from journeyman.rewards.judge import Judge
 from journeyman.types.scenarios import Scenario

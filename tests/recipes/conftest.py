@@ -14,7 +14,9 @@ from tests.recipes.backend import FakeModel
 from journeyman.evaluation import Report
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, example_data, grpo, open_run, session, sft
+from journeyman.recipes import data as run_data
+from journeyman.recipes import dpo, grpo, sft
+from journeyman.recipes import run as open_runs
 from journeyman.recipes.settings import DpoData, DpoTrain, GrpoTrain, McpTrain, Rollouts, SftData, SftTrain, WarmStart
 from journeyman.types.settings import Dpo, Sft
 
@@ -28,9 +30,8 @@ Train = Callable[..., Awaitable[Report]]
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """What recipes load instead of a base model."""
     fake = FakeModel(tiny_tokenizer)
-    monkeypatch.setattr(session, "open_backend", fake.open)
-    monkeypatch.setattr(open_run, "open_backend", fake.open)
-    monkeypatch.setattr(example_data, "open_renderer", fake.renderer)
+    monkeypatch.setattr(open_runs, "open_backend", fake.open)
+    monkeypatch.setattr(run_data, "open_renderer", fake.renderer)
     return fake
 
 

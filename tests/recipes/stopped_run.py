@@ -16,6 +16,7 @@ from tests.recipes.conftest import TARGET
 
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import mcp, session
+from journeyman.recipes import run as open_runs
 from journeyman.recipes.settings import McpTrain, Rollouts, WarmStart
 from journeyman.rewards import RulerOptions
 from journeyman.types.trajectory import Group
@@ -48,7 +49,7 @@ def train(home: Path, judged: McpTrain, run: str | None, kill_at: Kill | None) -
     os.environ["OPENAI_API_KEY"] = "k"
     reached = _Lethal(kill_at)
     model = _WordyModel(reached)
-    session.open_backend = model.open  # type: ignore[assignment]
+    open_runs.open_backend = model.open  # type: ignore[assignment]
     session.KeepingJudge = _lethal_judge(reached)  # type: ignore[misc]
     if kill_at is not None and kill_at[0] == TRAINING:  # a step that is not ended there goes on computing
         model.stop_at = 1

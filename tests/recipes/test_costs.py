@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.errors import StoreError
-from journeyman.recipes.costs import Costs
+from journeyman.recipes.report import Costs
 
 
 class Drawer:

@@ -34,7 +34,7 @@ def rows_of(home: Path, run: str = "one") -> list[tuple[str, int, dict[str, floa
     """What does not depend on how fast the machine is."""
     with Store.open(home) as store:
         found = store.runs.steps(run)
-    timed = ("second", "probe_change")
+    timed = ("second", "probe_change", "num_kept")
     return sorted(
         (row.phase, row.step, {name: value for name, value in row.metrics.items() if not any(word in name for word in timed)})
         for row in found

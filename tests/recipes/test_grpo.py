@@ -16,7 +16,7 @@ from tests.recipes.own_functions import module_of
 from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.grpo import check, step_settings, train
-from journeyman.recipes.run_report import Result
+from journeyman.recipes.report import Result
 from journeyman.recipes.settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.train import evaluate
 from journeyman.store import Store

@@ -20,7 +20,8 @@ from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import read_report
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes.mcp import evaluate, new_run_id, slug, step_settings, train
+from journeyman.recipes.mcp import evaluate, slug, step_settings, train
+from journeyman.recipes.run import run_id_of
 from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import JudgeBudgetError, RulerOptions
 from journeyman.scenarios.scenario_set import ScenarioSet
@@ -220,7 +221,7 @@ def test_the_learning_rate_falls_over_the_steps_and_with_fewer_groups_that_have_
 def test_a_model_is_named_after_its_server(target: str, name: str) -> None:
     settings = McpTrain(target=McpTarget.parse(target))
     assert slug(settings) == name
-    assert new_run_id(settings).startswith(f"{name}-2")
+    assert run_id_of(slug(settings)).startswith(f"{name}-2")
 
 
 async def test_a_run_whose_judge_has_spent_its_budget_is_stopped_and_goes_on_with_a_larger_one(

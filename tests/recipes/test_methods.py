@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, SettingError
-from journeyman.recipes import example_data
+from journeyman.recipes import data as run_data
 from journeyman.recipes.methods import METHODS, SCHEMA_FILE, find_file, keys_of, load_recipe, name_of, schema, schema_text
 from journeyman.recipes.settings import CONFIGS, GrpoTrain
 from journeyman.recipes.train import check
@@ -27,7 +27,7 @@ def test_every_shipped_file_is_valid_with_its_functions_and_data(
     path: Path, tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # nothing of the checkout is needed
-    monkeypatch.setattr(example_data, "open_renderer", lambda base: Renderer(tiny_tokenizer, 8192))
+    monkeypatch.setattr(run_data, "open_renderer", lambda base: Renderer(tiny_tokenizer, 8192))
     settings = load_recipe(find_file(Path(path.name)))
     assert settings.method in METHODS
     assert check(settings, tmp_path)

@@ -19,7 +19,8 @@ from journeyman.cli.app import run as command
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import open_run, plateau_bench
+from journeyman.recipes import plateau_bench
+from journeyman.recipes import run as open_runs
 from journeyman.recipes.grpo import train
 from journeyman.recipes.prompted_grpo import PromptedGrpo, measure_prompted
 from journeyman.recipes.settings import ChatOrFunction, GrpoTrain, ModelJudge
@@ -63,7 +64,7 @@ class Model:
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Model:
     fake = Model(tiny_tokenizer)
-    for module in (open_run, plateau_bench, sys.modules["journeyman.local"]):
+    for module in (open_runs, plateau_bench, sys.modules["journeyman.local"]):
         monkeypatch.setattr(module, "open_backend", fake.open)
     return fake
 

@@ -20,8 +20,9 @@ from tests.service.test_examples import turn as made_turn
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, NotFoundError, SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import dpo, example_data, grpo, sft
-from journeyman.recipes.example_data import dpo_data, sft_data
+from journeyman.recipes import data as run_data
+from journeyman.recipes import dpo, grpo, sft
+from journeyman.recipes.data import dpo_data, sft_data
 from journeyman.recipes.settings import CONFIGS, ChatOrFunction, DpoData, DpoTrain, GrpoTrain, SftData, SftTrain
 from journeyman.recipes.train import check
 from journeyman.store import Store
@@ -335,7 +336,7 @@ async def test_a_conversation_that_the_template_refuses_is_told_by_its_line(
         renderer.template = replace(renderer.template, text=text)
         return renderer
 
-    monkeypatch.setattr(example_data, "open_renderer", refusing)
+    monkeypatch.setattr(run_data, "open_renderer", refusing)
     seven = {"messages": [{"role": "user", "content": "seven"}, {"role": "assistant", "content": "7"}]}
     write_rows("rows.jsonl", [*rows(5), seven])
     with pytest.raises(InputError, match=r"rows.jsonl, line 6: the model's chat template refuses .*no sevens"):

@@ -10,8 +10,7 @@ from tests.recipes.backend import FakeModel
 
 from journeyman.client.gather import gather
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes.mcp import prepare_scenarios
-from journeyman.recipes.session import open_session
+from journeyman.recipes.session import open_session, prepare_scenarios
 from journeyman.recipes.settings import McpTrain, WarmStart
 from journeyman.recipes.warm_start import executed_share, is_ready, tools_with_success
 from journeyman.scenarios.drills import drills

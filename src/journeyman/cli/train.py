@@ -224,10 +224,11 @@ def run_mcp_recipe(request: TrainRequest) -> None:
     """As `run_recipe`, on an MCP server."""
     from journeyman.cli.progress import run_and_report
     from journeyman.cli.runs import how_to_resume
-    from journeyman.recipes.mcp import new_run_id, train
+    from journeyman.recipes.mcp import slug, train
+    from journeyman.recipes.run import run_id_of
 
     settings = new_mcp_settings(request) if request.resume is None else resumed_mcp_settings(request, request.resume)
-    home, resume, run = request.home, request.resume, request.resume or new_run_id(settings)
+    home, resume, run = request.home, request.resume, request.resume or run_id_of(slug(settings))
     run_and_report(
         lambda view: train(settings, view, home=home, run=run, resume=resume, allow_changed_settings=request.allow_changed),
         lambda: how_to_resume(home, run, "mcp", "train"),

@@ -15,13 +15,11 @@ from typing import Any
 from journeyman.client.models import TrainableModel
 from journeyman.evaluation import Report
 from journeyman.observe.progress import Progress
-from journeyman.recipes.example_data import Examples, dpo_data
-from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
-from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
-from journeyman.recipes.run_report import heldout_numbers, make_report, training_numbers, write_result
-from journeyman.recipes.schedule import rate_factor
+from journeyman.recipes.data import Examples, dpo_data
+from journeyman.recipes.report import heldout_numbers, make_report, training_numbers, write_result
+from journeyman.recipes.run import OpenRun
 from journeyman.recipes.settings import DpoTrain
-from journeyman.types.settings import Dpo
+from journeyman.recipes.sft import in_steps, learn, learning_rate, open_training
 from journeyman.types.training import TrainResult
 
 _MEASURES = ("loss", "ranked_right", "reward_accuracy", "reward_margin", "chosen_logprob_change", "rejected_logprob_change")
@@ -36,62 +34,25 @@ async def train(
     """
     progress.phase("data", note="every example is read as tokens once")
     data = dpo_data(settings, home)
-    lessons = make_lessons(settings, data)
-    async with open_run(run, settings.base, home, progress, retention=settings.retention) as opened:
-        begun = await begin(
-            opened,
-            settings,
-            kind="dpo",
-            base=settings.base,
-            is_resumed=is_resumed,
-            allow_changed_settings=allow_changed_settings,
-            rate_of=lambda one, number: step_settings(one, make_lessons(one, data).num_steps, number).learning_rate,
-        )
-        progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
-        for fault in data.faults:
-            progress.warn(f"left out: {fault}")
-        await asyncio.to_thread(know_again, lessons, opened.folder.path)
-        async with kept_state(opened):
-            model = await open_model(opened, begun, settings.name, settings.lora)
-            await teach(
-                opened,
-                model,
-                lessons,
-                _updating(settings, model, lessons),
-                _measuring(settings, model, data),
-                evaluate_every=settings.evaluate_every,
-            )
-            return await asyncio.to_thread(_report, opened, settings, model, data)
+    steps = in_steps(settings, data)
+    training = open_training(
+        settings, data, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=allow_changed_settings
+    )
+    async with training as (opened, model):
 
+        async def update(number: int) -> TrainResult:
+            rate = learning_rate(settings, steps.num_steps, number)
+            # The passes over the data are made of steps; a step sees each of its pairs once.
+            step = settings.dpo.model_copy(update={"learning_rate": rate, "epochs": 1})
+            measured, key = {"train/learning_rate": rate}, f"{run}-train-{number}"
+            return await model.train_dpo(steps.of_step(number), step, measured=measured, key=key)
 
-def make_lessons(settings: DpoTrain, data: Examples[Any]) -> Lessons[Any]:
-    """The data in steps."""
-    size = settings.dpo.batch_size * settings.updates_per_step
-    seed = f"{settings.seed}/{settings.dpo.seed}"
-    return Lessons(data.train, data.heldout, settings.dpo.epochs, size, seed, settings.steps)
+        async def measure() -> dict[str, float]:
+            measured = await model.measure_pairs(data.heldout, settings.dpo)
+            return {f"heldout/{name}": measured[name] for name in _MEASURES if name in measured}
 
-
-def step_settings(settings: DpoTrain, num_steps: int, number: int) -> Dpo:
-    """The settings of step `number` (from 0) of so many: see `DpoTrain.dpo`."""
-    factor = rate_factor(number, num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
-    # The passes over the data are made of steps; a step sees each of its pairs once.
-    return settings.dpo.model_copy(update={"learning_rate": settings.dpo.learning_rate * factor, "epochs": 1})
-
-
-def _updating(settings: DpoTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
-    async def update(number: int, pairs: list[Any]) -> TrainResult:
-        step = step_settings(settings, lessons.num_steps, number)
-        return await model.train_dpo(pairs, step, measured={"train/learning_rate": step.learning_rate}, key=f"{model.run}-train-{number}")
-
-    return update
-
-
-def _measuring(settings: DpoTrain, model: TrainableModel, data: Examples[Any]) -> Measure:
-    async def measure() -> dict[str, float]:
-        found = await model.measure_pairs(data.heldout, settings.dpo)
-        return {f"heldout/{name}": found[name] for name in _MEASURES if name in found}
-
-    return measure
+        await learn(opened, model, steps, update, measure, evaluate_every=settings.evaluate_every)
+        return await asyncio.to_thread(_report, opened, settings, model, data)
 
 
 def _report(opened: OpenRun, settings: DpoTrain, model: TrainableModel, data: Examples[Any]) -> Report:
@@ -103,8 +64,7 @@ def _report(opened: OpenRun, settings: DpoTrain, model: TrainableModel, data: Ex
         judge="none: the pairs say which reply is better",
         adapter=model.adapter,
     )
-    final = heldout_numbers(report) | training_numbers(
-        report, ("train/reward_accuracy", "train/reward_margin", "train/chosen_logprob_change")
-    )
-    write_result(report, opened.folder.report, settings, recipe=settings.name, method="dpo", seed=settings.seed, final=final)
+    names = ("train/reward_accuracy", "train/reward_margin", "train/chosen_logprob_change")
+    final = heldout_numbers(report) | training_numbers(report, names)
+    write_result(report, opened, settings, recipe=settings.name, method="dpo", final=final)
     return report

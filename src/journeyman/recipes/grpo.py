@@ -9,38 +9,34 @@ Every step is kept as it is made: a run that was stopped or killed goes on with 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from journeyman.client.gather import RolloutFunction, gather
+from journeyman.client.gather import RolloutFunction
 from journeyman.client.iterate import iterate
 from journeyman.client.models import Model, TrainableModel
 from journeyman.client.rollout import Rollout
 from journeyman.config import command_line
-from journeyman.errors import NotFoundError, NothingToLearnError
+from journeyman.errors import NotFoundError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.observe.progress import Progress
 from journeyman.observe.reward_health import without_spread_advice
-from journeyman.recipes.functions import load_function, make_judge
-from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
-from journeyman.recipes.open_run import KeepingJudge, OpenRun, begin, kept_state, open_model, open_run
+from journeyman.recipes.data import keep_scenarios, load_scenarios, read_scenarios
+from journeyman.recipes.functions import load_function
+from journeyman.recipes.loop import KeepingJudge, Loop, learn, make_judge
+from journeyman.recipes.report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.resume import run_settings, shaped_key, step_key
-from journeyman.recipes.run_report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
-from journeyman.recipes.schedule import rate_factor
+from journeyman.recipes.run import OpenRun, hold, kept_state, open_model, open_run, rate_factor, run_id_of
 from journeyman.recipes.settings import GrpoTrain
-from journeyman.recipes.task_source import keep_scenarios, load_scenarios, read_scenarios
-from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
 from journeyman.store.layout import HomeFolder
 from journeyman.types.names import BASE, Version
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
-from journeyman.types.trajectory import Group
 
 
 async def train(
@@ -63,7 +59,7 @@ async def train(
         JudgeError: a reward function or a judging model failed; the run goes on with `resume`.
         NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
     """
-    run = resume or run or f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = resume or run or run_id_of(settings.name)
     scenarios = check(settings, HomeFolder(home).run(run).scenarios)
     async with AsyncExitStack() as stack:
         judge, ruler = make_judge(settings, run=run, home=home, progress=progress)
@@ -71,11 +67,11 @@ async def train(
             stack.push_async_callback(ruler.close)
             await ruler.check()
         opened = await stack.enter_async_context(open_run(run, settings.base, home, progress, retention=settings.retention))
-        begun = await begin(
+        held = await asyncio.to_thread(
+            hold,
             opened,
             settings,
             kind="grpo",
-            base=settings.base,
             is_resumed=bool(resume),
             allow_changed_settings=allow_changed_settings,
             rate_of=lambda one, number: step_settings(one, number).learning_rate,
@@ -85,11 +81,10 @@ async def train(
         progress.note(f"judge {judge.name}: {judge.description}")
         await asyncio.to_thread(keep_scenarios, scenarios, opened.folder.scenarios)
         async with kept_state(opened):
-            model = await open_model(opened, begun, settings.name, settings.lora)
+            model = await open_model(opened, held, settings.name, settings.lora)
             # Reward functions may have been mended in between: they are asked again. A judging model's verdicts are in its own cache.
             await asyncio.to_thread(opened.store.rollouts.forget_verdicts, run, step_key("train", model.step))
-            train_on = [one for one in scenarios if one.split == "train"]
-            await learn(opened, model, _plan(opened, settings, model, KeepingJudge(judge, opened.store), train_on))
+            await learn(opened, model, _loop(opened, settings, judge, scenarios))
             return await _report(opened, settings, model, judge, scenarios)
 
 
@@ -151,63 +146,34 @@ def make_rollout(settings: GrpoTrain, *, temperature: float) -> RolloutFunction:
     return chat
 
 
-def step_settings(settings: GrpoTrain, number: int) -> Grpo:
-    """The settings of GRPO step `number` (from 0): see `GrpoTrain.grpo`."""
-    factor = rate_factor(number, settings.steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
-    return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
-
-
 def _messages(settings: GrpoTrain, task: str) -> list[dict[str, str]]:
     system = settings.rollout.system
     return [*([] if system is None else [{"role": "system", "content": system}]), {"role": "user", "content": task}]
 
 
-def _plan(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Plan:
-    rollout = make_rollout(settings, temperature=1.0)
-    stream = iterate(scenarios, groups_per_step=1, epochs=1_000_000, seed=settings.seed)
-
-    async def attempt(number: int, position: int) -> tuple[list[Group], Metrics]:
-        # What was attempted before the run was stopped inside this very step is taken as it was.
-        key = shaped_key("train", number, settings.rollout.model_dump(mode="json"))
-        kept = {one.trajectory_id for one in await model.kept_attempts(key)}
-        started = time.perf_counter()
-        groups = await gather(
-            rollout,
-            [stream.batch(index)[0] for index in range(position, position + settings.groups_per_step)],
-            model=model,
-            group_size=settings.group_size,
-            timeout_seconds=settings.timeout_seconds,
-            score=judge.score,
-            key=key,
-            seed=settings.seed,
-        )
-        return groups, _measured(opened, settings, groups, kept, time.perf_counter() - started)
-
-    return Plan(
+def _loop(opened: OpenRun, settings: GrpoTrain, judge: Judge, scenarios: Sequence[Scenario]) -> Loop:
+    train_on = [one for one in scenarios if one.split == "train"]
+    return Loop(
+        rollout=make_rollout(settings, temperature=1.0),
+        judge=KeepingJudge(judge, opened.store),
+        scenarios=iterate(train_on, groups_per_step=1, epochs=1_000_000, seed=settings.seed),
+        seed=settings.seed,
         steps=settings.steps,
-        note=f"GRPO, {settings.groups_per_step} x {settings.group_size}",
-        attempt=attempt,
-        settings_of=lambda number, _metrics, _groups: step_settings(settings, number),
+        num_groups=settings.groups_per_step,
+        group_size=settings.group_size,
+        timeout_seconds=settings.timeout_seconds,
         stop_without_spread=settings.stop_without_spread,
-        give_up=_nothing_to_learn,
+        grpo=settings.grpo,
+        settings_of=lambda number, _: step_settings(settings, number),
+        key_of=lambda number: shaped_key("train", number, settings.rollout.model_dump(mode="json")),
+        advice=lambda steps: f"{without_spread_advice(steps)}; stop_without_spread: null goes on regardless",
     )
 
 
-def _measured(opened: OpenRun, settings: GrpoTrain, groups: Sequence[Group], kept: Container[str], seconds: float) -> Metrics:
-    if excluded := excluded_text(groups):
-        opened.progress.warn(excluded)
-    sampled = sum(one.num_sampled_tokens for group in groups for one in group)
-    return reward_metrics(groups, settings.grpo) | {
-        "rollout/num_groups": float(len(groups)),
-        "rollout/num_sampled_tokens": float(sampled),
-        "rollout/seconds": seconds,
-        "rollout/tokens_per_second": sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept) / seconds,
-    }
-
-
-def _nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group]) -> NothingToLearnError:
-    hint = f"{without_spread_advice(steps)}; stop_without_spread: null goes on regardless"
-    return nothing_to_learn(steps, groups, hint=hint)
+def step_settings(settings: GrpoTrain, number: int) -> Grpo:
+    """The settings of GRPO step `number` (from 0): see `GrpoTrain.grpo`."""
+    factor = rate_factor(number, settings.steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+    return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 
 async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, judge: Judge, scenarios: Sequence[Scenario]) -> Report:
@@ -219,7 +185,7 @@ async def _report(opened: OpenRun, settings: GrpoTrain, model: TrainableModel, j
         evaluations.append(await _evaluate(opened, settings, variants, judge, heldout, settings.heldout_attempts))
     report = await asyncio.to_thread(_written, opened, settings, judge, scenarios, evaluations, adapter=model.adapter)
     final = reward_numbers(report) | evaluation_numbers(report)
-    write_result(report, opened.folder.report, settings, recipe=settings.name, method="grpo", seed=settings.seed, final=final)
+    await asyncio.to_thread(write_result, report, opened, settings, recipe=settings.name, method="grpo", final=final)
     return report
 
 

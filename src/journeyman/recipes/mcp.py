@@ -10,45 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
-from journeyman.client.models import Model, TrainableModel
+from journeyman.client.models import Model
 from journeyman.config import command_line
-from journeyman.errors import NotFoundError, NothingToLearnError
+from journeyman.errors import NotFoundError
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
-from journeyman.mcp.client import open_server
+from journeyman.evaluation.pairwise import prefer
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import Progress
-from journeyman.recipes.judged_evaluation import compare_by_judge
-from journeyman.recipes.learning import Metrics, Plan, learn, nothing_to_learn
-from journeyman.recipes.mcp_report import make_report
-from journeyman.recipes.open_run import begin, kept_state, open_model
-from journeyman.recipes.places import warm_steps
+from journeyman.observe.reward_health import Metrics, without_spread_advice
+from journeyman.recipes.loop import ENOUGH_WITH_SPREAD, Loop, learn
+from journeyman.recipes.report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
 from journeyman.recipes.resume import attempts_key, run_settings
-from journeyman.recipes.schedule import rate_factor
-from journeyman.recipes.session import Session, open_session
+from journeyman.recipes.run import hold, kept_state, open_model, rate_factor, run_id_of, warm_steps
+from journeyman.recipes.session import Session, kept_scenarios, open_session, prepare_scenarios
 from journeyman.recipes.settings import McpTrain
 from journeyman.recipes.warm_start import executed_share, warm_start
-from journeyman.rewards import EvidenceJudge, excluded_text, reward_metrics
-from journeyman.scenarios.build import ScenarioSettings, build_scenarios
-from journeyman.scenarios.proposals import CompletionProposer, InTurn
+from journeyman.rewards import EvidenceJudge, Ruler
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
-from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.types.names import BASE, Version
 from journeyman.types.scenarios import Scenario, kind_of
 from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.types.settings import Grpo
-from journeyman.types.shaping import has_spread
-from journeyman.types.trajectory import Group
-
-# A step in which fewer of the wanted groups have spread attempts more scenarios.
-_ENOUGH_WITH_SPREAD = 0.5
 
 
 async def train(
@@ -60,7 +48,8 @@ async def train(
     resume: str | None = None,
     allow_changed_settings: bool = False,
 ) -> Report:
-    """Train, evaluate, report; the report is also written into the run's folder. `run`: id of a new run, made up when None.
+    """Train, evaluate, report; the report and `result.json` are also written into the run's folder. `run`: id of a new run, made up when
+    None.
 
     A run that goes on under other settings than its own is refused unless `allow_changed_settings`; then they are its own from now on.
 
@@ -69,26 +58,29 @@ async def train(
         NothingToLearnError: no group had spread for `settings.stop_without_spread` steps.
         SettingError, ModelNotFoundError, StoreError: as their docstrings say.
     """
-    run = resume or run or new_run_id(settings)
+    run = resume or run or run_id_of(slug(settings))
     async with open_session(run, settings, home, progress) as session:
-        begun = await begin(
+        held = await asyncio.to_thread(
+            hold,
             session,
             settings,
             kind="mcp",
-            base=settings.base,
             is_resumed=bool(resume),
             allow_changed_settings=allow_changed_settings,
-            untold="target",
             rate_of=lambda one, number: step_settings(one, number, one.rollouts.groups_per_step).learning_rate,
         )
         async with kept_state(session):
             scenarios = await prepare_scenarios(session)
-            model = await open_model(session, begun, slug(settings), settings.lora, warm_phase="warmup")
-            warm_step = await _warm_start_once(session, model, scenarios)
-            await _learn(session, model, scenarios, warm_step)
-            evaluation = await _evaluate_greedy(session, model, warm_step, scenarios.heldout)
-            step, notes = model.step, scenarios.notes
-            return await asyncio.to_thread(make_report, session, evaluation, adapter_step=step, model=model.name, notes=notes)
+            model = await open_model(session, held, slug(settings), settings.lora)
+            warm_step = await warm_start(session, model, scenarios)
+            await learn(session, model, _loop(session, scenarios, warm_step))
+            await session.update(phase="evaluate")
+            variants = _variants(session, model.name, warm_step, model.step)
+            evaluation = await _evaluate(session, variants, scenarios.heldout, temperature=0.0, word="greedy", size=1)
+            report = await asyncio.to_thread(_report, session, [evaluation], Version(model.name, model.step), scenarios.notes)
+            final = reward_numbers(report) | evaluation_numbers(report)
+            await asyncio.to_thread(write_result, report, session, settings, recipe=slug(settings), method="mcp", final=final)
+            return report
 
 
 async def evaluate(
@@ -115,16 +107,15 @@ async def evaluate(
         )
     async with open_session(run, settings, home, progress) as session:
         (name,) = await asyncio.to_thread(session.backend.serve_run, run)
-        scenarios = await asyncio.to_thread(_kept, session)
+        scenarios = await asyncio.to_thread(kept_scenarios, session)
         heldout = scenarios.heldout[:limit]
         warm = await asyncio.to_thread(warm_steps, session.store, run)
         variants = _variants(session, name, warm, last)
         evaluations = []
         for temperature, word, size in ((0.0, "greedy", 1), (1.0, "sampled", attempts)):
-            async with session.costs.phase(f"evaluate, {word}"):
-                evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
-        notes = scenarios.notes if judge is None else (*scenarios.notes, *await compare_by_judge(session, evaluations[0], judge, name))
-        return await asyncio.to_thread(make_report, session, *evaluations, adapter_step=last, model=name, notes=notes, is_again=True)
+            evaluations.append(await _evaluate(session, variants, heldout, temperature=temperature, word=word, size=size))
+        notes = scenarios.notes if judge is None else (*scenarios.notes, *await _compare_by_judge(session, evaluations[0], judge, name))
+        return await asyncio.to_thread(_report, session, evaluations, Version(name, last), notes, is_again=True)
 
 
 def _settings_and_step(run: str, home: Path) -> tuple[McpTrain, int | None]:
@@ -147,143 +138,44 @@ def slug(settings: McpTrain) -> str:
     return "agent" if name in ("", BASE, settings.base) else name
 
 
-def new_run_id(settings: McpTrain) -> str:
-    return f"{slug(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _kept(session: Session) -> ScenarioSet:
-    scenarios = ScenarioSet.load(session.scenarios_folder)
-    scenarios.check_offered(session.tools)
-    return scenarios
-
-
-async def prepare_scenarios(session: Session) -> ScenarioSet:
-    """The run's scenarios: read back if they were made before, else made and kept."""
-    path = session.scenarios_folder
-    if path.exists():
-        return await asyncio.to_thread(_kept, session)
+def _loop(session: Session, scenarios: ScenarioSet, warm_step: int) -> Loop:
     settings = session.settings
-    await session.update(phase="scenarios")
-    async with session.costs.phase("scenarios"):
-        base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key), session.writer
-        try:
-            async with open_server(settings.target) as server:
-                scenarios = await build_scenarios(
-                    server,
-                    scenario_settings(settings),
-                    proposer=base if writer is None else InTurn(writer.proposer(), base),
-                    writer=writer,
-                    seed=settings.seed,
-                    progress=session.progress,
-                )
-        finally:
-            await base.close()
-    await asyncio.to_thread(_keep, scenarios, path)
-    session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
-    return scenarios
-
-
-def _keep(scenarios: ScenarioSet, path: Path) -> None:
-    clean_leftovers(path.parent)
-    with replaced_folder(path, what="scenarios") as aside:
-        scenarios.save(aside)
-
-
-def scenario_settings(settings: McpTrain) -> ScenarioSettings:
-    return ScenarioSettings(
-        num_train=settings.num_train,
-        num_heldout=settings.num_heldout,
-        tools=settings.tools,
-        read_only=settings.read_only,
-        allow_writes=settings.allow_writes,
-    )
-
-
-async def _warm_start_once(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
-    """Warm start, unless reinforcement learning has begun already."""
-    if await session.steps("train"):
-        return await asyncio.to_thread(warm_steps, session.store, session.run)
-    await session.update(phase="warmup")
-    return await warm_start(session, model, scenarios)
-
-
-async def _learn(session: Session, model: TrainableModel, scenarios: ScenarioSet, warm_step: int) -> None:
-    """GRPO steps until `settings.steps` are made."""
-    settings = session.settings
-    plan = Plan(
+    rollouts = settings.rollouts
+    return Loop(
+        rollout=session.agent(),
+        judge=session.judge,
+        scenarios=iterate(scenarios.train, groups_per_step=1, epochs=1_000_000, seed=settings.seed, kind=kind_of),
+        seed=settings.seed,
         steps=settings.steps,
         begins_at=warm_step,
-        note=f"GRPO, {settings.rollouts.groups_per_step} x {settings.rollouts.group_size}",
-        attempt=lambda number, position: _attempt(session, model, scenarios.train, number, position),
-        settings_of=lambda number, metrics, groups: step_settings(settings, number, metrics.get("reward/with_spread", 0.0) * len(groups)),
+        num_groups=rollouts.groups_per_step,
+        group_size=rollouts.group_size,
+        max_refills=rollouts.max_refills,
+        max_concurrent=session.pool.max_concurrent,
+        timeout_seconds=rollouts.timeout_seconds,
         stop_without_spread=settings.stop_without_spread,
-        give_up=_nothing_to_learn,
+        grpo=settings.grpo,
+        settings_of=lambda number, num_with_spread: step_settings(settings, number, num_with_spread),
+        key_of=lambda number: attempts_key("train", number, settings),
+        measure=lambda groups: {"rollout/executed": executed_share(groups)},
+        advice=_advice,
     )
-    await learn(session, model, plan)
 
 
-def step_settings(settings: McpTrain, number: int, num_with_spread: float) -> Grpo:
+def step_settings(settings: McpTrain, number: int, num_with_spread: int) -> Grpo:
     """The settings of GRPO step `number` (from 0), in which so many groups have spread: see `McpTrain.grpo`."""
-    enough = _ENOUGH_WITH_SPREAD * settings.rollouts.groups_per_step
-    share = min(1.0, max(num_with_spread, 1.0) / enough)
+    enough = ENOUGH_WITH_SPREAD * settings.rollouts.groups_per_step
+    share = min(1.0, max(num_with_spread, 1) / enough)
     factor = rate_factor(number, settings.steps, decay_to=settings.decay_to) * share
     return settings.grpo.model_copy(update={"learning_rate": settings.grpo.learning_rate * factor})
 
 
-async def _attempt(
-    session: Session, model: Model, train: tuple[Scenario, ...], number: int, position: int
-) -> tuple[list[Group], dict[str, float]]:
-    """Scored groups for step `number`. When few of them have spread, more scenarios are attempted.
-
-    What was attempted (and judged) before the run was stopped inside this very step is taken as it was.
-    """
-    settings = session.settings.rollouts
-    key = attempts_key("train", number, session.settings)
-    kept = {one.trajectory_id for one in await model.kept_attempts(key)}
-    if kept:
-        session.progress.note(f"step {number + 1} goes on with {len(kept)} attempts that were made before the stop")
-    stream = iterate(train, groups_per_step=1, epochs=1_000_000, seed=session.settings.seed, kind=kind_of)
-    started = time.perf_counter()
-    groups: list[Group] = []
-    wanted = settings.groups_per_step
-    for _ in range(1 + settings.max_refills):
-        first = position + len(groups)
-        groups += await gather(
-            session.agent(),
-            [stream.batch(index)[0] for index in range(first, first + wanted)],
-            model=model,
-            group_size=settings.group_size,
-            max_concurrent=session.pool.max_concurrent,
-            timeout_seconds=settings.timeout_seconds,
-            score=session.judge.score,
-            key=f"{key}/{first}",
-            seed=session.settings.seed,
+def _advice(steps: Sequence[Metrics]) -> str:
+    if steps[-1].get("rollout/executed", 0.0) < 0.2:
+        return (
+            "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"
         )
-        with_spread = sum(has_spread(group, session.settings.grpo) for group in groups)
-        if with_spread >= _ENOUGH_WITH_SPREAD * settings.groups_per_step:
-            break
-        wanted = settings.groups_per_step - with_spread
-    seconds = time.perf_counter() - started
-    if excluded := excluded_text(groups):
-        session.progress.warn(excluded)
-    sampled = sum(one.num_sampled_tokens for group in groups for one in group)
-    drawn_now = sum(one.num_sampled_tokens for group in groups for one in group if one.id not in kept)
-    metrics = reward_metrics(groups, session.settings.grpo) | {
-        "rollout/executed": executed_share(groups),
-        "rollout/num_groups": float(len(groups)),
-        "rollout/num_sampled_tokens": float(sampled),
-        "rollout/seconds": seconds,
-        "rollout/tokens_per_second": drawn_now / seconds,
-    }
-    if kept:
-        metrics["rollout/num_kept"] = float(sum(one.id in kept for group in groups for one in group))
-    return groups, metrics
-
-
-def _nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group]) -> NothingToLearnError:
-    executed = steps[-1].get("rollout/executed", 0.0)
-    hint = "the model never makes a call that runs: more drills (--set warm_start.max_updates=96), fewer tools (--tools) or a larger base"
-    return nothing_to_learn(steps, groups, seen=f", {executed:.0%} of attempts made a call that ran", hint=hint if executed < 0.2 else None)
+    return without_spread_advice(steps)
 
 
 def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Model]:
@@ -295,25 +187,62 @@ def _variants(session: Session, name: str, warm: int, last: int) -> dict[str, Mo
     return variants
 
 
-async def _evaluate_greedy(session: Session, model: TrainableModel, warm: int, heldout: tuple[Scenario, ...]) -> Evaluation:
-    await session.update(phase="evaluate")
-    async with session.costs.phase("evaluate, greedy"):
-        return await _evaluate(session, _variants(session, model.name, warm, model.step), heldout, temperature=0.0, word="greedy", size=1)
-
-
 async def _evaluate(
     session: Session, variants: dict[str, Model], heldout: tuple[Scenario, ...], *, temperature: float, word: str, size: int
 ) -> Evaluation:
     """Success on held-out scenarios is always judged by evidence: it needs no model and cannot be talked round."""
-    return await evaluate_variants(
-        session.agent(temperature),
-        heldout,
-        variants,
-        EvidenceJudge(),
-        group_size=size,
-        sampling=word,
-        max_concurrent=session.pool.max_concurrent,
-        timeout_seconds=session.settings.rollouts.timeout_seconds,
-        progress=session.progress,
-        seed=session.settings.seed,
+    async with session.costs.phase(f"evaluate, {word}"):
+        return await evaluate_variants(
+            session.agent(temperature),
+            heldout,
+            variants,
+            EvidenceJudge(),
+            group_size=size,
+            sampling=word,
+            max_concurrent=session.pool.max_concurrent,
+            timeout_seconds=session.settings.rollouts.timeout_seconds,
+            progress=session.progress,
+            seed=session.settings.seed,
+        )
+
+
+async def _compare_by_judge(session: Session, evaluation: Evaluation, judge: str, model: str) -> tuple[str, ...]:
+    """A second opinion (`journeyman eval RUN --judge M`) as notes for the report: the win rate of the last variant over the first, and a
+    warning when the judge is partial."""
+    names = list(evaluation.groups)
+    if len(names) < 2:
+        return ("nothing to compare with the judge: the run has one variant only",)
+    options = session.settings.judge_options
+    ruler = Ruler(judge, options.base_url, options=options, home=session.home, run=f"{session.run}:eval", warn=session.progress.warn)
+    is_partial = judge == session.settings.judge or judge.rpartition("/")[2].partition("@")[0] == model
+    session.costs.watch(ruler)
+    session.progress.phase("judge", total=None, note=ruler.name)
+    try:
+        await ruler.check()
+        async with session.costs.phase("compare by judge"):
+            first, last = (evaluation.groups[name] for name in (names[0], names[-1]))
+            result = await prefer(ruler, (names[0], first), (names[-1], last), is_training_judge=is_partial)
+    finally:
+        await ruler.close()
+    return (result.text(), result.warning) if result.warning else (result.text(),)
+
+
+def _report(
+    session: Session, evaluations: Sequence[Evaluation], version: Version, notes: Sequence[str], *, is_again: bool = False
+) -> Report:
+    agent = session.agent()
+    task = next(iter(evaluations[0].groups.values()))[0].scenario.task
+    messages = [message.wire() for message in agent.messages(task)]
+    tools = [tool.model_dump() for tool in agent.tools]
+    return make_report(
+        session,
+        session.settings,
+        title=f"{session.settings.base} learns {session.settings.target.title}",
+        target=session.settings.target.label,
+        judge=f"{session.judge.name}: {session.judge.description}",
+        evaluations=evaluations,
+        adapter=str(version),
+        curl=curl_line({"model": version.model, "temperature": 0, "messages": messages, "tools": tools}),
+        notes=notes,
+        is_again=is_again,
     )

@@ -27,9 +27,9 @@ from journeyman.mcp.client import open_server
 from journeyman.mcp.target import McpTarget
 from journeyman.mcp.tools import choose_tools
 from journeyman.observe.progress import Progress
-from journeyman.recipes.mcp import scenario_settings
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
 from journeyman.recipes.resume import run_settings
+from journeyman.recipes.session import scenario_settings
 from journeyman.recipes.settings import McpTrain, Rollouts
 from journeyman.rewards import EvidenceJudge
 from journeyman.scenarios.build import build_scenarios

@@ -25,12 +25,12 @@ from journeyman.evaluation.heldout import VariantResult, scenarios_hash
 from journeyman.evaluation.plateau import Plateau, assess, write_plateau
 from journeyman.llm import names_provider
 from journeyman.observe.progress import Progress
-from journeyman.recipes.functions import find_function, reward_functions
+from journeyman.recipes.data import read_scenarios, scored_groups
+from journeyman.recipes.functions import find_function
+from journeyman.recipes.loop import reward_functions
 from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
 from journeyman.recipes.resume import run_settings
-from journeyman.recipes.run_attempts import scored_groups
 from journeyman.recipes.settings import GrpoTrain
-from journeyman.recipes.task_source import read_scenarios
 from journeyman.rewards import Rubric
 from journeyman.store import Store
 from journeyman.types.messages import Message

@@ -12,22 +12,26 @@ from journeyman.agents.server_pool import ServerPool, num_shared_servers
 from journeyman.agents.tool_loop import ToolLoop, ToolLoopSettings
 from journeyman.errors import SettingError
 from journeyman.llm import Llm, LlmEndpoint
-from journeyman.local import open_backend, serving
 from journeyman.mcp.client import open_server
 from journeyman.mcp.tools import McpTool, choose_tools
 from journeyman.observe.progress import Progress
-from journeyman.recipes.costs import Costs
-from journeyman.recipes.open_run import KeepingJudge, OpenRun
+from journeyman.recipes.loop import KeepingJudge
+from journeyman.recipes.report import Costs
+from journeyman.recipes.run import OpenRun, open_run
 from journeyman.recipes.settings import McpTrain
 from journeyman.rewards import EvidenceJudge, Ruler, RulerOptions
 from journeyman.rewards.judge import Judge
+from journeyman.scenarios.build import ScenarioSettings, build_scenarios
+from journeyman.scenarios.proposals import CompletionProposer, InTurn
+from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.writer import ChatWriter
+from journeyman.store.checkpoints import clean_leftovers, replaced_folder
 from journeyman.store.layout import HomeFolder
 
 _SCENARIOS = "scenarios"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Session(OpenRun):
     """Everything open while a run trains or is evaluated. `writer`: only while the run has no scenarios yet."""
 
@@ -52,52 +56,58 @@ async def open_session(run: str, settings: McpTrain, home: Path, progress: Progr
     costs = Costs()
     async with AsyncExitStack() as stack:
         async with costs.phase("start"):
-            settings.target.revealed()  # a secret that must be given again is told before anything else
+            settings.target.revealed()  # a secret that must be given again is named before anything else
             progress.phase("start", note=settings.target.label)
             judge = make_judge(settings, run=run, home=home, progress=progress)
             if isinstance(judge, Ruler):
                 stack.push_async_callback(judge.close)
                 costs.watch(judge)
                 await judge.check()
-            writer = make_writer(settings.writer, HomeFolder(home).run(run).path / _SCENARIOS)
+            folder = HomeFolder(home).run(run).path / _SCENARIOS
+            writer = make_writer(settings.writer, folder)
             if writer is not None:
                 stack.push_async_callback(writer.close)
                 await writer.check()
-            async with open_server(settings.target) as server:
-                choice = choose_tools(
-                    server.tools,
-                    settings.target.label,
-                    settings.tools,
-                    read_only=settings.read_only,
-                    allow_writes=settings.allow_writes,
-                )
-                if (HomeFolder(home).run(run).path / _SCENARIOS).exists():  # else told when they are built
-                    for note in (*server.notes, *choice.notes):
-                        progress.note(note)
-            tools = choice.tools
-            shared = ServerPool(
+            tools = await _choose_tools(settings, progress, with_notes=folder.exists())  # else noted when scenarios are built
+            rollouts = settings.rollouts
+            pool = ServerPool(
                 settings.target,
                 tools,
-                isolation=settings.rollouts.isolation,
+                isolation=rollouts.isolation,
                 num_shared=num_shared_servers(),
-                max_servers=settings.rollouts.max_concurrent,
+                max_servers=rollouts.max_concurrent,
             )
-            if shared.warning is not None:
-                progress.warn(shared.warning)
-            pool = await stack.enter_async_context(shared)
-            progress.phase("load", note=settings.base)
-            backend = await asyncio.to_thread(  # the MCP sessions stay awake
-                open_backend, settings.base, home=home, num_workers=settings.workers, note=progress.note, retention=settings.retention
-            )
-            connection = await stack.enter_async_context(serving(backend))
-        costs.count_tokens(lambda: backend.sampling.num_sampled_tokens)
-        info = backend.engine.info
-        progress.note(
-            f"base {info.base} on {info.device}, {info.dtype}, {info.num_workers} workers; tools: {', '.join(t.name for t in tools)}"
+            if pool.warning is not None:
+                progress.warn(pool.warning)
+            await stack.enter_async_context(pool)  # the MCP sessions stay awake while the model is loaded
+        opened = await stack.enter_async_context(
+            open_run(run, settings.base, home, progress, workers=settings.workers, retention=settings.retention, costs=costs)
         )
+        progress.note(f"tools: {', '.join(tool.name for tool in tools)}")
         progress.note(f"judge {judge.name}: {judge.description}")
-        keeping = KeepingJudge(judge, backend.store)
-        yield Session(run, home, backend, connection, progress, costs, settings, tools, pool, keeping, writer)
+        yield Session(
+            run=run,
+            home=home,
+            backend=opened.backend,
+            connection=opened.connection,
+            progress=progress,
+            costs=costs,
+            settings=settings,
+            tools=tools,
+            pool=pool,
+            judge=KeepingJudge(judge, opened.store),
+            writer=writer,
+        )
+
+
+async def _choose_tools(settings: McpTrain, progress: Progress, *, with_notes: bool) -> tuple[McpTool, ...]:
+    async with open_server(settings.target) as server:
+        choice = choose_tools(
+            server.tools, settings.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+        )
+        for note in (*server.notes, *choice.notes) if with_notes else ():
+            progress.note(note)
+    return choice.tools
 
 
 def make_writer(name: str | None, scenarios: Path) -> ChatWriter | None:
@@ -115,3 +125,51 @@ def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) 
             )
         return EvidenceJudge()
     return Ruler(settings.judge, options.base_url, options=options, home=home, run=run, warn=progress.warn)
+
+
+def kept_scenarios(session: Session) -> ScenarioSet:
+    scenarios = ScenarioSet.load(session.scenarios_folder)
+    scenarios.check_offered(session.tools)
+    return scenarios
+
+
+async def prepare_scenarios(session: Session) -> ScenarioSet:
+    """The run's scenarios: read back if they were made before, else made and kept."""
+    path = session.scenarios_folder
+    if path.exists():
+        return await asyncio.to_thread(kept_scenarios, session)
+    settings = session.settings
+    await session.update(phase="scenarios")
+    async with session.costs.phase("scenarios"):
+        base, writer = CompletionProposer(session.connection.openai_url, session.connection.api_key), session.writer
+        try:
+            async with open_server(settings.target) as server:
+                scenarios = await build_scenarios(
+                    server,
+                    scenario_settings(settings),
+                    proposer=base if writer is None else InTurn(writer.proposer(), base),
+                    writer=writer,
+                    seed=settings.seed,
+                    progress=session.progress,
+                )
+        finally:
+            await base.close()
+    await asyncio.to_thread(_keep, scenarios, path)
+    session.progress.note(f"{len(scenarios.train)} training and {len(scenarios.heldout)} held-out scenarios")
+    return scenarios
+
+
+def _keep(scenarios: ScenarioSet, path: Path) -> None:
+    clean_leftovers(path.parent)
+    with replaced_folder(path, what="scenarios") as aside:
+        scenarios.save(aside)
+
+
+def scenario_settings(settings: McpTrain) -> ScenarioSettings:
+    return ScenarioSettings(
+        num_train=settings.num_train,
+        num_heldout=settings.num_heldout,
+        tools=settings.tools,
+        read_only=settings.read_only,
+        allow_writes=settings.allow_writes,
+    )

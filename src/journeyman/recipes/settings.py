@@ -215,6 +215,10 @@ class SftTrain(ExampleTraining):
     heldout_replies: int = Field(default=16, ge=0)
     reply_tokens: int = Field(default=96, ge=1)
 
+    @property
+    def of_update(self) -> Sft:
+        return self.sft
+
 
 class DpoData(DataSource):
     """Pairs to learn from.
@@ -241,6 +245,10 @@ class DpoTrain(ExampleTraining):
     method: Literal["dpo"] = "dpo"
     data: DpoData
     dpo: Dpo = Dpo()
+
+    @property
+    def of_update(self) -> Dpo:
+        return self.dpo
 
 
 class WarmStart(SettingsRecord):

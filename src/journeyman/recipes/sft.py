@@ -1,4 +1,4 @@
-"""Imitating examples: `journeyman train FILE.yaml` with `method: sft`.
+"""Imitating examples: `journeyman train FILE.yaml` with `method: sft`; and the loop over examples, which `dpo.py` shares.
 
     settings = SftTrain(data=SftData(source="conversations.jsonl"))
     report = await train(settings, SilentProgress(), home=Path(".journeyman"), run="first")
@@ -9,7 +9,9 @@ A step is a few updates and is kept when it is done: a run that was stopped or k
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,14 @@ from journeyman.client.rollout import Rollout
 from journeyman.evaluation import Evaluation, Report
 from journeyman.evaluation import evaluate as evaluate_variants
 from journeyman.observe.progress import Progress
-from journeyman.recipes.example_data import Examples, sft_data
-from journeyman.recipes.lessons import Lessons, Measure, Update, know_again, teach
-from journeyman.recipes.open_run import OpenRun, begin, kept_state, open_model, open_run
-from journeyman.recipes.run_report import curl_line, evaluation_numbers, heldout_numbers, make_report, write_result
-from journeyman.recipes.schedule import rate_factor
-from journeyman.recipes.settings import SftTrain
+from journeyman.recipes.data import Examples, ExampleSteps, keep_digest, sft_data
+from journeyman.recipes.report import curl_line, evaluation_numbers, heldout_numbers, make_report, write_result
+from journeyman.recipes.run import OpenRun, hold, kept_state, open_model, open_run, rate_factor
+from journeyman.recipes.settings import DpoTrain, SftTrain
 from journeyman.rewards import Rubric
 from journeyman.types.names import BASE
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Sft
 from journeyman.types.training import SftExample, TrainResult
 from journeyman.types.trajectory import Trajectory
 
@@ -42,87 +41,127 @@ async def train(
     """
     progress.phase("data", note="every example is read as tokens once")
     data = sft_data(settings, home)
-    lessons = make_lessons(settings, data)
+    steps = in_steps(settings, data)
+    training = open_training(
+        settings, data, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=allow_changed_settings
+    )
+    async with training as (opened, model):
+
+        async def update(number: int) -> TrainResult:
+            rate = learning_rate(settings, steps.num_steps, number)
+            # The passes over the data are made of steps; a step sees each of its examples once.
+            step = settings.sft.model_copy(update={"learning_rate": rate, "epochs": 1})
+            measured, key = {"train/learning_rate": rate}, f"{run}-train-{number}"
+            return await model.train_sft(steps.of_step(number), step, phase="train", measured=measured, key=key)
+
+        async def measure() -> dict[str, float]:
+            return {"heldout/loss": await model.loss(data.heldout, when_too_long=settings.sft.when_too_long)}
+
+        await learn(opened, model, steps, update, measure, evaluate_every=settings.evaluate_every)
+        return await _report(opened, settings, model, data)
+
+
+def in_steps(settings: SftTrain | DpoTrain, data: Examples[Any]) -> ExampleSteps[Any]:
+    """The data in steps."""
+    of_update = settings.of_update
+    size, seed = of_update.batch_size * settings.updates_per_step, f"{settings.seed}/{of_update.seed}"
+    return ExampleSteps(data.train, data.heldout, of_update.epochs, size, seed, settings.steps)
+
+
+def learning_rate(settings: SftTrain | DpoTrain, num_steps: int, number: int) -> float:
+    """That of step `number` (from 0) of so many: see `ExampleTraining`."""
+    factor = rate_factor(number, num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
+    return settings.of_update.learning_rate * factor
+
+
+@asynccontextmanager
+async def open_training(
+    settings: SftTrain | DpoTrain,
+    data: Examples[Any],
+    progress: Progress,
+    *,
+    home: Path,
+    run: str,
+    is_resumed: bool,
+    allow_changed_settings: bool,
+) -> AsyncIterator[tuple[OpenRun, TrainableModel]]:
+    """The run on these examples and its model where it stopped; how the block ends is kept. Errors as `hold` and `open_model`."""
+
+    def rate_of(one: SftTrain | DpoTrain, number: int) -> float:
+        return learning_rate(one, in_steps(one, data).num_steps, number)
+
     async with open_run(run, settings.base, home, progress, retention=settings.retention) as opened:
-        begun = await begin(
+        held = await asyncio.to_thread(
+            hold,
             opened,
             settings,
-            kind="sft",
-            base=settings.base,
+            kind=settings.method,
             is_resumed=is_resumed,
             allow_changed_settings=allow_changed_settings,
-            rate_of=lambda one, number: step_settings(one, make_lessons(one, data).num_steps, number).learning_rate,
+            rate_of=rate_of,
         )
         progress.note(f"{data.note}; {len(data.train)} to train on, {len(data.heldout)} held out")
         for fault in data.faults:
             progress.warn(f"left out: {fault}")
-        await asyncio.to_thread(know_again, lessons, opened.folder.path)
+        await asyncio.to_thread(keep_digest, in_steps(settings, data), opened.folder.path)
         async with kept_state(opened):
-            model = await open_model(opened, begun, settings.name, settings.lora)
-            await teach(
-                opened,
-                model,
-                lessons,
-                _updating(settings, model, lessons),
-                _measuring(settings, model, data),
-                evaluate_every=settings.evaluate_every,
-            )
-            return await _report(opened, settings, model, data)
+            yield opened, await open_model(opened, held, settings.name, settings.lora)
 
 
-def make_lessons(settings: SftTrain, data: Examples[Any]) -> Lessons[Any]:
-    """The data in steps."""
-    size = settings.sft.batch_size * settings.updates_per_step
-    seed = f"{settings.seed}/{settings.sft.seed}"
-    return Lessons(data.train, data.heldout, settings.sft.epochs, size, seed, settings.steps)
+async def learn(
+    opened: OpenRun,
+    model: TrainableModel,
+    steps: ExampleSteps[Any],
+    update: Callable[[int], Awaitable[TrainResult]],
+    measure: Callable[[], Awaitable[dict[str, float]]],
+    *,
+    evaluate_every: int,
+) -> None:
+    """Make the steps that are not made yet.
 
+    Args:
+        update: one training job on the examples of a step (from 0).
+        measure: the held-out metrics of the model as it is.
+    """
+    measured = {row.step for row in await opened.steps("eval")}
 
-def step_settings(settings: SftTrain, num_steps: int, number: int) -> Sft:
-    """The settings of step `number` (from 0) of so many: see `SftTrain.sft`."""
-    factor = rate_factor(number, num_steps, warmup_steps=settings.warmup_steps, decay_to=settings.decay_to)
-    # The passes over the data are made of steps; a step sees each of its examples once.
-    return settings.sft.model_copy(update={"learning_rate": settings.sft.learning_rate * factor, "epochs": 1})
+    async def look(number: int) -> None:
+        if not steps.heldout or number in measured:
+            return
+        async with opened.costs.phase("measure"):
+            metrics = await measure()
+        await opened.keep_measured(number, metrics)
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        opened.progress.note(f"held out, after {number} steps: {listed}")
 
-
-def _updating(settings: SftTrain, model: TrainableModel, lessons: Lessons[Any]) -> Update:
-    async def update(number: int, examples: list[Any]) -> TrainResult:
-        step = step_settings(settings, lessons.num_steps, number)
-        rate, key = {"train/learning_rate": step.learning_rate}, f"{model.run}-train-{number}"
-        return await model.train_sft(examples, step, phase="train", measured=rate, key=key)
-
-    return update
-
-
-def _measuring(settings: SftTrain, model: TrainableModel, data: Examples[Any]) -> Measure:
-    async def measure() -> dict[str, float]:
-        return {"heldout/loss": await model.loss(data.heldout, when_too_long=settings.sft.when_too_long)}
-
-    return measure
+    num_made = model.step
+    await opened.start_training(num_made, steps.num_steps, f"{steps.step_size} examples a step")
+    for number in range(num_made, steps.num_steps):
+        if number % evaluate_every == 0:
+            await look(number)
+        result = await update(number)
+        opened.show_step(number, result, loss=result.metrics.get("train/loss", math.nan))
+    await look(steps.num_steps)
 
 
 async def _report(opened: OpenRun, settings: SftTrain, model: TrainableModel, data: Examples[Any]) -> Report:
     questions = [task for task in map(_question, range(len(data.heldout)), data.heldout) if task is not None]
-    evaluations = []
-    if questions[: settings.heldout_replies]:
-        evaluations.append(await _evaluate(opened, settings, model, questions[: settings.heldout_replies]))
-    first = next((task.data["messages"] for task in questions), None)
-    curl = None if first is None else curl_line({"model": model.name, "temperature": 0, "messages": first})
-    return await asyncio.to_thread(_written, opened, settings, data.note, evaluations, model.adapter, curl)
-
-
-def _written(opened: OpenRun, settings: SftTrain, target: str, evaluations: Sequence[Evaluation], adapter: str, curl: str | None) -> Report:
-    report = make_report(
+    asked = questions[: settings.heldout_replies]
+    evaluations = [await _evaluate(opened, settings, model, asked)] if asked else []
+    curl = None if not questions else curl_line({"model": model.name, "temperature": 0, "messages": questions[0].data["messages"]})
+    report = await asyncio.to_thread(
+        make_report,
         opened,
         settings,
         title=f"{settings.base} learns {settings.name}",
-        target=target,
+        target=data.note,
         judge="exact: 1 when the reply is the example's, word for word",
         evaluations=evaluations,
-        adapter=adapter,
+        adapter=model.adapter,
         curl=curl,
     )
     final = heldout_numbers(report) | evaluation_numbers(report)
-    write_result(report, opened.folder.report, settings, recipe=settings.name, method="sft", seed=settings.seed, final=final)
+    await asyncio.to_thread(write_result, report, opened, settings, recipe=settings.name, method="sft", final=final)
     return report
 
 
@@ -144,10 +183,9 @@ def exact(scenario: Scenario, trajectory: Trajectory) -> float:
 
 async def _evaluate(opened: OpenRun, settings: SftTrain, model: TrainableModel, questions: Sequence[Scenario]) -> Evaluation:
     async def answer(scenario: Scenario, run: Rollout) -> None:
-        given: dict[str, Any] = {"tools": scenario.data["tools"]} if scenario.data["tools"] else {}
-        messages = scenario.data["messages"]
-        limit = settings.reply_tokens
-        await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=limit, temperature=0, **given)
+        tools: dict[str, Any] = {"tools": scenario.data["tools"]} if scenario.data["tools"] else {}
+        messages, limit = scenario.data["messages"], settings.reply_tokens
+        await run.openai().chat.completions.create(model=run.model, messages=messages, max_tokens=limit, temperature=0, **tools)
 
     variants: dict[str, Model] = {BASE: opened.connection.base_model()}
     if model.step:

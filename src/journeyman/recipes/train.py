@@ -7,7 +7,6 @@ report = await train(settings, SilentProgress(), home=Path(".journeyman"), run="
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,17 @@ from journeyman.evaluation import Report
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import Progress
 from journeyman.recipes import dpo, grpo, mcp, sft
-from journeyman.recipes.example_data import Examples, dpo_data, sft_data
-from journeyman.recipes.functions import reward_functions
-from journeyman.recipes.lessons import Lessons
+from journeyman.recipes.data import Examples, dpo_data, sft_data
+from journeyman.recipes.loop import reward_functions
 from journeyman.recipes.methods import McpFile, Settings
-from journeyman.recipes.run_report import evaluation_numbers, reward_numbers, write_result
+from journeyman.recipes.run import run_id_of
 from journeyman.recipes.settings import DpoTrain, SftTrain
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
 
 
 def new_run_id(settings: Settings) -> str:
     """The name and the time."""
-    if isinstance(settings, McpFile):
-        return mcp.new_run_id(settings)
-    return f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return run_id_of(mcp.slug(settings) if isinstance(settings, McpFile) else settings.name)
 
 
 def check(settings: Settings, home: Path) -> str:
@@ -55,9 +50,10 @@ async def train(
     allow_changed_settings: bool = False,
 ) -> Report:
     """Train as the settings say, in a new run of that id or, `is_resumed`, the one there is. Errors as the method's own program."""
-    if isinstance(settings, McpFile):
-        return await _train_mcp(settings, progress, home=home, run=run, is_resumed=is_resumed, changed=allow_changed_settings)
     changed = allow_changed_settings
+    if isinstance(settings, McpFile):
+        plain, resume = settings.without_method(), run if is_resumed else None
+        return await mcp.train(plain, progress, home=home, run=run, resume=resume, allow_changed_settings=changed)
     if isinstance(settings, SftTrain):
         return await sft.train(settings, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=changed)
     if isinstance(settings, DpoTrain):
@@ -100,22 +96,7 @@ def _kind(run: str, home: Path) -> str:
 
 
 def _check_data(settings: SftTrain | DpoTrain, home: Path) -> str:
-    if isinstance(settings, SftTrain):
-        examples = sft_data(settings, home)
-        return _told(examples, sft.make_lessons(settings, examples))
-    pairs = dpo_data(settings, home)
-    return _told(pairs, dpo.make_lessons(settings, pairs))
-
-
-def _told(data: Examples[Any], lessons: Lessons[Any]) -> str:
-    found = f"{data.note}; {len(data.train)} to train on in {lessons.num_steps} steps, {len(data.heldout)} held out"
-    return "\n  left out: ".join((found, *data.faults))
-
-
-async def _train_mcp(settings: McpFile, progress: Progress, *, home: Path, run: str, is_resumed: bool, changed: bool) -> Report:
-    plain = settings.without_method()
-    resume = run if is_resumed else None
-    report = await mcp.train(plain, progress, home=home, run=run, resume=resume, allow_changed_settings=changed)
-    final = reward_numbers(report) | evaluation_numbers(report)
-    write_result(report, HomeFolder(home).run(run).report, plain, recipe=mcp.slug(plain), method="mcp", seed=plain.seed, final=final)
-    return report
+    data: Examples[Any] = sft_data(settings, home) if isinstance(settings, SftTrain) else dpo_data(settings, home)
+    num_steps = sft.in_steps(settings, data).num_steps
+    line = f"{data.note}; {len(data.train)} to train on in {num_steps} steps, {len(data.heldout)} held out"
+    return "\n  left out: ".join((line, *data.faults))

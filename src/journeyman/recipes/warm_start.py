@@ -6,26 +6,29 @@ show a real result. The warm start is stopped early on purpose: a model drilled 
 
 from __future__ import annotations
 
+import asyncio
 import random
-import time
 from collections.abc import Sequence
 
 from journeyman.client.gather import gather
 from journeyman.client.iterate import iterate
 from journeyman.client.models import TrainableModel
 from journeyman.recipes.resume import attempts_key
+from journeyman.recipes.run import warm_steps
 from journeyman.recipes.session import Session
 from journeyman.recipes.settings import WarmStart
 from journeyman.rewards import excluded_text, reward_metrics
 from journeyman.scenarios.drills import drills
 from journeyman.scenarios.scenario_set import ScenarioSet
-from journeyman.types.runs import StepMetrics
 from journeyman.types.scenarios import kind_of
 from journeyman.types.trajectory import Group
 
 
 async def warm_start(session: Session, model: TrainableModel, scenarios: ScenarioSet) -> int:
-    """Drill until groups have spread; returns the step that the warm start ended at."""
+    """Drill until groups have spread, unless reinforcement learning has begun already; returns the step that the warm start ended at."""
+    if await session.steps("train"):
+        return await asyncio.to_thread(warm_steps, session.store, session.run)
+    await session.update(phase="warmup")
     settings = session.settings.warm_start
     done = model.step  # a step is made of the drills between two probes
     while True:
@@ -35,7 +38,7 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         )
         async with session.costs.phase("warm start, probes"):
             metrics = await _probe(session, model, scenarios, done)
-        await session.add_step(StepMetrics(run=session.run, phase="eval", step=model.step, time=time.time(), metrics=metrics))
+        await session.keep_measured(model.step, metrics)
         session.progress.note(
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
             f"{metrics.get('reward/success', 0.0):.0%} succeeded, {metrics.get('reward/with_spread', 0.0):.0%} of groups have spread"

@@ -1,27 +1,42 @@
-"""The report of a run of `journeyman train`, and `result.json` beside it: the same in numbers, for programs that compare runs."""
+"""What a run came to: its report, `result.json` beside it (the same in numbers, for programs that compare runs), and what it cost.
+
+Not for training steps: their rows in the store have their own time and tokens.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
 import platform
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from journeyman.config import command_line
 from journeyman.errors import StoreError
 from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
-from journeyman.recipes.open_run import OpenRun
+from journeyman.evaluation.report import JudgeCost
+from journeyman.recipes.settings import McpTrain, NamedTraining
+from journeyman.rewards import Ruler
 from journeyman.service.backend import Backend
+from journeyman.store.durable import write_durably
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
+from journeyman.types.secrets import Secret
 from journeyman.types.settings import changed_settings
 
+if TYPE_CHECKING:
+    from journeyman.recipes.run import OpenRun
+
 RESULT_FILE = "result.json"
+_PHASES = TypeAdapter(tuple[PhaseCost, ...])
 
 
 class Result(Record):
@@ -46,26 +61,34 @@ class Result(Record):
 
 def make_report(
     opened: OpenRun,
-    settings: Record,
+    settings: NamedTraining | McpTrain,
     *,
     title: str,
     target: str,
     judge: str,
     evaluations: Sequence[Evaluation] = (),
-    adapter: str | None = None,
+    adapter: str,
     curl: str | None = None,
     notes: Sequence[str] = (),
     is_again: bool = False,
 ) -> Report:
-    """Put the report together and write it into the run's folder. `adapter`: `model@step`, the version that was trained; `is_again`: as
-    `kept_report`."""
-    # What the service notes of a supervised step by itself is in the recipe's own row too.
-    steps = tuple(step for step in opened.store.runs.steps(opened.run) if step.phase in ("train", "eval"))
+    """Put the report together and write it into the run's folder.
+
+    Args:
+        adapter: `model@step`, the version that was trained.
+        is_again: an evaluation made again, which has its own costs only and a folder of its own.
+
+    Raises StoreError.
+    """
+    rows = opened.store.runs.steps(opened.run)
+    trained = {row.step for row in rows if row.phase == "train"}
+    # Earlier versions kept steps of `method: sft` under both phases.
+    steps = tuple(row for row in rows if row.phase != "warmup" or row.step not in trained)
     groups = list(evaluations[0].groups.values()) if evaluations else []
     report = Report(
         run=opened.run,
         title=title,
-        base=opened.backend.engine.info.base,
+        base=settings.base,
         target=target,
         judge=judge,
         created_at=time.time(),
@@ -76,19 +99,12 @@ def make_report(
         phases=opened.costs.phases if is_again else (*opened.costs.phases, *step_costs(steps)),
         judge_cost=opened.costs.judge(is_whole=not is_again),
         examples=pick_examples(groups[0], groups[-1]) if len(groups) > 1 else (),
-        adapter=None if adapter is None else str(opened.folder.adapters / adapter),
+        adapter=str(opened.folder.adapters / adapter),
         serve_command=command_line("serve", "--run", opened.run, "--home", opened.home),
         curl=curl,
         notes=tuple(notes),
     )
-    return kept_report(report, opened, is_again=is_again)
-
-
-def kept_report(report: Report, opened: OpenRun, *, is_again: bool) -> Report:
-    """Write the report of a run's training into its place, that of an evaluation made again (`is_again`, which has its own costs only)
-    into a folder of its own; says where. Raises StoreError."""
-    folder = _new_folder(opened.folder.evaluations) if is_again else opened.folder.report
-    page = write_report(report, folder)
+    page = write_report(report, _new_folder(opened.folder.evaluations) if is_again else opened.folder.report)
     opened.progress.note(f"report: {page}")
     return report
 
@@ -110,25 +126,23 @@ def _new_folder(parent: Path) -> Path:
 
 
 def write_result(
-    report: Report, folder: Path, settings: Record, *, recipe: str, method: str, seed: int, final: Mapping[str, float]
-) -> Path:
-    """Write `result.json` beside the report; returns its path. Raises StoreError."""
-    changed = {name: _plain(value) for name, value in changed_settings(settings).items()}
+    report: Report, opened: OpenRun, settings: NamedTraining | McpTrain, *, recipe: str, method: str, final: Mapping[str, float]
+) -> None:
+    """Write `result.json` beside the report. Raises StoreError."""
     result = Result(
         recipe=recipe,
         method=method,
-        seed=seed,
-        settings=changed,
+        seed=settings.seed,
+        settings={name: _plain(value) for name, value in changed_settings(settings).items()},
         steps=_with_heldout(report.steps),
         final=dict(final),
         seconds=report.seconds,
     )
-    path = folder / RESULT_FILE
+    path = opened.folder.report / RESULT_FILE
     try:
         path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the result cannot be written to {path}: {error}", hint="check the folder and the free space") from error
-    return path
 
 
 def evaluation_numbers(report: Report) -> dict[str, float]:
@@ -228,9 +242,111 @@ def _with_heldout(steps: Sequence[StepMetrics]) -> tuple[dict[str, float], ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON has it."""
+    """A setting as JSON has it, of a secret what may be shown."""
     if isinstance(value, Record):
         return value.model_dump(mode="json")
+    if isinstance(value, Secret):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
     return value
+
+
+class Costs:
+    """The phases of a run that leave no step behind, one entry a name.
+
+    In memory, until `keep_in` names the run's file: then what earlier sessions wrote there counts too, and every phase that ends is kept.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[str, PhaseCost] = {}
+        self._path: Path | None = None
+        self._num_sampled: Callable[[], int] = int
+        self._judge: Ruler | None = None
+        self._judged_before = JudgeCost(judge="")
+
+    @property
+    def phases(self) -> tuple[PhaseCost, ...]:
+        """In the order in which they were first entered."""
+        return tuple(self._phases.values())
+
+    def count_tokens(self, num_sampled: Callable[[], int]) -> None:
+        """From now on a phase's tokens are by how much `num_sampled()`, the tokens drawn so far, grows in it."""
+        self._num_sampled = num_sampled
+
+    def keep_in(self, path: Path) -> None:
+        """Add what this file holds, and keep the sums there from now on. Raises StoreError for a file that cannot be read or written."""
+        now, self._phases = self.phases, {}
+        for phase in (*_read(path), *now):
+            self._add(phase)
+        self._path = path
+        self._write()
+
+    @asynccontextmanager
+    async def phase(self, name: str) -> AsyncIterator[None]:
+        """Count the block, however it ends. Raises StoreError when it cannot be kept."""
+        started, drawn = time.perf_counter(), self._num_sampled()
+
+        async def add() -> None:
+            self._add(PhaseCost(name=name, seconds=time.perf_counter() - started, sampled_tokens=self._num_sampled() - drawn))
+            await asyncio.to_thread(self._write)
+
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError):  # what ended the block says more
+                await add()
+            raise
+        await add()
+
+    def watch(self, judge: Ruler) -> None:
+        """The model that judges; what it used before counts apart from what it uses from now on."""
+        self._judge, self._judged_before = judge, _judge_cost(judge)
+
+    def judge(self, *, is_whole: bool) -> JudgeCost | None:
+        """What the judging model used in all sessions (`is_whole`) or since it is watched; None when there is none, or it used nothing
+        since then."""
+        if self._judge is None:
+            return None
+        whole = _judge_cost(self._judge)
+        if is_whole:
+            return whole
+        since = whole.minus(self._judged_before)
+        return since if since.calls else None
+
+    def _add(self, phase: PhaseCost) -> None:
+        before = self._phases.get(phase.name)
+        self._phases[phase.name] = phase if before is None else before.plus(phase)
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        try:
+            write_durably(self._path, _PHASES.dump_json(self.phases, indent=2) + b"\n")
+        except StoreError as error:
+            raise StoreError(f"what the run costs cannot be kept: {error.message}", hint=error.hint) from error
+
+
+def _read(path: Path) -> Sequence[PhaseCost]:
+    try:
+        return _PHASES.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValidationError) as error:
+        raise StoreError(
+            f"what the run has cost so far cannot be read from {path}: {error}",
+            hint="delete the file and go on: only the costs of earlier sessions are missing in the report then",
+        ) from error
+
+
+def _judge_cost(judge: Ruler) -> JudgeCost:
+    usage = judge.spending.usage
+    return JudgeCost(
+        judge=judge.name,
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cost_usd=judge.spending.cost_usd,
+    )

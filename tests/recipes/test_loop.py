@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from journeyman.recipes.learning import Metrics, nothing_to_learn
+from journeyman.observe.reward_health import Metrics, without_spread_advice
+from journeyman.recipes.loop import nothing_to_learn
 
 
 def step(mean: float, bottom: float, top: float, **kinds: float) -> Metrics:
@@ -31,6 +32,6 @@ SOLVED = "solves these tasks already"
     ],
 )
 def test_the_advice_follows_from_where_the_groups_lie(steps: list[Metrics], named: str, unnamed: str) -> None:
-    hint = str(nothing_to_learn(steps, []).hint)
+    hint = str(nothing_to_learn(steps, [], without_spread_advice).hint)
     assert named in hint
     assert unnamed not in hint
