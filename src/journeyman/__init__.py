@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from journeyman.agents.tool_loop import ToolLoopSettings as ToolLoopSettings
     from journeyman.client.backend import Connection as Connection
     from journeyman.client.backend import connect as connect
-    from journeyman.client.best import best_trajectories as best_trajectories
     from journeyman.client.gather import gather as gather
-    from journeyman.client.iterate import iterate as iterate
+    from journeyman.client.gather import iterate as iterate
     from journeyman.client.models import Model as Model
+    from journeyman.client.pairs import best_trajectories as best_trajectories
     from journeyman.client.pairs import pairs_from_groups as pairs_from_groups
     from journeyman.client.rollout import Rollout as Rollout
     from journeyman.local import local as local
@@ -83,12 +83,12 @@ _MODULE_OF = {
     "ToolLoopSettings": "journeyman.agents.tool_loop",
     "Trajectory": "journeyman.types.trajectory",
     "best_of": "journeyman.rewards.judge",
-    "best_trajectories": "journeyman.client.best",
+    "best_trajectories": "journeyman.client.pairs",
     "build_scenarios": "journeyman.scenarios.build",
     "connect": "journeyman.client.backend",
     "drills": "journeyman.scenarios.drills",
     "gather": "journeyman.client.gather",
-    "iterate": "journeyman.client.iterate",
+    "iterate": "journeyman.client.gather",
     "local": "journeyman.local",
     "open_server": "journeyman.mcp.client",
     "pairs_from_groups": "journeyman.client.pairs",

@@ -15,7 +15,7 @@ import pytest
 
 from journeyman.agents import ServerPool, ToolLoop, ToolLoopSettings
 from journeyman.agents.server_pool import Isolation
-from journeyman.client.attempt_clock import AttemptClock
+from journeyman.client.rollout import AttemptClock
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.mcp import McpTarget, open_server
 from journeyman.types.scenarios import Scenario

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.client.attempt_clock import uncounted
-from journeyman.client.gather import derived_seed, gather
+from journeyman.client.attempts import derived_seed
+from journeyman.client.gather import gather
 from journeyman.client.models import Model
-from journeyman.client.rollout import Rollout
+from journeyman.client.rollout import Rollout, uncounted
 from journeyman.errors import JudgeError, ServiceError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.types.scenarios import Scenario

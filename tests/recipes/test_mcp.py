@@ -14,7 +14,7 @@ from tests.recipes.backend import FakeModel, Talent, always, never
 from tests.recipes.conftest import RecordingProgress
 from tests.rewards.test_ruler import judge_by
 
-from journeyman.client.iterate import iterate
+from journeyman.client.gather import iterate
 from journeyman.config import program
 from journeyman.errors import NotFoundError, NothingToLearnError, TrainingError
 from journeyman.evaluation import read_report

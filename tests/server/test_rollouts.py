@@ -13,7 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
-from tests.client.test_left_behind import BAD
+from tests.client.test_attempts import BAD
 
 import journeyman as jm
 from journeyman.service.capture import segments

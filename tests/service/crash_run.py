@@ -20,7 +20,7 @@ from tests.service.house import finish
 from tests.tiny import LORA, base_of
 
 from journeyman.chat.renderer import Renderer
-from journeyman.client.iterate import iterate
+from journeyman.client.gather import iterate
 from journeyman.engine.fake import FakeEngine
 from journeyman.modeling.base_models import load_tokenizer
 from journeyman.modeling.lora import fingerprint, read_adapter

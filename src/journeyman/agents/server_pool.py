@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from journeyman.client.attempt_clock import uncounted
+from journeyman.client.rollout import uncounted
 from journeyman.errors import McpError, SettingError, WaitTimeoutError
 from journeyman.mcp.client import McpServer, open_server
 from journeyman.mcp.target import McpTarget

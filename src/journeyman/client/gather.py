@@ -1,35 +1,27 @@
-"""Many attempts at many scenarios, a bounded number at a time. What goes wrong in an attempt is data; what goes wrong with the server
-is an error.
+"""Scenarios in batches, shuffled the same way for the same seed, and many attempts at each, a bounded number at a time.
+
+Not for what happens to an attempt: see `attempts.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+import random
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
 
-from journeyman.client.attempt_clock import AttemptClock
-from journeyman.client.left_behind import is_of_one_attempt, outcome_of
+from journeyman.client.attempts import Attempts, RolloutFunction, Score
 from journeyman.client.models import Model
-from journeyman.client.rollout import Rollout
-from journeyman.client.scored import scored_group, without_rewards
-from journeyman.errors import REWARD_FAILED, JourneymanError, JudgeError, NotFoundError, SettingError, first_error, stops_everything
+from journeyman.errors import SettingError, first_error
 from journeyman.observe.progress import Progress
 from journeyman.types.json_text import check_json
 from journeyman.types.scenarios import Scenario
-from journeyman.types.training import FinishRollout, KeptAttempt
-from journeyman.types.trajectory import Failure, Group, Trajectory
+from journeyman.types.trajectory import Group
 
-RolloutFunction = Callable[[Scenario, Rollout], Awaitable[None]]
-Score = Callable[[Sequence[Group]], Awaitable[list[Group]]]
-
-_SEAL_AFTER_CANCEL_SECONDS = 5.0
+Kind = Callable[[Scenario], Hashable]
 _MOST = 10**9
 _MAX_KEY = 160  # the place of an attempt is added, and a server takes 200
-_T = TypeVar("_T")
 
 
 async def gather(
@@ -73,156 +65,20 @@ async def gather(
         SettingError: a number below 1; a key that is too long, or for a model that Journeyman does not serve.
     """
     _check({"group_size": group_size, "max_concurrent": max_concurrent, "max_turns": max_turns}, timeout_seconds, key)
-    kept = {} if key is None else {one.key: one for one in await model.kept_attempts(key)}
-    plan = _Plan(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept, seed, score)
+    kept = {} if key is None else {attempt.key: attempt for attempt in await model.kept_attempts(key)}
+    work = Attempts(rollout, model, timeout_seconds, max_turns, asyncio.Semaphore(max_concurrent), progress, key, kept, seed, score)
     try:
         async with asyncio.TaskGroup() as tasks:
             attempts = [
-                [tasks.create_task(plan.attempt(scenario, f"{at}/{number}")) for number in range(group_size)]
+                [tasks.create_task(work.attempt(scenario, f"{at}/{number}")) for number in range(group_size)]
                 for at, scenario in enumerate(scenarios)
             ]
-            groups = [tasks.create_task(plan.group(scenario, made)) for scenario, made in zip(scenarios, attempts, strict=True)]
+            groups = [tasks.create_task(work.group(scenario, tried)) for scenario, tried in zip(scenarios, attempts, strict=True)]
     except BaseExceptionGroup as group:
         # The tasks' only own errors are the server's: one of them says it all.
         raise first_error(group) from group
-    plan.raise_common(len(scenarios), group_size)
+    work.raise_common(len(scenarios), group_size)
     return [task.result() for task in groups]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    rollout: RolloutFunction
-    model: Model
-    timeout_seconds: float
-    max_turns: int
-    slots: asyncio.Semaphore
-    progress: Progress | None
-    key: str | None
-    kept: Mapping[str, KeptAttempt]
-    seed: int | None
-    score: Score | None
-    refused: list[Exception] = field(default_factory=list)
-    unscored: list[Exception] = field(default_factory=list)
-
-    def raise_common(self, num_groups: int, group_size: int) -> None:
-        """What goes wrong in every one is nobody's own."""
-        for errors, num_all in ((self.refused, num_groups * group_size), (self.unscored, num_groups)):
-            if errors and len(errors) == num_all:
-                raise errors[0]
-
-    async def group(self, scenario: Scenario, attempts: Sequence[asyncio.Task[Trajectory]]) -> Group:
-        """The group of a scenario, scored; without rewards where scoring failed at this one."""
-        group = Group(scenario=scenario, trajectories=tuple([await attempt for attempt in attempts]))
-        if self.score is None:
-            return group
-        try:
-            return scored_group(await _apart(self.score([group])), group)
-        except BaseException as error:
-            if stops_everything(error) or (isinstance(error, JourneymanError) and error.reason != REWARD_FAILED):
-                raise
-            failure = error if isinstance(error, JourneymanError) else _not_scored(scenario, error)
-        self.unscored.append(failure)
-        return without_rewards(group, str(failure))
-
-    async def attempt(self, scenario: Scenario, place: str) -> Trajectory:
-        """The attempt at a place (`scenario/number`): made, unless it was before."""
-        key = None if self.key is None else f"{self.key}/{place}"
-        async with self.slots:
-            kept = None if key is None else self.kept.get(key)
-            if kept is not None and kept.scenario_id == scenario.id:
-                trajectory = await self.model.trajectory(kept.trajectory_id)
-            else:
-                trajectory = await self._attempt(scenario, key, place)
-        if self.progress is not None:
-            self.progress.advance(1)
-        return trajectory
-
-    async def _attempt(self, scenario: Scenario, key: str | None, place: str) -> Trajectory:
-        try:
-            run = await self.model.open_rollout(scenario, max_turns=self.max_turns, key=key)
-        except Exception as error:
-            if not is_of_one_attempt(error):
-                raise
-            self.refused.append(error)
-            return Trajectory(id="", scenario_id=scenario.id, model=self.model.name, error=Failure.of(error))
-        run.seed = None if self.seed is None else derived_seed(self.seed, *(self.key or "").split("/"), *place.split("/"))
-        clock = AttemptClock()
-        started = time.perf_counter()
-        try:
-            failure = await self._run(scenario, run, clock)
-        except asyncio.CancelledError:
-            await self._abandon(run, time.perf_counter() - started)
-            raise
-        seconds = time.perf_counter() - started - clock.stopped_seconds
-        try:
-            return await self._sealed(run, outcome_of(run, failure, seconds))
-        except Exception as error:
-            if not is_of_one_attempt(error):
-                raise
-            return await self._sealed_without(error, run, seconds)
-
-    async def _sealed(self, run: Rollout, outcome: FinishRollout) -> Trajectory:
-        """Seal an attempt that has ended, also when the others are cancelled meanwhile: whoever goes on with the key finds it."""
-        sealing = asyncio.ensure_future(self.model.finish_rollout(run, outcome))
-        try:
-            return await asyncio.shield(sealing)
-        except asyncio.CancelledError:
-            await asyncio.wait({sealing}, timeout=_SEAL_AFTER_CANCEL_SECONDS)
-            sealing.cancel()
-            raise
-
-    async def _sealed_without(self, refusal: Exception, run: Rollout, seconds: float) -> Trajectory:
-        """The record of an attempt was refused: it is sealed with that as its error, and nothing else of what it left."""
-        outcome = FinishRollout(error=Failure.of(refusal), seconds=seconds)
-        try:
-            return await self._sealed(run, outcome)
-        except Exception as error:
-            if not is_of_one_attempt(error):
-                raise
-            self.refused.append(error)
-            known_as = "" if isinstance(error, NotFoundError) else run.id
-            return Trajectory(id=known_as, scenario_id=run.scenario.id, model=self.model.name, error=outcome.error, seconds=seconds)
-
-    async def _run(self, scenario: Scenario, run: Rollout, clock: AttemptClock) -> Failure | None:
-        """Run the agent; its failure as data. Only a real cancel of this attempt leaves as CancelledError."""
-        try:
-            async with asyncio.timeout(self.timeout_seconds) as limit:
-                with clock.running(limit):
-                    await _apart(self.rollout(scenario, run))
-        except TimeoutError as error:
-            return self._timed_out() if limit.expired() else Failure.of(error)
-        except BaseException as error:
-            if stops_everything(error):
-                raise
-            return Failure.of(error)
-        if limit.expired():  # the agent swallowed the cancel
-            return self._timed_out()
-        return None
-
-    def _timed_out(self) -> Failure:
-        return Failure(type="WaitTimeoutError", message=f"the attempt did not end within {self.timeout_seconds:g} s")
-
-    async def _abandon(self, run: Rollout, seconds: float) -> None:
-        """Tell the server that a cancelled attempt is over, so that it keeps nothing for it; best effort, and never for long."""
-        outcome = outcome_of(run, Failure(type="CancelledError", message="the attempt was cancelled"), seconds)
-        try:
-            async with asyncio.timeout(_SEAL_AFTER_CANCEL_SECONDS):
-                await self.model.finish_rollout(run, outcome)
-        except (JourneymanError, TimeoutError):
-            return
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A seed that differs wherever the text of any part does, of the size that every OpenAI-compatible server takes.
-
-    Example:
-        >>> derived_seed(0, "train-0", 1) == derived_seed(0, "train-0", 1), derived_seed("a/b", "c") == derived_seed("a", "b/c")
-        (True, False)
-    """
-    # What joins the parts is told apart from what stands in them; no part at all from one that is empty.
-    escaped = (str(part).replace("\\", "\\\\").replace("/", "\\/") for part in parts)
-    text = "/".join(escaped) if parts else "\\0"
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4]) >> 1
 
 
 def _check(counts: Mapping[str, int], timeout_seconds: float, key: str | None) -> None:
@@ -237,28 +93,103 @@ def _check(counts: Mapping[str, int], timeout_seconds: float, key: str | None) -
         raise SettingError(f"the key {key[:40]!r}… has {len(key)} characters; give one of at most {_MAX_KEY}", reason="key_too_long")
 
 
-async def _apart(code: Awaitable[_T]) -> _T:
-    """Await the user's code in a task of its own: if it cancels the task that it runs in, that is not ours. An exit is raised here rather
-    than there, where it would end the event loop."""
+@dataclass(frozen=True, slots=True)
+class Batch(Sequence[Scenario]):
+    """The scenarios of one step. `step` counts from 0 over all epochs, `epoch` from 0."""
 
-    async def guarded() -> tuple[_T | None, BaseException | None]:
-        try:
-            return await code, None
-        except (SystemExit, KeyboardInterrupt) as error:
-            return None, error
+    scenarios: tuple[Scenario, ...]
+    epoch: int
+    step: int
 
-    found, ending = await asyncio.create_task(guarded())
-    if ending is not None:
-        raise ending
-    return found  # type: ignore[return-value]  # there, when nothing was raised
+    @overload
+    def __getitem__(self, index: int) -> Scenario: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Scenario, ...]: ...
+    def __getitem__(self, index: int | slice) -> Scenario | tuple[Scenario, ...]:
+        return self.scenarios[index]
+
+    def __len__(self) -> int:
+        return len(self.scenarios)
 
 
-def _not_scored(scenario: Scenario, error: BaseException) -> JudgeError:
-    told = Failure.of(error)
-    failure = JudgeError(
-        f"scoring the attempts at {scenario.id!r} failed: {told.type}: {told.message}",
-        hint="mend the function that scores",
-        reason=REWARD_FAILED,
-    )
-    failure.__cause__ = error
-    return failure
+class Batches:
+    """What `iterate` returns: an `async for` or `for` over batches; `len` is the number of batches from `start` on."""
+
+    def __init__(
+        self, scenarios: Sequence[Scenario], groups_per_step: int, epochs: int, start: int, seed: int, kind: Kind | None = None
+    ) -> None:
+        self._scenarios = tuple(scenarios)
+        self._size = groups_per_step
+        self._epochs = epochs
+        self._start = start
+        self._seed = seed
+        self._kinds = [kind(scenario) if kind else None for scenario in self._scenarios]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._scenarios) // self._size)
+
+    def __len__(self) -> int:
+        return max(self.steps_per_epoch * self._epochs - self._start, 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self._start, self.steps_per_epoch * self._epochs):
+            yield self.batch(step)
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        for batch in self:
+            yield batch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, whatever came before it."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = self._order(random.Random(f"{self._seed}/{epoch}"))
+        chosen = order[index * self._size : (index + 1) * self._size]
+        return Batch(tuple(self._scenarios[number] for number in chosen), epoch, step)
+
+    def _order(self, rng: random.Random) -> list[int]:
+        """Shuffled; then each kind's scenarios are laid out at even distances over the epoch, beginning somewhere within one distance."""
+        order = list(range(len(self._scenarios)))
+        rng.shuffle(order)
+        members: dict[Hashable, list[int]] = {}
+        for number in order:
+            members.setdefault(self._kinds[number], []).append(number)
+        places: dict[int, float] = {}
+        for same in members.values():
+            first = rng.random()
+            places |= {number: (index + first) / len(same) for index, number in enumerate(same)}
+        return sorted(order, key=places.__getitem__)
+
+
+def iterate(
+    scenarios: Sequence[Scenario],
+    *,
+    groups_per_step: int,
+    epochs: int = 1,
+    start: int = 0,
+    seed: int = 0,
+    kind: Kind | None = None,
+) -> Batches:
+    """Batches of scenarios, each epoch in an order of its own that only `seed` decides.
+
+    Every scenario comes once an epoch. The last batch of an epoch is smaller when `groups_per_step` does not divide the number of
+    scenarios; when it is larger than that number, every batch is a whole epoch: no scenario comes twice in a batch.
+
+    Args:
+        start: the step to go on from, `model.step` after a stop: batches before it are left out.
+        kind: what a scenario is like (which tools, which question): every stretch of an epoch then holds the kinds in the proportions of
+            the whole, so that no step is spent on one of them alone and steps can be compared.
+
+    Raises SettingError for no scenarios, a number below 1, or a negative start.
+
+    Example:
+        >>> batches = iterate([Scenario(id=str(n), task="") for n in range(5)], groups_per_step=2, epochs=2)
+        >>> [len(batch) for batch in batches]
+        [2, 2, 1, 2, 2, 1]
+    """
+    if not scenarios:
+        raise SettingError("there are no scenarios to iterate over")
+    for name, value, least in (("groups_per_step", groups_per_step, 1), ("epochs", epochs, 1), ("start", start, 0)):
+        if value < least:
+            raise SettingError(f"{name} is {value}; it must be at least {least}")
+    return Batches(scenarios, groups_per_step, epochs, start, seed, kind)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from journeyman.client.gather import RolloutFunction, gather
+from journeyman.client.attempts import RolloutFunction
+from journeyman.client.gather import gather
 from journeyman.client.models import Model
 from journeyman.errors import JudgeError, SettingError
 from journeyman.evaluation.statistics import (

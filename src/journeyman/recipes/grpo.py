@@ -14,8 +14,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from journeyman.client.gather import RolloutFunction
-from journeyman.client.iterate import iterate
+from journeyman.client.attempts import RolloutFunction
+from journeyman.client.gather import iterate
 from journeyman.client.models import Model, TrainableModel
 from journeyman.client.rollout import Rollout
 from journeyman.config import command_line

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from journeyman.client.gather import RolloutFunction, gather
-from journeyman.client.iterate import Batches
+from journeyman.client.attempts import RolloutFunction
+from journeyman.client.gather import gather
+from journeyman.client.gather import Batches
 from journeyman.client.models import TrainableModel
 from journeyman.errors import REWARD_FAILED, JudgeError, NothingToLearnError, TrainingError
 from journeyman.observe.progress import Progress

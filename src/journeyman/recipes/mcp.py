@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from journeyman.client.iterate import iterate
+from journeyman.client.gather import iterate
 from journeyman.client.models import Model
 from journeyman.config import command_line
 from journeyman.errors import NotFoundError

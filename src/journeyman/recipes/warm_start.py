@@ -10,8 +10,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from journeyman.client.gather import gather
-from journeyman.client.iterate import iterate
+from journeyman.client.gather import gather, iterate
 from journeyman.client.models import TrainableModel
 from journeyman.recipes.resume import attempts_key
 from journeyman.recipes.run import warm_steps

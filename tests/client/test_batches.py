@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.client.iterate import iterate
+from journeyman.client.gather import iterate
 from journeyman.errors import SettingError
 from journeyman.types.scenarios import Scenario
 
