@@ -11,7 +11,7 @@ import journeyman as jm
 
 _SCRIPT = """
 import sys
-import journeyman.config, journeyman.client.backend, journeyman.client.gather, journeyman.client.gather
+import journeyman.config, journeyman.client.backend, journeyman.client.gather
 import journeyman as jm
 jm.Scenario, jm.Grpo, jm.Model, jm.connect, jm.gather
 heavy = {"openai", "torch", "transformers", "fastapi", "sqlalchemy", "mcp", "yaml"} & set(sys.modules)
