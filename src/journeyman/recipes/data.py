@@ -21,8 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from journeyman.client.pairs import best_trajectories
-from journeyman.client.pairs import pairs_from_groups
+from journeyman.client.pairs import best_trajectories, pairs_from_groups
 from journeyman.config import path_of
 from journeyman.data import Loaded, preference_pairs, read_rows, sft_examples
 from journeyman.errors import InputError, SettingError, stops_everything

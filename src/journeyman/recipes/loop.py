@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from journeyman.client.attempts import RolloutFunction
-from journeyman.client.gather import gather
-from journeyman.client.gather import Batches
+from journeyman.client.gather import Batches, gather
 from journeyman.client.models import TrainableModel
 from journeyman.errors import REWARD_FAILED, JudgeError, NothingToLearnError, TrainingError
 from journeyman.observe.progress import Progress

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from journeyman.client.backend import Connection
 from journeyman.client.attempts import RolloutFunction
+from journeyman.client.backend import Connection
 from journeyman.client.models import Model
 from journeyman.config import environment_key
 from journeyman.errors import JudgeError, LlmError, StoreError
