@@ -59,7 +59,7 @@ _CONJUNCTION = re.compile(
 # "Anything but Oslo", "no day but Sunday": here it joins no clause.
 _EXCEPTING_BUT = re.compile(r"\b(?:any|every|all|no)(?:thing|one|body|where|\s+\w+)?\s*$", re.IGNORECASE)
 _VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|does|do|did|equals?|makes?|gives?(?!\s+or\s+take)|comes?|stands?|shows?|reads?|says?|lies?|means?"
+    r"\b(?:is|are|was|were|has|have|had|will|would|can(?:not)?|could|does|do|did|equals?|makes?|gives?(?!\s+or\s+take)|comes?|stands?|shows?|reads?|says?|lies?|means?"
     r"|starts?|begins?|ends?|runs?|remains?|becomes?|happens?|used(?=\s+to\s+be))\b|['’](?:s|re)\b|n['’]t\b|=",
     re.IGNORECASE,
 )
@@ -149,7 +149,7 @@ _ARTICLE = r"(?:\s+(?:the|a|an|exactly|about))?\s*[$€£¥'\"*]*$"
 _BEYOND = re.compile(
     r"(?:\b(?:more|less|other|\w{2,}er)\s+than"
     r"|\b(?:over|under|above|below|beyond|exceed(?:s|ing)?|short\s+of|past|not\s+quite|twice|double|triple|half(?:\s+of)?|quarter\s+of|square\s+(?:root\s+)?of|any\s+number\s+but|beats?|defeat(?:s|ed)|ahead\s+of|skip(?:s|ped)?|lacks?(?:\s+being)?|omit(?:s|ted)?|bypass(?:es|ed)?|outside(?:\s+of)?|(?:avoid(?:s|ed)?|escape[sd]?|miss(?:es|ed)?|stop(?:s|ped)\s+short\s+of)(?:\s+being)?"
-    r"|(?:awaits?|awaiting|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
+    r"|(?:awaits?|awaiting|wait(?:s|ing)?\s+for|yet\s+to\s+be|needs?\s+to\s+be|has\s+to\s+be|as\s+good\s+as)(?:\s+being)?|(?:day|week|month|year|hour|minute)s?\s+(?:before|after|following|preceding))|(?<=\w\s)[<>]|(?<=\w)[<>]|(?:^|\s)[!¬])"
     + _ARTICLE,
     re.IGNORECASE,
 )
@@ -167,6 +167,12 @@ _ORIGIN = re.compile(r"\b(?:from|through|since|within)" + _ARTICLE, re.IGNORECAS
 _STILL_TO_BE = re.compile(
     r"(?<!seem)(?<!seems)(?<!seemed)(?<!appear)(?<!appears)(?<!appeared)(?<!out)(?<!happens)(?<!found)(?<!known)(?<!said)(?<!me)\s*\bto\s+be\s+$",
     re.I,
+)
+# "4.12.0 was removed", "Gate B14 has been closed": the value may not stand any more.
+_GONE_AFTER = re.compile(
+    rf"[{_QUOTE}]*\s+(?:(?:was|were|is|got)|(?:has|have|had)\s+(?:since\s+)?been)\s+(?:\w+ly\s+|since\s+|later\s+)?(?P<how>removed|replaced|deleted|uninstalled"
+    r"|revoked|withdrawn|retired|discontinued|superseded|cancell?ed|closed|dropped|rejected|defeated|beaten|fired|dismissed|overruled)\b",
+    re.IGNORECASE,
 )
 BOUND_AFTER = re.compile(
     r"\s*(?:or\s+(?:more|less|so|later|earlier|higher|lower|fewer|thereabouts|something)|and\s+(?:up|more|counting|over)\b|\+(?!\d)|(?:plus|minus)\b|-?ish\b"
@@ -271,15 +277,16 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
     bare = blank(text, spans)
     parts = clauses(bare)
     is_open = is_guessed(bare)
+    gone = [match["how"].lower() not in question.lower() if (match := _GONE_AFTER.match(bare, end)) else False for _, end in spans]
     exempt = _ORIGIN if is_text else _LIMIT if _ASKS_LIMIT.search(question) else None
     back = [match.start() for match in _TAKEN_BACK.finditer(bare) if not (has_truth and re.fullmatch(r"\W*(?:no|nope)\W*", match[0], re.I))]
     found = []
-    for start, end in spans:
+    for (start, end), is_gone in zip(spans, gone, strict=True):
         clause = next((part for part in parts if part.start <= start < part.end), Clause(start, end, bare[start:end], (start, end)))
         stance = _stance_in(bare, clause, start, end, bool(negations(question)), exempt)
         if any(place >= end for place in back):
             stance = Stance.DENIED
-        found.append(Stance.OPEN if is_open and stance is Stance.STATED else stance)
+        found.append(Stance.OPEN if (is_open or is_gone) and stance is Stance.STATED else stance)
     return found
 
 

@@ -92,6 +92,8 @@ _DURATION_PATTERN = re.compile(
     rf"(?<![\w.,:])(?<!\d/){_SIGN}(?P<parts>{_DURATION_PART}(?:(?:,?\s*(?:and\s+)?){_DURATION_PART})*)", re.IGNORECASE
 )
 _DURATION_PIECE = re.compile(rf"({_AMOUNT})[\s-]?({_UNIT})", re.IGNORECASE)
+_ONE = re.compile(r"\b(?:an|a|one)(?=\s+(?:hour|minute|second|day|week)\b)", re.IGNORECASE)
+_RATE = re.compile(rf"(?:\d|[€$£¥]|\b(?:{UNIT_NAMES}|times|once|twice))\s*$", re.IGNORECASE)  # "27 euros an hour", "5 times a day"
 # "+09:00", "3:30 h", "3h30": a length where a sign or the unit tells that it is no time of day.
 _CLOCK_LENGTH = re.compile(
     r"(?<![\w:.,])(?:(?:UTC|GMT)\s?)?(?P<sign>[-+−])?(?P<h>\d{1,3})(?P<gap>:|\s?h\s?)(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d))?(?P<unit>\s?(?:hours?|hrs?|h)\b)?(?![\w:])",
@@ -287,7 +289,7 @@ def digits_for_words(text: str) -> str:
     text = re.sub(r"\b(?:an?\s+)?quarter\s+of\s+an\s+hour\b|\ba\s+quarter\s+hour\b", "0.25 hours", text, flags=re.IGNORECASE)
     text = re.sub(r"\ba\s+(?=quarter\s+(?:past|to|before|after)\b)", "", text, flags=re.IGNORECASE)
     text = re.sub(r"\bhalf\s+an?\s+(hour|minute|day|week)\b", r"0.5 \1s", text, flags=re.IGNORECASE)
-    text = re.sub(r"\b(?:an|a|one)(?=\s+(?:hour|minute|second|day|week)\b)", "1", text, flags=re.IGNORECASE)
+    text = _ONE.sub(lambda match: match[0] if _RATE.search(text[max(0, match.start() - 20) : match.start()]) else "1", text)
     text = _ORDINAL_DAY.sub(lambda match: f"{_ordinal(match[0])}", text)
     for claim in sorted(numbers(text), key=lambda claim: -claim.start):
         written = text[claim.start : claim.end]
