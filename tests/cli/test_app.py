@@ -12,7 +12,7 @@ import pytest
 from journeyman.cli import doctor as doctor_command
 from journeyman.cli import models as models_command
 from journeyman.cli.app import run
-from journeyman.errors import ModelNotFoundError
+from journeyman.errors import JourneymanError, ModelNotFoundError
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,28 @@ def test_what_is_wrong_with_the_words_is_told_through_the_door(words: list[str],
     assert shown.startswith("error: ")
     assert [sign for sign in shown if not sign.isprintable() and sign != "\n"] == []
     assert "abc123" not in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list", "--home", ""],
+        ["runs", "list", "--home="],
+        ["mcp", "train", "--server", "cmd", "--resume", ""],
+        ["chat", "", "--message", "hello"],
+        ["data", "preview", "rows.jsonl", "--base", ""],
+        ["train", ""],
+    ],
+)
+def test_an_empty_word_is_no_path_and_no_name(words: list[str], refused: list[JourneymanError]) -> None:
+    assert run(words) == 2
+    assert refused[-1].reason == "empty_word"
+
+
+@pytest.mark.parametrize("words", [["--system", ""], ["--system="], ["-m", ""], ["--message="]])
+def test_a_message_may_be_empty(words: list[str], refused: list[JourneymanError], tmp_path: Path) -> None:
+    assert run(["chat", "--message", "hello", *words, "--home", str(tmp_path)]) == 2
+    assert refused[-1].reason == "no_model"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +51,8 @@ Start with [bold]journeyman mcp train --server "CMD"[/bold]; look first with [bo
 
 #: typer has no public name for it: what is wrong with the words of a command.
 _UsageError: Any = typer.BadParameter.__mro__[1]
+_GIVES_NOTHING = re.compile("--[a-z-]+=")
+_MAY_BE_EMPTY = ("--system", "--message", "-m")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -100,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], *, is_debug: bool) -> int:
     try:
-        _refuse_other_bytes(words)
+        _check_words(words)
         # Not the application itself: it prints what is wrong with the words without our door, and takes any broken pipe for the output's.
         command = typer.main.get_command(build())
         with command.make_context("journeyman", list(words)) as context:
@@ -144,11 +148,18 @@ def _no_room(error: OSError) -> StoreError:
     return StoreError(f"it cannot be written: {error.strerror}", hint="make room on the disk", reason="no_room")
 
 
-def _refuse_other_bytes(words: Sequence[str]) -> None:
-    """What is typed is printed and kept: it must be text. Not shown, for it may be a key. Raises InputError."""
-    for number, word in enumerate(words, start=1):
+def _check_words(words: Sequence[str]) -> None:
+    """What is typed is printed and kept: it must be text. An empty word is a variable that is not set; as a path it would be this folder.
+
+    Words are not shown, for they may be keys. Raises InputError.
+    """
+    for number, (before, word) in enumerate(pairwise(["", *words]), start=1):
         if well_formed(word) != word:
             raise InputError(f"word {number} of the command is not UTF-8", hint="type it again", reason="not_utf8")
+        is_empty = word == "" or _GIVES_NOTHING.fullmatch(word) is not None
+        if is_empty and before not in _MAY_BE_EMPTY and word.removesuffix("=") not in _MAY_BE_EMPTY:
+            hint = "leave the option out, or set the variable that it takes"
+            raise InputError(f"word {number} of the command is empty, or gives an option nothing", hint=hint, reason="empty_word")
 
 
 def _show_version(is_wanted: bool) -> None:

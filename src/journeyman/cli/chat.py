@@ -163,7 +163,7 @@ async def open_chat(options: ChatOptions, note: Callable[[str], None]) -> AsyncI
     async with AsyncExitStack() as stack:
         # The MCP server first: it is quick to start and the likeliest to fail.
         offer = await _find_tools(options, info, note)
-        models, context_length = await _open_models(options, stack, note)
+        models, context_length = await _open_models(options, info, stack, note)
         system = options.system if options.system is not None else _default_system(offer is not None, info)
         settings = ConversationSettings(temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed)
         conversations = []
@@ -270,7 +270,9 @@ class _Model:
 _Find = Callable[[str | None], _Model]
 
 
-async def _open_models(options: ChatOptions, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[tuple[_Model, ...], int | None]:
+async def _open_models(
+    options: ChatOptions, info: RunInfo | None, stack: AsyncExitStack, note: Callable[[str], None]
+) -> tuple[tuple[_Model, ...], int | None]:
     from journeyman.llm import names_provider
 
     name = options.compare
@@ -285,7 +287,7 @@ async def _open_models(options: ChatOptions, stack: AsyncExitStack, note: Callab
         foreign = await _open_foreign(str(options.base), stack)
         find = lambda _: foreign  # noqa: E731
     else:
-        find, context_length = await _open_here(options, stack, note)
+        find, context_length = await _open_here(options, str(options.base) if info is None else info.base, stack, note)
     first = find(None)
     return (first,) if name is None else (first, compared or find(name)), context_length
 
@@ -319,12 +321,10 @@ async def _open_connection(options: ChatOptions, stack: AsyncExitStack) -> tuple
     return find, health.get("engine", {}).get("context_length")
 
 
-async def _open_here(options: ChatOptions, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[_Find, int]:
+async def _open_here(options: ChatOptions, base: str, stack: AsyncExitStack, note: Callable[[str], None]) -> tuple[_Find, int]:
     """The run, or the base model, in this process. One reply at a time needs no engine processes, which take seconds to start."""
-    from journeyman.cli.serve import base_of
     from journeyman.local import open_backend, serving
 
-    base = base_of(options.run, options.base, home_folder(options.home))
     note(f"loading {base}")
     backend = await asyncio.to_thread(open_backend, base, home=home_folder(options.home), engine_processes=0, note=note, is_trained=False)
     connection = await stack.enter_async_context(serving(backend))

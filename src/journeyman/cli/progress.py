@@ -39,13 +39,11 @@ _SILENT_SECONDS = 30.0
 _TABLE_STEPS = 8
 
 
-def run_interruptible(
-    work: Coroutine[Any, Any, _Result], how_to_go_on: Callable[[], str], *, is_told_after_errors: bool = False
-) -> _Result:
+def run_interruptible(work: Coroutine[Any, Any, _Result], how_to_go_on: Callable[[], str], *, also_after_errors: bool = False) -> _Result:
     """Run to the end and return the result; on Ctrl-C let the work clean up, print `how_to_go_on()`, exit with 130.
 
     The first Ctrl-C cancels the work, which then closes what it opened; a second one ends at once. An error passes; with
-    `is_told_after_errors` how to go on is printed before it is.
+    `also_after_errors` how to go on is printed before it is.
     """
     try:
         return asyncio.run(work)
@@ -55,20 +53,20 @@ def run_interruptible(
             failures().print(text)
         raise typer.Exit(INTERRUPTED) from None
     except Exception:
-        if is_told_after_errors and (text := how_to_go_on()):
+        if also_after_errors and (text := how_to_go_on()):
             failures().print(f"stopped by an error; what was finished is kept; when it is mended, {text}")
         raise
 
 
 def run_and_report(
-    start: Callable[[ProgressView], Coroutine[Any, Any, Report]], how_to_go_on: Callable[[], str], *, is_told_after_errors: bool = False
+    start: Callable[[ProgressView], Coroutine[Any, Any, Report]], how_to_go_on: Callable[[], str], *, also_after_errors: bool = False
 ) -> None:
     """Run what ends in a report, its progress shown, and show the report. Otherwise as `run_interruptible`."""
     from journeyman.evaluation import show_report
 
     console = output()
     with ProgressView(console) as view:
-        report = run_interruptible(start(view), how_to_go_on, is_told_after_errors=is_told_after_errors)
+        report = run_interruptible(start(view), how_to_go_on, also_after_errors=also_after_errors)
     show_report(report, console)
 
 

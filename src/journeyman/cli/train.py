@@ -165,7 +165,7 @@ def run_recipe(settings: Settings, request: TrainRequest) -> None:
     run_and_report(
         lambda view: train(settings, view, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=request.allow_changed),
         lambda: how_to_resume(home, run, "train"),
-        is_told_after_errors=True,
+        also_after_errors=True,
     )
 
 
@@ -232,7 +232,7 @@ def run_mcp_recipe(request: TrainRequest) -> None:
     run_and_report(
         lambda view: train(settings, view, home=home, run=run, resume=resume, allow_changed_settings=request.allow_changed),
         lambda: how_to_resume(home, run, "mcp", "train"),
-        is_told_after_errors=True,
+        also_after_errors=True,
     )
 
 
