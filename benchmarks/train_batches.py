@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from journeyman.modeling.lora import add_lora
-from journeyman.types.samples import TrainSample
+from journeyman.trainer.base import TrainSample
 from journeyman.types.settings import AdamSettings, Grpo, LoraSettings
 
 _QUICK = {"groups": 1, "attempts": 4, "prompt_tokens": 64, "tokens": 8}

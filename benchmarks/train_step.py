@@ -28,8 +28,8 @@ from journeyman.modeling.base_models import BaseModel, resolve_base
 from journeyman.modeling.devices import keep_freed_memory
 from journeyman.modeling.lora import add_lora, save_adapter
 from journeyman.modeling.weights import load_module
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import LoraSettings
 
 _LORA = LoraSettings()

@@ -28,8 +28,8 @@ from journeyman.modeling import devices
 from journeyman.modeling.base_models import resolve_base
 from journeyman.service.backend import Backend
 from journeyman.store import Store
-from journeyman.types.retention import Retention
 from journeyman.types.sampling import SampleRequest, SamplingParameters
+from journeyman.types.settings import Retention
 from journeyman.types.training import CreateModel
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.lora import add_lora, save_adapter
 from journeyman.modeling.weights import load_module
-from journeyman.types.samples import TrainSample
+from journeyman.trainer.base import TrainSample
 from journeyman.types.settings import LoraSettings
 
 LORA = LoraSettings(rank=4, alpha=8.0)

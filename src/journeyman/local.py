@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from journeyman.service.backend import Backend
     from journeyman.service.opening import Computing
     from journeyman.trainer.base import Trainer
-    from journeyman.types.retention import Retention
+    from journeyman.types.settings import Retention
     from journeyman.types.training import CreateModel
 
 DEFAULT_BASE = "smollm2-135m"

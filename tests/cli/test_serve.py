@@ -14,7 +14,7 @@ from journeyman.cli.app import run
 from journeyman.cli.serve import greeting
 from journeyman.errors import JourneymanError, SettingError
 from journeyman.store.store import Store
-from journeyman.types.retention import Retention
+from journeyman.types.settings import Retention
 
 
 def test_nothing_to_serve_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ from tests.tiny import base_of, make_sample
 
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.trainer.advantages import batch_advantages
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo, LoraSettings
 
 NUM_STEPS, NUM_PROMPTS, GROUP_SIZE, NUM_TOKENS = 45, 4, 8, 8

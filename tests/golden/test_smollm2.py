@@ -21,8 +21,8 @@ from tests.trainer.gradients import (
 
 from journeyman.engine.local.engine import LocalEngine
 from journeyman.modeling.base_models import load_tokenizer
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]

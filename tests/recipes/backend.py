@@ -18,11 +18,9 @@ from journeyman.service.backend import Backend
 from journeyman.service.opening import Computing
 from journeyman.store import Store
 from journeyman.store.checkpoints import Reached, pass_by
-from journeyman.trainer.base import OnProgress
-from journeyman.types.retention import Retention
-from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.trainer.base import OnProgress, SamplePair, TrainSample
 from journeyman.types.sampling import SampleRequest
-from journeyman.types.settings import Dpo, Grpo, Sft
+from journeyman.types.settings import Dpo, Grpo, Retention, Sft
 from journeyman.types.training import CreateModel
 
 CONTEXT_LENGTH = 8192

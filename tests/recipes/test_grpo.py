@@ -20,9 +20,8 @@ from journeyman.recipes.report import Result
 from journeyman.recipes.settings import ChatOrFunction, GrpoTrain
 from journeyman.recipes.train import evaluate
 from journeyman.store import Store
-from journeyman.types.retention import Retention
 from journeyman.types.runs import RunInfo
-from journeyman.types.settings import Grpo
+from journeyman.types.settings import Grpo, Retention
 
 
 def result_of(home: Path, run: str) -> Result:

@@ -11,8 +11,9 @@ from journeyman.config import load_settings
 from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes.session import make_judge
-from journeyman.recipes.settings import McpTrain
-from journeyman.types.settings import changed_settings
+from journeyman.recipes.settings import McpTrain, non_default_settings
+from journeyman.types.losses import OverlongPenalty, TokenTruncate
+from journeyman.types.settings import AdamSettings, Dpo, Grpo, LoraSettings, Sft
 
 TARGET = {"command": [sys.executable]}
 
@@ -68,7 +69,7 @@ def test_the_judge_is_evidence_or_a_model(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_setting_changes_itself_only_and_the_header_shows_just_that(override: str, header: dict[str, Any]) -> None:
     plain = load_settings(McpTrain, given={"target": TARGET})
     given = load_settings(McpTrain, given={"target": TARGET}, overrides=[override])
-    changed = {name: value for name, value in changed_settings(given).items() if not name.startswith("target")}
+    changed = {name: value for name, value in non_default_settings(given).items() if not name.startswith("target")}
     assert changed == header
     before, after = _leaves(plain.model_dump()), _leaves(given.model_dump())
     differing = {name for name in before | after if before.get(name) != after.get(name)}
@@ -81,3 +82,18 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         out |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return out
+
+
+def test_the_header_lists_what_differs_from_the_defaults() -> None:
+    assert non_default_settings(Grpo()) == {}
+    assert non_default_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001)) == {
+        "learning_rate": 3e-4,
+        "loss": "gspo",
+        "loss.clip_high": 0.001,
+    }
+    assert non_default_settings(Grpo(clip_low=0.1, adam=AdamSettings(beta2=0.95))) == {"loss.clip_low": 0.1, "adam.beta2": 0.95}
+    assert non_default_settings(Grpo(mismatch=TokenTruncate())) == {"mismatch": "token_truncate"}
+    assert non_default_settings(Grpo(overlong=OverlongPenalty(max_tokens=9, cache_tokens=3)))["overlong.max_tokens"] == 9
+    assert non_default_settings(Sft(epochs=2)) == {"epochs": 2}
+    assert non_default_settings(LoraSettings()) == {}
+    assert non_default_settings(Dpo(loss="simpo", gamma=0.5, epochs=2)) == {"loss": "simpo", "loss.gamma": 0.5, "epochs": 2}

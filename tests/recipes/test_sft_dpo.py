@@ -26,8 +26,7 @@ from journeyman.recipes.data import dpo_data, sft_data
 from journeyman.recipes.settings import CONFIGS, ChatOrFunction, DpoData, DpoTrain, GrpoTrain, SftData, SftTrain
 from journeyman.recipes.train import check
 from journeyman.store import Store
-from journeyman.types.retention import Retention
-from journeyman.types.settings import Dpo, Sft
+from journeyman.types.settings import Dpo, Retention, Sft
 from journeyman.types.training import FinishRollout, SftExample, StoredExample, StoredPair
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.rewards.attempts import GOOD, attempt, event
 
 from journeyman.rewards.comparison import MAX_LISTWISE, fair_rewards, gate_level, gated, link, order_agreement, plan_calls, ranks
-from journeyman.types.shaping import tied
+from journeyman.shaping import tied
 
 SCORES = st.lists(st.integers(0, 100).map(lambda value: value / 100), min_size=2, max_size=12)
 

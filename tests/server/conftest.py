@@ -17,8 +17,7 @@ from journeyman.server.app import create_app
 from journeyman.server.serve import Server
 from journeyman.service.backend import Backend
 from journeyman.store import Store
-from journeyman.trainer.base import OnProgress
-from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.trainer.base import OnProgress, SamplePair, TrainSample
 from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 
 

@@ -30,13 +30,12 @@ from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
 from journeyman.store.checkpoints import Reached
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.types.messages import Message
-from journeyman.types.retention import Retention
-from journeyman.types.samples import TrainSample
 from journeyman.types.sampling import SampleDelta, SampleRequest
 from journeyman.types.scenarios import Scenario
-from journeyman.types.settings import Dpo, Grpo
+from journeyman.types.settings import Dpo, Grpo, Retention
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,

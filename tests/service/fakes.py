@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from journeyman.engine.fake import folder_fingerprint
-from journeyman.trainer.base import OnProgress
+from journeyman.trainer.base import OnProgress, SamplePair, TrainSample
 from journeyman.types.messages import Message
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.settings import Dpo, Grpo, Sft, WhenTooLong
 from journeyman.types.trajectory import Turn

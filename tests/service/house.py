@@ -16,7 +16,7 @@ from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
 from journeyman.types.messages import Message
-from journeyman.types.retention import Retention
+from journeyman.types.settings import Retention
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,

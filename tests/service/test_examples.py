@@ -10,8 +10,8 @@ import pytest
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import ContextLengthError, InputError, NotFoundError, SettingError
 from journeyman.service.examples import Example, supervised_samples
+from journeyman.trainer.base import TrainSample
 from journeyman.types.messages import Message
-from journeyman.types.samples import TrainSample
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.training import SftExample, SftJob, StoredExample, TextExample
 from journeyman.types.trajectory import Trajectory, Turn

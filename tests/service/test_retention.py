@@ -11,8 +11,8 @@ from journeyman.errors import NotFoundError
 from journeyman.service.backend import Backend
 from journeyman.store.served import ServedFolder
 from journeyman.types.messages import Message
-from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import Retention
 from journeyman.types.training import CreateRollout, DpoJob, FinishRollout, SftExample, SftJob, TextPair
 
 ONE = Retention(checkpoints=1, adapters=1, best=0)

@@ -12,7 +12,7 @@ from journeyman.errors import StoreError
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.types.messages import Message
-from journeyman.types.retention import Retention
+from journeyman.types.settings import Retention
 from journeyman.types.training import CreateRollout, GrpoJob
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from journeyman.store.retention import kept_steps, missing_metric, version_scores
 from journeyman.store.served import ServedFolder, is_served
-from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import Retention
 
 SCORES = {1: 0.5, 2: 0.9, 3: 0.9, 4: 0.1}
 

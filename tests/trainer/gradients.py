@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tests.tiny import plain_logprobs
 from torch import Tensor
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.losses.terms import Terms
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import AdamSettings, Grpo
 
 # With beta1 = 0 and no clipping the optimiser's first moment is the gradient itself.

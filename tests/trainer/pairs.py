@@ -11,8 +11,8 @@ import torch
 from tests.tiny import make_sample, plain_logprobs, plain_model
 from torch import Tensor
 
+from journeyman.trainer.base import SamplePair
 from journeyman.trainer.losses.preference import Side
-from journeyman.types.samples import SamplePair
 
 LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm", "simpo", "orpo")
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from journeyman.shaping import overlong_penalty
 from journeyman.trainer.advantages import batch_advantages
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Advantage
-from journeyman.types.shaping import overlong_penalty
 
 KINDS: tuple[Advantage, ...] = ("zscore", "mean", "rank", "rloo", "batch_std")
 # Rewards on a grid: equal or clearly apart, so that a property does not fail on rounding.

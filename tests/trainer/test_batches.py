@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.tiny import make_sample, random_group
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.bins import ALL_ALIKE, assign_bins, fill_bins, most_tokens
 from journeyman.trainer.packing import pack
-from journeyman.types.samples import TrainSample
 
 
 def sample(*token_ids: int) -> TrainSample:

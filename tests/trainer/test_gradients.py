@@ -21,10 +21,10 @@ from tests.trainer.gradients import (
 )
 from torch import Tensor
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.losses.policy import policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, divisor
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo, Sft
 
 # Ratios inside the clip, above it and below it.

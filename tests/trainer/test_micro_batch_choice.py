@@ -17,8 +17,8 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from journeyman.modeling import gradient_checkpointing
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, Sft
 
 # What `auto` computes of one micro-batch without a second pass, in these tests.

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tests.tiny import LORA, NAN, base_of, plain_model, write_adapter
 from tests.trainer.gradients import BARE_ADAM, assert_same_gradients, plain_gradients, plain_terms, taken_gradients, with_old_logprobs
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.losses.policy import policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, divisor
 from journeyman.trainer.trainer import LoraTrainer
 from journeyman.trainer.tree_attention import QUERIES_PER_BLOCK
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 
 NUM_EXAMPLES = 24

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.packing import PackedTree, pack
-from journeyman.types.samples import TrainSample
 
 
 @st.composite

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import make_sample
 
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.trainer.pairs import pack_pairs
-from journeyman.types.samples import SamplePair, TrainSample
 
 
 @st.composite

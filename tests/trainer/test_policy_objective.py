@@ -15,10 +15,10 @@ import torch
 from tests.trainer.losses.test_parity import Rows, ours
 from torch import Tensor
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo
 
 VOCABULARY = 40

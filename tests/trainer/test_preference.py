@@ -16,12 +16,12 @@ from tests.trainer.test_trainer import assert_equal_states, state_of
 from torch import nn
 
 from journeyman.errors import ContextLengthError, TrainingError
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.trainer.losses.preference import Side, preference_loss
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.pairs import pack_pairs
 from journeyman.trainer.preference import ReferenceSums
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Dpo, needs_reference
 
 

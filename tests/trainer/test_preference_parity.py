@@ -13,8 +13,8 @@ from tests.trainer.gradients import BARE_ADAM, assert_same_gradients, plain_grad
 from tests.trainer.losses.trl_preference import PairRows, TrlPreference
 from tests.trainer.pairs import LOSSES, random_pairs
 
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Dpo
 
 

@@ -11,8 +11,8 @@ from tests.trainer.conftest import MakeTrainer
 from tests.trainer.gradients import BARE_ADAM, assert_same_gradients, plain_loss, taken_gradients
 
 from journeyman.errors import ContextLengthError, TrainingError
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Sft
 
 SETTINGS = Sft(adam=BARE_ADAM, batch_size=64)

@@ -13,8 +13,8 @@ from tests.trainer.gradients import BARE_ADAM, assert_same_gradients, taken_grad
 from torch import Tensor
 
 from journeyman.chat.renderer import Renderer
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Sft
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs trl: pip install 'journeyman[parity]'")

@@ -14,8 +14,8 @@ from tests.trainer.gradients import with_old_logprobs
 
 from journeyman.errors import AdapterError, ContextLengthError, StoreError, TrainingError
 from journeyman.modeling.lora import fingerprint, read_adapter
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.trainer import LoraTrainer
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import Grpo, Sft
 from journeyman.types.training import TrainResult
 

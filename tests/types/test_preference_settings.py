@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from journeyman.types.losses import HingeLoss, IpoLoss, OrpoLoss, SigmoidLoss, SigmoidNormLoss, SimpoLoss
-from journeyman.types.settings import Dpo, changed_settings, needs_reference
+from journeyman.types.settings import Dpo, needs_reference
 
 LOSSES = {
     "sigmoid": SigmoidLoss, "hinge": HingeLoss, "ipo": IpoLoss, "sigmoid_norm": SigmoidNormLoss, "simpo": SimpoLoss, "orpo": OrpoLoss,
@@ -51,7 +51,3 @@ def test_only_simpo_and_orpo_have_no_reference() -> None:
 def test_what_would_be_ignored_is_refused(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         Dpo(**given)
-
-
-def test_what_was_changed_is_listed() -> None:
-    assert changed_settings(Dpo(loss="simpo", gamma=0.5, epochs=2)) == {"loss": "simpo", "loss.gamma": 0.5, "epochs": 2}

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from journeyman.config import load_settings
 from journeyman.errors import SettingError
-from journeyman.types.losses import CispoLoss, DapoLoss, GeometricMask, GspoLoss, OverlongPenalty, TokenTruncate
-from journeyman.types.settings import AdamSettings, Grpo, LoraSettings, Sft, changed_settings, has_sequence_ratio
+from journeyman.types.losses import CispoLoss, DapoLoss, GeometricMask, GspoLoss, OverlongPenalty
+from journeyman.types.settings import Grpo, has_sequence_ratio
 
 
 def test_the_defaults_are_dapos_token_mean_and_asymmetric_clip() -> None:
@@ -78,20 +78,6 @@ def test_settings_files_and_overrides_reach_the_choices() -> None:
 def test_what_is_no_loss_or_no_finite_number_is_named(overrides: list[str], named: str) -> None:
     with pytest.raises(SettingError, match=named):
         load_settings(Grpo, overrides=overrides)
-
-
-def test_the_header_lists_what_differs_from_the_defaults() -> None:
-    assert changed_settings(Grpo()) == {}
-    assert changed_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001)) == {
-        "learning_rate": 3e-4,
-        "loss": "gspo",
-        "loss.clip_high": 0.001,
-    }
-    assert changed_settings(Grpo(clip_low=0.1, adam=AdamSettings(beta2=0.95))) == {"loss.clip_low": 0.1, "adam.beta2": 0.95}
-    assert changed_settings(Grpo(mismatch=TokenTruncate())) == {"mismatch": "token_truncate"}
-    assert changed_settings(Grpo(overlong=OverlongPenalty(max_tokens=9, cache_tokens=3)))["overlong.max_tokens"] == 9
-    assert changed_settings(Sft(epochs=2)) == {"epochs": 2}
-    assert changed_settings(LoraSettings()) == {}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def compare_runs(
 
     from journeyman.cli.console import output, write_json
     from journeyman.errors import SettingError
-    from journeyman.types.differences import flat
+    from journeyman.store.runs import flat
 
     if len(names) < 2:
         raise SettingError("comparing needs at least two runs", hint="journeyman runs compare RUN RUN", reason="one_run")
@@ -194,7 +194,7 @@ def show_findings(console: Terminal, found: Sequence[Finding]) -> None:
 
 def _last_settings(steps: Sequence[StepMetrics]) -> str:
     """What the newest training job set otherwise than the defaults: for runs of programs, which have no settings of their own."""
-    from journeyman.types.differences import differences
+    from journeyman.store.runs import differences
     from journeyman.types.settings import Dpo, Grpo, Sft
 
     made = next((step.settings for step in reversed(steps) if step.settings), {})

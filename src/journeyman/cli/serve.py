@@ -67,7 +67,7 @@ def serve(
     from journeyman.server.app import create_app
     from journeyman.server.auth import KnownHosts, check_bind
     from journeyman.server.serve import Server, bind
-    from journeyman.types.retention import ServerSettings
+    from journeyman.types.settings import ServerSettings
 
     chosen = load_settings(ServerSettings, overrides=settings or ())
     where = home_folder(home)

@@ -145,11 +145,11 @@ def read_settings(request: TrainRequest) -> Settings:
 def show_valid(settings: Settings, request: TrainRequest) -> None:
     """Check what can be checked without a model, and say what a run would do."""
     from journeyman.cli.console import output
+    from journeyman.recipes.settings import non_default_settings
     from journeyman.recipes.train import check
-    from journeyman.types.settings import changed_settings
 
     work = check(settings, request.home)
-    changed = ", ".join(f"{name} = {value}" for name, value in changed_settings(settings).items())
+    changed = ", ".join(f"{name} = {value}" for name, value in non_default_settings(settings).items())
     console = output()
     console.print(f"{request.file or request.resume} is valid: method {settings.method}, {work}")
     console.print(f"not the defaults: {changed or 'nothing'}")

@@ -17,7 +17,7 @@ from journeyman.client.rollout import AttemptClock, Rollout
 from journeyman.errors import REWARD_FAILED, InputError, JourneymanError, JudgeError, NotFoundError, ServiceError, stops_everything
 from journeyman.observe.progress import Progress
 from journeyman.types.json_text import check_json
-from journeyman.types.metrics import MAX_REWARD, as_number
+from journeyman.types.runs import MAX_REWARD, as_number
 from journeyman.types.scenarios import Scenario
 from journeyman.types.training import FinishRollout, KeptAttempt
 from journeyman.types.trajectory import MAX_MESSAGE, Failure, Group, ToolEvent, Trajectory, Verdict

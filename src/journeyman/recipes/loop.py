@@ -27,10 +27,10 @@ from journeyman.recipes.run import OpenRun
 from journeyman.recipes.settings import GrpoTrain, ModelJudge
 from journeyman.rewards import Rubric, Ruler, RulerOptions, excluded_text, reward_metrics
 from journeyman.rewards.judge import Judge, Part, RewardFunction
+from journeyman.shaping import has_spread
 from journeyman.store import Checkpoints, Store
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
-from journeyman.types.shaping import has_spread
 from journeyman.types.training import TrainResult
 from journeyman.types.trajectory import Group, Trajectory, Verdict
 

@@ -23,14 +23,13 @@ from journeyman.config import command_line
 from journeyman.errors import StoreError
 from journeyman.evaluation import Evaluation, PhaseCost, Report, pick_examples, write_report
 from journeyman.evaluation.report import JudgeCost
-from journeyman.recipes.settings import McpTrain, NamedTraining
+from journeyman.recipes.settings import McpTrain, NamedTraining, non_default_settings
 from journeyman.rewards import Ruler
 from journeyman.service.backend import Backend
 from journeyman.store.durable import write_durably
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
 from journeyman.types.secrets import Secret
-from journeyman.types.settings import changed_settings
 
 if TYPE_CHECKING:
     from journeyman.recipes.run import OpenRun
@@ -133,7 +132,7 @@ def write_result(
         recipe=recipe,
         method=method,
         seed=settings.seed,
-        settings={name: _plain(value) for name, value in changed_settings(settings).items()},
+        settings={name: _plain(value) for name, value in non_default_settings(settings).items()},
         steps=_with_heldout(report.steps),
         final=dict(final),
         seconds=report.seconds,

@@ -17,7 +17,7 @@ from journeyman.errors import SettingError
 from journeyman.recipes.settings import McpTrain
 from journeyman.store import Store
 from journeyman.store.checkpoints import Checkpoints
-from journeyman.types.differences import Change, differences
+from journeyman.store.runs import Change, differences
 from journeyman.types.record import Record
 from journeyman.types.secrets import ALL_HIDDEN
 from journeyman.version import __version__

@@ -24,14 +24,13 @@ from journeyman.observe.progress import Progress
 from journeyman.observe.reward_health import Metrics
 from journeyman.recipes.report import Costs
 from journeyman.recipes.resume import accept_settings, is_other_judge, step_key
-from journeyman.recipes.settings import McpTrain, NamedTraining
+from journeyman.recipes.settings import McpTrain, NamedTraining, non_default_settings
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.store.layout import RunFolder
 from journeyman.types.names import check_name
-from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
-from journeyman.types.settings import LoraSettings, changed_settings
+from journeyman.types.settings import LoraSettings, Retention
 from journeyman.types.training import TrainResult
 
 
@@ -155,7 +154,7 @@ def hold(
         raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=f"go on with it: --resume {run}; or give another --run")
     info = store.runs.create(run, kind=kind, base=settings.base, settings=settings.model_dump(mode="json"))
     progress.note(f"run {info.id} in {opened.folder.path}")
-    changed = changed_settings(settings).items()
+    changed = non_default_settings(settings).items()
     if listed := [f"{name} = {value}" for name, value in changed if name.partition(".")[0] != "target"]:  # the title has the server
         progress.note("not the defaults: " + ", ".join(listed))
     held = Held()

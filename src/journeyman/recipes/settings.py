@@ -7,7 +7,7 @@ Not for reading settings files: `methods.py`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,7 @@ from journeyman.mcp.target import McpTarget
 from journeyman.rewards.ruler import RulerOptions
 from journeyman.types.names import ModelName, check_model_name
 from journeyman.types.record import Record, SettingsRecord
-from journeyman.types.retention import Retention
-from journeyman.types.settings import Dpo, Grpo, LoraSettings, Seed, Sft
+from journeyman.types.settings import Dpo, Grpo, LoraSettings, Retention, Seed, Sft
 
 #: The folder of the settings and data files that come with Journeyman.
 CONFIGS: Final = Path(__file__).parent / "configs"
@@ -344,3 +343,31 @@ def shipped_or(source: str) -> str:
         (True, 'some-org/some-set')
     """
     return str(CONFIGS / source) if not path_of(source).exists() and (CONFIGS / source).is_file() else source
+
+
+def non_default_settings(settings: Record, defaults: Record | None = None) -> dict[str, Any]:
+    """The settings that differ from their defaults, by dotted name: what a run's header shows. A changed choice comes by its kind.
+
+    Fields without a default are always in it. A part is compared with the default of its field, which need not be that of its class.
+
+    Args:
+        defaults: what `settings` are compared with; the defaults of their class when None.
+
+    Example:
+        >>> non_default_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001))
+        {'learning_rate': 0.0003, 'loss': 'gspo', 'loss.clip_high': 0.001}
+    """
+    changed: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        default = field.get_default(call_default_factory=True) if defaults is None else getattr(defaults, name)
+        if value == default:
+            continue
+        if not isinstance(value, Record):
+            changed[name] = value
+            continue
+        below = default if type(value) is type(default) else None
+        if below is None and not field.is_required():
+            changed[name] = getattr(value, "kind", type(value).__name__)
+        changed |= {f"{name}.{inner}": setting for inner, setting in non_default_settings(value, below).items()}
+    return changed

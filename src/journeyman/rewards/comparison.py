@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from journeyman.types.shaping import differ, tie_means
+from journeyman.shaping import differ, tie_means
 from journeyman.types.trajectory import Trajectory
 
 RewardKind = Literal["scores", "ranks"]
@@ -144,7 +144,7 @@ def ranks(scores: Sequence[float]) -> list[float]:
 def fair_rewards(scores: Sequence[float], *, kind: RewardKind = "scores", tie_width: float = 0.0, min_spread: float = 0.0) -> list[float]:
     """Rewards of one group. Scores that differ by no more than `min_spread` in all become equal: jitter teaches nothing.
 
-    Ties and the spread gate are those of training (`types/shaping.py`).
+    Ties and the spread gate are those of training (`shaping.py`).
     """
     if scores and not differ(scores, min_spread):
         mean = sum(scores) / len(scores)

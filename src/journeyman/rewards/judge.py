@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from journeyman.errors import REWARD_FAILED, JudgeError, SettingError, stops_everything
-from journeyman.types.metrics import as_number
+from journeyman.types.runs import as_number
 from journeyman.types.scenarios import Scenario
 from journeyman.types.trajectory import Failure, Group, JudgeCall, Trajectory, Verdict
 

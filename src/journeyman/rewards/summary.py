@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev, stdev
 
 from journeyman.observe.reward_health import AT_BOTTOM, AT_TOP, KIND
+from journeyman.shaping import has_spread
 from journeyman.types.scenarios import kind_name
 from journeyman.types.settings import Grpo
-from journeyman.types.shaping import has_spread
 from journeyman.types.trajectory import Group, Trajectory
 
 # Half width of a 95 % interval in standard errors.

@@ -25,8 +25,8 @@ from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
 from journeyman.types.names import check_model_name
-from journeyman.types.retention import Retention
 from journeyman.types.runs import CreateRun, RunInfo
+from journeyman.types.settings import Retention
 from journeyman.types.training import (
     CreateModel,
     CreateRollout,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import ContextLengthError, InputError, NotFoundError
 from journeyman.service.segments import sampled_segments
-from journeyman.types.samples import TrainSample
+from journeyman.trainer.base import TrainSample
 from journeyman.types.settings import WhenTooLong
 from journeyman.types.training import SftExample, StoredExample, TextExample
 from journeyman.types.trajectory import Trajectory

@@ -9,7 +9,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError
 from journeyman.service.examples import naming, no_store, too_long
 from journeyman.service.segments import sampled_segments
-from journeyman.types.samples import SamplePair, TrainSample
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.types.settings import Dpo
 from journeyman.types.training import DpoJob, PairLossJob, PreferencePair, StoredPair, TextPair
 from journeyman.types.trajectory import Trajectory

@@ -9,12 +9,12 @@ from statistics import fmean, pstdev
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.segments import sampled_segments, segments
+from journeyman.shaping import overlong_penalties, penalised
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
-from journeyman.types.metrics import MAX_REWARD, NOT_FINITE
+from journeyman.trainer.base import TrainSample
 from journeyman.types.names import Version
-from journeyman.types.samples import TrainSample
+from journeyman.types.runs import MAX_REWARD, NOT_FINITE
 from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, Grpo
-from journeyman.types.shaping import overlong_penalties, penalised
 from journeyman.types.training import GrpoJob, ScoredTrajectory
 from journeyman.types.trajectory import Trajectory, Turn
 

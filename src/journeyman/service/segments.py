@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from journeyman.types.samples import TrainSample
+from journeyman.trainer.base import TrainSample
 from journeyman.types.trajectory import Trajectory, Turn
 
 SegmentReason = Literal["first", "resampled", "branched", "rewritten"]

@@ -31,12 +31,11 @@ from journeyman.service.sources import readable_trajectories
 from journeyman.service.weights import Published, Weights
 from journeyman.store.checkpoints import Checkpoint, Reached, pass_by
 from journeyman.store.retention import kept_steps, missing_metric, version_scores
+from journeyman.store.runs import Change, differences
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress
-from journeyman.types.differences import Change, differences
-from journeyman.types.metrics import finite_metrics
-from journeyman.types.retention import Retention
-from journeyman.types.runs import StepMetrics
+from journeyman.types.runs import StepMetrics, finite_metrics
+from journeyman.types.settings import Retention
 from journeyman.types.training import DpoJob, JobStatus, MeasureJob, PairLossJob, SftJob, TrainJob, TrainResult, UpdateJob
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from journeyman.types.retention import Retention
 from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import Retention
 
 
 def kept_steps(steps: Iterable[int], newest: int, retention: Retention, scores: Mapping[int, float]) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Rewards to advantages: the estimators, behind the tie rule and the spread gate of `types/shaping.py`. Plain numbers; no tensors.
+"""Rewards to advantages: the estimators, behind the tie rule and the spread gate of `shaping.py`. Plain numbers; no tensors.
 
 Estimators: `zscore` is (r - mean) / (population std + 1e-6) (DeepSeekMath 2402.03300, ddof 0 as in OpenPipe ART; TRL has ddof 1 and
 1e-4); `mean` is r - mean (Dr. GRPO 2503.20783); `rank` is the average rank, centred and scaled to [-1, 1], ties sharing one rank; `rloo`
@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from journeyman.shaping import Rewards, differ, tied
 from journeyman.types.losses import Advantage
-from journeyman.types.shaping import Rewards, differ, tied
 
 EPSILON = 1e-6
 

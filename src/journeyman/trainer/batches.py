@@ -13,9 +13,8 @@ from typing import TypeVar
 import torch
 
 from journeyman.errors import ContextLengthError, TrainingError
-from journeyman.trainer.base import OnProgress
+from journeyman.trainer.base import OnProgress, TrainSample
 from journeyman.trainer.optimizer import NotFiniteError
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import MAX_SKIPPED_IN_A_ROW, WhenTooLong
 
 _log = logging.getLogger(__name__)

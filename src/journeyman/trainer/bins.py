@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from journeyman.trainer.base import TrainSample
 from journeyman.trainer.packing import common_length
-from journeyman.types.samples import TrainSample
 
 # A pass over a bin costs about as much as this many tokens more.
 _TOKENS_OF_A_PASS = 32

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from journeyman.types.samples import TrainSample
+from journeyman.trainer.base import TrainSample
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from journeyman.errors import ContextLengthError, TrainingError
+from journeyman.trainer.base import SamplePair, TrainSample
 from journeyman.trainer.batches import is_trainable
 from journeyman.trainer.bins import assign_bins, most_tokens
 from journeyman.trainer.packing import PackedTree, pack
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import WhenTooLong
 
 

@@ -18,13 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from journeyman.trainer.base import OnProgress
+from journeyman.trainer.base import OnProgress, SamplePair
 from journeyman.trainer.batches import Skips, each_batch, shuffled_batches
 from journeyman.trainer.bins import ALL_ALIKE
 from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
-from journeyman.types.samples import SamplePair
 from journeyman.types.settings import Dpo, needs_reference
 
 # Log-probabilities of each tree's scored positions, without gradient: M each.

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from journeyman.trainer.base import OnProgress
+from journeyman.trainer.base import OnProgress, TrainSample
 from journeyman.trainer.batches import is_trainable, shuffled_batches
 from journeyman.trainer.bins import ALL_ALIKE, fill_bins
 from journeyman.trainer.packing import PackedTree, pack
 from journeyman.trainer.policy_objective import Score
-from journeyman.types.samples import TrainSample
 from journeyman.types.settings import TOKENS_PER_MICRO_BATCH, Sft
 
 _SAMPLES_AT_A_TIME = 64

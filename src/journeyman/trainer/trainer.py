@@ -25,7 +25,7 @@ from journeyman.modeling.head import Head, token_logprobs
 from journeyman.modeling.lora import adapter_tensors, add_lora, fingerprint, load_adapter, save_adapter
 from journeyman.modeling.precision import choose_precision
 from journeyman.modeling.weights import context_length, load_module, share_weights
-from journeyman.trainer.base import OnProgress
+from journeyman.trainer.base import OnProgress, SamplePair, TrainSample
 from journeyman.trainer.batches import Skips, each_batch, fitting, is_trainable, num_batches
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.losses.policy import kl_terms
@@ -43,7 +43,6 @@ from journeyman.trainer.supervised import (
     tree_counts,
 )
 from journeyman.trainer.tree_attention import TreeLayout
-from journeyman.types.samples import SamplePair, TrainSample
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 
 # Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.

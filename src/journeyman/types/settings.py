@@ -1,4 +1,7 @@
-"""Settings of training. Each default is written here, once. Choices are tagged unions; unknown keys are refused."""
+"""Settings of training, and of what of a run stays on disk. Each default is written here, once.
+
+Choices are tagged unions; unknown keys are refused.
+"""
 
 from __future__ import annotations
 
@@ -177,6 +180,35 @@ class Dpo(SettingsRecord):
         return self
 
 
+class Retention(Record):
+    """Which checkpoints and adapters are kept; everything else is deleted after each step.
+
+    Always kept, whatever is set here: the newest of both, the untrained adapter, the one at the end of the warm start, and every adapter
+    that is loaded anywhere on this machine or pinned by an open rollout.
+
+    Attributes:
+        checkpoints: how many of the newest checkpoints stay (a checkpoint is about three times the size of an adapter).
+        adapters: how many of the newest adapters stay.
+        best: how many of the best of both stay, by `metric`; the newest wins a tie.
+        metric: a metric of the steps, e.g. `train/reward_mean`, `reward/success` or `heldout/loss`.
+        best_is: which of its values is the best: the highest, or the lowest (of a loss).
+        every: the checkpoints and adapters of every n-th step stay too; 0 = off.
+    """
+
+    checkpoints: int = Field(default=3, ge=1)
+    adapters: int = Field(default=16, ge=1)
+    best: int = Field(default=1, ge=0)
+    metric: str = "train/reward_mean"
+    best_is: Literal["highest", "lowest"] = "highest"
+    every: int = Field(default=0, ge=0)
+
+
+class ServerSettings(Record):
+    """Settings of a server that trains for its clients (`journeyman serve --set NAME=VALUE`)."""
+
+    retention: Retention = Retention()
+
+
 def needs_reference(loss: PreferenceLoss) -> bool:
     """Whether the loss compares with the base model's log-probabilities."""
     return loss.kind not in ("simpo", "orpo")
@@ -185,34 +217,6 @@ def needs_reference(loss: PreferenceLoss) -> bool:
 def has_sequence_ratio(loss: Loss) -> bool:
     """Whether the loss has one ratio a trajectory rather than one a token."""
     return loss.kind == "gspo" or getattr(loss, "importance", "token") == "sequence"
-
-
-def changed_settings(settings: Record, defaults: Record | None = None) -> dict[str, Any]:
-    """The settings that differ from their defaults, by dotted name: what a run's header shows. A changed choice comes by its kind.
-
-    Fields without a default are always in it. A part is compared with the default of its field, which need not be that of its class.
-
-    Args:
-        defaults: what `settings` are compared with; the defaults of their class when None.
-
-    Example:
-        >>> changed_settings(Grpo(learning_rate=3e-4, loss="gspo", clip_high=0.001))
-        {'learning_rate': 0.0003, 'loss': 'gspo', 'loss.clip_high': 0.001}
-    """
-    changed: dict[str, Any] = {}
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        default = field.get_default(call_default_factory=True) if defaults is None else getattr(defaults, name)
-        if value == default:
-            continue
-        if not isinstance(value, Record):
-            changed[name] = value
-            continue
-        below = default if type(value) is type(default) else None
-        if below is None and not field.is_required():
-            changed[name] = getattr(value, "kind", type(value).__name__)
-        changed |= {f"{name}.{inner}": setting for inner, setting in changed_settings(value, below).items()}
-    return changed
 
 
 def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default: Record) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from journeyman.types.messages import Message, Tool
-from journeyman.types.metrics import Metrics
 from journeyman.types.names import ModelName, RunName
 from journeyman.types.record import Record
+from journeyman.types.runs import Metrics
 from journeyman.types.secrets import Redacted
 from journeyman.types.settings import Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 from journeyman.types.trajectory import Failure, ToolEvent

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 from journeyman.redaction import redact
 from journeyman.types.json_text import well_formed
 from journeyman.types.messages import Message, Tool
-from journeyman.types.metrics import Metrics
 from journeyman.types.record import Record
+from journeyman.types.runs import Metrics
 from journeyman.types.sampling import FinishReason, SamplingParameters
 from journeyman.types.scenarios import Scenario
 from journeyman.types.secrets import Redacted

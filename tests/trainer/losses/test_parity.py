@@ -18,11 +18,11 @@ from tests.trainer.losses.trl import Rows, TrlLoss, trl_loss
 from tests.trainer.losses.trl_scoring import TrlScoring, trl_scoring
 from torch import Tensor
 
+from journeyman.shaping import overlong_penalty
 from journeyman.trainer.losses.policy import Precomputed, policy_loss
 from journeyman.trainer.losses.terms import BatchTotals, Terms, divisor
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.settings import Grpo
-from journeyman.types.shaping import overlong_penalty
 
 TOLERANCE = 1e-5
 LOSSES = ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from journeyman.rewards import reward_metrics
+from journeyman.shaping import differ, has_spread, overlong_penalties, penalised, tied
 from journeyman.trainer.advantages import batch_advantages
 from journeyman.types.losses import OverlongPenalty
 from journeyman.types.messages import Message
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo
-from journeyman.types.shaping import differ, has_spread, overlong_penalties, penalised, tied
 from journeyman.types.trajectory import Group, Trajectory, Turn
 
 SCENARIO = Scenario(id="s", task="t")
