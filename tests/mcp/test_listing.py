@@ -10,7 +10,7 @@ from tests.mcp.servers.odd_tools import NAMELESS, ODD, RESULTS, USABLE
 from journeyman.errors import McpError
 from journeyman.mcp import McpTarget, open_server
 from journeyman.mcp.client import McpServer
-from journeyman.mcp.listing import MAX_PAGES, MAX_TOOLS, Listing
+from journeyman.mcp.messages import MAX_PAGES, MAX_TOOLS, Listing
 from journeyman.mcp.tools import choose_tools
 from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 

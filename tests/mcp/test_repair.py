@@ -13,7 +13,7 @@ from tests.mcp.servers.odd_tools import CANNOT_BE_USED, UNREADABLE, unreadable_p
 
 from journeyman.mcp import McpTarget, open_server
 from journeyman.mcp.client import McpServer
-from journeyman.mcp.repair import repaired_json
+from journeyman.mcp.messages import repaired_json
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ import pytest
 from tests.mcp.servers.odd_tools import HINTS
 
 from journeyman.errors import McpError, SettingError
-from journeyman.mcp.listing import Listing
+from journeyman.mcp.messages import Listing
 from journeyman.mcp.tools import McpTool, choose_tools, describe_tool, looks_read_only, model_name, what_to_add
 
 # By their names a guess would be wrong about most of these, one way or the other.

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from journeyman.mcp.tools import McpTool, describe_tool
+from journeyman.scenarios.build import split_values
 from journeyman.scenarios.pools import make_pools, schema_values, value_maker
 from journeyman.scenarios.proposals import CompletionProposer, recombine, vary_numbers
-from journeyman.scenarios.split import split_values
 
 
 def _tool(name: str, **properties: dict[str, Any]) -> McpTool:

@@ -11,8 +11,7 @@ from journeyman.mcp.tools import describe_tool, split_identifier
 from journeyman.scenarios.explore import ExecutedCall
 from journeyman.scenarios.generate import askable_leaves, drop_uniform
 from journeyman.scenarios.results import is_echo, leaves, looks_like_error, texts_in
-from journeyman.scenarios.wording import gives_away, make_wording
-from journeyman.scenarios.words import humanise_path, intent, join_words
+from journeyman.scenarios.wording import gives_away, humanise_path, intent, join_words, make_wording
 
 ROUTE = describe_tool(
     "plan_route_v2",

@@ -17,8 +17,7 @@ from journeyman.llm import Llm, LlmEndpoint, LlmSettings
 from journeyman.mcp import McpTarget, open_server
 from journeyman.mcp.tools import describe_tool
 from journeyman.scenarios import ChatWriter, InTurn, ScenarioSet, ScenarioSettings, WriterProposer, build_scenarios
-from journeyman.scenarios.rewording import reword_all
-from journeyman.scenarios.writer import Paraphrases, Writer
+from journeyman.scenarios.writer import Paraphrases, Writer, reword_all
 from journeyman.types.scenarios import Scenario, Witness, WitnessCall
 
 Make = Callable[..., McpTarget]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.agents.tool_runner import ToolRunner
+from journeyman.agents.tool_loop import ToolLoopSettings, ToolRunner
 from journeyman.errors import ContextLengthError, JourneymanError, LlmError, LlmOutageError, LlmSettingError
 from journeyman.http_clients import http_library, proxy_note, without_credentials
 from journeyman.llm.answers import address_hint, chunk_calls, count_of, read_chunk, say_words, status_inside
@@ -28,25 +28,19 @@ from journeyman.types.trajectory import ToolEvent
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationSettings:
-    """How replies are drawn, and the bounds of what follows one message.
+class ConversationSettings(ToolLoopSettings):
+    """How replies are drawn, and the bounds of what follows one message: as in a rollout, for a person to read.
 
     Attributes:
-        temperature: 0 takes the likeliest token.
-        max_tokens: of one reply.
         seed: reply n of a conversation is drawn with seed + n, so that two models can be compared with the same luck.
-        max_turns: model calls that one message may lead to.
-        call_timeout_seconds, max_result_chars, max_calls_per_turn: of tool calls; see `ToolRunner`.
         timeout_seconds: for the model's server to begin, or go on, with a reply.
     """
 
-    temperature: float = 0.0
-    max_tokens: int = 256
-    seed: int = 0
     max_turns: int = 8
-    call_timeout_seconds: float = 30.0
+    max_tokens: int = 256
     max_result_chars: int = 4000
-    max_calls_per_turn: int = 8
+    temperature: float = 0.0
+    seed: int = 0
     timeout_seconds: float = 600.0
 
 
@@ -122,7 +116,7 @@ class Conversation:
         self._client = client
         self._history: list[Message] = []
         self._num_replies = 0
-        self._runner = None if pool is None else _runner(pool, self.settings)
+        self._runner = None if pool is None else ToolRunner(pool, self.settings)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -328,15 +322,6 @@ class _Reply:
     def message(self) -> Message:
         text = None if self.calls and not self.text else self.text
         return Message(role="assistant", content=text, tool_calls=self.calls, reasoning_content=self.thinking or None)
-
-
-def _runner(pool: ServerPool, settings: ConversationSettings) -> ToolRunner:
-    return ToolRunner(
-        pool,
-        call_timeout_seconds=settings.call_timeout_seconds,
-        max_result_chars=settings.max_result_chars,
-        max_calls_per_turn=settings.max_calls_per_turn,
-    )
 
 
 def _no_tools(call: ToolCall, turn: int) -> ToolEvent:

@@ -2,25 +2,42 @@
 trained should be the model.
 
 Whatever the model does wrong (JSON that does not parse, a tool that does not exist, arguments that do not fit) goes back to it as a tool
-message and is recorded. Only what is not the model's doing ends a rollout with an exception, and a prompt that no longer fits.
+message and is recorded. Only what is not the model's doing ends a rollout with an exception (a server that dies, a call without a result
+in time: nobody knows what the tool would have said), and a prompt that no longer fits.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from journeyman.agents.server_pool import ServerPool
-from journeyman.agents.tool_runner import ToolRunner
-from journeyman.errors import ContextLengthError
+from journeyman.errors import ContextLengthError, InputError, McpError, SettingError
 from journeyman.mcp.client import McpServer
+from journeyman.mcp.results import compact
+from journeyman.mcp.schemas import argument_faults
+from journeyman.mcp.tools import McpTool
+from journeyman.types.json_text import parse_json
 from journeyman.types.messages import FunctionCall, Message, Tool, ToolCall
 from journeyman.types.scenarios import Scenario, WorkedExample
 from journeyman.types.training import SftExample
 from journeyman.types.trajectory import ToolEvent
 
+CUT_MARKER = " …[cut]"
 SYSTEM_PROMPT = "Use the tools to find what the user asks for, then answer in one short sentence."
+_METRICS = (
+    "num_turns",
+    "num_tool_calls",
+    "num_tool_errors",
+    "num_malformed_calls",
+    "num_unknown_tools",
+    "num_invalid_arguments",
+    "num_results_cut",
+    "is_answered",
+)
 
 
 class Run(Protocol):
@@ -37,7 +54,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopSettings:
-    """Bounds of one rollout.
+    """How replies are drawn, and the bounds of one rollout.
 
     Attributes:
         max_turns: model calls; the calls of the last one are still run, so that a judge sees what became of them.
@@ -45,7 +62,7 @@ class ToolLoopSettings:
         call_timeout_seconds: of one tool call.
         max_result_chars: longer results are cut, with a marker that the model sees.
         max_calls_per_turn: further calls of the same reply are refused.
-        temperature: None leaves it to the server (1 in training).
+        temperature: 0 takes the likeliest token; None leaves it to the server (1 in training).
         seed: of every rollout; None takes the rollout's own (`run.seed`). Each turn draws from a stream of its own.
     """
 
@@ -79,12 +96,7 @@ class ToolLoop:
         self.system_prompt = system_prompt
         self.shots = tuple(shots)
         self._pool = pool
-        self._runner = ToolRunner(
-            pool,
-            call_timeout_seconds=self.settings.call_timeout_seconds,
-            max_result_chars=self.settings.max_result_chars,
-            max_calls_per_turn=self.settings.max_calls_per_turn,
-        )
+        self._runner = ToolRunner(pool, self.settings)
         self._offered = [tool.model_dump() for tool in self.tools]
 
     @property
@@ -104,8 +116,7 @@ class ToolLoop:
 
     async def __call__(self, scenario: Scenario, run: Run) -> None:
         """One rollout. Raises ContextLengthError, McpError (a server died or a call timed out) and what the client raises."""
-        tally = dict.fromkeys(_METRICS, 0.0)
-        run.metrics.update(tally)
+        run.metrics.update(dict.fromkeys(_METRICS, 0.0))
         async with self._pool.lease() as server:
             messages = [message.wire() for message in self.messages(scenario.task)]
             for turn in range(self.settings.max_turns):
@@ -158,18 +169,6 @@ class ToolLoop:
         run.metrics["num_results_cut"] += len(event.result) > self.settings.max_result_chars
 
 
-_METRICS = (
-    "num_turns",
-    "num_tool_calls",
-    "num_tool_errors",
-    "num_malformed_calls",
-    "num_unknown_tools",
-    "num_invalid_arguments",
-    "num_results_cut",
-    "is_answered",
-)
-
-
 def _echo(reply: Any) -> dict[str, Any]:
     """The model's reply as history: exactly what came, so that the server recognises its own tokens."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
@@ -182,3 +181,77 @@ def _echo(reply: Any) -> dict[str, Any]:
     if reasoning:
         message["reasoning_content"] = reasoning
     return message
+
+
+class ToolRunner:
+    """Runs the calls that a model asks for on the servers of a pool: its tools are those that exist, and one that dies is replaced."""
+
+    def __init__(self, pool: ServerPool, settings: ToolLoopSettings) -> None:
+        if not pool.tools:
+            raise SettingError("a tool loop needs at least one tool")
+        self.pool = pool
+        self.tools = {tool.name: tool for tool in pool.tools}
+        self._settings = settings
+
+    async def run(self, calls: Sequence[ToolCall], turn: int, server: McpServer) -> list[ToolEvent | BaseException]:
+        """Run the calls of one reply at the same time; what became of each, in the order asked for, McpError where a server failed."""
+        work = (self._run_one(call, turn, number, server) for number, call in enumerate(calls))
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    async def _run_one(self, call: ToolCall, turn: int, number: int, server: McpServer) -> ToolEvent:
+        name = call.function.name
+        arguments = parse_arguments(call.function.arguments)
+        tool = self.tools.get(name)
+        faults = argument_faults(tool.parameters, arguments) if tool is not None and arguments is not None else []
+        fault = self._fault(name, arguments, faults, number)
+        started = time.perf_counter()
+        if fault is None and tool is not None and arguments is not None:
+            is_error, result = await self._execute(server, tool, arguments)
+        else:
+            is_error, result = True, f"Error: {fault}"
+        return ToolEvent(
+            turn=turn,
+            call_id=call.id,
+            name=name,
+            arguments=arguments,
+            is_known=tool is not None,
+            is_valid=tool is not None and arguments is not None and not faults,
+            is_error=is_error,
+            result=cut(result, self._settings.max_result_chars),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _fault(self, name: str, arguments: dict[str, Any] | None, faults: Sequence[str], number: int) -> str | None:
+        """Why a call is not executed, in words for the model; None when it is."""
+        if number >= self._settings.max_calls_per_turn:
+            return f"at most {self._settings.max_calls_per_turn} calls at a time"
+        if name not in self.tools:
+            return f"there is no tool {name!r}; the tools are: {', '.join(self.tools)}"
+        if arguments is None:
+            return "the arguments are not a JSON object"
+        return "; ".join(faults) if faults else None
+
+    async def _execute(self, server: McpServer, tool: McpTool, arguments: dict[str, Any]) -> tuple[bool, str]:
+        try:
+            result = await server.call(tool.server_name, arguments, self._settings.call_timeout_seconds)
+        except McpError as error:
+            if error.reason == "died":
+                await self.pool.replace(server)
+            raise
+        return result.is_error, compact(result.text) or "(empty result)"
+
+
+def parse_arguments(text: str) -> dict[str, Any] | None:
+    """Arguments as the model wrote them; no text is no arguments; None when they are not a JSON object."""
+    if not text.strip():
+        return {}
+    try:
+        value = parse_json(text)
+    except InputError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def cut(text: str, limit: int) -> str:
+    """A long text cut to `limit` characters and marked."""
+    return text if len(text) <= limit else text[:limit] + CUT_MARKER

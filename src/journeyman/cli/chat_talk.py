@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from journeyman.agents.conversation import CallAsked, CallDone, Conversation, Event, OutOfTurns, ReplyDone, TextPiece
-from journeyman.agents.tool_runner import cut
+from journeyman.agents.tool_loop import cut
 from journeyman.cli.console import Terminal, show_failure
 from journeyman.config import path_of
 from journeyman.errors import InputError, JourneymanError, StoreError

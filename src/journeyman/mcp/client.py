@@ -29,8 +29,7 @@ from journeyman.mcp.failures import (
     read_tail,
     shorten,
 )
-from journeyman.mcp.listing import Listing
-from journeyman.mcp.repair import repaired
+from journeyman.mcp.messages import Listing, repaired
 from journeyman.mcp.results import ToolResult, field_of, read_result, shown
 from journeyman.mcp.target import McpTarget, RevealedTarget
 from journeyman.mcp.tools import McpTool

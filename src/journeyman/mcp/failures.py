@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from journeyman.errors import JourneymanError, McpError
 from journeyman.http_clients import http_library, open_http_client, proxy_note, redirect_of
-from journeyman.mcp.repair import repair_bodies
+from journeyman.mcp.messages import repair_bodies
 from journeyman.mcp.target import McpTarget, RevealedTarget
 from journeyman.redaction import redact
 

@@ -4,8 +4,7 @@ from journeyman.scenarios.build import ScenarioSettings, build_scenarios
 from journeyman.scenarios.drills import drills
 from journeyman.scenarios.proposals import CompletionProposer, InTurn, Proposer
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
-from journeyman.scenarios.writer import ChatWriter, Writer
-from journeyman.scenarios.written_values import WriterProposer
+from journeyman.scenarios.writer import ChatWriter, Writer, WriterProposer
 
 __all__ = [
     "ChatWriter",

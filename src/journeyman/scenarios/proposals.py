@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from journeyman.errors import LlmError
 from journeyman.llm.openai_client import open_openai
 from journeyman.mcp.tools import McpTool
-from journeyman.scenarios.words import humanise
+from journeyman.scenarios.wording import humanise
 from journeyman.types.names import BASE
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from journeyman.mcp.results import parse_result
-from journeyman.scenarios.words import spoken
+from journeyman.scenarios.wording import spoken
 from journeyman.types.messages import has_mark
 
 Leaf = str | int | float | bool
