@@ -14,7 +14,7 @@ import pytest
 from journeyman.errors import McpError, SettingError
 from journeyman.mcp import McpTarget, choose_tools, open_server
 from journeyman.mcp.client import read_result
-from journeyman.scenarios.results import leaves
+from journeyman.mcp.results import leaves
 
 Make = Callable[..., McpTarget]
 

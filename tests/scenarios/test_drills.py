@@ -1,4 +1,4 @@
-"""Made-up results of drills: what is asked for stands among other things that look like it."""
+"""Drills and shots: what is asked for stands among things that look like it; shots are made of training scenarios alone."""
 
 from __future__ import annotations
 

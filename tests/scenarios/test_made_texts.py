@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from journeyman.mcp.tools import describe_tool
-from journeyman.scenarios.made_texts import made_texts
-from journeyman.scenarios.patterns import matching_texts
-from journeyman.scenarios.pools import make_pools, value_maker
+from journeyman.scenarios.explore import make_pools
+from journeyman.scenarios.texts import made_texts, matching_texts
+from journeyman.scenarios.values import value_maker
 
 
 @pytest.mark.parametrize(

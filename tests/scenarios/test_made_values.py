@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from journeyman.mcp.tools import describe_tool
-from journeyman.scenarios.pools import make_pools, value_maker
+from journeyman.scenarios.explore import make_pools
+from journeyman.scenarios.values import value_maker
 
 Schema = dict[str, Any]
 

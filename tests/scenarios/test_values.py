@@ -10,8 +10,9 @@ import pytest
 
 from journeyman.mcp.tools import McpTool, describe_tool
 from journeyman.scenarios.build import split_values
-from journeyman.scenarios.pools import make_pools, schema_values, value_maker
+from journeyman.scenarios.explore import make_pools
 from journeyman.scenarios.proposals import CompletionProposer, recombine, vary_numbers
+from journeyman.scenarios.values import schema_values, value_maker
 
 
 def _tool(name: str, **properties: dict[str, Any]) -> McpTool:

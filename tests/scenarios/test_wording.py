@@ -7,10 +7,10 @@ import random
 
 import pytest
 
+from journeyman.mcp.results import leaves, looks_like_error, texts_in
 from journeyman.mcp.tools import describe_tool, split_identifier
 from journeyman.scenarios.explore import ExecutedCall
-from journeyman.scenarios.generate import askable_leaves, drop_uniform
-from journeyman.scenarios.results import is_echo, leaves, looks_like_error, texts_in
+from journeyman.scenarios.generate import askable_leaves, drop_uniform, is_echo
 from journeyman.scenarios.wording import gives_away, humanise_path, intent, join_words, make_wording
 
 ROUTE = describe_tool(

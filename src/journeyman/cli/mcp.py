@@ -199,7 +199,7 @@ async def _open_proposer(
     from journeyman.local import DEFAULT_BASE, local
     from journeyman.mcp.tools import choose_tools
     from journeyman.scenarios import CompletionProposer
-    from journeyman.scenarios.pools import make_pools
+    from journeyman.scenarios.explore import make_pools
 
     choice = choose_tools(tools, label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes)
     if not any(pool.needs_proposals for pool in make_pools(choice.tools, random.Random(0))):

@@ -1,17 +1,30 @@
-"""What a tool gave back: as text for the model, and what that text says. Not for judging it."""
+"""What a tool gave back: as text for the model, what that text says, and the leaves that a question can ask for. Not for judging it."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from journeyman.errors import InputError
 from journeyman.redaction import redact
 from journeyman.types.json_text import parse_json, well_formed
-from journeyman.types.messages import left_out, size_of_base64
+from journeyman.types.messages import has_mark, left_out, size_of_base64
 
+Leaf = str | int | float | bool
+Path = tuple[str | int, ...]
+MAX_ANSWER_CHARS = 60
+_MAX_DEPTH = 4
+_MAX_ITEMS = 3
+_ERROR_START = re.compile(
+    r"^[\s\[(<*#-]*(?:error|exception|traceback|failed|failure|invalid|unknown|unable to|cannot|can't|could not|couldn't|no such|not found|"
+    r"unsupported|database error|internal error|sorry|missing|permission denied|access denied|unauthori[sz]ed|forbidden)\b",
+    re.IGNORECASE,
+)
+_ERROR_KEYS = ("error", "errors", "exception")
 _MAX_RESULT_CHARS = 1_000_000
 
 
@@ -90,6 +103,63 @@ def compact(text: str) -> str:
     except InputError:
         return text
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict | list) else text
+
+
+def looks_like_error(text: str) -> bool:
+    """Whether a result that is not marked as an error is one all the same (older servers return failures as text)."""
+    if not text.strip() or _ERROR_START.match(text):
+        return True
+    parsed = parse_result(text)
+    if not isinstance(parsed, dict):
+        return False
+    if any(parsed.get(key) for key in _ERROR_KEYS):
+        return True
+    return parsed.get("success") is False or str(parsed.get("status", "")).casefold() in ("error", "failed", "failure")
+
+
+def leaves(text: str) -> Iterator[tuple[Path, Leaf]]:
+    """The leaves a question could ask for, by their path; one with an empty path for a result in plain text."""
+    parsed = parse_result(text)
+    if isinstance(parsed, dict | list):
+        yield from _walk(parsed, (), 0)
+    elif isinstance(text, str) and 0 < len(text.strip()) <= 2 * MAX_ANSWER_CHARS and not has_mark(text):
+        yield (), text.strip()
+
+
+def _walk(node: Any, path: Path, depth: int) -> Iterator[tuple[Path, Leaf]]:
+    if isinstance(node, str | int | float | bool):
+        if not isinstance(node, str) or 0 < len(node.strip()) <= MAX_ANSWER_CHARS:
+            yield path, node
+    elif depth < _MAX_DEPTH and isinstance(node, dict):
+        for key, value in node.items():
+            yield from _walk(value, (*path, key), depth + 1)
+    elif depth < _MAX_DEPTH and isinstance(node, list):
+        for index, value in enumerate(node[:_MAX_ITEMS]):
+            yield from _walk(value, (*path, index), depth + 1)
+
+
+def texts_in(text: str, limit: int = 40) -> list[tuple[str, str]]:
+    """Short texts in a result with the key they stand under ("" in a list): what later calls may take as arguments."""
+    parsed = parse_result(text)
+    if isinstance(parsed, str) and parsed == text:
+        parsed = [line.strip(" -*") for line in text.splitlines()]
+    found: list[tuple[str, str]] = []
+    _gather(parsed, "", found, limit)
+    return found
+
+
+def _gather(node: Any, key: str, found: list[tuple[str, str]], limit: int) -> None:
+    if len(found) >= limit:
+        return
+    if isinstance(node, str):
+        if 0 < len(node.strip()) <= MAX_ANSWER_CHARS:
+            found.append((key, node.strip()))
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            _gather(value, str(name), found, limit)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _gather(value, key, found, limit)
 
 
 def field_of(thing: Any, snake: str) -> Any:

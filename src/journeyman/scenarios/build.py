@@ -15,11 +15,11 @@ from journeyman.errors import McpError
 from journeyman.mcp.client import McpServer
 from journeyman.mcp.tools import McpTool, choose_tools
 from journeyman.observe.progress import Progress, SilentProgress
-from journeyman.scenarios.explore import ExecutedCall, Explorer, ExploreSettings
+from journeyman.scenarios.explore import ExecutedCall, Explorer, ExploreSettings, Pool
 from journeyman.scenarios.generate import Author, askable_leaves, comparable_leaves, drop_uniform
-from journeyman.scenarios.pools import Pool, canonical
 from journeyman.scenarios.proposals import Proposer
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
+from journeyman.scenarios.values import canonical
 from journeyman.scenarios.wording import make_wording
 from journeyman.scenarios.writer import Writer, reword_all
 from journeyman.types.record import Record

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from journeyman.errors import SettingError
-from journeyman.mcp.results import compact
-from journeyman.scenarios.results import Path
+from journeyman.mcp.results import Path, compact
 from journeyman.scenarios.scenario_set import ScenarioSet, ToolMaterial
+from journeyman.scenarios.texts import WORDS, Draw
 from journeyman.scenarios.wording import Wording, humanise_path, make_wording
 from journeyman.types.messages import Message
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, WorkedExample
@@ -25,7 +25,6 @@ _KEYS = (
     "category currency balance temperature humidity version priority region country city language unit average minimum maximum label kind"
 ).split()
 _OUTER = "source target origin destination first second before after old new result data details summary".split()
-_WORDS = "amber birch cedar delta ember fjord grove harbor island jasper kernel lagoon meadow nectar orchid pebble quartz river".split()
 
 # What is asked for is said before its value: a small model then copies the right one.
 _ANSWERS = ("The {L} is {V}.", "The {L} you asked for is {V}.", "Its {L} is {V}.")
@@ -38,7 +37,6 @@ _TWIN_SHARE = 0.8
 # How often another leaf that tasks ask for stands in a made-up result.
 _OTHER_LEAF_SHARE = 0.7
 
-Draw = Callable[[random.Random], Any]
 _MAX_DRAWS_PER_DRILL = 20
 _COMPARED_SHARE = 0.3
 _SAME = "same"
@@ -59,8 +57,8 @@ def _moment(rng: random.Random) -> str:
 _VALUES: tuple[Draw, ...] = (
     lambda rng: rng.randint(0, 9999),
     _decimal,
-    lambda rng: rng.choice(_WORDS),
-    lambda rng: f"{rng.choice(_WORDS)} {rng.choice(_WORDS)}",
+    lambda rng: rng.choice(WORDS),
+    lambda rng: f"{rng.choice(WORDS)} {rng.choice(WORDS)}",
     _moment,
     _moment,
     lambda rng: _moment(rng)[:10],

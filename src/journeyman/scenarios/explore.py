@@ -1,4 +1,5 @@
-"""Try tools with candidate values and keep what works. Calls only the tools it is given; writes no tasks.
+"""Try tools with candidate values and keep what works: pools of values, each for the parameters of one kind. Calls only the tools it is
+given; writes no tasks.
 
 A value is good once it was part of a call that succeeded. Values are probed with the tool that needs the fewest other arguments; the other
 arguments of a probe are good already where there are any, so that a failure says something about the value.
@@ -16,15 +17,115 @@ from typing import Any
 
 from journeyman.errors import McpError
 from journeyman.mcp.client import McpServer
+from journeyman.mcp.results import looks_like_error, texts_in
+from journeyman.mcp.schemas import argument_faults
 from journeyman.mcp.tools import McpTool, split_identifier
 from journeyman.observe.progress import Progress
-from journeyman.scenarios.pools import Pool, Slot, canonical, make_pools
 from journeyman.scenarios.proposals import Proposer, recombine, vary_numbers
-from journeyman.scenarios.results import looks_like_error, texts_in
+from journeyman.scenarios.texts import Draw, made_texts
+from journeyman.scenarios.values import canonical, is_closed, schema_values, value_maker
 
 _AT_ONCE = 8
 _MAX_TRIES = 3
 _FIRST_MADE = 16
+_DRAWS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One parameter of one tool."""
+
+    tool: str
+    parameter: str
+    schema: dict[str, Any]
+    is_required: bool
+
+
+@dataclass(slots=True)
+class Pool:
+    """Values that the slots of one kind share, such as every time zone parameter of a server.
+
+    Attributes:
+        is_closed: the schema lists every value (enumeration, flag): such values are not split between training and held-out.
+        draw: makes a new value; None when the schema says nothing about how values look, or what it says leaves none.
+        good: values that were part of a call that succeeded, in the order found.
+        candidates: not tried yet.
+        failed: tried without success.
+    """
+
+    slots: tuple[Slot, ...]
+    schema: dict[str, Any]
+    is_closed: bool
+    draw: Draw | None
+    candidates: list[Any] = field(default_factory=list)
+    good: list[Any] = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def offer(self, values: Sequence[Any]) -> int:
+        """Add untried values that the schema allows; returns how many were new."""
+        added = 0
+        for value in values:
+            key = canonical(value)
+            if key not in self.seen and not argument_faults(self.schema, value):
+                self.seen.add(key)
+                self.candidates.append(value)
+                added += 1
+        return added
+
+    def make_up(self, rng: random.Random, count: int) -> int:
+        """Offer about `count` texts of the form that the schema asks for; returns how many were new.
+
+        None where the schema names values: those say more of what is meant than a form does.
+        """
+        if not self.is_text or (self.draw is not None and self.seen) or any(schema_values(slot.schema) for slot in self.slots):
+            return 0
+        return self.offer([text for slot in self.slots for text in made_texts(slot.schema, rng, count)])
+
+    @property
+    def is_text(self) -> bool:
+        return self.schema.get("type", "string") == "string" and "enum" not in self.schema
+
+    @property
+    def needs_proposals(self) -> bool:
+        """Text of which the schema only gives examples, or nothing."""
+        return self.is_text and not self.is_closed and self.draw is None
+
+
+def make_pools(tools: Sequence[McpTool], rng: random.Random) -> list[Pool]:
+    """Pools for all parameters of the tools, filled with what the schemas give."""
+    pools: list[Pool] = []
+    for tool in tools:
+        for name, schema in tool.properties.items():
+            slot = Slot(tool.name, name, schema, name in tool.required)
+            for pool in pools:
+                if _is_same_kind(slot, pool):
+                    pool.slots = (*pool.slots, slot)
+                    pool.offer(schema_values(schema))
+                    break
+            else:
+                pools.append(_new_pool(slot, rng))
+    return pools
+
+
+def _new_pool(slot: Slot, rng: random.Random) -> Pool:
+    draw = value_maker(slot.schema)
+    pool = Pool(slots=(slot,), schema=slot.schema, is_closed=is_closed(slot.schema), draw=draw)
+    pool.offer(schema_values(slot.schema))
+    if draw is not None and not pool.is_closed:
+        pool.offer([draw(rng) for _ in range(_DRAWS)])
+    return pool
+
+
+def _is_same_kind(slot: Slot, pool: Pool) -> bool:
+    other = pool.slots[0]
+    if slot.schema.get("type") != other.schema.get("type") or is_closed(slot.schema) or pool.is_closed:
+        return slot.parameter == other.parameter and slot.schema == other.schema
+    if slot.schema.get("type", "string") != "string":
+        return slot.parameter == other.parameter and slot.schema == other.schema
+    quoted = {canonical(value) for value in schema_values(slot.schema)}
+    shared = quoted & {canonical(value) for value in schema_values(other.schema)}
+    return bool(shared) or split_identifier(slot.parameter)[-1:] == split_identifier(other.parameter)[-1:]
 
 
 @dataclass(frozen=True, slots=True)

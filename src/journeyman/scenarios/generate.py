@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from journeyman.mcp.results import Leaf, Path, leaves
 from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.explore import ExecutedCall
-from journeyman.scenarios.results import Leaf, Path, is_echo, leaves, share_of_commonest
-from journeyman.scenarios.wording import Wording, gives_away
+from journeyman.scenarios.wording import Wording, gives_away, spoken
 from journeyman.types.scenarios import ExpectedAnswer, Scenario, Split, Witness, WitnessCall
 
 _MAX_LEAVES = 6
@@ -100,6 +101,23 @@ def comparable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
             if path and not is_echo(value, call.arguments):
                 found.setdefault(path, []).append(value)
     return tuple(path for path, values in found.items() if len(values) >= 4 and 0.3 <= share_of_commonest(values) <= 0.8)
+
+
+def is_echo(value: Leaf, arguments: dict[str, Any]) -> bool:
+    """Whether a leaf only gives back an argument, or holds one as a whole."""
+    text = spoken(value).casefold()
+    for argument in arguments.values():
+        given = spoken(argument).casefold()
+        if text == given or (len(given) >= 3 and given in text) or (len(text) >= 3 and text in given):
+            return True
+    return False
+
+
+def share_of_commonest(values: Sequence[Any]) -> float:
+    """Share of the value that a guess would name; 1.0 when there are none."""
+    if not values:
+        return 1.0
+    return Counter(map(str, values)).most_common(1)[0][1] / len(values)
 
 
 def leaf_at(call: ExecutedCall, path: Path) -> Leaf | None:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field, RootModel
 
 from journeyman.errors import SettingError, StoreError
+from journeyman.mcp.results import Path
 from journeyman.mcp.tools import McpTool
-from journeyman.scenarios.results import Path
 from journeyman.types.messages import Tool
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario

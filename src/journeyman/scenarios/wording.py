@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from journeyman.mcp.results import Path
 from journeyman.mcp.tools import McpTool, split_identifier
-from journeyman.scenarios.results import Path
 
 _FROM = frozenset({"source", "from", "origin", "src"})
 _TO = frozenset({"target", "to", "destination", "dest", "dst"})

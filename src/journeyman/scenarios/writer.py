@@ -18,7 +18,7 @@ from journeyman.errors import LlmError, LlmRefusalError
 from journeyman.llm import Llm
 from journeyman.mcp.tools import McpTool
 from journeyman.scenarios.generate import COMPARISON, ONE_CALL, TWO_TOOLS
-from journeyman.scenarios.pools import canonical
+from journeyman.scenarios.values import canonical
 from journeyman.scenarios.wording import gives_away, spoken
 from journeyman.types.scenarios import Scenario
 

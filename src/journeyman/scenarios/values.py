@@ -1,32 +1,25 @@
-"""Candidate values for the arguments of tools, and which parameters draw from the same pool. Executes nothing (see `explore`).
+"""Values that a schema takes, made of the schema alone: those it names, numbers in its ranges, dates and times, lists and objects of them.
 
-Values come from the schema alone: enumerations, constants, examples, defaults, numeric ranges, dates and times (by `format`, or by a form
-such as HH:MM in the description) and values quoted in the description. What the schema cannot give is proposed by a model (`proposals`)
-or seen in results (`explore`); where only a pattern or another format is known, texts of that form are the last resort (`made_texts`).
+What the schema cannot give is proposed by a model (`proposals`) or seen in results (`explore`); where only a pattern or another format is
+known, texts of that form are the last resort (`texts`). Executes nothing.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import json
 import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from journeyman.mcp.schemas import argument_faults, fits
-from journeyman.mcp.tools import McpTool, split_identifier
-from journeyman.scenarios.made_texts import made_texts
-
-Draw = Callable[[random.Random], Any]
+from journeyman.scenarios.texts import Draw, made_texts, moments
 
 _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`])([^'\"`\n]{1,60})\1(?![A-Za-z0-9])")
 _WIDE = 100
-_DRAWS = 240
 _MADE_FOR_LISTS = 24
 _TRIES = 60
 _MAX_ITEMS = 100
@@ -35,106 +28,9 @@ _MAX_CHARS = 4000
 _RANGES = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One parameter of one tool."""
-
-    tool: str
-    parameter: str
-    schema: dict[str, Any]
-    is_required: bool
-
-
-@dataclass(slots=True)
-class Pool:
-    """Values that the slots of one kind share, such as every time zone parameter of a server.
-
-    Attributes:
-        is_closed: the schema lists every value (enumeration, flag): such values are not split between training and held-out.
-        draw: makes a new value; None when the schema says nothing about how values look, or what it says leaves none.
-        good: values that were part of a call that succeeded, in the order found.
-        candidates: not tried yet.
-        failed: tried without success.
-    """
-
-    slots: tuple[Slot, ...]
-    schema: dict[str, Any]
-    is_closed: bool
-    draw: Draw | None
-    candidates: list[Any] = field(default_factory=list)
-    good: list[Any] = field(default_factory=list)
-    failed: list[Any] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-
-    def offer(self, values: Sequence[Any]) -> int:
-        """Add untried values that the schema allows; returns how many were new."""
-        added = 0
-        for value in values:
-            key = canonical(value)
-            if key not in self.seen and not argument_faults(self.schema, value):
-                self.seen.add(key)
-                self.candidates.append(value)
-                added += 1
-        return added
-
-    def make_up(self, rng: random.Random, count: int) -> int:
-        """Offer about `count` texts of the form that the schema asks for; returns how many were new.
-
-        None where the schema names values: those say more of what is meant than a form does.
-        """
-        if not self.is_text or (self.draw is not None and self.seen) or any(schema_values(slot.schema) for slot in self.slots):
-            return 0
-        return self.offer([text for slot in self.slots for text in made_texts(slot.schema, rng, count)])
-
-    @property
-    def is_text(self) -> bool:
-        return self.schema.get("type", "string") == "string" and "enum" not in self.schema
-
-    @property
-    def needs_proposals(self) -> bool:
-        """Text of which the schema only gives examples, or nothing."""
-        return self.is_text and not self.is_closed and self.draw is None
-
-
 def canonical(value: Any) -> str:
     """A key that is equal for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def make_pools(tools: Sequence[McpTool], rng: random.Random) -> list[Pool]:
-    """Pools for all parameters of the tools, filled with what the schemas give."""
-    pools: list[Pool] = []
-    for tool in tools:
-        for name, schema in tool.properties.items():
-            slot = Slot(tool.name, name, schema, name in tool.required)
-            for pool in pools:
-                if _is_same_kind(slot, pool):
-                    pool.slots = (*pool.slots, slot)
-                    pool.offer(schema_values(schema))
-                    break
-            else:
-                pools.append(_new_pool(slot, rng))
-    return pools
-
-
-def _new_pool(slot: Slot, rng: random.Random) -> Pool:
-    draw = value_maker(slot.schema)
-    pool = Pool(slots=(slot,), schema=slot.schema, is_closed=is_closed(slot.schema), draw=draw)
-    pool.offer(schema_values(slot.schema))
-    if draw is not None and not pool.is_closed:
-        pool.offer([draw(rng) for _ in range(_DRAWS)])
-    return pool
-
-
-def _is_same_kind(slot: Slot, pool: Pool) -> bool:
-    other = pool.slots[0]
-    if slot.schema.get("type") != other.schema.get("type") or is_closed(slot.schema) or pool.is_closed:
-        return slot.parameter == other.parameter and slot.schema == other.schema
-    if slot.schema.get("type", "string") != "string":
-        return slot.parameter == other.parameter and slot.schema == other.schema
-    quoted = {canonical(value) for value in schema_values(slot.schema)}
-    shared = quoted & {canonical(value) for value in schema_values(other.schema)}
-    return bool(shared) or split_identifier(slot.parameter)[-1:] == split_identifier(other.parameter)[-1:]
 
 
 def is_closed(schema: Mapping[str, Any]) -> bool:
@@ -208,7 +104,7 @@ def _ways(schema: Mapping[str, Any]) -> Iterator[Draw]:
 
 
 def _of_kind(kind: str, schema: Mapping[str, Any]) -> Iterator[Draw]:
-    makers = {"integer": _integers, "number": _numbers, "string": _texts, "object": _objects}
+    makers = {"integer": _integers, "number": _numbers, "string": moments, "object": _objects}
     if kind == "boolean":
         yield lambda rng: rng.random() < 0.5
     elif kind == "array":
@@ -302,29 +198,6 @@ def _float(value: Fraction) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _texts(schema: Mapping[str, Any]) -> Draw | None:
-    hint = f"{schema.get('format', '')} {schema.get('pattern', '')} {schema.get('description', '')}"
-    named = schema.get("format")
-    clock = re.search(r"\bHH:?MM(:?SS)?\b", hint, re.IGNORECASE)
-    day = named == "date" or re.search(r"\bYYYY-MM-DD\b(?!T)", hint)
-    if named == "date-time" or (day and clock) or re.search(r"YYYY-MM-DDT", hint):
-        return lambda rng: f"{_day(rng)}T{_clock(rng)}:00Z" if named == "date-time" else f"{_day(rng)}T{_clock(rng)}:00"
-    if day:
-        return _day
-    if named == "time" or clock:
-        has_seconds = named == "time" or bool(clock and clock.group(1))
-        return lambda rng: _clock(rng) + (":00" if has_seconds else "")
-    return None
-
-
-def _clock(rng: random.Random) -> str:
-    return f"{rng.randrange(24):02d}:{rng.choice((0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55)):02d}"
-
-
-def _day(rng: random.Random) -> str:
-    return (dt.date(2020, 1, 1) + dt.timedelta(days=rng.randrange(365 * 8))).isoformat()
 
 
 def _lists(schema: Mapping[str, Any]) -> Iterator[Draw]:
