@@ -142,7 +142,7 @@ def texts_in(text: str, limit: int = 40) -> list[tuple[str, str]]:
     """Short texts in a result with the key they stand under ("" in a list): what later calls may take as arguments."""
     parsed = parse_result(text)
     if isinstance(parsed, str) and parsed == text:
-        parsed = [line.strip(" -*") for line in text.splitlines()]
+        parsed = [line.strip(" -*") for line in re.split(r"\r?\n", text)]
     found: list[tuple[str, str]] = []
     _gather(parsed, "", found, limit)
     return found
