@@ -21,8 +21,8 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.errors import InputError, LlmError, SettingError
 from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import plateau as recipe
-from journeyman.recipes import plateau_bench
-from journeyman.recipes.plateau import PlateauSettings, measure_plateau
+from journeyman.recipes.plateau import measure_plateau
+from journeyman.recipes.prompting import TOOL_PROMPTS, PlateauSettings
 from journeyman.recipes.settings import McpTrain
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.service.backend import Backend
@@ -60,7 +60,7 @@ class Model:
         self.engines: list[FakeEngine] = []
         self.num_opened = 0
         monkeypatch.setattr(sys.modules["journeyman.local"], "open_backend", self.open)
-        monkeypatch.setattr(plateau_bench, "open_backend", self.open)
+        monkeypatch.setattr(recipe, "open_backend", self.open)
 
     def open(self, base: str, *, home: Path, **_: Any) -> Backend:
         self.num_opened += 1
@@ -133,7 +133,7 @@ class TestMeasuring:
         only = SETTINGS.model_copy(update={"shots": (0,), "prompts": {"default": "Use the tools."}})
         await measure_plateau(only, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         await trained_run(model, tmp_path, tmp_path / "out" / "scenarios")
-        settings = recipe.settings_of_run("r", tmp_path, "fake-model", shots=(0,), limit=6)
+        settings = PlateauSettings(model="fake-model", run="r", shots=(0,), limit=6)
         found = await measure_plateau(settings, SilentProgress(), home=tmp_path, folder=tmp_path / "of-run")
         assert found.trained is not None
         assert (found.trained.name, found.trained.success.mean) == ("agent@1", 1.0)
@@ -271,7 +271,7 @@ def test_prompts_are_named_by_their_files(tmp_path: Path) -> None:
     (tmp_path / "mine.md").write_text(" Be brief. \n")
     (tmp_path / "terse.txt").write_text("x")
     (tmp_path / "empty.txt").write_text(" ")
-    assert read_prompts([tmp_path / "mine.md"], taken=recipe.PROMPTS) == {"mine": "Be brief."}
+    assert read_prompts([tmp_path / "mine.md"], taken=TOOL_PROMPTS) == {"mine": "Be brief."}
     for name in ("terse.txt", "empty.txt"):
         with pytest.raises(InputError):
-            read_prompts([tmp_path / name], taken=recipe.PROMPTS)
+            read_prompts([tmp_path / name], taken=TOOL_PROMPTS)

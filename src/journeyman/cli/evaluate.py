@@ -99,26 +99,24 @@ def evaluate(
         _refuse(prompting, "belongs to --prompt-only MODEL")
         _evaluate_run(run, server, home_folder(home), attempts or _DEFAULT_ATTEMPTS, limit, judge)
         return
-    from journeyman.cli.plateau import PlateauRequest, run_plateau
+    from journeyman.cli.plateau import run_plateau
 
     _refuse(
         {"--attempts": attempts, "--judge": judge},
         "is not for --prompt-only: attempts are greedy, judged by evidence or the run's own rewards",
     )
     run_plateau(
-        PlateauRequest(
-            model=prompt_only,
-            home=home_folder(home),
-            run=run,
-            limit=limit,
-            prompts=tuple(prompt or ()),
-            shots=shots,
-            goal=target,
-            out=out,
-            target=server,
-            choice=choice,
-            seed=seed,
-        )
+        prompt_only,
+        run,
+        home_folder(home),
+        server,
+        choice,
+        prompts=prompt or (),
+        shots=shots,
+        goal=target,
+        limit=limit,
+        seed=seed,
+        out=out,
     )
 
 

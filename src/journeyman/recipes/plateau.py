@@ -3,99 +3,37 @@
     settings = PlateauSettings(model="smollm2-135m", target=McpTarget.parse("python -m mcp_server_time"))
     plateau = await measure_plateau(settings, SilentProgress(), home=Path(".journeyman"), folder=Path("plateau"))
 
-Every prompt is tried with every number of worked examples, all on the same held-out scenarios, greedily, judged by evidence. A cell is
-kept as soon as it is measured: the same call again measures only what is missing.
+Every prompt is tried with every number of worked examples, all on the same held-out scenarios, greedily. A cell is kept as soon as it is
+measured: the same call again measures only what is missing. What is prompted on: `prompting.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import ValidationError
 
-from journeyman.agents.server_pool import Isolation, ServerPool, num_shared_servers
-from journeyman.agents.tool_loop import SYSTEM_PROMPT, ToolLoop, ToolLoopSettings
-from journeyman.config import command_line
-from journeyman.errors import SettingError
-from journeyman.evaluation.heldout import VariantResult, scenarios_hash
-from journeyman.evaluation.plateau import Plateau, assess, write_plateau
-from journeyman.llm import names_provider
-from journeyman.mcp.client import open_server
-from journeyman.mcp.target import McpTarget
-from journeyman.mcp.tools import choose_tools
+from journeyman.client.models import Model
+from journeyman.config import environment_key
+from journeyman.errors import JudgeError, LlmError, StoreError
+from journeyman.evaluation.heldout import VariantResult, evaluate, is_lost, scenarios_hash
+from journeyman.evaluation.plateau import Plateau, PlateauCell, assess, cell_name, write_plateau
+from journeyman.llm import Llm, LlmEndpoint, LlmSettings, names_provider, read_key
+from journeyman.local import local, open_backend, serving
 from journeyman.observe.progress import Progress
-from journeyman.recipes.plateau_bench import PROVIDER_MAX_TOKENS, Bench, Prompted, PromptedModel, trained_adapter
-from journeyman.recipes.resume import run_settings
-from journeyman.recipes.session import scenario_settings
-from journeyman.recipes.settings import McpTrain, Rollouts
-from journeyman.rewards import EvidenceJudge
-from journeyman.scenarios.build import build_scenarios
-from journeyman.scenarios.drills import make_shots
+from journeyman.recipes.prompting import PlateauSettings, Prompted, Subject, settings_of_run, subject_of
 from journeyman.scenarios.proposals import CompletionProposer
-from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
-from journeyman.types.record import Record
-from journeyman.types.settings import Seed
+from journeyman.types.trajectory import Group
 
-PROMPTS: Mapping[str, str] = {
-    "default": SYSTEM_PROMPT,
-    "terse": "Answer with the tools, in a few words.",
-    "step by step": (
-        "You answer questions with tools. Work step by step: choose the tool that fits, call it with arguments taken from the question, "
-        "read its result, and when you have every value that is asked for, state it in one short sentence. Never guess a value."
-    ),
-}
-"""Tried by default: the words that runs are trained with, a terse prompt, and one that spells the steps out."""
-
-
-class PlateauSettings(Record):
-    """What to measure.
-
-    Attributes:
-        model: PROVIDER/MODEL of any OpenAI-compatible server, or a base model (a known name, a folder, a Hugging Face id).
-        target: the MCP server.
-        prompts: system messages by name.
-        shots: numbers of worked examples before each task, from training scenarios.
-        goal: the success that is wanted.
-        limit: only the first so many held-out scenarios.
-        max_tokens: of one reply; None: as in training for a base model, 1024 for a provider's.
-        run: a run whose scenarios are used, and whose trained model is compared; None: scenarios are made for `target`.
-    """
-
-    model: str
-    target: McpTarget
-    prompts: dict[str, str] = Field(default_factory=lambda: dict(PROMPTS))
-    shots: tuple[int, ...] = (0, 2, 4)
-    goal: float = Field(default=0.9, gt=0.0, le=1.0)
-    limit: int | None = Field(default=None, ge=2)
-    tools: tuple[str, ...] | None = None
-    read_only: tuple[str, ...] = ()
-    allow_writes: bool = False
-    max_turns: int = Field(default=4, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_concurrent: int | None = Field(default=None, ge=1)
-    timeout_seconds: float = Field(default=600.0, gt=0)
-    seed: Seed = 0
-    run: str | None = None
-
-
-def settings_of_run(run: str, home: Path, model: str, **changed: object) -> PlateauSettings:
-    """Settings that prompt `model` on the scenarios of a run. Raises NotFoundError; SettingError for a run without an MCP server."""
-    with Store.open(home) as store:
-        info = store.runs.get(run)
-        folder = store.home.run(run).path
-        known = run_settings(store, run, McpTrain) if info.kind == "mcp" else None
-    if known is None:
-        raise SettingError(f"run {run!r} ({info.kind}) has no MCP server to prompt a model on", hint='give one: --server "CMD"')
-    if not (folder / "scenarios").exists():
-        raise SettingError(
-            f"run {run!r} has no scenarios yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
-        )
-    given = {name: getattr(known, name) for name in ("target", "tools", "read_only", "allow_writes", "seed")}
-    return PlateauSettings.model_validate({"model": model, "run": run, **given, **changed})
+_MAX_LOST_SHARE = 0.2
+_PROVIDER_CONCURRENCY = 8
+_FINISHED_ARE_KEPT = "mend that and run the same command again: finished cells are kept"
 
 
 async def measure_plateau(
@@ -106,106 +44,183 @@ async def measure_plateau(
     `scenarios_folder`: where scenarios that are made for a server are kept, for other models too; in `folder` when None.
 
     Raises:
-        SettingError: settings that cannot be used (more worked examples than there are, fewer than two scenarios).
-        McpError: the MCP server cannot be used. LlmError: the provider's model cannot be used; finished cells are kept.
-        ModelNotFoundError, StoreError: as their docstrings say.
+        SettingError: settings or a run that cannot be used (more worked examples than there are, fewer than two scenarios).
+        JudgeError: a reward function failed. McpError: the MCP server cannot be used.
+        LlmError: the provider's model cannot be used; finished cells are kept.
+        NotFoundError, ModelNotFoundError, StoreError, InputError: as their docstrings say.
     """
+    train = None if settings.run is None else await asyncio.to_thread(settings_of_run, settings.run, home)
     async with AsyncExitStack() as stack:
-        progress.phase("start", note=settings.target.label)
-        model = PromptedModel(settings.model, home, progress, stack)
-        pool = await stack.enter_async_context(_pool(settings))
-        scenarios = await _scenarios(settings, model, progress, home, scenarios_folder or folder / "scenarios")
-        scenarios.check_offered(pool.tools)
-        heldout = scenarios.heldout[: settings.limit]
-        bench = Bench(folder, progress, heldout, EvidenceJudge(), settings.timeout_seconds, pool.max_concurrent, seed=settings.seed)
-        # All agents first: a prompt that cannot be made is found out before the first attempt.
-        ways = [_way(settings, pool, scenarios, prompt, count) for prompt in settings.prompts for count in settings.shots]
-        cells = [await bench.cell(model, way) for way in ways]
-        await stack.aclose()
-        trained = await _trained(settings, bench, home)
+        models = await stack.enter_async_context(AsyncExitStack())
+        model = _PromptedModel(settings.model, home, progress, models)
+        path = scenarios_folder or folder / "scenarios"
+        subject = await stack.enter_async_context(subject_of(settings, train, home, progress, path, model.proposer))
+        cells = [await _cell(model, subject, way, folder, progress) for way in subject.ways]
+        await models.aclose()
+        trained = await _trained(settings.run, subject, folder, home, progress)
     plateau = assess(
         cells,
         model=settings.model,
-        server=settings.target.label,
-        scenarios_hash=scenarios_hash(heldout),
+        server=subject.name,
+        scenarios_hash=scenarios_hash(subject.heldout),
         goal=settings.goal,
         trained=trained,
         can_be_trained=not names_provider(settings.model),
-        notes=scenarios.notes,
+        uses_tools=subject.uses_tools,
+        notes=subject.notes,
     )
-    write_plateau(plateau, folder)
+    await asyncio.to_thread(write_plateau, plateau, folder)
     return plateau
 
 
+class _PromptedModel:
+    """The model that is prompted, a provider's or a base model: opened once, by the first who asks, and closed with `stack`.
+
+    Raises SettingError at once for an unknown provider and a malformed key; a missing one may not be needed (cells are kept).
+    """
+
+    def __init__(self, name: str, home: Path, progress: Progress, stack: AsyncExitStack) -> None:
+        self.name = name
+        self.is_provider = names_provider(name)
+        self._home, self._progress, self._stack = home, progress, stack
+        self._model: Model | None = None
+        self._proposer: CompletionProposer | None = None
+        if self.is_provider and (variable := LlmEndpoint.parse(name).api_key_env) is not None:
+            environment_key(variable)
+
+    async def open(self) -> Model:
+        """Raises LlmError for a provider's model that cannot be used, ModelNotFoundError for an unknown base model."""
+        if self._model is None:
+            self._progress.phase("load", note=self.name)
+            if self.is_provider:
+                self._model = await self._stack.enter_async_context(_provider_model(self.name))
+            else:
+                connection = await self._stack.enter_async_context(local(self.name, home=self._home, note=self._progress.note))
+                self._model = connection.base_model()
+                self._proposer = CompletionProposer(connection.openai_url, connection.api_key)
+                self._stack.push_async_callback(self._proposer.close)
+        return self._model
+
+    async def proposer(self) -> CompletionProposer | None:
+        """Makes up values for scenarios; None of a provider's model."""
+        if not self.is_provider:
+            await self.open()
+        return self._proposer
+
+
 @asynccontextmanager
-async def _pool(settings: PlateauSettings, isolation: Isolation = "auto") -> AsyncIterator[ServerPool]:
-    async with open_server(settings.target) as server:
-        choice = choose_tools(
-            server.tools, settings.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
-        )
-    async with ServerPool(
-        settings.target,
-        choice.tools,
-        isolation,
-        num_shared=num_shared_servers(),
-        max_servers=settings.max_concurrent,
-    ) as pool:
-        yield pool
-
-
-async def _scenarios(settings: PlateauSettings, model: PromptedModel, progress: Progress, home: Path, path: Path) -> ScenarioSet:
-    """The run's; without a run those made for this server before, else made now and kept."""
-    kept = _kept_scenarios(settings, home, path)
-    if kept is not None:
-        return kept
-    proposer = None
-    if not model.is_provider:
-        await model.open()
-        assert model.connection is not None
-        proposer = CompletionProposer(model.connection.openai_url, model.connection.api_key)
+async def _provider_model(name: str) -> AsyncIterator[Model]:
+    """A provider's model, tried once: a wrong key or name is said at once, not by every attempt."""
+    endpoint = LlmEndpoint.parse(name)
+    async with Llm(endpoint, settings=LlmSettings(max_tokens=256, max_retries=2)) as llm:
+        await llm.check()
+    model = Model(endpoint.model, endpoint.base_url, read_key(endpoint) or "none")
     try:
-        async with open_server(settings.target) as server:
-            wanted = McpTrain(
-                target=settings.target, tools=settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
-            )
-            made = await build_scenarios(server, scenario_settings(wanted), proposer=proposer, seed=settings.seed, progress=progress)
+        yield model
     finally:
-        if proposer is not None:
-            await proposer.close()
-    aside = path.with_name("scenarios.part")
-    made.save(aside)
-    aside.rename(path)
-    return made
+        await model.close()
 
 
-def _kept_scenarios(settings: PlateauSettings, home: Path, path: Path) -> ScenarioSet | None:
-    if settings.run is not None:
-        with Store.open(home) as store:
-            return ScenarioSet.load(store.home.run(settings.run).path / "scenarios")
-    return ScenarioSet.load(path) if path.exists() else None
+async def _cell(model: _PromptedModel, subject: Subject, way: Prompted, folder: Path, progress: Progress) -> PlateauCell:
+    """The cell as it was measured before with the very same prompt, scenarios and judge, else measured now and kept."""
+    name = cell_name(way.prompt, way.num_shots)
+    path = _path(folder, name, model.name, subject, way)
+    kept = _read(path)
+    if kept is not None:
+        progress.note(f"{name}: {kept.result.success.text()} (measured before)")
+        return kept
+    max_concurrent = _PROVIDER_CONCURRENCY if model.is_provider else subject.max_concurrent
+    result, groups = await _attempt(name, await model.open(), subject, way, max_concurrent, progress)
+    turns = [one.turns for group in groups for one in group]
+    tokens = [sum(len(turn.prompt_ids) for turn in of_attempt) for of_attempt in turns]
+    is_counted = any(tokens) and all(turn.prompt_ids for of_attempt in turns for turn in of_attempt)
+    prompt_tokens = sum(tokens) / len(tokens) if is_counted else None
+    cell = PlateauCell(prompt=way.prompt, num_shots=way.num_shots, result=result, prompt_tokens=prompt_tokens)
+    _write(path, cell)
+    progress.note(f"{name}: {result.success.text()}")
+    return cell
 
 
-def _way(settings: PlateauSettings, pool: ServerPool, scenarios: ScenarioSet, prompt: str, num_shots: int) -> Prompted:
-    max_tokens = settings.max_tokens or (PROVIDER_MAX_TOKENS if names_provider(settings.model) else Rollouts().max_tokens)
-    bounds = ToolLoopSettings(max_turns=settings.max_turns, max_tokens=max_tokens, temperature=0.0)
-    shots = make_shots(scenarios.train, num_shots, seed=settings.seed, max_result_chars=bounds.max_result_chars)
-    return _prompted(prompt, num_shots, ToolLoop(pool, bounds, system_prompt=settings.prompts[prompt], shots=shots))
-
-
-def _prompted(prompt: str, num_shots: int, agent: ToolLoop) -> Prompted:
-    messages = [message.wire() for message in agent.messages("")]
-    said = (messages, [tool.model_dump() for tool in agent.tools])
-    return Prompted(prompt, num_shots, agent, (said, asdict(agent.settings)))
-
-
-async def _trained(settings: PlateauSettings, bench: Bench, home: Path) -> VariantResult | None:
-    """The newest model of the run, on the same scenarios, prompted and bounded as it was trained; None when the run has none."""
-    adapter = None if settings.run is None else trained_adapter(settings.run, home, bench.progress)
-    if settings.run is None or adapter is None:
+async def _trained(run: str | None, subject: Subject, folder: Path, home: Path, progress: Progress) -> VariantResult | None:
+    """The newest version that the run trained, on the same scenarios, prompted as it was trained: measured before, or now and kept. None,
+    and a note, when it has none."""
+    if run is None or subject.as_trained is None:
         return None
+    adapter = await asyncio.to_thread(_newest_version, run, home)
+    if adapter is None:
+        progress.note(f"run {run} has no trained model to compare with")
+        return None
+    path = _path(folder, adapter, adapter, subject, subject.as_trained)
+    cell = _read(path)
+    if cell is None:
+        backend = await asyncio.to_thread(open_backend, subject.base, home=home, note=progress.note)
+        async with serving(backend) as connection:
+            await asyncio.to_thread(backend.serve_run, run)
+            model = connection.served_model(adapter)
+            result, _ = await _attempt(adapter, model, subject, subject.as_trained, subject.max_concurrent, progress)
+        cell = PlateauCell(prompt=adapter, num_shots=0, result=result)
+        _write(path, cell)
+    progress.note(f"{adapter}: {cell.result.success.text()}")
+    return cell.result
+
+
+def _newest_version(run: str, home: Path) -> str | None:
     with Store.open(home) as store:
-        train = run_settings(store, settings.run, McpTrain)
-    bounds = ToolLoopSettings(max_turns=train.rollouts.max_turns, max_tokens=train.rollouts.max_tokens, temperature=0.0)
-    async with _pool(settings, train.rollouts.isolation) as pool:
-        way = _prompted(adapter, 0, ToolLoop(pool, bounds))
-        return await bench.trained(adapter, way, run=settings.run, base=train.base, home=home)
+        newest = [row for model in store.models.list(run) for row in store.models.adapters(run, model.name)[-1:]]
+    return newest[0].name if newest and newest[0].step else None
+
+
+async def _attempt(
+    name: str, model: Model, subject: Subject, way: Prompted, max_concurrent: int, progress: Progress
+) -> tuple[VariantResult, list[Group]]:
+    """Raises LlmError when nothing was measured, or too many attempts are lost."""
+    try:
+        evaluation = await evaluate(
+            way.agent,
+            subject.heldout,
+            {name: model},
+            subject.judge,
+            max_concurrent=max_concurrent,
+            timeout_seconds=subject.timeout_seconds,
+            progress=progress,
+            seed=subject.seed,
+        )
+    except JudgeError as error:
+        if error.reason != "nothing_measured":
+            raise
+        raise LlmError(error.message, hint=_FINISHED_ARE_KEPT, reason=error.reason) from error
+    groups = evaluation.groups[name]
+    lost = [one.error for group in groups for one in group if one.error is not None and is_lost(one)]
+    if lost:
+        first = f"{lost[0].type}: {lost[0].message[:300]}"
+        if len(lost) > _MAX_LOST_SHARE * len(groups):
+            problem = f"{len(lost)} of {len(groups)} attempts failed, which says nothing about {name!r}: {first}"
+            raise LlmError(problem, hint=_FINISHED_ARE_KEPT, reason="attempts_lost")
+        progress.warn(f"{len(lost)} attempts of {name} failed and are left out: {first}")
+    return evaluation.summary.variants[0], groups
+
+
+def _path(folder: Path, name: str, model: str, subject: Subject, way: Prompted) -> Path:
+    """Where a cell is kept: named by eight hex digits over all that its numbers depend on."""
+    text = json.dumps([model, scenarios_hash(subject.heldout), *way.contents], ensure_ascii=False)
+    slug = "".join(sign if sign.isalnum() or sign in "@." else "-" for sign in name)
+    return folder / "cells" / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+
+
+def _read(path: Path) -> PlateauCell | None:
+    """A kept cell; None when there is none, or one of another version."""
+    try:
+        return PlateauCell.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def _write(path: Path, cell: PlateauCell) -> None:
+    """Aside and renamed: a kill never leaves half a cell behind."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        aside.write_text(cell.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        raise StoreError(f"the cell cannot be kept in {path.parent}: {error}", hint="give another folder with --out") from error

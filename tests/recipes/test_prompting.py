@@ -19,10 +19,11 @@ from journeyman.cli.app import run as command
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import SettingError
 from journeyman.observe.progress import SilentProgress
-from journeyman.recipes import plateau_bench
+from journeyman.recipes import plateau
 from journeyman.recipes import run as open_runs
 from journeyman.recipes.grpo import train
-from journeyman.recipes.prompted_grpo import PromptedGrpo, measure_prompted
+from journeyman.recipes.plateau import measure_plateau
+from journeyman.recipes.prompting import PlateauSettings
 from journeyman.recipes.settings import ChatOrFunction, GrpoTrain, ModelJudge
 from journeyman.service.backend import Backend
 from journeyman.store import Store
@@ -64,7 +65,7 @@ class Model:
 @pytest.fixture
 def model(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Model:
     fake = Model(tiny_tokenizer)
-    for module in (open_runs, plateau_bench, sys.modules["journeyman.local"]):
+    for module in (open_runs, plateau, sys.modules["journeyman.local"]):
         monkeypatch.setattr(module, "open_backend", fake.open)
     return fake
 
@@ -108,8 +109,8 @@ class TestMeasuring:
         write_tasks(tmp_path / "tasks.jsonl", answer=lambda number: 2 * number)
         await train(settings, SilentProgress(), home=tmp_path, run="r")
         model.prompts.clear()
-        wanted = PromptedGrpo(model="fake-model", run="r", shots=(0, 2), prompts={"kind": "Be kind."})
-        found = await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        wanted = PlateauSettings(model="fake-model", run="r", shots=(0, 2), prompts={"kind": "Be kind."})
+        found = await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         shown = {cell.name: cell.result.success.mean for cell in found.cells}
         assert shown == {"own, 0 shots": 0.0, "own, 2 shots": 1.0, "kind, 0 shots": 0.0, "kind, 2 shots": 1.0}
         assert (found.num_scenarios, found.verdict, found.trained) == (4, "undecided", None)
@@ -128,13 +129,13 @@ class TestMeasuring:
         model.is_able = lambda prompt: len(model.prompts) % 2 == 0  # of two attempts at a task one is right: groups have spread
         await train(changed(settings, steps=2), SilentProgress(), home=tmp_path, run="r")
         model.is_able = lambda prompt: False
-        wanted = PromptedGrpo(model="fake-model", run="r", shots=(0, 1), prompts={})
-        found = await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        wanted = PlateauSettings(model="fake-model", run="r", shots=(0, 1), prompts={})
+        found = await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         assert [cell.result.success.mean for cell in found.cells] == [0.0, 1.0]
         assert found.trained is not None
         assert (found.trained.name, found.trained.success.mean) == ("doubler@2", 1.0)
         opened = model.num_opened
-        assert await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out") == found
+        assert await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out") == found
         assert model.num_opened == opened
 
     async def test_without_worked_examples_prompts_alone_are_tried_and_that_is_said(
@@ -142,24 +143,25 @@ class TestMeasuring:
     ) -> None:
         write_tasks(tmp_path / "tasks.jsonl", answer=lambda number: f"answer {number}")  # which the run's reward does not take
         await train(settings, SilentProgress(), home=tmp_path, run="r")
-        wanted = PromptedGrpo(model="fake-model", run="r")
-        found = await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        wanted = PlateauSettings(model="fake-model", run="r")
+        found = await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         assert [cell.name for cell in found.cells] == ["own, 0 shots", "think, 0 shots", "terse, 0 shots"]
         assert "0 training tasks have a reply of reward 1" in found.notes[0]
         assert "2 and 4 shots were not tried" in found.notes[0]
         asked = wanted.model_copy(update={"shots": (0, 2)})
-        with pytest.raises(SettingError, match="2 worked examples were asked for, and 0 training tasks"):
-            await measure_prompted(asked, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        with pytest.raises(SettingError) as caught:
+            await measure_plateau(asked, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        assert caught.value.reason == "too_few_examples"
 
     async def test_a_mended_reward_function_is_asked_again(self, model: Model, settings: GrpoTrain, tmp_path: Path) -> None:
         await train(settings, SilentProgress(), home=tmp_path, run="r")
-        wanted = PromptedGrpo(model="fake-model", run="r", prompts={})
-        await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        wanted = PlateauSettings(model="fake-model", run="r", prompts={})
+        await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         module = tmp_path / f"{next(iter(settings.rewards)).rpartition('.')[0]}.py"
         for text, count in ((REWARDS, 1), (REWARDS + "\n# mended\n", 0)):
             module.write_text(text)
             progress = RecordingProgress()
-            await measure_prompted(wanted, progress, home=tmp_path, folder=tmp_path / "out")
+            await measure_plateau(wanted, progress, home=tmp_path, folder=tmp_path / "out")
             assert sum("measured before" in note for note in progress.notes) == count
 
     async def test_a_providers_model_that_takes_neither_temperature_nor_seed_is_prompted(
@@ -176,23 +178,18 @@ class TestMeasuring:
 
         with serve(script) as server:
             monkeypatch.setenv("VLLM_BASE_URL", server.base_url)
-            wanted = PromptedGrpo(model="vllm/big", run="r", prompts={}, goal=0.2)
-            found = await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+            wanted = PlateauSettings(model="vllm/big", run="r", prompts={}, goal=0.2)
+            found = await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
         assert found.verdict == "prompting is enough"
         assert {body["max_tokens"] for body in server.requests if len(body["messages"]) > 1} == {1024}
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("what", "message"),
-        [
-            ("function", "which writes the prompt itself"),
-            ("judge", "scored by a model alone"),
-            ("heldout", "holds 0 tasks out"),
-            ("tasks", "has no tasks yet"),
-        ],
+        ("what", "reason"),
+        [("function", "own_rollout"), ("judge", "no_rewards"), ("heldout", "too_few_held_out"), ("tasks", "no_tasks_yet")],
     )
-    async def test_a_run_that_cannot_be_prompted_says_why(self, what: str, message: str, settings: GrpoTrain, tmp_path: Path) -> None:
+    async def test_a_run_that_cannot_be_prompted_says_why(self, what: str, reason: str, settings: GrpoTrain, tmp_path: Path) -> None:
         module = next(iter(settings.rewards)).rpartition(".")[0]
         changes: dict[str, dict[str, object]] = {
             "function": {"rollout": ChatOrFunction(function=f"{module}.agent")},
@@ -206,9 +203,10 @@ class TestRefusals:
                 tasks = store.home.run("r").scenarios
                 tasks.parent.mkdir(parents=True, exist_ok=True)
                 tasks.write_text((tmp_path / "tasks.jsonl").read_text())
-        wanted = PromptedGrpo(model="fake-model", run="r")
-        with pytest.raises(SettingError, match=message) as caught:
-            await measure_prompted(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        wanted = PlateauSettings(model="fake-model", run="r")
+        with pytest.raises(SettingError) as caught:
+            await measure_plateau(wanted, SilentProgress(), home=tmp_path, folder=tmp_path / "out")
+        assert caught.value.reason == reason
         assert caught.value.hint
         assert not (tmp_path / "out").exists()
 
