@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from journeyman.engine.local.replicas import ReplicatedEngine
     from journeyman.modeling.base_models import BaseModel
     from journeyman.service.backend import Backend
-    from journeyman.service.opening import Computing
+    from journeyman.service.trainable import Computing
     from journeyman.trainer.base import Trainer
     from journeyman.types.settings import Retention
     from journeyman.types.training import CreateModel
@@ -109,8 +109,7 @@ async def _kept_thread_count() -> AsyncIterator[None]:
 @asynccontextmanager
 async def serving(backend: Backend) -> AsyncIterator[Connection]:
     """Serve an open backend on a free loopback port while the block runs, then close it. Yields a connected client."""
-    from journeyman.server.app import create_app
-    from journeyman.server.serve import Server
+    from journeyman.server.app import Server, create_app
 
     # Loopback is open to every user of this machine; the key is not.
     api_key = secrets.token_urlsafe(24)

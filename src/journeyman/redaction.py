@@ -17,13 +17,16 @@ HIDDEN = "***"
 _MIN_LENGTH = 6  # shorter ones are words of other texts too
 
 _ROLLOUT_TOKEN = re.compile(r"(/r/[A-Za-z0-9_-]+\.)[A-Za-z0-9_-]+")
-# What follows the name of a scheme: in an Authorization header ("Authorization", then a sign such as : or a quote) any word of three signs
-# and more; elsewhere only after "Bearer", and only a word with a digit, a dot, a dash or an underscore. So these are left alone:
-#   the bearer of news           no digit, dot, dash or underscore
-#   authorization token missing  no sign after "authorization"
-#   Authorization: Bearer TOKEN  a placeholder: TOKEN, KEY, $NAME and ${NAME}, all in capitals and as whole words
+# After "Authorization" and a sign (: = , or a quote) the word of three signs and more that follows a scheme (Bearer, Basic, ...); where no
+# scheme is named, a word of eight signs and more with a digit. Elsewhere only what follows "Bearer", and only a word with a digit, a dot,
+# a dash or an underscore. So these are left alone:
+#   the bearer of news                no digit, dot, dash or underscore
+#   authorization: 401 Unauthorized   no scheme, and no digit in a word of eight signs
+#   authorization token missing       no sign after "authorization"
+#   Authorization: Bearer TOKEN       a placeholder: TOKEN, KEY, $NAME and ${NAME}, all in capitals and as whole words
 _CREDENTIALS = re.compile(
-    r"(?i)(\bauthorization\s*[^\w\s]\W{0,5}(?:bearer|basic|token)\s+|\bbearer\s+(?=\S*[\d._-]))"
+    r"(?i)(\bauthorization\s*[:=,\"'][\s:=,\"']{0,5}(?:(?:bearer|basic|token|api-?key|digest|negotiate|oauth|jwt)\s+|(?=\S*\d)(?=\S{8}))"
+    r"|\bbearer\s+(?=\S*[\d._-]))"
     r"(?!(?-i:TOKEN|KEY|\$[A-Z_][A-Z0-9_]*|\$\{[A-Z_][A-Z0-9_]*\})(?:[\s\"'`,]|$))[^\s\"'`,]{3,}"
 )
 _PARAMETER = re.compile(r"(?i)([?&#;][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")

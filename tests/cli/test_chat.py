@@ -34,8 +34,7 @@ from journeyman.data import read_rows, sft_examples
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import JourneymanError
 from journeyman.recipes.settings import McpTrain
-from journeyman.server.app import create_app
-from journeyman.server.serve import Server
+from journeyman.server.app import Server, create_app
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.runs import CreateRun

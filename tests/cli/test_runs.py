@@ -10,8 +10,8 @@ from tests.rewards.attempts import turn
 
 from journeyman.cli.app import run
 from journeyman.errors import JourneymanError
+from journeyman.store.locks import RunLock
 from journeyman.store.models import AdapterRow, ModelRow
-from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo, LoraSettings

@@ -16,8 +16,7 @@ from journeyman.chat.renderer import Renderer
 from journeyman.client.backend import Connection
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import InputError, NotFoundError, ServiceError, SettingError, TrainingError
-from journeyman.server.app import create_app
-from journeyman.server.serve import Server
+from journeyman.server.app import Server, create_app
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.types.messages import Message

@@ -15,7 +15,7 @@ from tests.service.fakes import FakeTrainer
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
-from journeyman.service.opening import Computing
+from journeyman.service.trainable import Computing
 from journeyman.store import Store
 from journeyman.store.checkpoints import Reached, pass_by
 from journeyman.trainer.base import OnProgress, SamplePair, TrainSample

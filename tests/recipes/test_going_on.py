@@ -18,7 +18,7 @@ from journeyman.observe.progress import SilentProgress
 from journeyman.recipes import mcp
 from journeyman.recipes.settings import McpTrain
 from journeyman.store import Store
-from journeyman.store.run_lock import RunLock
+from journeyman.store.locks import RunLock
 from journeyman.store.runs import Runs
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Dpo, Grpo, Sft

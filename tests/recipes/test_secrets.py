@@ -18,8 +18,7 @@ from tests.rewards.test_ruler import judge_by
 
 from journeyman import redaction
 from journeyman.cli.app import run
-from journeyman.server.app import create_app
-from journeyman.server.serve import Server
+from journeyman.server.app import Server, create_app
 from journeyman.store.store import Store
 from journeyman.types.runs import RunInfo
 

@@ -13,8 +13,7 @@ import pytest
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine, folder_fingerprint
-from journeyman.server.app import create_app
-from journeyman.server.serve import Server
+from journeyman.server.app import Server, create_app
 from journeyman.service.backend import Backend
 from journeyman.store import Store
 from journeyman.trainer.base import OnProgress, SamplePair, TrainSample

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from tests.client.test_attempts import BAD
 
 import journeyman as jm
-from journeyman.service.capture import segments
+from journeyman.service.turns import segments
 from journeyman.types.trajectory import Trajectory
 
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}}}}]

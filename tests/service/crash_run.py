@@ -25,9 +25,9 @@ from journeyman.engine.fake import FakeEngine
 from journeyman.modeling.base_models import load_tokenizer
 from journeyman.modeling.lora import fingerprint, read_adapter
 from journeyman.service.backend import Backend
-from journeyman.service.opening import Computing
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
+from journeyman.service.trainable import Computing
 from journeyman.store import Store
 from journeyman.store.checkpoints import Reached
 from journeyman.trainer.base import TrainSample

@@ -11,9 +11,9 @@ from tests.service.fakes import FakeTrainer
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.service.backend import Backend
-from journeyman.service.opening import Computing
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
+from journeyman.service.trainable import Computing
 from journeyman.store import Store
 from journeyman.types.messages import Message
 from journeyman.types.settings import Retention

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.reasons import has_reason
 from tests.service.house import CREATE, House, finish, read_adapter, scored_group, served_version, train_once
 
 from journeyman.errors import InputError, NotFoundError, ServiceError, SettingError, StoreError
@@ -63,15 +64,15 @@ class TestModels:
         backend = house.start()
         await backend.create_model(CreateModel(name="m", run="r", lora=LoraSettings(rank=4)))
         assert (await backend.create_model(CREATE)).lora.rank == 4
-        with pytest.raises(SettingError, match="rank=4"):
+        with pytest.raises(SettingError, check=has_reason("other_lora")):
             await backend.create_model(CreateModel(name="m", run="r", lora=LoraSettings(rank=8)))
 
     async def test_a_name_belongs_to_one_run_and_a_run_to_one_model(self, house: House) -> None:
         backend = house.start()
         await backend.create_model(CREATE)
-        with pytest.raises(SettingError, match="open in run 'r'"):
+        with pytest.raises(SettingError, check=has_reason("model_name_taken")):
             await backend.create_model(CreateModel(name="m", run="other"))
-        with pytest.raises(SettingError, match="trains model 'm' already"):
+        with pytest.raises(SettingError, check=has_reason("run_taken")):
             await backend.create_model(CreateModel(name="n", run="r"))
 
     async def test_a_model_that_an_earlier_version_let_be_called_as_the_base_is_not_served_as_the_base(self, house: House) -> None:
@@ -105,14 +106,14 @@ class TestModels:
     async def test_a_run_is_trained_by_one_server_at_a_time(self, house: House) -> None:
         await house.start().create_model(CREATE)
         second = house.start()
-        with pytest.raises(StoreError, match="being trained by another process"):
+        with pytest.raises(StoreError, check=has_reason("run_in_use")):
             await second.create_model(CREATE)
 
     async def test_a_run_of_another_base_is_refused(self, house: House) -> None:
         first = house.start()
         await first.create_model(CREATE)
         await house.stop(first)
-        with pytest.raises(SettingError, match="has the base model 'fake-model', this server has 'other'"):
+        with pytest.raises(SettingError, check=has_reason("other_base")):
             await house.start(base="other").create_model(CREATE)
 
     async def test_an_earlier_run_can_be_served_without_training_it(self, house: House) -> None:
@@ -126,7 +127,7 @@ class TestModels:
             assert version is not None
             assert (version.name, version.run) == ("m@1", "r")
             assert second.engine.adapters() == ("m@1",)
-        with pytest.raises(NotFoundError, match="no trainable model 'm'"):
+        with pytest.raises(NotFoundError, check=has_reason("no_model")):
             second.train("m", GrpoJob(groups=()))
 
 
@@ -333,7 +334,7 @@ class TestKeptAttempts:
 
     async def test_attempts_of_the_base_take_no_key(self, house: House) -> None:
         backend = house.start()
-        with pytest.raises(SettingError, match="base model belong to no run"):
+        with pytest.raises(SettingError, check=has_reason("base_has_no_run")):
             await backend.open_rollout(CreateRollout(model="base", scenario_id="s", key="k"))
-        with pytest.raises(SettingError, match="base model belong to no run"):
+        with pytest.raises(SettingError, check=has_reason("base_has_no_run")):
             await backend.kept_attempts("base", "k")

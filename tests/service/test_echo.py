@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from journeyman.service.echo import is_echo
+from journeyman.service.turns import is_echo
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from journeyman.service.fields import IGNORED, UNSUPPORTED
-from journeyman.service.requests import ChatRequest, CompletionRequest
+from journeyman.service.requests import IGNORED, UNSUPPORTED, ChatRequest, CompletionRequest
 
 KINDS: list[tuple[type[ChatRequest] | type[CompletionRequest], dict[str, Any]]] = [
     (ChatRequest, {"messages": [{"role": "user", "content": "x"}]}),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.service.fakes import turn
 
 from journeyman.errors import EngineError, ServiceError
-from journeyman.service.capture import Recorder, Session
-from journeyman.service.retries import Attempt, Call, Calls
+from journeyman.service.capture import Recorder
+from journeyman.service.sessions import Attempt, Call, Calls, Session
 from journeyman.store import Store
 from journeyman.types.training import CreateRollout
 from journeyman.types.trajectory import Turn

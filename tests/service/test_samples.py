@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from tests.reasons import has_reason
 
 from journeyman.errors import InputError, SettingError
 from journeyman.service.samples import Policy, PolicyBatch, policy_batch, step_notes
@@ -111,7 +112,7 @@ def test_the_spread_of_the_whole_batch_scales_every_group() -> None:
 
 def test_a_trajectory_twice_in_a_job_is_refused() -> None:
     twice = trajectory("a", 2)
-    with pytest.raises(InputError, match="trajectory a is in this job twice"):
+    with pytest.raises(InputError, check=has_reason("trajectory_twice")):
         batch([[(twice, 1.0), (trajectory("b", 2), 0.0)], [(twice, 0.0), (trajectory("c", 2), 1.0)]])
 
 

@@ -15,10 +15,11 @@ import pytest
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import ContextLengthError, EngineError, NotFoundError, ServiceError
-from journeyman.service.capture import Recorder, Session, segments
-from journeyman.service.constraints import grammar_of
-from journeyman.service.requests import ChatRequest, CompletionRequest
+from journeyman.service.capture import Recorder
+from journeyman.service.requests import ChatRequest, CompletionRequest, grammar_of
 from journeyman.service.sampling import CallContext, SamplingService
+from journeyman.service.sessions import Session
+from journeyman.service.turns import segments
 from journeyman.store import Store
 from journeyman.store.models import AdapterRow
 from journeyman.types.sampling import JsonSchemaGrammar, LarkGrammar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman.service.segments import segments
+from journeyman.service.turns import segments
 from journeyman.types.messages import Message
 from journeyman.types.sampling import SamplingParameters
 from journeyman.types.trajectory import Trajectory, Turn

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.reasons import has_reason
 from tests.service.house import CREATE, House, attempt, finish, scored_group, served_version, train_once
 
 from journeyman.engine.fake import FakeEngine
@@ -105,7 +106,7 @@ class TestTraining:
         )
         status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
         assert status.error is not None
-        assert "sampled by the base model, not by m" in status.error
+        assert status.error_reason == "other_model"
         assert status.error_code == "invalid_setting"
 
     async def test_trajectories_of_a_version_that_was_undone_are_refused(self, house: House) -> None:
@@ -171,7 +172,8 @@ class TestTraining:
         job = SftJob(examples=(SftExample(messages=(Message(role="user", content="hi"),)),))
         status = await finish(backend, backend.train("m", job))
         assert status.error is not None
-        assert "example 0 has no assistant message" in status.error
+        assert status.error_reason == "nothing_to_train"
+        assert "example 0" in (status.error or "")
 
 
 class TestFailures:
@@ -184,7 +186,8 @@ class TestFailures:
         status = await train_once(backend)
         assert (status.state, status.error_code) == ("failed", "training_failed")
         assert status.error is not None
-        assert "step 2 of m could not be computed: RuntimeError: out of memory" in status.error
+        assert status.error_reason == "step_failed"
+        assert "RuntimeError: out of memory" in (status.error or "")
         assert (house.trainer.step, house.trainer.weight) == (1, before)
         assert backend.model_info("m").adapter == "m@1"
         assert not backend.engine.is_asleep
@@ -207,7 +210,7 @@ class TestFailures:
         status = await train_once(backend)
         assert status.error_code == "adapter_failed"
         assert status.error is not None
-        assert "another adapter as m@1 than was trained" in status.error
+        assert status.error_reason == "other_weights"
         assert (house.trainer.step, backend.model_info("m").adapter) == (0, "m@0")
         assert engine.adapters() == ("m@0",)
         monkeypatch.undo()
@@ -220,7 +223,7 @@ class TestFailures:
         group = ScoredGroup(scenario_id="s", trajectories=())
         status = await finish(backend, backend.train("m", GrpoJob(groups=(group,))))
         assert status.error is not None
-        assert "not finite" in status.error
+        assert status.error_reason == "not_finite"
         assert served_version(backend, "m") == "m@0"
 
     async def test_a_full_disk_at_the_checkpoint_undoes_the_step(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +267,7 @@ class TestFailures:
         (house.home / "runs" / "r" / "adapters" / "m@0" / "adapter.json").write_text("[9]")
         server = house.start()
         server.serve_run("r")
-        with pytest.raises(AdapterError, match="another adapter as m@0"):
+        with pytest.raises(AdapterError, check=has_reason("other_weights")):
             async with server.weights.using("m"):
                 pass
 
@@ -280,7 +283,7 @@ class TestJobs:
         assert backend.train("m", job, "k") == done
         assert backend.train("m", job.model_copy(update={"measured": {"rollout/seconds": 2.0}}), "k") == done
         assert house.trainer.step == 1
-        with pytest.raises(SettingError, match="came with another training job"):
+        with pytest.raises(SettingError, check=has_reason("idempotency_key_reused")):
             backend.train("m", GrpoJob(groups=(), settings=Grpo(updates=2)), "k")
 
     async def test_the_key_of_a_failed_job_is_free_again(self, house: House) -> None:
@@ -337,7 +340,7 @@ class TestMeasuring:
         await backend.create_model(CREATE)
         status = await finish(backend, backend.train("m", LossJob(examples=(TextExample(text=""),))))
         assert (status.state, status.error_code) == ("failed", "invalid_input")
-        assert "example 0 has no text" in (status.error or "")
+        assert (status.error_reason, "example 0" in (status.error or "")) == ("nothing_to_train", True)
 
 
 class TestSettingsOfJobs:

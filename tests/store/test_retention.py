@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.store.retention import kept_steps, missing_metric, version_scores
-from journeyman.store.served import ServedFolder, is_served
+from journeyman.store.checkpoints import kept_steps, missing_metric, version_scores
+from journeyman.store.locks import ServedFolder, is_served
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Retention
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from tests.reasons import has_reason
 
 from journeyman.errors import NotFoundError, StoreError
 from journeyman.store import ModelRow, Store
-from journeyman.store.jobs import INTERRUPTED, JobRow
 from journeyman.store.models import AdapterRow
+from journeyman.store.runs import INTERRUPTED, JobRow
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.runs import StepMetrics
 from journeyman.types.sampling import SamplingParameters
@@ -79,12 +80,12 @@ class TestRollouts:
     def test_a_sealed_rollout_takes_no_turn(self, store: Store) -> None:
         open_rollout(store)
         store.rollouts.seal("r1", FinishRollout())
-        with pytest.raises(StoreError, match="sealed"):
+        with pytest.raises(StoreError, check=has_reason("rollout_sealed")):
             store.rollouts.append_turn("r1", make_turn(0))
 
     def test_a_turn_out_of_order_is_refused(self, store: Store) -> None:
         open_rollout(store)
-        with pytest.raises(StoreError, match="next turn has index 0, got 1"):
+        with pytest.raises(StoreError, check=has_reason("wrong_index")):
             store.rollouts.append_turn("r1", make_turn(1))
 
     def test_the_token_finds_its_rollout_and_is_not_in_the_file(self, store: Store) -> None:
@@ -295,7 +296,7 @@ class TestBadHomes:
 
     def test_a_file_in_the_place_of_the_home_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "home").write_text("")
-        with pytest.raises(StoreError, match="a file is in its place"):
+        with pytest.raises(StoreError, check=has_reason("no_folder")):
             Store.open(tmp_path / "home")
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from journeyman.store import Store
-from journeyman.store.jobs import JobRow
 from journeyman.store.models import AdapterRow
+from journeyman.store.runs import JobRow
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import FinishRollout, JobStatus, TrainResult
 

@@ -44,7 +44,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     from journeyman.cli.console import output, styled, write_json
     from journeyman.config import program
-    from journeyman.store.run_lock import as_it_is
+    from journeyman.store.locks import as_it_is
 
     console, where = output(), home_folder(home)
     with open_store(where) as store:
@@ -70,7 +70,7 @@ def show_run(run: RunArgument, home: HomeOption = None, group: GroupOption = Non
     """One run: steps, how healthy it is, adapters, report, and how to serve or resume it."""
     from journeyman.cli.console import output, styled, write_json
     from journeyman.observe.health import findings, packing_saving, run_history
-    from journeyman.store.run_lock import as_it_is
+    from journeyman.store.locks import as_it_is
 
     where = home_folder(home)
     if group is not None:
@@ -206,7 +206,7 @@ def _last_settings(steps: Sequence[StepMetrics]) -> str:
 
 
 def _state(info: RunInfo, *, why: bool = False) -> tuple[str | tuple[str, str], ...]:
-    from journeyman.store.run_lock import GONE
+    from journeyman.store.locks import GONE
 
     colours = {"running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
     return (info.state, colours.get(info.state, "default")), f" ({GONE})" if why and info.error == GONE else ""

@@ -64,9 +64,8 @@ def serve(
     from journeyman.config import load_settings
     from journeyman.local import open_backend
     from journeyman.observe.logs import set_up_logging
-    from journeyman.server.app import create_app
+    from journeyman.server.app import Server, bind, create_app
     from journeyman.server.auth import KnownHosts, check_bind
-    from journeyman.server.serve import Server, bind
     from journeyman.types.settings import ServerSettings
 
     chosen = load_settings(ServerSettings, overrides=settings or ())

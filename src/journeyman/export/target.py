@@ -15,7 +15,7 @@ from typing import Any
 
 from journeyman.errors import SettingError, StoreError
 from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
-from journeyman.store.served import ServedFolder, is_served
+from journeyman.store.locks import ServedFolder, is_served
 
 MANIFEST = "journeyman.json"
 

@@ -18,8 +18,8 @@ from journeyman.config import cache_folder
 from journeyman.errors import AdapterError, NotFoundError, SettingError
 from journeyman.modeling.base_models import BaseModel, load_tokenizer, resolve_base
 from journeyman.modeling.lora import fingerprint, read_adapter
+from journeyman.store.locks import ServedFolder
 from journeyman.store.models import AdapterRow
-from journeyman.store.served import ServedFolder
 from journeyman.store.store import Store
 from journeyman.types.runs import RunInfo
 

@@ -28,8 +28,7 @@ from journeyman.errors import InputError, SettingError, stops_everything
 from journeyman.local import open_renderer
 from journeyman.recipes.functions import accepted, find_function
 from journeyman.recipes.settings import DataSource, DpoTrain, SftTrain, shipped_or
-from journeyman.service.examples import example_samples
-from journeyman.service.preferences import check_pair
+from journeyman.service.examples import check_pair, example_samples
 from journeyman.store import Store
 from journeyman.store.durable import write_durably
 from journeyman.types.json_text import parse_json

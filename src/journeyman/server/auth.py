@@ -102,7 +102,7 @@ class Gate:
         self._api_key = None if api_key is None else checked_key(api_key, "the server's API key")
         self._hosts = hosts or KnownHosts()
 
-    def check(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:  # async, since FastAPI runs other dependencies in threads
         """Let a call to `/api` or `/v1` pass, or raise ServiceError 401 or 403."""
         self._check_origin(request)
         if self._api_key is None:

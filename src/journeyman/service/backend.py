@@ -6,21 +6,19 @@ Construct it anywhere; its async methods all belong to one event loop. Not for H
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError, SettingError
 from journeyman.service.capture import EXPIRY_SECONDS, Recorder
-from journeyman.service.jobs import Jobs
-from journeyman.service.opening import MakeTrainer, TrainableModel, computing_note, forget_later, load_newest
+from journeyman.service.jobs import Jobs, settle_run
 from journeyman.service.sampling import SamplingService
-from journeyman.service.settling import settle_abandoned, settle_run
+from journeyman.service.trainable import MakeTrainer, TrainableModel, computing_note, forget_later, load_newest
 from journeyman.service.training import TrainingService
 from journeyman.service.weights import Weights
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Reached, clean_leftovers, pass_by
+from journeyman.store.locks import RunLock
 from journeyman.store.models import AdapterRow, ModelRow
-from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.messages import Message
@@ -73,7 +71,7 @@ class Backend:
         probe_ids = renderer.render([Message(role="user", content="What can you do?")], [])
         self.weights = Weights(engine, store, probe_ids=probe_ids, pinned=self.recorder.pinned, reached=reached)
         self.sampling = SamplingService(engine, renderer, self.recorder, self.weights)
-        self.jobs = Jobs(store.jobs, partial(settle_abandoned, store))
+        self.jobs = Jobs(store)
         self.training = TrainingService(engine, renderer, store, self.weights, self.jobs, retention=retention, reached=reached)
         self._reached = reached
         self._owns_process = owns_process
@@ -109,7 +107,7 @@ class Backend:
         self._check_run(self.store.runs.get(run))
         names = tuple(model.name for model in self.store.models.list(run))
         if not names:
-            raise NotFoundError(f"run {run!r} has no trained model", hint="train it first, or resume it")
+            raise NotFoundError(f"run {run!r} has no trained model", hint="train it first, or resume it", reason="no_model")
         for name in names:
             self.weights.add_model(run, name)
         return names
@@ -135,6 +133,7 @@ class Backend:
                 raise SettingError(
                     f"model {request.name!r} is open in run {model.row.run!r} here, not in {request.run!r}",
                     hint="give the model of the other run another name, or another server",
+                    reason="model_name_taken",
                 )
             _check_lora(model.row, request)
         return self.model_info(request.name)
@@ -212,12 +211,18 @@ class Backend:
     def _trainable(self, name: str) -> TrainableModel:
         if name not in self._models:
             known = ", ".join(self._models) or "none"
-            raise NotFoundError(f"there is no trainable model {name!r} here", hint=f"create it first; trainable models now: {known}")
+            raise NotFoundError(
+                f"there is no trainable model {name!r} here", hint=f"create it first; trainable models now: {known}", reason="no_model"
+            )
         return self._models[name]
 
     async def _open(self, request: CreateModel) -> TrainableModel:
         if self._make_trainer is None:
-            raise SettingError("this server only serves: it has no trainer", hint="start one with `journeyman serve --base ...` to train")
+            raise SettingError(
+                "this server only serves: it has no trainer",
+                hint="start one with `journeyman serve --base ...` to train",
+                reason="no_trainer",
+            )
         model = await asyncio.to_thread(self._open_files, request, self._make_trainer)
         try:
             await self._publish_current(model)
@@ -236,6 +241,7 @@ class Backend:
             raise SettingError(
                 f"run {request.run!r} trains model {others[0]!r} already, so it cannot train {request.name!r}",
                 hint="one run is the history of one model: give the other one a run of its own",
+                reason="run_taken",
             )
         folder = self.store.home.run(request.run)
         lock = self._held.get(request.run) or RunLock(folder.lock, request.run)  # before anything is written
@@ -315,18 +321,24 @@ class Backend:
             raise SettingError(
                 f"{whose} has the base model {base!r}, this server has {self.base!r}",
                 hint=f"start with --base {base}, or use another run",
+                reason="other_base",
             )
         if tokenizer not in (None, self.renderer.fingerprint):
             raise SettingError(
                 f"{whose} was made with another tokenizer than {base!r} has now: its token ids stand for other text here",
                 hint="put the base model back as it was, or use another run",
+                reason="other_tokenizer",
             )
 
 
 def _of_a_run(version: AdapterRow | None) -> AdapterRow:
     """The version that keyed attempts belong to."""
     if version is None:
-        raise SettingError("attempts of the base model belong to no run, so none can be found again by a key", hint="leave the key out")
+        raise SettingError(
+            "attempts of the base model belong to no run, so none can be found again by a key",
+            hint="leave the key out",
+            reason="base_has_no_run",
+        )
     return version
 
 
@@ -335,4 +347,5 @@ def _check_lora(row: ModelRow, request: CreateModel) -> None:
         raise SettingError(
             f"model {row.name!r} of run {row.run!r} was made with {row.lora!r}, not with {request.lora!r}",
             hint="leave the LoRA settings out to go on, or use another run",
+            reason="other_lora",
         )

@@ -1,4 +1,4 @@
-"""Recording rollouts: every turn is stored before its reply leaves, a client's retry (`retries.py`) is answered from the record.
+"""Recording rollouts: every turn is stored before its reply leaves, a client's retry (`sessions.py`) is answered from the record.
 
 A rollout opens, serves calls, and is sealed; later calls get 410. One that nobody finishes expires: it is sealed with an error, and
 its version need not stay loaded any more. Not for sampling (`sampling.py`) nor for rewards. Locks and
@@ -12,20 +12,14 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 
-from journeyman.errors import NotFoundError, ServiceError, SettingError, StoreError, WaitTimeoutError
-from journeyman.service.echo import splices
-from journeyman.service.retries import Attempt, Call, Calls
-from journeyman.service.segments import Segment, segments
+from journeyman.errors import ServiceError, SettingError, StoreError, WaitTimeoutError
+from journeyman.service.sessions import Attempt, Call, Calls, Session
 from journeyman.store import RolloutRow, Store
 from journeyman.store.models import AdapterRow
-from journeyman.types.messages import Message
 from journeyman.types.names import BASE
 from journeyman.types.training import CreateRollout, FinishRollout, RolloutTicket
 from journeyman.types.trajectory import Failure, Trajectory, Turn
-
-__all__ = ["EXPIRY_SECONDS", "Recorder", "Segment", "Session", "segments"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,49 +27,6 @@ EXPIRY_SECONDS = 2 * 3600.0
 _LOOK_SECONDS = 60.0
 _GIVE_UP_SECONDS = 60.0
 Produce = Callable[[], Awaitable[Sequence[Turn]]]
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """An open rollout in memory. `model` is the version pinned for it, `run` that version's run; `adapter` is what the engine calls it
-    (None = base).
-
-    `opened_at` and `used_at` (when its last call came or ended) are readings of the recorder's clock.
-    """
-
-    id: str
-    token: str
-    model: str
-    max_turns: int
-    run: str | None = None
-    turns: list[Turn] = field(default_factory=list)
-    is_sealed: bool = False
-    calls: Calls = field(default_factory=Calls)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    opened_at: float = 0.0
-    used_at: float = 0.0
-
-    @property
-    def adapter(self) -> str | None:
-        return None if self.model == BASE else self.model
-
-    def stored(self, messages: Sequence[Message]) -> Callable[[Message], tuple[int, ...] | None]:
-        """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""
-        return splices(messages, self.turns)
-
-    def check_version(self, now: AdapterRow | None) -> None:
-        """Raise ServiceError 410 (other_weights) when the pinned name means another version `now` (None: the base): of another run, as on
-        another server, or made again, as after a resume.
-        """
-        run, fingerprint = (None, None) if now is None else (now.run, now.fingerprint)
-        if run != self.run or {turn.fingerprint for turn in self.turns} - {None, fingerprint}:
-            raise ServiceError(
-                f"rollout {self.id} was opened with another {self.model} than is served here now",
-                status=410,
-                code="other_weights",
-                hint="open a new rollout; or call the server that opened this one, if it still runs",
-                reason="other_weights",
-            )
 
 
 class Recorder:
@@ -149,7 +100,7 @@ class Recorder:
         row = await asyncio.to_thread(self._rollouts.find_by_token, token)
         if row is None or row.id != rollout_id:
             await asyncio.to_thread(self._rollouts.get, rollout_id)
-            raise ServiceError(f"wrong token for rollout {rollout_id}", status=401, code="invalid_token")
+            raise ServiceError(f"wrong token for rollout {rollout_id}", status=401, code="invalid_token", reason="invalid_token")
         return await self._live(row, token)
 
     async def session_by_token(self, token: str) -> Session | None:
@@ -188,7 +139,7 @@ class Recorder:
         if session.is_sealed:
             raise _sealed(session.id)
         if call is None or not (call.turns or call.task):
-            _check_room(session, num_replies)
+            session.check_room(num_replies)
         call = call or session.calls.add(attempt)
         call.tries = max(call.tries, retry_count or 0)
         if call.turns:
@@ -326,14 +277,6 @@ class Recorder:
             return turns
 
 
-def split_rollout_path(name: str) -> tuple[str, str]:
-    """(rollout id, token) of the `{id}.{token}` part of a recorded URL. Raises NotFoundError when it is none."""
-    rollout_id, dot, token = name.partition(".")
-    if not dot or not rollout_id or not token:
-        raise NotFoundError("this URL names no rollout", hint="use the base URL of the rollout as it was given: /r/<rollout>.<token>/v1")
-    return rollout_id, token
-
-
 async def _given_up(call: Call | None) -> None:
     """Wait while the call is being given up, because all its clients hung up: what it is storing may still count."""
     while call is not None and call.task is not None and not call.num_waiting:
@@ -341,19 +284,6 @@ async def _given_up(call: Call | None) -> None:
         if pending:
             waited_for = "the try of this call before, whose client hung up"
             raise WaitTimeoutError(f"{waited_for}, did not end within {_GIVE_UP_SECONDS:.0f} s", reason="call_not_given_up")
-
-
-def _check_room(session: Session, num_replies: int) -> None:
-    left = session.max_turns - session.calls.num_replies
-    if num_replies > left:
-        asked = "" if left <= 0 else f" but {left}, and this one asks for {num_replies} replies"
-        raise ServiceError(
-            f"rollout {session.id} has had all its {session.max_turns} model calls{asked}",
-            status=410,
-            code="turn_limit_reached",
-            hint="end the agent's loop earlier, or open the rollout with a larger max_turns (each of n replies counts as a call)",
-            reason="turn_limit_reached",
-        )
 
 
 def _check_tokenizer(row: RolloutRow, tokenizer: str | None) -> None:
@@ -374,4 +304,5 @@ def _sealed(rollout_id: str) -> ServiceError:
         status=410,
         code="rollout_sealed",
         hint="an agent's task or thread outlived its rollout; await it before the rollout function returns",
+        reason="rollout_sealed",
     )

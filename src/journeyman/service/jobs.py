@@ -1,4 +1,7 @@
-"""Training jobs: queued, one at a time per model, waited for, found again by their key. Not for what a job does."""
+"""Training jobs: queued, one at a time per model, waited for, found again by their key. Not for what a job does.
+
+One that a stopped server left unfinished is settled: done when a checkpoint holds its step, interrupted otherwise.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from journeyman.errors import JourneymanError, SettingError, StoreError, error_code
-from journeyman.store.jobs import INTERRUPTED, JobRow, JobTable
+from journeyman.store.checkpoints import Checkpoint, Checkpoints
+from journeyman.store.locks import RunLock
+from journeyman.store.runs import INTERRUPTED, JobRow
+from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress
+from journeyman.types.names import Version
+from journeyman.types.runs import StepMetrics
 from journeyman.types.training import JobStatus, TrainResult
 
 _log = logging.getLogger(__name__)
 
 Work = Callable[[str, OnProgress], Awaitable[TrainResult]]
-Settle = Callable[[JobRow], JobStatus]
 
 _UNFINISHED = ("queued", "running")
 _POLL_SECONDS = 0.5
@@ -36,17 +43,14 @@ class JobRequest:
 
 
 class Jobs:
-    """Runs jobs as tasks on an event loop, the table's work in threads. A job that fails keeps its error; the next one of its model runs.
+    """Runs jobs as tasks on an event loop, the store's work in threads. A job that fails keeps its error; the next one of its model runs.
 
     How a job ended is known here even when it could not be written (a full disk): it is written when somebody asks the next time.
-
-    Args:
-        settle: what became of an unfinished job that no task here works on; None: it stays as the table has it.
     """
 
-    def __init__(self, table: JobTable, settle: Settle | None = None) -> None:
-        self._table = table
-        self._settle = settle
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._table = store.jobs
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # model -> whose turn it is
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._live: dict[str, JobStatus] = {}
@@ -91,6 +95,7 @@ class Jobs:
             raise SettingError(
                 f"the idempotency key {key!r} came with another training job before",
                 hint="give every job a key of its own, and repeat a job only unchanged",
+                reason="idempotency_key_reused",
             )
         return status
 
@@ -104,7 +109,7 @@ class Jobs:
         if live is not None:
             return live
         row = self._table.get(job_id)
-        return self._settle(row) if self._settle is not None and row.status.state in _UNFINISHED else row.status
+        return settle_abandoned(self._store, row) if row.status.state in _UNFINISHED else row.status
 
     async def wait(self, job_id: str, seconds: float) -> JobStatus:
         """The status when the job ends, or after `seconds`, whichever is first."""
@@ -183,6 +188,53 @@ class Jobs:
         self._tasks.pop(job_id, None)
         if self._live[job_id].state not in _UNFINISHED:
             self._live.pop(job_id)
+
+
+def settle_run(store: Store, run: str, model: str) -> None:
+    """What a stopped server left of a run that is opened again: its unfinished jobs, and the row of its newest step, where a kill or a
+    full disk came before that was written."""
+    for job in store.jobs.unfinished(run, model):
+        settle(store, job)
+    newest = Checkpoints(store.home.run(run).checkpoints).newest()
+    if newest is not None and "row" in newest.memo:
+        store.runs.add_step(StepMetrics.model_validate(newest.memo["row"]))
+
+
+def settle(store: Store, job: JobRow) -> JobStatus:
+    """Record what became of a job. Only for who holds the lock of its run; raises StoreError when it cannot be recorded."""
+    found = Checkpoints(store.home.run(job.run).checkpoints).list()
+    made = next((checkpoint for checkpoint in found if checkpoint.memo.get("job") == job.status.id), None)
+    if made is None:
+        status = _interrupted(job.status.id)
+    else:
+        status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(job, made))
+    store.jobs.set_status(status)
+    return status
+
+
+def settle_abandoned(store: Store, job: JobRow) -> JobStatus:
+    """As `settle`, unless somebody trains the run, who settles its jobs himself: then, and when it cannot be recorded, as it was."""
+    try:
+        lock = RunLock(store.home.run(job.run).lock, job.run)
+    except StoreError:
+        return job.status
+    try:
+        now = store.jobs.get(job.status.id)  # it may have ended while nobody held the lock
+        return settle(store, now) if now.status.state in _UNFINISHED else now.status
+    except StoreError as error:
+        _log.warning("job %s is over, but that could not be recorded: %s", job.status.id, error)
+        return job.status
+    finally:
+        lock.release()
+
+
+def _result(job: JobRow, made: Checkpoint) -> TrainResult:
+    return TrainResult(
+        step=made.step,
+        adapter=str(Version(job.model, made.step)),
+        metrics=made.memo.get("row", {}).get("metrics", {}),
+        notes=tuple(made.memo.get("notes", ())),
+    )
 
 
 def _interrupted(job_id: str) -> JobStatus:

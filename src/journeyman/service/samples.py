@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from journeyman.errors import InputError, SettingError
-from journeyman.service.segments import sampled_segments, segments
+from journeyman.service.turns import sampled_segments, segments
 from journeyman.shaping import overlong_penalties, penalised
 from journeyman.trainer.advantages import BatchAdvantages, batch_advantages
 from journeyman.trainer.base import TrainSample
@@ -116,7 +116,9 @@ def _refuse_twice(job: GrpoJob) -> None:
         for scored in group.trajectories:
             if scored.trajectory_id in seen:
                 raise InputError(
-                    f"trajectory {scored.trajectory_id} is in this job twice", hint="a trajectory counts once: give each group its own"
+                    f"trajectory {scored.trajectory_id} is in this job twice",
+                    hint="a trajectory counts once: give each group its own",
+                    reason="trajectory_twice",
                 )
             seen.add(scored.trajectory_id)
 
@@ -127,6 +129,7 @@ def _sound_reward(scored: ScoredTrajectory) -> float | None:
         raise InputError(
             f"trajectory {scored.trajectory_id} has the reward {scored.reward:g}, beyond {MAX_REWARD:g}",
             hint="rewards are compared within a group, so any scale teaches the same: bring them near 1",
+            reason="reward_too_large",
         )
     return scored.reward
 

@@ -16,9 +16,9 @@ from journeyman.chat.renderer import Renderer, Stored
 from journeyman.chat.reply import RawFormat, ReplyFormat, cut_at_stop
 from journeyman.engine.base import Engine
 from journeyman.errors import ContextLengthError, NotFoundError, SettingError
-from journeyman.service.capture import Recorder, Session
-from journeyman.service.constraints import grammar_of
-from journeyman.service.requests import ChatRequest, CompletionRequest
+from journeyman.service.capture import Recorder
+from journeyman.service.requests import ChatRequest, CompletionRequest, grammar_of
+from journeyman.service.sessions import Session
 from journeyman.service.streaming import ReplyDelta, live_reply, merged, reply_message, whole_replies
 from journeyman.store.models import AdapterRow
 from journeyman.types.messages import Tool
@@ -262,6 +262,7 @@ class SamplingService:
             raise ContextLengthError(
                 f"the prompt has {len(prompt_ids)} tokens and the model's context is {self._renderer.context_length} tokens",
                 hint="shorten the conversation, offer fewer tools, or cut long tool results",
+                reason="too_long",
             )
         return SamplingParameters(
             temperature=request.temperature,
@@ -282,16 +283,18 @@ class SamplingService:
             return ids
         start = self._renderer.tokenizer.bos_token_id
         if start is None:
-            raise SettingError("an empty prompt cannot be continued: this model has no start token", hint="send some text")
+            raise SettingError(
+                "an empty prompt cannot be continued: this model has no start token", hint="send some text", reason="empty_prompt"
+            )
         return (int(start),)
 
     def _checked_ids(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         size = self._engine.info.vocabulary_size
         wrong = next((token for token in ids if not 0 <= token < size), None)
         if wrong is not None:
-            raise SettingError(f"token id {wrong} is outside the vocabulary of {size}")
+            raise SettingError(f"token id {wrong} is outside the vocabulary of {size}", reason="unknown_token")
         if not ids:
-            raise SettingError("an empty list of token ids cannot be continued", hint="send some text instead")
+            raise SettingError("an empty list of token ids cannot be continued", hint="send some text instead", reason="empty_prompt")
         return ids
 
 
@@ -301,7 +304,7 @@ def _offered(request: ChatRequest) -> tuple[Tool, ...]:
 
 def _named(model: str) -> str:
     if not model:
-        raise NotFoundError("the request names no model", hint='send "model": a trained model\'s name, or "base"')
+        raise NotFoundError("the request names no model", hint='send "model": a trained model\'s name, or "base"', reason="no_model")
     return model
 
 

@@ -21,16 +21,12 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.base import Engine
 from journeyman.errors import JourneymanError, StoreError, TrainingError, WaitTimeoutError
 from journeyman.observe.health import news
-from journeyman.service.examples import supervised_samples
+from journeyman.service.examples import preference_batch, readable_trajectories, supervised_samples
 from journeyman.service.jobs import JobRequest, Jobs
-from journeyman.service.opening import TrainableModel
-from journeyman.service.preferences import preference_batch
-from journeyman.service.random_state import save_random_state
 from journeyman.service.samples import Policy, policy_batch, step_notes
-from journeyman.service.sources import readable_trajectories
+from journeyman.service.trainable import TrainableModel, save_random_state
 from journeyman.service.weights import Published, Weights
-from journeyman.store.checkpoints import Checkpoint, Reached, pass_by
-from journeyman.store.retention import kept_steps, missing_metric, version_scores
+from journeyman.store.checkpoints import Checkpoint, Reached, kept_steps, missing_metric, pass_by, version_scores
 from journeyman.store.runs import Change, differences
 from journeyman.store.store import Store
 from journeyman.trainer.base import OnProgress
@@ -124,6 +120,7 @@ class TrainingService:
             raise TrainingError(
                 f"the loss of these examples is not finite ({metrics['loss']}) for {version}",
                 hint="its weights have gone astray: go back to an earlier version; or the base model is damaged",
+                reason="not_finite",
             )
         return TrainResult(step=version.step, adapter=str(version), metrics=metrics)
 
@@ -151,6 +148,7 @@ class TrainingService:
                 raise TrainingError(
                     f"step {step + 1} of {model.name} could not be computed: {type(error).__name__}: {error}",
                     hint=f"the model is still at step {step}; out of memory? lower tokens_per_micro_batch",
+                    reason="step_failed",
                 ) from error
             later = {"train/probe_change": published.probe_change, "train/seconds": time.perf_counter() - started}
             row = row.model_copy(update={"time": time.time(), "metrics": row.metrics | later})
@@ -318,6 +316,7 @@ class TrainingService:
             raise TrainingError(
                 f"{model.name} could not go back to step {step}: its checkpoint is gone from disk",
                 hint="stop, and resume the run: it goes on from the newest complete checkpoint",
+                reason="no_checkpoint",
             )
         model.trainer.load_state(newest.folder)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from journeyman.engine.base import Engine
 from journeyman.errors import AdapterError, NotFoundError, SettingError, StoreError
 from journeyman.store.checkpoints import Reached, pass_by, replaced_folder
+from journeyman.store.locks import Claim, ServedFolder, claim
 from journeyman.store.models import AdapterRow
-from journeyman.store.served import Claim, ServedFolder, claim
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.names import BASE, Version, check_model_name
@@ -102,13 +102,13 @@ class Weights:
         versions = self._versions.get(name)
         if not versions:
             known = ", ".join([BASE, *(known for known, steps in self._versions.items() if steps)])
-            raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}")
+            raise NotFoundError(f"there is no model {model!r} here", hint=f"models served now: {known}", reason="no_model")
         if not at:
             return versions[max(versions)]
         version = Version.parse(model)
         if version is None or version.step not in versions:
             steps = ", ".join(str(number) for number in sorted(versions)[-10:])
-            raise NotFoundError(f"model {name!r} has no version {step[:80]!r}", hint=f"its newest versions: {steps}")
+            raise NotFoundError(f"model {name!r} has no version {step[:80]!r}", hint=f"its newest versions: {steps}", reason="no_version")
         return versions[version.step]
 
     @asynccontextmanager
@@ -250,6 +250,7 @@ class Weights:
             raise AdapterError(
                 f"the folder of version {name} is gone: {row.folder}",
                 hint="older versions are deleted as the run goes on; take a newer one",
+                reason="version_gone",
             ) from error
         self._served[name] = served
         try:
@@ -262,6 +263,7 @@ class Weights:
             raise AdapterError(
                 f"the engine loaded another adapter as {name} than was trained: fingerprint {loaded[:12]}…, expected {expected[:12]}…",
                 hint=f"was {row.folder} changed by hand? Restore it, or go on from an older version",
+                reason="other_weights",
             )
 
     async def _probe(self, name: str) -> Sample:
@@ -271,6 +273,7 @@ class Weights:
             raise AdapterError(
                 f"version {name} gives log-probabilities that are not finite on a probe prompt",
                 hint="lower the learning rate; the version before is still served",
+                reason="not_finite",
             )
         return sample
 

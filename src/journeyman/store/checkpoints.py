@@ -2,18 +2,19 @@
 
 A checkpoint is `step-000007/` holding what the trainer wrote and `checkpoint.json`: the format and the version of the code that wrote
 it, the step, what the service wants to remember, and name, size and sha256 of every file. Not for what is inside: the trainer and the
-service write and read that. Which ones stay on disk is decided in `retention.py`.
+service write and read that. Which steps of a run stay on disk: `kept_steps`, below.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ from safetensors import SafetensorError
 
 from journeyman.errors import StoreError
 from journeyman.store.durable import make_folder, sync, sync_tree
+from journeyman.types.runs import StepMetrics
+from journeyman.types.settings import Retention
 from journeyman.version import __version__
 
 #: Raised by one when what a checkpoint holds changes so that older code cannot read it. 1 had no random state, settings or version.
@@ -174,6 +177,7 @@ def replaced_folder(target: Path, reached: Reached = pass_by, what: str = "folde
         raise StoreError(
             f"cannot write {target}: {getattr(error, 'strerror', None) or error}",
             hint=f"free some disk space, or make {target.parent} writable; what was there before is untouched",
+            reason="not_writable",
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -237,6 +241,7 @@ def _newer(folder: Path, manifest: Mapping[str, Any]) -> StoreError:
         f"the checkpoint {folder} was written by Journeyman {writer} (format {manifest['format']}); this is Journeyman {__version__}, "
         f"which reads formats up to {CHECKPOINT_FORMAT}",
         hint=f"install journeyman {writer} or newer to go on with this run, or start a new run; the checkpoint is untouched",
+        reason="newer_version",
     )
 
 
@@ -252,3 +257,46 @@ def _hashes(folder: Path) -> dict[str, str]:
             found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     found.pop(_MANIFEST, None)
     return found
+
+
+# Retention ------------------------------------------------------------------------------------------------------------
+
+
+def kept_steps(steps: Iterable[int], newest: int, retention: Retention, scores: Mapping[int, float]) -> frozenset[int]:
+    """Those of `steps` to keep: the `newest` newest, the best by `scores`, and every n-th.
+
+    Example:
+        >>> sorted(kept_steps(range(7), 2, Retention(best=1, every=3), {1: 0.2, 4: 0.9, 5: 0.1}))
+        [0, 3, 4, 5, 6]
+    """
+    present = sorted(set(steps))
+    kept = set(present[-newest:])
+    sign = -1.0 if retention.best_is == "lowest" else 1.0
+    by_score = sorted((step for step in present if step in scores), key=lambda step: (sign * scores[step], step))
+    kept.update(by_score[-retention.best :] if retention.best else ())
+    if retention.every:
+        kept.update(step for step in present if step % retention.every == 0)
+    return frozenset(kept)
+
+
+def version_scores(rows: Iterable[StepMetrics], metric: str) -> dict[int, float]:
+    """The score of each version by a metric of the steps.
+
+    The attempts of training step n were made by version n - 1, so that is the one that a training metric tells about; a metric of
+    another phase (`eval`) tells about the version of its own step.
+    """
+    return {row.step - (row.phase == "train"): row.metrics[metric] for row in rows if metric in row.metrics}
+
+
+def missing_metric(rows: Sequence[StepMetrics], retention: Retention) -> str | None:
+    """A line when the best versions were asked for, and no step has the metric: then none is kept. Nobody asked by the defaults.
+
+    None before the second step of the training itself: a warm start has other metrics.
+    """
+    known = {name for row in rows for name in row.metrics}
+    is_default = (retention.metric, retention.best) == (Retention().metric, Retention().best)
+    if is_default or not retention.best or retention.metric in known or sum(row.phase == "train" for row in rows) < 2:
+        return None
+    near = difflib.get_close_matches(retention.metric, known, n=3, cutoff=0.5)
+    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"no step has the metric {retention.metric!r} (retention.metric), so no version is kept for being the best; {there}"

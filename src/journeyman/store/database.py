@@ -1,4 +1,7 @@
-"""The SQLite file of a home folder: opening it, its version, transactions, and its errors as ours. Knows no table but `schema`."""
+"""The SQLite file of a home folder: its tables and the number of their layout, opening it, transactions, and its errors as ours.
+
+Not for queries: each noun has its own file.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,154 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, event, insert, select, update
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from journeyman.errors import StoreError
-from journeyman.store.tables import METADATA, SCHEMA, SCHEMA_VERSION, UPGRADES
 from journeyman.version import __version__
 
 _BUSY_TIMEOUT_MILLISECONDS = 15_000
+
+#: Raised by one whenever a table changes, with the way there in `UPGRADES`; a store with a higher number is refused.
+SCHEMA_VERSION: Final = 5
+
+METADATA = MetaData()
+
+SCHEMA = Table(
+    "schema",
+    METADATA,
+    Column("version", Integer, nullable=False),
+    Column("written_by", String, nullable=False),
+)
+
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("base", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("error", Text),
+    Column("settings", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("tokenizer", String),  # fingerprint of the base's vocabulary; NULL before layout 3
+)
+
+# (run, phase, step) is the key: a step repeated after a resume replaces its numbers.
+STEPS = Table(
+    "steps",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("phase", String, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("settings", Text),  # of the step's job, by its kind; NULL where none were given (layout 4)
+)
+
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("base", String, nullable=False),
+    Column("lora", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+ADAPTERS = Table(
+    "adapters",
+    METADATA,
+    Column("run", String, ForeignKey("runs.id"), primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("folder", String, nullable=False),  # relative to the home folder, so that a home can be moved
+    Column("fingerprint", String, nullable=False),
+    Column("state", String, nullable=False),  # published | orphaned | retired
+    Column("created_at", Float, nullable=False),
+)
+
+# A rollout's token is a secret while the rollout is open: only its sha256 is kept.
+ROLLOUTS = Table(
+    "rollouts",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("token_hash", String, nullable=False, unique=True),
+    Column("run", String),
+    Column("model", String, nullable=False),
+    Column("scenario_id", String, nullable=False),
+    Column("max_turns", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("outcome", Text),  # FinishRollout as JSON; NULL while the rollout is open
+    Column("reward", Float),
+    Column("verdict", Text),
+    Column("key", String),  # under which an attempt that was made before is found again (layout 2)
+    Column("tokenizer", String),  # fingerprint of the vocabulary its ids are of; NULL before layout 3
+    Index("rollouts_by_run", "run", "started_at"),
+    Index("rollouts_by_key", "run", "key"),
+)
+
+TURNS = Table(
+    "turns",
+    METADATA,
+    Column("rollout", String, ForeignKey("rollouts.id"), primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("adapter", String),
+    Column("body_hash", String, nullable=False),
+    Column("num_prompt_tokens", Integer, nullable=False),
+    Column("num_sampled_tokens", Integer, nullable=False),
+    Column("turn", Text, nullable=False),  # Turn as JSON
+)
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("run", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("key", String),
+    Column("body_hash", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("error_code", String),
+    Column("error_reason", String),  # layout 5
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("run", "model", "key", name="one_job_per_key"),
+)
+
+#: What makes a store of one layout a store of the next.
+UPGRADES: Final[dict[int, tuple[str, ...]]] = {
+    1: ("ALTER TABLE rollouts ADD COLUMN key VARCHAR", "CREATE INDEX rollouts_by_key ON rollouts (run, key)"),
+    2: ("ALTER TABLE runs ADD COLUMN tokenizer VARCHAR", "ALTER TABLE rollouts ADD COLUMN tokenizer VARCHAR"),
+    3: ("ALTER TABLE steps ADD COLUMN settings TEXT",),
+    4: ("ALTER TABLE jobs ADD COLUMN error_reason VARCHAR",),
+}
 
 
 class Database:
@@ -71,6 +211,7 @@ class Database:
             raise StoreError(
                 f"the home folder {self.path.parent} cannot be made: a file is in its place",
                 hint="give another folder with --home",
+                reason="no_folder",
             ) from error
 
     def _check_schema(self) -> None:
@@ -88,6 +229,7 @@ class Database:
                 f"the store {self.path} was written by Journeyman {written_by} (layout {version}); this is Journeyman "
                 f"{__version__}, which reads layouts up to {SCHEMA_VERSION}",
                 hint=f"install journeyman {written_by} or newer, or give another folder with --home",
+                reason="newer_version",
             )
         if version < SCHEMA_VERSION:
             self._upgrade()

@@ -23,6 +23,7 @@ def write_durably(path: Path, data: bytes) -> None:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}",
             hint=f"free some disk space, or make {path.parent} writable; what was there before is untouched",
+            reason="not_writable",
         ) from error
 
 

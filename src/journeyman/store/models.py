@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from journeyman.store.database import Database
-from journeyman.store.tables import ADAPTERS, MODELS
+from journeyman.store.database import ADAPTERS, MODELS, Database
 from journeyman.types.names import Version, check_model_name
 from journeyman.types.settings import LoraSettings
 

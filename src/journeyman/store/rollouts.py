@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
 from journeyman.errors import NotFoundError, StoreError
-from journeyman.store.database import Database
-from journeyman.store.tables import ROLLOUTS, TURNS
+from journeyman.store.database import ROLLOUTS, TURNS, Database
 from journeyman.types.training import FinishRollout
 from journeyman.types.trajectory import Failure, Trajectory, Turn, Verdict
 
@@ -118,11 +117,11 @@ class Rollouts:
         """
         with self._database.write() as connection:
             if _find(connection, rollout_id).outcome is not None:
-                raise StoreError(f"rollout {rollout_id} is sealed: its turn {turns[0].index} was not stored")
+                raise StoreError(f"rollout {rollout_id} is sealed: its turn {turns[0].index} was not stored", reason="rollout_sealed")
             first = connection.execute(select(func.count()).select_from(TURNS).where(TURNS.c.rollout == rollout_id)).scalar_one()
             for expected, turn in enumerate(turns, start=first):
                 if turn.index != expected:
-                    raise StoreError(f"rollout {rollout_id}: the next turn has index {expected}, got {turn.index}")
+                    raise StoreError(f"rollout {rollout_id}: the next turn has index {expected}, got {turn.index}", reason="wrong_index")
                 connection.execute(
                     insert(TURNS).values(
                         rollout=rollout_id,
@@ -203,7 +202,7 @@ def _is_under(run: str, key: str) -> ColumnElement[bool]:
 def _find(connection: Connection, rollout_id: str) -> Row[Any]:
     row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.id == rollout_id)).first()
     if row is None:
-        raise NotFoundError(f"there is no rollout {rollout_id!r}", hint="it may belong to another home folder")
+        raise NotFoundError(f"there is no rollout {rollout_id!r}", hint="it may belong to another home folder", reason="no_rollout")
     return row
 
 

@@ -12,8 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from journeyman.chat.reply import CALL_CLOSE, CALL_OPEN
 from journeyman.engine.local.grammar import GrammarCompiler
 from journeyman.errors import EngineError, SettingError
-from journeyman.service.constraints import grammar_of
-from journeyman.service.requests import ChatRequest
+from journeyman.service.requests import ChatRequest, grammar_of
 from journeyman.types.sampling import Grammar, JsonSchemaGrammar, LarkGrammar
 
 SCHEMA = {

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from journeyman.errors import ServiceError, SettingError
-from journeyman.server.serve import Server, bind
+from journeyman.server.app import Server, bind
 
 
 def test_a_taken_port_is_a_clear_error() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.reasons import has_reason
 from tests.service.fakes import FakeTrainer
 from tests.service.house import CREATE, House, train_once
 
@@ -14,9 +15,9 @@ from journeyman.chat.renderer import Renderer
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import AdapterError, StoreError
 from journeyman.service.backend import Backend
-from journeyman.service.opening import Computing
+from journeyman.service.trainable import Computing
 from journeyman.store import Store
-from journeyman.store.run_lock import RunLock
+from journeyman.store.locks import RunLock
 from journeyman.types.training import CreateModel
 
 
@@ -55,8 +56,8 @@ class TestFallback:
         damaged, later = backend.opening_notes("m")
         assert f"{folder / 'step-000003'} is damaged (" in damaged
         assert file in damaged
-        assert "the run goes on from step 2" in damaged
-        assert "(steps 3 to 3): those steps are made again" in later
+        assert "from step 2" in damaged
+        assert "(steps 3 to 3)" in later
         assert backend.opening_notes("m") == ()
 
     async def test_rows_and_keys_of_later_steps_are_gone_and_those_steps_are_made_again(self, house: House) -> None:
@@ -100,7 +101,7 @@ class TestFallback:
         (bad / "state.json").write_text((bad / "state.json").read_text().replace(str(state[1]), str(state[1] + 1)))
         backend = house.start()
         assert (await backend.create_model(CREATE)).step == 1
-        assert "its adapter is not the one that was published" in backend.opening_notes("m")[0]
+        assert "fingerprint" in backend.opening_notes("m")[0]
 
     async def test_checkpoints_without_hashes_are_gone_on_from(self, house: House) -> None:
         folder = await trained(house, 2)
@@ -125,7 +126,6 @@ class TestPublishedFolder:
         assert (await backend.create_model(CREATE)).step == 2
         (note,) = backend.opening_notes("m")
         assert note.startswith("version m@2 could not be loaded (")
-        assert note.endswith("its folder is written anew from the checkpoint of that step")
         assert (adapter / "adapter.json").read_bytes() == before
         assert "m@2" in backend.engine.adapters()
         await house.stop(backend)
@@ -139,7 +139,7 @@ class TestPublishedFolder:
         backend = house.start()
         assert (await backend.create_model(CREATE)).step == 3
         assert backend.opening_notes("m") == ()
-        with pytest.raises(AdapterError, match="the engine loaded another adapter as m@1"):
+        with pytest.raises(AdapterError, check=has_reason("other_weights")):
             async with backend.weights.using("m@1"):
                 pass
 
@@ -152,18 +152,17 @@ class TestNothingReadable:
         (folder / "step-000000" / "checkpoint.json").unlink()
         before = sorted(path.relative_to(house.home) for path in (house.home / "runs").rglob("*"))
         backend = house.start()
-        with pytest.raises(StoreError, match="no checkpoint of this run can be read and versions up to step 2 were published") as caught:
+        with pytest.raises(StoreError, check=has_reason("no_checkpoint")) as caught:
             await backend.create_model(CREATE)
         for step, reason in ((2, "other bytes than were written: state.json"), (1, "cannot be read"), (0, "it has no checkpoint.json")):
             assert str(folder / f"step-00000{step}") in caught.value.message
             assert reason in caught.value.message
-        assert "restore one of these folders from a backup" in str(caught.value.hint)
         assert sorted(path.relative_to(house.home) for path in (house.home / "runs").rglob("*")) == before
         assert rows(backend) == [1, 2]
 
     async def test_a_run_whose_checkpoints_are_gone_is_refused_as_long_as_it_has_trained_versions(self, house: House) -> None:
         shutil.rmtree(await trained(house, 1))
-        with pytest.raises(StoreError, match="versions up to step 1 were published: there is none"):
+        with pytest.raises(StoreError, check=has_reason("no_checkpoint")):
             await house.start().create_model(CREATE)
 
     async def test_a_run_that_was_stopped_before_its_first_checkpoint_begins(self, house: House) -> None:
@@ -176,9 +175,9 @@ class TestHolding:
         first, second = house.start(), house.start()
         first.hold_run("r")
         first.hold_run("r")
-        with pytest.raises(StoreError, match="being trained by another process"):
+        with pytest.raises(StoreError, check=has_reason("run_in_use")):
             second.hold_run("r")
-        with pytest.raises(StoreError, match="being trained by another process"):
+        with pytest.raises(StoreError, check=has_reason("run_in_use")):
             await second.create_model(CREATE)
         assert second.store.runs.list() == ()
         assert (await first.create_model(CREATE)).step == 0
@@ -190,9 +189,9 @@ class TestHolding:
         shutil.rmtree(folder)
         backend = house.start()
         backend.hold_run("r")
-        with pytest.raises(StoreError, match="no checkpoint"):
+        with pytest.raises(StoreError, check=has_reason("no_checkpoint")):
             await backend.create_model(CREATE)
-        with pytest.raises(StoreError, match="being trained by another process"):
+        with pytest.raises(StoreError, check=has_reason("run_in_use")):
             RunLock(folder.parent / ".training.lock", "r")
 
 
@@ -224,6 +223,6 @@ class TestComputing:
         assert await self.notes(house, old) == ()
         assert await self.notes(house, old) == ()
         (told,) = await self.notes(house, new)
-        assert "computed otherwise than before (torch 2.13 -> 2.14): it goes on, but not with the same bits" in told
+        assert "(torch 2.13 -> 2.14)" in told
         assert await self.notes(house, new) == ()
         assert old.before == [{}, {"num_workers": 3, "torch": "2.13"}]

@@ -1,13 +1,19 @@
 """A trainable model, and where it goes on when it is opened again: at its newest checkpoint that can be read, with nothing left of later
 steps.
 
-A trainer gives the same bits from the same weights, attempts and settings only where it computes alike; so each checkpoint says how it did.
+A trainer gives the same bits from the same weights, attempts and settings only where it computes alike; so each checkpoint says how it did,
+and holds the state of every global source of random numbers in this process: `random`, and numpy and torch where they are imported.
+Journeyman draws from seeds or from the operating system, so its own steps do not depend on these; a program around it may.
 Not for a step that fails (`training.py`).
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import random
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,10 +24,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from journeyman.errors import AdapterError, StoreError
-from journeyman.service.random_state import load_random_state
 from journeyman.store.checkpoints import Checkpoint, Checkpoints, Damaged
+from journeyman.store.locks import RunLock
 from journeyman.store.models import ModelRow
-from journeyman.store.run_lock import RunLock
 from journeyman.store.store import Store
 from journeyman.trainer.base import Trainer
 from journeyman.types.names import Version
@@ -29,6 +34,8 @@ from journeyman.types.training import CreateModel
 from journeyman.version import __version__
 
 _log = logging.getLogger(__name__)
+
+_RANDOM_FILE = "random.json"
 
 #: How a trainer computes, by name: the number of workers, the precision, the version of torch.
 Computing = Mapping[str, Any]
@@ -160,6 +167,7 @@ def _nothing_readable(damaged: list[Damaged], newest_version: int) -> StoreError
         f"no checkpoint of this run can be read{trained}: {listed}",
         hint="restore one of these folders from a backup; or begin again as a new run, with another id. Nothing was changed, and "
         "what was published can still be served and exported",
+        reason="no_checkpoint",
     )
 
 
@@ -169,3 +177,52 @@ def computing_note(before: Computing, now: Computing) -> tuple[str, ...]:
     if not changed:
         return ()
     return (f"this run is computed otherwise than before ({', '.join(changed)}): it goes on, but not with the same bits",)
+
+
+# Random state ---------------------------------------------------------------------------------------------------------
+
+
+def save_random_state(folder: Path) -> None:
+    """Write the states of all sources to `folder`."""
+    version, numbers, gauss = random.getstate()
+    states: dict[str, Any] = {"python": [version, list(numbers), gauss]}
+    if (numpy := sys.modules.get("numpy")) is not None:
+        name, keys, *rest = numpy.random.get_state()
+        states["numpy"] = [name, keys.tolist(), *rest]
+    if (torch := sys.modules.get("torch")) is not None:
+        states["torch"] = _written_state(torch.get_rng_state())
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            states["cuda"] = [_written_state(state) for state in torch.cuda.get_rng_state_all()]
+    (folder / _RANDOM_FILE).write_text(json.dumps(states), encoding="utf-8")
+
+
+def load_random_state(folder: Path) -> None:
+    """Put all sources where they were; a checkpoint without the file (an older format) leaves them as they are. Raises StoreError."""
+    path = folder / _RANDOM_FILE
+    if not path.exists():
+        return
+    try:
+        _set_random_states(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise StoreError(f"the random state in {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    if "numpy" in states and (numpy := sys.modules.get("numpy")) is not None:
+        name, keys, *rest = states["numpy"]
+        numpy.random.set_state((name, numpy.array(keys, dtype="uint32"), *rest))
+    torch = sys.modules.get("torch")
+    if "torch" in states and torch is not None:
+        torch.set_rng_state(_read_state(torch, states["torch"]))
+        if "cuda" in states and torch.cuda.is_available() and torch.cuda.device_count() == len(states["cuda"]):
+            torch.cuda.set_rng_state_all([_read_state(torch, state) for state in states["cuda"]])
+
+
+def _written_state(state: Any) -> str:
+    return base64.b64encode(bytes(state.tolist())).decode()
+
+
+def _read_state(torch: Any, text: str) -> Any:
+    return torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)

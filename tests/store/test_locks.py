@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from journeyman.store.served import ServedFolder, claim, is_served
+from journeyman.store.locks import ServedFolder, claim, is_served
 
 
 def made(path: Path, content: str = "x") -> Path:
@@ -79,5 +79,5 @@ def waiter(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             waiting.set()
         lock(descriptor, how)
 
-    monkeypatch.setattr("journeyman.store.served.fcntl.flock", flock)
+    monkeypatch.setattr("journeyman.store.locks.fcntl.flock", flock)
     return waiting

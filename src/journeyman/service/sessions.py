@@ -1,4 +1,5 @@
-"""The calls of one rollout, and which of them a request tries again. Not for serving them nor for storing their turns: `capture.py`.
+"""An open rollout in memory: its turns, its calls, and which of them a request tries again. Not for serving calls nor for storing their
+turns: `capture.py`.
 
 Two requests with the same body are two calls, each with a draw of its own, unless one says that it is a retry of the other: by the same
 `Idempotency-Key`, or by counting its tries (`x-stainless-retry-count`, as the SDKs of OpenAI do).
@@ -9,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from journeyman.errors import ServiceError
+from journeyman.service.turns import splices
+from journeyman.store.models import AdapterRow
+from journeyman.types.messages import Message
+from journeyman.types.names import BASE
 from journeyman.types.trajectory import Turn
 
 
@@ -114,3 +119,59 @@ class Calls:
                 reason="idempotency_key_reused",
             )
         return found
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """An open rollout in memory. `model` is the version pinned for it, `run` that version's run; `adapter` is what the engine calls it
+    (None = base).
+
+    `opened_at` and `used_at` (when its last call came or ended) are readings of the recorder's clock.
+    """
+
+    id: str
+    token: str
+    model: str
+    max_turns: int
+    run: str | None = None
+    turns: list[Turn] = field(default_factory=list)
+    is_sealed: bool = False
+    calls: Calls = field(default_factory=Calls)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opened_at: float = 0.0
+    used_at: float = 0.0
+
+    @property
+    def adapter(self) -> str | None:
+        return None if self.model == BASE else self.model
+
+    def stored(self, messages: Sequence[Message]) -> Callable[[Message], tuple[int, ...] | None]:
+        """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""
+        return splices(messages, self.turns)
+
+    def check_room(self, num_replies: int) -> None:
+        """Raise ServiceError 410 (turn_limit_reached) when the rollout has no turns left for so many replies."""
+        left = self.max_turns - self.calls.num_replies
+        if num_replies > left:
+            asked = "" if left <= 0 else f" but {left}, and this one asks for {num_replies} replies"
+            raise ServiceError(
+                f"rollout {self.id} has had all its {self.max_turns} model calls{asked}",
+                status=410,
+                code="turn_limit_reached",
+                hint="end the agent's loop earlier, or open the rollout with a larger max_turns (each of n replies counts as a call)",
+                reason="turn_limit_reached",
+            )
+
+    def check_version(self, now: AdapterRow | None) -> None:
+        """Raise ServiceError 410 (other_weights) when the pinned name means another version `now` (None: the base): of another run, as on
+        another server, or made again, as after a resume.
+        """
+        run, fingerprint = (None, None) if now is None else (now.run, now.fingerprint)
+        if run != self.run or {turn.fingerprint for turn in self.turns} - {None, fingerprint}:
+            raise ServiceError(
+                f"rollout {self.id} was opened with another {self.model} than is served here now",
+                status=410,
+                code="other_weights",
+                hint="open a new rollout; or call the server that opened this one, if it still runs",
+                reason="other_weights",
+            )
