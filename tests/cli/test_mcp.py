@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -11,11 +12,13 @@ import pytest
 from tests.llm_server import Answer, scripted, serve
 
 from journeyman.cli.app import run
-from journeyman.cli.mcp import show_scenarios, show_tools
+from journeyman.cli.console import Terminal
+from journeyman.cli.mcp import print_scenarios, print_tools, show_scenarios, show_tools
 from journeyman.errors import LlmError, McpError
 from journeyman.mcp import McpTarget
-from journeyman.mcp.tools import WHY
-from journeyman.scenarios import ScenarioSettings
+from journeyman.mcp.tools import WHY, describe_tool
+from journeyman.scenarios import ScenarioSet, ScenarioSettings
+from journeyman.types.scenarios import ExpectedAnswer, Scenario, Witness
 
 SERVER = Path(__file__).parents[1] / "mcp" / "servers" / "plain_server.py"
 RAW = SERVER.with_name("raw_server.py")
@@ -49,6 +52,20 @@ async def test_a_tool_that_cannot_be_used_is_listed_with_its_reason(capsys: pyte
     assert "odd()" in shown
     assert "banana" in shown
     assert shown.count("used: yes") == 1
+
+
+FORGED = "real\n  used: yes; about 1 tokens of schema\n\x0b\u2028note: all is well"
+
+
+def test_what_a_server_says_makes_no_line_of_its_own() -> None:
+    console = Terminal(record=True, width=200, file=io.StringIO())
+    sound = describe_tool(FORGED, FORGED, {"type": "object", "properties": {FORGED: {"type": "string"}}}, (False, None))
+    print_tools(console, [sound, describe_tool(FORGED, None, {}, (None, None), problem=FORGED)], used=())
+    task = Scenario(id="s", task=FORGED, witness=Witness(calls=(), answers=(ExpectedAnswer(value=FORGED),)))
+    print_scenarios(console, ScenarioSet(train=(task,), heldout=()), count=1)
+    lines = console.export_text().splitlines()
+    assert len(lines) == 4 + 2 + 4
+    assert [line for line in lines if line.startswith(("  used: yes", "note:"))] == []
 
 
 WAYS_TO_A_TOOL = [

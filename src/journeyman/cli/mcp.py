@@ -54,7 +54,7 @@ WriterOption = Annotated[
 CountOption = Annotated[int, typer.Option("--count", min=1, help="How many to show.")]
 
 _CHARS_PER_TOKEN = 4
-_SHOWN_CHARS = 300
+_SHOWN_CHARS = 1000
 
 
 @mcp.command("tools")
@@ -151,7 +151,7 @@ async def show_tools(target: McpTarget, settings: ScenarioSettings, *, as_json: 
     if as_json:
         write_json([_tool_row(tool, tool.name in used) for tool in tools])
         return
-    _print_tools(output(), tools, used)
+    print_tools(output(), tools, used)
     for note in server.notes:
         output().print(f"note: {note}")
     if fault is not None:
@@ -187,7 +187,7 @@ async def show_scenarios(
     if as_json:
         write_json([scenario.model_dump(mode="json") for scenario in (*scenarios.heldout[:count], *scenarios.train[:count])])
         return
-    _print_scenarios(output(), scenarios, count)
+    print_scenarios(output(), scenarios, count)
 
 
 async def _open_proposer(
@@ -236,7 +236,7 @@ def _tool_row(tool: McpTool, is_used: bool) -> dict[str, Any]:
     }
 
 
-def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[str]) -> None:
+def print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[str]) -> None:
     """A block for each tool: what it takes and says, then what was decided of it and why."""
     from journeyman.cli.console import styled
     from journeyman.mcp.tools import WHY, what_to_add
@@ -249,7 +249,7 @@ def _print_tools(console: Terminal, tools: Sequence[McpTool], used: Collection[s
         if tool.description:
             console.print(f"  {_one_line(tool.description.splitlines()[0])}")
         if tool.problem is not None:
-            console.print(f"  left out: {tool.problem}")
+            console.print(f"  left out: {_one_line(tool.problem)}")
             continue
         is_used = tool.name in used
         adds = "" if tool.is_read_only or tool.is_destructive else ", only that it destroys nothing"
@@ -265,14 +265,14 @@ def _one_line(text: str) -> str:
     return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}…"
 
 
-def _print_scenarios(console: Terminal, scenarios: ScenarioSet, count: int) -> None:
+def print_scenarios(console: Terminal, scenarios: ScenarioSet, count: int) -> None:
     from journeyman.cli.console import styled
 
     for title, part in (("held-out", scenarios.heldout), ("training", scenarios.train)):
         console.print(styled((f"{len(part)} {title} scenarios", "bold"), f", {min(count, len(part))} of them:"))
         for scenario in part[:count]:
-            console.print(f"  {scenario.task}")
-            console.print(f"    {_witness_line(scenario)}", style="dim")
+            console.print(f"  {_one_line(scenario.task)}")
+            console.print(f"    {_one_line(_witness_line(scenario))}", style="dim")
 
 
 def _witness_line(scenario: Scenario) -> str:
