@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from journeyman.cli.options import TargetOptions, pairs
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from journeyman.cli.options import TargetOptions, ToolOptions, grouped, pairs
 from journeyman.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: Annotated[str, typer.Argument()]
+    size: Annotated[int, typer.Option("--size", min=1)] = 3
+    target: TargetOptions = field(default_factory=TargetOptions)
+
+
+CALLS: list[tuple[Outer, ToolOptions, bool]] = []
+
+
+def remember(outer: Outer, choice: ToolOptions, loud: Annotated[bool, typer.Option("--loud")] = False) -> None:
+    """Remember what was given."""
+    CALLS.append((outer, choice, loud))
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["a"], (Outer("a"), ToolOptions(), False)),
+        (
+            ["a", "--size", "4", "--loud", "--server", "cmd", "--env", "A=b", "--env", "C=d", "--allow-writes", "--tools", "x,y"],
+            (Outer("a", 4, TargetOptions("cmd", env=["A=b", "C=d"])), ToolOptions("x,y", None, True), True),
+        ),
+    ],
+)
+def test_a_command_gets_its_groups_of_options_whole_also_one_inside_another(words: list[str], call: tuple[object, ...]) -> None:
+    app = typer.Typer()
+    app.command()(grouped(remember))
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert CALLS.pop() == call
+
+
+def test_an_option_of_a_group_is_checked_as_any_other() -> None:
+    app = typer.Typer()
+    app.command()(grouped(remember))
+    assert CliRunner().invoke(app, ["a", "--size", "0"]).exit_code == 2
+
+
+def test_only_tool_options_that_were_given_become_settings() -> None:
+    assert ToolOptions().given() == {}
+    assert ToolOptions("a, b", "c", True).given() == {"tools": ("a", "b"), "read_only": ("c",), "allow_writes": True}
+    with pytest.raises(SettingError) as caught:
+        ToolOptions(read_only=" , ").given()
+    assert caught.value.reason == "no_names"
 
 
 def test_headers_and_variables_are_split_at_the_first_separator() -> None:
