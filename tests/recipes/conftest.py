@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.recipes import own_functions
 from tests.recipes.backend import FakeModel
 
+from journeyman.errors import JourneymanError
 from journeyman.evaluation import Report
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
@@ -24,6 +26,7 @@ SERVER = Path(__file__).parent / "number_server.py"
 TARGET = McpTarget(command=(sys.executable, str(SERVER)))
 STEPS = 5
 Train = Callable[..., Awaitable[Report]]
+_Error = TypeVar("_Error", bound=JourneymanError)
 
 
 @pytest.fixture
@@ -115,3 +118,11 @@ class RecordingProgress(SilentProgress):
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         self.steps.append(step)
+
+
+@contextmanager
+def refused(kind: type[_Error] | tuple[type[_Error], ...], reason: str | None) -> Iterator[pytest.ExceptionInfo[_Error]]:
+    """The block raises an error of this kind and for this reason."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert caught.value.reason == reason, str(caught.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.llm_server import Answer, serve
 from tests.recipes.backend import FakeModel, Talent, always, never
-from tests.recipes.conftest import RecordingProgress
+from tests.recipes.conftest import RecordingProgress, refused
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.gather import iterate
@@ -107,7 +107,7 @@ class TestReport:
         assert {path: path.read_bytes() for path in kept} == kept
         with Store.open(tmp_path) as store:
             store.runs.create("empty", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
-        with pytest.raises(NotFoundError, match="no trained model yet"):
+        with refused(NotFoundError, "not_trained"):
             await evaluate("empty", home=tmp_path, progress=SilentProgress())
 
 
@@ -121,7 +121,7 @@ class TestLearning:
         model.is_right = talent
         with pytest.raises(NothingToLearnError) as caught:
             await train(settings.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
-        assert "nothing to learn from: in 2 steps" in caught.value.message
+        assert caught.value.reason == "no_spread"
         assert share in caught.value.message
         assert hint in (caught.value.hint or "")
         info = only_run(tmp_path)

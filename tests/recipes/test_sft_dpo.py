@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from examples import imitate, prefer
 from tests.recipes.backend import FakeModel
-from tests.recipes.conftest import RecordingProgress
+from tests.recipes.conftest import RecordingProgress, refused
 from tests.recipes.own_functions import good_pairs, module_of, rows, write_rows
 from tests.recipes.test_grpo import only_run, result_of
 from tests.service.fakes import FakeTrainer
@@ -120,7 +120,7 @@ class TestSft:
         few = settings.model_copy(update={"steps": 1, "heldout_replies": 0})
         await sft.train(few, SilentProgress(), home=tmp_path / "home", run="one")
         write_rows("rows.jsonl", rows(13))
-        with pytest.raises(SettingError, match="not those that this run began with"):
+        with refused(SettingError, "other_data"):
             await sft.train(few, SilentProgress(), home=tmp_path / "home", run="one", is_resumed=True)
 
     async def test_held_out_examples_may_stand_apart(self, model: FakeModel, settings: SftTrain, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestFromRun:
         assert len(train) + len(heldout) == 12
         assert not set(train) & set(heldout)
         assert len(heldout) == 4  # two tasks of two attempts: three are asked for, and no task is divided
-        with pytest.raises(SettingError, match=r"12 examples of 6 rows or tasks, which stay whole.* none is left"):
+        with refused(SettingError, "too_few_examples"):
             sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=11)), home)
 
     async def test_attempts_that_were_cut_off_are_left_out_counted_and_told(self, home: Path, model: FakeModel, tmp_path: Path) -> None:
@@ -251,13 +251,13 @@ class TestFromRun:
 
     async def test_a_run_that_cannot_give_examples_is_refused(self, home: Path, tmp_path: Path) -> None:
         settings = SftTrain(base="fake-model", data=SftData(from_run="tried"))
-        with pytest.raises(NotFoundError, match="there is no run 'none'"):
+        with refused(NotFoundError, "no_run"):
             sft_data(settings.model_copy(update={"data": SftData(from_run="none")}), home)
-        with pytest.raises(SettingError, match="is of base 'fake-model', not 'other'"):
+        with refused(SettingError, "other_base"):
             sft_data(settings.model_copy(update={"base": "other"}), home)
-        with pytest.raises(InputError, match="there is no home folder"):
+        with refused(InputError, "no_home"):
             sft_data(settings, tmp_path / "nowhere")
-        with pytest.raises(SettingError, match=r"6 attempts of run tried .* none is left to train on"):
+        with refused(SettingError, "too_few_examples"):
             sft_data(settings.model_copy(update={"data": SftData(from_run="tried", max_per_task=1)}), home)
 
 

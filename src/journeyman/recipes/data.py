@@ -122,6 +122,7 @@ def _split(
         raise SettingError(
             f"{note}: {len(examples)} examples{of}, of which {data.num_heldout} would be held out: none is left to train on",
             hint="set data.num_heldout lower, or give more examples",
+            reason="too_few_examples",
         )
     train = tuple(one for at, one in enumerate(examples) if at not in chosen)
     return Examples(train, tuple(one for at, one in enumerate(examples) if at in chosen), note, faults)
@@ -153,12 +154,16 @@ class Attempts:
 def scored_groups(home: Path, run: str, base: str) -> Iterator[Group]:
     """The attempts at one task that one version made together and that have rewards; not those at held-out tasks: they stay unseen."""
     if not home.is_dir():
-        raise InputError(f"data.from_run: there is no home folder {home}", hint="give --home, the folder that the run is in")
+        raise InputError(
+            f"data.from_run: there is no home folder {home}", hint="give --home, the folder that the run is in", reason="no_home"
+        )
     with Store.open(home) as store:
         info = store.runs.get(run)
         if info.base != base:
             raise SettingError(
-                f"data.from_run: run {run!r} is of base {info.base!r}, not {base!r}", hint=f"tokens are of one model: set base: {info.base}"
+                f"data.from_run: run {run!r} is of base {info.base!r}, not {base!r}",
+                hint=f"tokens are of one model: set base: {info.base}",
+                reason="other_base",
             )
         unseen = _heldout_ids(store.home.run(run).path)
         members: dict[tuple[str, str, str | None], list[str]] = {}
@@ -230,7 +235,8 @@ def keep_digest(steps: ExampleSteps[_Example], folder: Path) -> None:
     if not path.exists() or not path.stat().st_size:
         write_durably(path, f"{digest}\n".encode())
     elif path.read_text(encoding="utf-8").strip() != digest:
-        raise SettingError("the examples are not those that this run began with", hint="restore the data, or start a new run with it")
+        hint = "restore the data, or start a new run with it"
+        raise SettingError("the examples are not those that this run began with", hint=hint, reason="other_data")
 
 
 def load_scenarios(source: str, *, seed: int, num_train: int | None, num_heldout: int) -> tuple[Scenario, ...]:
@@ -248,7 +254,7 @@ def load_scenarios(source: str, *, seed: int, num_train: int | None, num_heldout
     is_file = source.endswith((".jsonl", ".json")) or "/" in source
     found = read_scenarios(Path(source)) if is_file else _made(source, seed, None if num_train is None else num_train + num_heldout)
     if not found:
-        raise InputError(f"scenarios: {source} holds no tasks")
+        raise InputError(f"scenarios: {source} holds no tasks", reason="too_few_tasks")
     return _split_tasks(source, found, seed=seed, num_train=num_train, num_heldout=num_heldout)
 
 
@@ -258,7 +264,8 @@ def read_scenarios(path: Path) -> list[Scenario]:
     for number, line in json_lines(path_of(path)):
         one = _scenario(line, f"{path}, line {number}", f"line-{number}")
         if one.id in found:
-            raise InputError(f"{path}, line {number}: the id {one.id!r} came before", hint="give every task an id of its own, or none")
+            text = f"{path}, line {number}: the id {one.id!r} came before"
+            raise InputError(text, hint="give every task an id of its own, or none", reason="repeated_id")
         found[one.id] = one
     return list(found.values())
 
@@ -276,6 +283,7 @@ def keep_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
         raise SettingError(
             f"the run began with {known.partition(' ')[2]} tasks, and {path} holds {len(scenarios)}, not all of them the same",
             hint=f"restore {path.name} from a backup, or start a new run; the run goes on only with the tasks that it began with",
+            reason="other_data",
         )
     if not path.exists():
         write_durably(path, lines)
@@ -292,19 +300,22 @@ def _scenario(line: bytes, where: str, name: str) -> Scenario:
         raise InputError(f'{where} is not a task: it needs at least {{"task": "..."}}', hint=f"found: {str(data)[:80]}", reason="no_task")
     unknown = sorted(data.keys() - Scenario.model_fields.keys())
     if unknown:
-        raise InputError(f"{where}: unknown names: {', '.join(unknown)}", hint='what your reward needs stands under "data": {...}')
+        hint = 'what your reward needs stands under "data": {...}'
+        raise InputError(f"{where}: unknown names: {', '.join(unknown)}", hint=hint, reason="unknown_names")
     try:
         return Scenario.model_validate({"id": name, **data})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}", reason="no_task") from error
 
 
 def _made(path: str, seed: int, count: int | None) -> list[Scenario]:
     function = find_function(path, setting="scenarios")
     given = {"seed": seed} if count is None else {"seed": seed, "count": count}
     if inspect.iscoroutinefunction(function):
-        raise SettingError(f"scenarios: {path} is async", hint="write it with `def`: it is called before anything runs")
+        raise SettingError(
+            f"scenarios: {path} is async", hint="write it with `def`: it is called before anything runs", reason="async_function"
+        )
     try:
         made = function(**accepted(function, given))
         found = list(made) if isinstance(made, Iterable) else [made]
@@ -312,12 +323,14 @@ def _made(path: str, seed: int, count: int | None) -> list[Scenario]:
         if stops_everything(error):
             raise
         hint = "mend it; it is given those of the keywords `count` (where num_train is set) and `seed` that it takes"
-        raise SettingError(f"scenarios: {path} failed: {type(error).__name__}: {error}", hint=hint) from error
+        raise SettingError(f"scenarios: {path} failed: {type(error).__name__}: {error}", hint=hint, reason="function_failed") from error
     for one in found:
         if not isinstance(one, Scenario):
-            raise SettingError(f"scenarios: {path} gave a {type(one).__name__}", hint="return journeyman.Scenario objects")
+            raise SettingError(
+                f"scenarios: {path} gave a {type(one).__name__}", hint="return journeyman.Scenario objects", reason="no_task"
+            )
     if len({one.id for one in found}) < len(found):
-        raise SettingError(f"scenarios: {path} gave two scenarios of one id", hint="give every task an id of its own")
+        raise SettingError(f"scenarios: {path} gave two scenarios of one id", hint="give every task an id of its own", reason="repeated_id")
     return found
 
 
@@ -333,6 +346,7 @@ def _split_tasks(source: str, found: list[Scenario], *, seed: int, num_train: in
             f"scenarios: {source} has {len(found)} tasks, {len(train)} to train on and {len(heldout)} held out; "
             f"{num_train or 'some'} and {num_heldout} are needed",
             hint="set num_train and num_heldout lower, or give more tasks",
+            reason="too_few_tasks",
         )
     chosen = [one.model_copy(update={"split": "train"}) for one in train[:wanted]]
     return (*chosen, *(one.model_copy(update={"split": "heldout"}) for one in heldout[:num_heldout]))

@@ -42,6 +42,7 @@ def load_function(path: str, *, setting: str, parameters: Sequence[str]) -> Call
         raise SettingError(
             f"{setting}: {path} cannot be called as {_name(path)}({', '.join(parameters)}): it is {_name(path)}{signature} ({error})",
             hint=f"give it these parameters: {', '.join(parameters) or 'none'}",
+            reason="other_parameters",
         ) from error
     return found
 
@@ -50,12 +51,15 @@ def find_function(path: str, *, setting: str) -> Callable[..., Any]:
     """The function at a dotted path, whatever its parameters. Raises SettingError."""
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
     if not module_name or not name:
-        raise SettingError(f"{setting}: {path!r} is not a dotted path", hint="write it as module.function, e.g. my_rewards.is_polite")
+        hint = "write it as module.function, e.g. my_rewards.is_polite"
+        raise SettingError(f"{setting}: {path!r} is not a dotted path", hint=hint, reason="no_dotted_path")
     found = getattr(_module(module_name, path, setting), name, None)
     if found is None:
-        raise SettingError(f"{setting}: {_missing(sys.modules[module_name], name)}", hint="name a function of that module")
+        raise SettingError(
+            f"{setting}: {_missing(sys.modules[module_name], name)}", hint="name a function of that module", reason="no_function"
+        )
     if not callable(found):
-        raise SettingError(f"{setting}: {path} is a {type(found).__name__}, not a function")
+        raise SettingError(f"{setting}: {path} is a {type(found).__name__}, not a function", reason="no_function")
     return found  # type: ignore[no-any-return]
 
 
@@ -82,12 +86,14 @@ def _module(name: str, path: str, setting: str) -> ModuleType:
             raise SettingError(
                 f"{setting}: there is no module {error.name!r} (looked for {path}, also in {here})",
                 hint="give the path from the current folder, with dots and without .py, or install the package",
+                reason="no_module",
             ) from error
-        raise SettingError(f"{setting}: importing {name} failed: {error}", hint="install what it needs") from error
+        raise SettingError(f"{setting}: importing {name} failed: {error}", hint="install what it needs", reason="import_failed") from error
     except BaseException as error:  # whatever a module of the user's does when it is imported, `sys.exit` included
         if stops_everything(error):
             raise
-        raise SettingError(f"{setting}: importing {name} failed: {type(error).__name__}: {error}", hint=f"mend {name}") from error
+        text = f"{setting}: importing {name} failed: {type(error).__name__}: {error}"
+        raise SettingError(text, hint=f"mend {name}", reason="import_failed") from error
 
 
 def _missing(module: ModuleType, name: str) -> str:

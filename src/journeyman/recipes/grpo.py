@@ -97,7 +97,7 @@ async def evaluate(run: str, *, home: Path, progress: Progress, attempts: int = 
     if not heldout:
         what = "holds no tasks out" if step else "has no trained model yet"
         hint = None if step else "go on with it: " + command_line("train", "--resume", run, "--home", home)
-        raise NotFoundError(f"run {run!r} {what}", hint=hint)
+        raise NotFoundError(f"run {run!r} {what}", hint=hint, reason="no_heldout_tasks" if step else "not_trained")
     judge, ruler = make_judge(settings, run=f"{run}:eval", home=home, progress=progress)
     async with AsyncExitStack() as stack:
         if ruler is not None:

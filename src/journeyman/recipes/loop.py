@@ -159,11 +159,12 @@ def nothing_to_learn(steps: Sequence[Metrics], groups: Sequence[Group], advice: 
     last, num_steps = steps[-1], len(steps)
     if "reward/mean" not in last:
         text = f"in {num_steps} steps no attempt taught anything; in the last one {excluded_text(groups)}"
-        return NothingToLearnError(f"nothing to learn from: {text}", hint="mend what makes the attempts fail, then go on with --resume")
+        hint = "mend what makes the attempts fail, then go on with --resume"
+        return NothingToLearnError(f"nothing to learn from: {text}", hint=hint, reason="no_rewards")
     executed = last.get("rollout/executed")
     seen = "" if executed is None else f", {executed:.0%} of attempts made a call that ran"
     text = f"in {num_steps} steps no group had attempts of different reward (mean reward {last['reward/mean']:.2f}{seen})"
-    return NothingToLearnError(f"nothing to learn from: {text}", hint=advice(steps))
+    return NothingToLearnError(f"nothing to learn from: {text}", hint=advice(steps), reason="no_spread")
 
 
 def _scenarios_used(store: Store, run: str) -> int:

@@ -102,9 +102,8 @@ async def evaluate(
     settings, last = await asyncio.to_thread(_settings_and_step, run, home)
     settings = settings if target is None else settings.model_copy(update={"target": target})
     if last is None:
-        raise NotFoundError(
-            f"run {run!r} has no trained model yet", hint="go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
-        )
+        hint = "go on with it: " + command_line("mcp", "train", "--resume", run, "--home", home)
+        raise NotFoundError(f"run {run!r} has no trained model yet", hint=hint, reason="not_trained")
     async with open_session(run, settings, home, progress) as session:
         (name,) = await asyncio.to_thread(session.backend.serve_run, run)
         scenarios = await asyncio.to_thread(kept_scenarios, session)

@@ -46,9 +46,8 @@ def find_file(name: Path) -> Path:
     if name.parent == Path() and name.suffix in ("", ".yaml", ".yml") and name.stem in shipped:
         return shipped[name.stem]
     what = "is a folder" if name.is_dir() else "does not exist"
-    raise InputError(
-        f"{name} {what}", hint=f"give the path of a settings file, or a shipped one: {', '.join(f'{one}.yaml' for one in shipped)}"
-    )
+    hint = f"give the path of a settings file, or a shipped one: {', '.join(f'{stem}.yaml' for stem in shipped)}"
+    raise InputError(f"{name} {what}", hint=hint, reason="no_file")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Settings:
@@ -145,10 +144,12 @@ def _method(given: object, where: str) -> str:
         return given
     known = ", ".join(METHODS)
     if given is None:
-        raise SettingError(f"{where}: `method` is missing", hint=f"say what to do, e.g. method: grpo; there are {known}")
+        raise SettingError(
+            f"{where}: `method` is missing", hint=f"say what to do, e.g. method: grpo; there are {known}", reason="no_method"
+        )
     nearest = difflib.get_close_matches(str(given), METHODS, n=1, cutoff=0.3)
     advice = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise SettingError(f"{where}: there is no method {given!r}{advice}", hint=f"there are {known}")
+    raise SettingError(f"{where}: there is no method {given!r}{advice}", hint=f"there are {known}", reason="no_method")
 
 
 def _with_short_forms(found: dict[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def run_settings(store: Store, run: str, kind: type[_S]) -> _S:
         raise SettingError(
             f"the settings of run {run!r} cannot be read: {name}: {first['msg']}; they were written {by}, this is Journeyman {__version__}",
             hint="go on with the version that made the run, or start a new one; nothing of it was changed",
+            reason="unreadable_settings",
         ) from error
 
 
@@ -113,11 +114,13 @@ def check_changes(run: str, found: Sequence[Change], *, fixed: Sequence[str], ar
         raise SettingError(
             f"run {run!r} cannot go on with these settings changed: {_listed(late)}",
             hint="they shaped what it already has; start a new run with them",
+            reason="settings_fixed",
         )
     if found and not are_allowed:
         raise SettingError(
             f"run {run!r} was started with other settings: {_listed(found)}",
             hint="leave them as they were, or go on with the new ones: --allow-changed-settings",
+            reason="settings_changed",
         )
 
 

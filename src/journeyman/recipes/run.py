@@ -151,7 +151,8 @@ def hold(
     opened.backend.hold_run(opened.run)
     store, progress, run = opened.store, opened.progress, opened.run
     if not is_resumed and any(info.id == run for info in store.runs.list()):
-        raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=f"go on with it: --resume {run}; or give another --run")
+        hint = f"go on with it: --resume {run}; or give another --run"
+        raise SettingError(f"there is a run {run!r} in {opened.home} already", hint=hint, reason="run_exists")
     info = store.runs.create(run, kind=kind, base=settings.base, settings=settings.model_dump(mode="json"))
     progress.note(f"run {info.id} in {opened.folder.path}")
     changed = non_default_settings(settings).items()

@@ -120,9 +120,8 @@ def make_judge(settings: McpTrain, *, run: str, home: Path, progress: Progress) 
     options = settings.judge_options
     if settings.judge == "evidence":
         if options != RulerOptions():
-            raise SettingError(
-                "the evidence judge has no options; judge_options were given", hint="name a model with --judge, or leave them out"
-            )
+            hint = "name a model with --judge, or leave them out"
+            raise SettingError("the evidence judge has no options; judge_options were given", hint=hint, reason="no_options")
         return EvidenceJudge()
     return Ruler(settings.judge, options.base_url, options=options, home=home, run=run, warn=progress.warn)
 

@@ -80,13 +80,11 @@ async def evaluate(
     if kind == "mcp":
         return await mcp.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit, judge=judge, target=target)
     if kind != "grpo":
-        raise SettingError(
-            f"run {run!r} ({kind}) has no tasks to attempt again", hint=f"what was measured is in its report: journeyman runs show {run}"
-        )
+        hint = f"what was measured is in its report: journeyman runs show {run}"
+        raise SettingError(f"run {run!r} ({kind}) has no tasks to attempt again", hint=hint, reason="no_tasks")
     if judge is not None:
-        raise SettingError(
-            "--judge compares runs of `journeyman mcp train`", hint="leave it out: this run's own rewards score the attempts"
-        )
+        hint = "leave it out: this run's own rewards score the attempts"
+        raise SettingError("--judge compares runs of `journeyman mcp train`", hint=hint, reason="no_judge")
     return await grpo.evaluate(run, home=home, progress=progress, attempts=attempts, limit=limit)
 
 
