@@ -148,17 +148,17 @@ def adapted_module(base: nn.Module, tensors: Mapping[str, Tensor], scaling: floa
             layer = adapted.get_submodule(path)
         except AttributeError as error:
             raise AdapterError(f"the adapter adapts {path}, which the base model does not have") from error
-        up, down = tensors[f"{name}.lora_B.weight"], tensors[f"{name}.lora_A.weight"]
-        if not isinstance(layer, nn.Linear) or layer.weight.shape != (up.shape[0], down.shape[1]):
+        lora_A, lora_B = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
+        if not isinstance(layer, nn.Linear) or layer.weight.shape != (lora_B.shape[0], lora_A.shape[1]):
             raise AdapterError(f"the adapter's {path} has another shape than the base model's")
-        if up.any():
-            _adapt(adapted, path, layer, up.to(layer.weight.device), down.to(layer.weight.device), scaling)
+        if lora_B.any():
+            _adapt(adapted, path, layer, lora_A.to(layer.weight.device), lora_B.to(layer.weight.device), scaling)
     return adapted
 
 
-def _adapt(module: nn.Module, path: str, layer: nn.Linear, up: Tensor, down: Tensor, scaling: float) -> None:
+def _adapt(module: nn.Module, path: str, layer: nn.Linear, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:
     if isinstance(layer, BFloat16Linear):
-        module.set_submodule(path, AdaptedLinear(layer, down, up, scaling))
+        module.set_submodule(path, AdaptedLinear(layer, lora_A, lora_B, scaling))
     else:
-        merged = layer.weight.float() + (up.float() @ down.float()) * scaling
+        merged = layer.weight.float() + (lora_B.float() @ lora_A.float()) * scaling
         layer.weight = nn.Parameter(merged.to(layer.weight.dtype), requires_grad=False)

@@ -50,15 +50,15 @@ class AdaptedLinear(nn.Module):
     """A frozen linear layer plus LoRA, computed as the trainer does (PEFT's order of operations): for sampling in bfloat16, where
     merging would round the small update away."""
 
-    def __init__(self, base: nn.Module, down: Tensor, up: Tensor, scaling: float) -> None:
+    def __init__(self, base: nn.Module, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:
         super().__init__()
         self.base = base
-        self.down = nn.Parameter(down.float(), requires_grad=False)
-        self.up = nn.Parameter(up.float(), requires_grad=False)
+        self.lora_A = nn.Parameter(lora_A.float(), requires_grad=False)
+        self.lora_B = nn.Parameter(lora_B.float(), requires_grad=False)
         self.scaling = scaling
 
     def forward(self, input: Tensor) -> Tensor:
-        low_rank = nn.functional.linear(nn.functional.linear(input, self.down), self.up)
+        low_rank = nn.functional.linear(nn.functional.linear(input, self.lora_A), self.lora_B)
         out: Tensor = self.base(input) + low_rank * self.scaling
         return out
 

@@ -11,13 +11,11 @@ Source: best-fit decreasing for packing sequences, as in Ding et al. 2024 (2404.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from journeyman.trainer.base import TrainSample
-from journeyman.trainer.packing import common_length
+from journeyman.trainer.packing import tree_runs
 
 # A pass over a bin costs about as much as this many tokens more.
 _TOKENS_OF_A_PASS = 32
@@ -55,12 +53,14 @@ def assign_bins(
         >>> assign_bins([(system_and_long,), (another,), (system_and_short,)], 1, max_tokens=1000)
         [[0, 2], [1]]
     """
-    ordered = _Sorted(units)
     limits = _Limits(max_tokens, num_free_tokens)
+    pieces, whole = _pieces(units), _Bin()
+    for piece in pieces:
+        whole.add(piece)
     counts = _bin_counts(num_workers, len(units))
-    found = [_even_bins(ordered, count, cap, limits) for cap in _caps(ordered, limits) for count in counts]
-    best = min(found, key=lambda bins: _cost(bins, num_workers, limits), default=[])
-    return [sorted(one.units) for one in sorted(best, key=lambda one: -one.num_tokens)]
+    splits = [_even_bins(pieces, whole.num_tokens, count, cap, limits) for cap in _caps(whole, limits) for count in counts]
+    best = min(splits, key=lambda bins: _cost(bins, num_workers, limits), default=[])
+    return [sorted(filled.units) for filled in sorted(best, key=lambda filled: -filled.num_tokens)]
 
 
 def most_tokens(longest: int, max_tokens: int, num_free_tokens: int | None) -> int:
@@ -80,49 +80,45 @@ class _Limits:
         is_saving = 2 * num_shared >= self.max_tokens
         return most_tokens(longest, self.max_tokens, self.num_free_tokens) if is_saving else self.max_tokens
 
+    def cost(self, num_tokens: int) -> float:
+        """Of a bin, in tokens."""
+        if self.num_free_tokens is None:
+            return num_tokens
+        # Where all are computed twice, none costs more than another: the split is then the one without a second pass, and so are its bits.
+        times = (0 < self.num_free_tokens < num_tokens) + (num_tokens > self.max_tokens)
+        return num_tokens * _COST_OF_RECOMPUTING**times
+
 
 @dataclass(slots=True)
 class _Bin:
-    """Units by their numbers, their samples by places in sorted order, and the tokens of their prefix tree."""
+    """Units by their numbers, and the runs of their prefix tree (`tree_runs`). A unit alone is a bin too."""
 
     units: list[int] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    runs: dict[int, int] = field(default_factory=dict)
     num_tokens: int = 0
     longest: int = 0
 
+    def added_tokens(self, runs: Mapping[int, int]) -> int:
+        """What `runs` add to the tree."""
+        return sum(length for start, length in runs.items() if start not in self.runs)
 
-class _Sorted:
-    """Samples in the order of their tokens: two of them share what is shared by all neighbours between them."""
+    def add(self, other: _Bin) -> None:
+        self.num_tokens += self.added_tokens(other.runs)
+        self.units += other.units
+        self.runs |= other.runs
+        self.longest = max(self.longest, other.longest)
 
-    def __init__(self, units: Sequence[Sequence[TrainSample]]) -> None:
-        samples = [(sample.token_ids, unit) for unit, own in enumerate(units) for sample in own]
-        samples.sort(key=lambda one: one[0])
-        self.places: list[list[int]] = [[] for _ in units]
-        for place, (_, unit) in enumerate(samples):
-            self.places[unit].append(place)
-        self._lengths = [len(ids) for ids, _ in samples]
-        self._with_next = [common_length(left, right) for (left, _), (right, _) in pairwise(samples)]
-        self.num_tokens = sum(self._lengths) - sum(self._with_next)
-        self.sizes = [self.added_tokens(unit, []) for unit in range(len(units))]
-        self.longest = [max(self._lengths[place] for place in own) for own in self.places]
 
-    def added_tokens(self, unit: int, places: Sequence[int]) -> int:
-        """What a unit adds to the tree of the samples at `places` (sorted)."""
-        first, *others = self.places[unit]
-        added = self._added(first, places)
-        if others:
-            there = sorted([*places, first])
-            for place in others:
-                added += self._added(place, there)
-                insort(there, place)
-        return added
-
-    def _added(self, place: int, places: Sequence[int]) -> int:
-        """A sample shares most with its neighbours in sorted order."""
-        at = bisect(places, place)
-        before = min(self._with_next[places[at - 1] : place]) if at > 0 else 0
-        after = min(self._with_next[place : places[at]]) if at < len(places) else 0
-        return self._lengths[place] - max(before, after)
+def _pieces(units: Sequence[Sequence[TrainSample]]) -> list[_Bin]:
+    """Each unit alone, the largest first."""
+    runs = iter(tree_runs([sample.token_ids for unit in units for sample in unit]))
+    pieces = []
+    for number, unit in enumerate(units):
+        piece = _Bin([number])
+        for sample in unit:
+            piece.add(_Bin([], next(runs), longest=len(sample.token_ids)))
+        pieces.append(piece)
+    return sorted(pieces, key=lambda piece: -piece.num_tokens)
 
 
 def _bin_counts(num_workers: int, num_units: int) -> list[int]:
@@ -131,68 +127,52 @@ def _bin_counts(num_workers: int, num_units: int) -> list[int]:
     return sorted(count for count in counts if count <= max(num_units, 1))
 
 
-def _caps(ordered: _Sorted, limits: _Limits) -> list[int]:
+def _caps(whole: _Bin, limits: _Limits) -> list[int]:
     """Computed tokens that bins are kept below, to be tried one after the other: what is computed once, `max_tokens`, the most there may
     be. Smaller ones are left out where they would change nothing."""
-    most = most_tokens(max(ordered.longest, default=0), limits.max_tokens, limits.num_free_tokens)
+    most = most_tokens(whole.longest, limits.max_tokens, limits.num_free_tokens)
     free = min(limits.num_free_tokens or most, limits.max_tokens)
     caps = sorted({free, limits.max_tokens, most})
-    smaller = [cap for cap in caps if cap < ordered.num_tokens]
-    return caps[: len(smaller) + 1]
+    return caps[: 1 + sum(cap < whole.num_tokens for cap in caps)]
 
 
-def _even_bins(ordered: _Sorted, num_bins: int, cap: int, limits: _Limits) -> list[_Bin]:
+def _even_bins(pieces: Sequence[_Bin], num_tokens: int, num_bins: int, cap: int, limits: _Limits) -> list[_Bin]:
     """Bins of the least capacity with which `num_bins` are enough; of `cap` where they are not."""
-    high = min(ordered.num_tokens, cap)
-    low = min(ordered.num_tokens // num_bins, high)
-    best = _best_fit(ordered, high, cap, limits)
+    high = min(num_tokens, cap)
+    low = min(num_tokens // num_bins, high)
+    best = _best_fit(pieces, high, cap, limits)
     while low < high:
         middle = (low + high) // 2
-        found = _best_fit(ordered, middle, cap, limits)
-        if len(found) <= num_bins:
-            best, high = found, middle
+        bins = _best_fit(pieces, middle, cap, limits)
+        if len(bins) <= num_bins:
+            best, high = bins, middle
         else:
             low = middle + 1
     return best
 
 
-def _best_fit(ordered: _Sorted, capacity: int, cap: int, limits: _Limits) -> list[_Bin]:
+def _best_fit(pieces: Sequence[_Bin], capacity: int, cap: int, limits: _Limits) -> list[_Bin]:
     """Best-fit decreasing: the largest first, each where it adds the fewest tokens and leaves the least room; else in a new bin."""
     bins: list[_Bin] = []
-    for unit in sorted(range(len(ordered.sizes)), key=lambda unit: -ordered.sizes[unit]):
-        size, longest = ordered.sizes[unit], ordered.longest[unit]
+    for piece in pieces:
         choices = []
-        for number, one in enumerate(bins):
-            added = ordered.added_tokens(unit, one.places)
-            most = limits.most(max(longest, one.longest), size - added)
+        for number, filled in enumerate(bins):
+            added = filled.added_tokens(piece.runs)
+            most = limits.most(max(piece.longest, filled.longest), piece.num_tokens - added)
             # A bin that is above the cap by a single unit stays above it: what adds little to it is better off there than alone.
-            is_welcome = one.num_tokens > cap and 2 * added < size
-            if one.num_tokens + added <= (most if is_welcome else min(capacity, most)):
-                choices.append((added, -one.num_tokens, number))
-        added, _, number = min(choices, default=(size, 0, len(bins)))
-        if number == len(bins):
+            may_exceed = filled.num_tokens > cap and 2 * added < piece.num_tokens
+            if filled.num_tokens + added <= (most if may_exceed else min(capacity, most)):
+                choices.append((added, -filled.num_tokens, number))
+        if not choices:
             bins.append(_Bin())
-        one = bins[number]
-        one.units.append(unit)
-        for place in ordered.places[unit]:
-            insort(one.places, place)
-        one.num_tokens += added
-        one.longest = max(one.longest, longest)
+        bins[min(choices)[2] if choices else -1].add(piece)
     return bins
 
 
 def _cost(bins: Sequence[_Bin], num_workers: int, limits: _Limits) -> float:
     """When the last worker ends, in tokens, if each free worker takes the largest bin that is left; and a little for all work."""
     loads = [0.0] * num_workers
-    costs = sorted((_cost_of(one.num_tokens, limits) for one in bins), reverse=True)
+    costs = sorted((limits.cost(filled.num_tokens) for filled in bins), reverse=True)
     for cost in costs:
         heapq.heapreplace(loads, loads[0] + cost + _TOKENS_OF_A_PASS)
     return max(loads) + _WEIGHT_OF_ALL_WORK * sum(costs)
-
-
-def _cost_of(num_tokens: int, limits: _Limits) -> float:
-    if limits.num_free_tokens is None:
-        return num_tokens
-    # Where all are computed twice, none costs more than another: the split is then the one without a second pass, and so are its bits.
-    times = (0 < limits.num_free_tokens < num_tokens) + (num_tokens > limits.max_tokens)
-    return num_tokens * _COST_OF_RECOMPUTING**times

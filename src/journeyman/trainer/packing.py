@@ -11,7 +11,7 @@ over arbitrary depth and without padding or custom kernels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from journeyman.trainer.base import TrainSample
@@ -145,12 +145,32 @@ def _flatten(roots: dict[int, _Branch]) -> tuple[list[int], list[int], list[Node
     return token_ids, positions, nodes
 
 
-def _locate(level: dict[int, _Branch], tokens: tuple[int, ...]) -> list[int]:
+def _locate(roots: dict[int, _Branch], tokens: tuple[int, ...]) -> list[int]:
     """The flat index of each token of an inserted sequence."""
-    flat: list[int] = []
-    while len(flat) < len(tokens):
-        branch = level[tokens[len(flat)]]
-        length = min(len(branch.tokens), len(tokens) - len(flat))
-        flat.extend(range(branch.start, branch.start + length))
+    return [index for branch in _path(roots, tokens) for index in range(branch.start, branch.start + len(branch.tokens))][: len(tokens)]
+
+
+def _path(level: dict[int, _Branch], tokens: tuple[int, ...]) -> Iterator[_Branch]:
+    """The branches that an inserted sequence consists of."""
+    length = 0
+    while length < len(tokens):
+        branch = level[tokens[length]]
+        yield branch
+        length += len(branch.tokens)
         level = branch.children
-    return flat
+
+
+def tree_runs(sequences: Sequence[tuple[int, ...]]) -> list[dict[int, int]]:
+    """The runs of tokens that each sequence consists of in the prefix tree of all: where a run starts in the flat row -> its length.
+
+    What two sequences have in common are their common runs.
+
+    Example:
+        >>> tree_runs([(1, 2, 3), (1, 2, 4, 5)])
+        [{0: 2, 2: 1}, {0: 2, 3: 2}]
+    """
+    roots: dict[int, _Branch] = {}
+    for sequence in sequences:
+        _insert(roots, sequence)
+    _flatten(roots)
+    return [{branch.start: len(branch.tokens) for branch in _path(roots, sequence)} for sequence in sequences]

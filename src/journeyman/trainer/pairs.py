@@ -31,14 +31,14 @@ class PairTree:
         scored_N: for each loss term the number of its scored position.
         side_N: for each loss term its side.
         pairs: the pairs that have terms here, ascending.
-        begun: those of them that have none in an earlier tree: who logs a pair once, does it here.
+        new_pairs: those of them that have none in an earlier tree: who logs a pair once, does it here.
     """
 
     tree: PackedTree
     scored_N: Tensor
     side_N: Tensor
     pairs: Tensor
-    begun: Tensor
+    new_pairs: Tensor
 
     def side_sums(self, scored_M: Tensor, num_sides: int) -> Tensor:
         """Sums over the terms of each side that are in this tree, [S]."""
@@ -69,13 +69,13 @@ class PackedPairs:
 
     @property
     def packed(self) -> list[PackedTree]:
-        return [one.tree for one in self.trees]
+        return [part.tree for part in self.trees]
 
     def side_sums(self, scored: Sequence[Tensor]) -> Tensor:
         """Sums over the terms of each side, [S], from the log-probabilities of each tree's scored positions, [M] each."""
         total_S = torch.zeros(self.num_sides)
-        for one, scored_M in zip(self.trees, scored, strict=True):
-            total_S += one.side_sums(scored_M, self.num_sides)
+        for part, scored_M in zip(self.trees, scored, strict=True):
+            total_S += part.side_sums(scored_M, self.num_sides)
         return total_S
 
 
@@ -108,32 +108,32 @@ def pack_pairs(pairs: Sequence[SamplePair], max_tokens: int, num_parts: int = 1,
         num_parts: how many trees are computed at a time.
         num_free_tokens: as of `assign_bins`.
     """
-    found: list[tuple[PackedTree, list[int]]] = []
+    trees: list[tuple[PackedTree, list[int]]] = []
     for numbers in assign_bins([pair.samples for pair in pairs], num_parts, max_tokens, num_free_tokens):
         samples = [sample for number in numbers for sample in pairs[number].samples]
         sides = [2 * number + (place >= len(pairs[number].chosen)) for number in numbers for place in range(len(pairs[number].samples))]
         whole = pack(samples)
         if len(whole.token_ids) <= most_tokens(max(len(sample.token_ids) for sample in samples), max_tokens, num_free_tokens):
-            found.append((whole, sides))
+            trees.append((whole, sides))
             continue
         # A single pair: others would not have been put into its bin.
         parts = assign_bins([(sample,) for sample in samples], 1, max_tokens, num_free_tokens)
-        found += [(pack([samples[place] for place in part]), [sides[place] for place in part]) for part in parts]
-    return _with_sides(found, len(pairs))
+        trees += [(pack([samples[place] for place in part]), [sides[place] for place in part]) for part in parts]
+    return _with_sides(trees, len(pairs))
 
 
 def _trainable(pair: SamplePair, samples: Sequence[TrainSample], side: str) -> tuple[TrainSample, ...]:
-    found = tuple(sample for sample in samples if is_trainable(sample))
-    if not found:
+    trainable = tuple(sample for sample in samples if is_trainable(sample))
+    if not trainable:
         raise TrainingError(f"{pair.name} has no token to train on in its {side} side")
-    return found
+    return trainable
 
 
-def _with_sides(found: Sequence[tuple[PackedTree, list[int]]], num_pairs: int) -> PackedPairs:
+def _with_sides(packed: Sequence[tuple[PackedTree, list[int]]], num_pairs: int) -> PackedPairs:
     trees = []
     num_trees_P = torch.zeros(num_pairs, dtype=torch.long)
     num_terms_S = torch.zeros(2 * num_pairs, dtype=torch.long)
-    for tree, sides in found:
+    for tree, sides in packed:
         side_N = torch.tensor([sides[term.sample] for term in tree.terms], dtype=torch.long)
         pairs = torch.unique(side_N // 2)
         trees.append(

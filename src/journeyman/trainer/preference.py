@@ -36,7 +36,7 @@ _REFERENCES_FILE = "references.safetensors"
 
 def name_of(pair: SamplePair) -> bytes:
     """What a pair is known by: a hash of the tokens of both sides, and which of them are compared."""
-    sides = [[(one.token_ids, one.is_sampled) for one in side] for side in (pair.chosen, pair.rejected)]
+    sides = [[(sample.token_ids, sample.is_sampled) for sample in side] for side in (pair.chosen, pair.rejected)]
     return hashlib.sha256(repr(sides).encode()).digest()
 
 
@@ -72,8 +72,8 @@ class ReferenceSums:
         self._known = {}
         path = folder / _REFERENCES_FILE
         if path.is_file():
-            found = load_file(str(path))
-            for name, (chosen, rejected) in zip(found["names"].tolist(), found["sums"].tolist(), strict=True):
+            tensors = load_file(str(path))
+            for name, (chosen, rejected) in zip(tensors["names"].tolist(), tensors["sums"].tolist(), strict=True):
                 self.keep(bytes(name), chosen, rejected)
 
 
@@ -93,7 +93,7 @@ class Computing:
 def preference_updates(
     pairs: Sequence[SamplePair], settings: Dpo, computing: Computing, make_update: Update, on_progress: OnProgress, skips: Skips
 ) -> dict[str, float]:
-    """All updates of a step on usable pairs; returns metrics: means a pair over all batches, each measured before its update.
+    """All updates of a step on usable pairs; returns metrics: means per pair over all batches, each measured before its update.
 
     Raises NotFiniteError and TrainingError as `each_batch`; whoever calls takes back what was updated until then.
     """
@@ -195,23 +195,23 @@ class PreferenceObjective:
         is_split_P = self._packed.is_split_P
         if not bool(is_split_P.any()):
             return
-        parts = [one for one in self._packed.trees if bool(is_split_P[one.pairs].any())]
+        parts = [part for part in self._packed.trees if bool(is_split_P[part.pairs].any())]
         known_S = torch.zeros(self._packed.num_sides)
-        for one, scored_M in zip(parts, score([part.tree for part in parts]), strict=True):
-            known_S += one.side_sums(scored_M, self._packed.num_sides)
+        for part, scored_M in zip(parts, score([part.tree for part in parts]), strict=True):
+            known_S += part.side_sums(scored_M, self._packed.num_sides)
         self._known_S = torch.where(is_split_P.repeat_interleave(2), known_S, torch.nan)
 
     def __call__(self, number: int, scored_M: Tensor, entropy_M: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The summed loss of the pairs in tree `number`, and sums of what is logged."""
         del entropy_M
-        one = self._packed.trees[number]
-        sums_S = one.side_sums(scored_M, self._packed.num_sides)
+        part = self._packed.trees[number]
+        sums_S = part.side_sums(scored_M, self._packed.num_sides)
         if self._known_S is not None:
             # The value is that of the whole side, the gradient flows through what lies in this tree.
             sums_S = torch.where(self._known_S.isnan(), sums_S, self._known_S + (sums_S - sums_S.detach()))
-        chosen, rejected = (self._side(sums_S, 2 * one.pairs + place) for place in (0, 1))
+        chosen, rejected = (self._side(sums_S, 2 * part.pairs + place) for place in (0, 1))
         result = preference_loss(chosen, rejected, self._settings, self._mean_chosen_terms)
-        sums = {name: float(values_Q[one.begun].sum()) for name, values_Q in _readings(result).items()}
+        sums = {name: float(values_Q[part.new_pairs].sum()) for name, values_Q in _readings(result).items()}
         return result.loss_P.sum(), sums
 
     def _side(self, sums_S: Tensor, at: Tensor) -> Side:
@@ -224,8 +224,8 @@ def measured_pairs(
 ) -> dict[str, float]:
     """What the pairs cost as things are, without training.
 
-    Returns what an update logs; `ranked_right`, the share of pairs whose chosen side has the higher log-probability a token; and
-    `chosen_logprob_change`, `rejected_logprob_change`, how much likelier than under the reference their tokens are, nats a token.
+    Returns what an update logs; `ranked_right`, the share of pairs whose chosen side has the higher log-probability per token; and
+    `chosen_logprob_change`, `rejected_logprob_change`, how much likelier than under the reference their tokens are, nats per token.
 
     Args:
         references: of these very pairs, where some are known already.
@@ -283,7 +283,7 @@ def _counts(packed: PackedPairs) -> dict[str, float]:
 
 
 def _means(updates: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Sums of the updates as means a pair; counts stay sums, and the norm is that of the last gradient."""
+    """Sums of the updates as means per pair; counts stay sums, and the norm is that of the last gradient."""
     total = {name: sum(update[name] for update in updates) for name in updates[0]}
     means = {name: value if name.startswith("num_") else value / total["num_pairs_seen"] for name, value in total.items()}
     return means | {"gradient_norm": updates[-1]["gradient_norm"]}

@@ -68,8 +68,8 @@ def measured_loss(samples: Sequence[TrainSample], score: Score, num_workers: int
     total = 0.0
     counts: Counter[str] = Counter()
     for start in range(0, len(usable), _SAMPLES_AT_A_TIME):
-        part = usable[start : start + _SAMPLES_AT_A_TIME]
-        trees = [pack(one) for one in fill_bins(part, num_workers, TOKENS_PER_MICRO_BATCH, ALL_ALIKE)]
+        chunk = usable[start : start + _SAMPLES_AT_A_TIME]
+        trees = [pack(part) for part in fill_bins(chunk, num_workers, TOKENS_PER_MICRO_BATCH, ALL_ALIKE)]
         for tree, scored_M in zip(trees, score(trees), strict=True):
             total -= float(scored_M[torch.tensor([term.scored for term in tree.terms])].double().sum())
         counts.update(tree_counts(trees))

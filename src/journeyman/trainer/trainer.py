@@ -308,7 +308,9 @@ class LoraTrainer:
         samples: list[TrainSample] = []
         for tree, scored_M in zip(bad, self._score(bad), strict=True):
             causes = {term.sample for term in tree.terms if not math.isfinite(float(scored_M[term.scored]) * term.advantage)}
-            samples += [tree.samples[number] for number in sorted(causes)] or sorted(tree.samples, key=lambda one: -abs(one.advantage))
+            samples += [tree.samples[number] for number in sorted(causes)] or sorted(
+                tree.samples, key=lambda sample: -abs(sample.advantage)
+            )
         ids = list(dict.fromkeys(sample.trajectory_id or "a sample" for sample in samples))
         names = ", ".join(ids[:MAX_NAMED]) + (f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else "")
         return f"the gradient is not finite in {len(bad)} of {len(trees)} micro-batches (with {names}); the update was not made"

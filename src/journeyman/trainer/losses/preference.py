@@ -95,9 +95,9 @@ def _pair_losses(chosen_P: Tensor, rejected_P: Tensor, loss: PreferenceLoss) -> 
     if isinstance(loss, HingeLoss):
         return torch.relu(1.0 - loss.beta * difference_P)
     margin_P = loss.beta * difference_P - (loss.gamma if isinstance(loss, SimpoLoss) else 0.0)
-    doubt = loss.label_smoothing
-    loss_P = -(1.0 - doubt) * logsigmoid(margin_P)
-    return loss_P - doubt * logsigmoid(-margin_P) if doubt else loss_P
+    smoothing = loss.label_smoothing
+    loss_P = -(1.0 - smoothing) * logsigmoid(margin_P)
+    return loss_P - smoothing * logsigmoid(-margin_P) if smoothing else loss_P
 
 
 def _log_odds(mean_P: Tensor) -> Tensor:
