@@ -120,7 +120,7 @@ def test_auto_gives_each_of_many_workers_its_share_of_the_free_memory(sharp_mode
 def test_a_model_without_recomputable_layers_refuses_to_be_asked() -> None:
     checkpoints = LayerCheckpoints(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 1)
     assert checkpoints.keywords(10**12, "auto") == {}
-    with pytest.raises(SettingError, match="gradient_checkpointing is not supported for this model"):
+    with pytest.raises(SettingError, match="gradient_checkpointing"):
         checkpoints.keywords(1, True)
 
 

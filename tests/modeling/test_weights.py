@@ -39,9 +39,10 @@ def test_a_hybrid_is_refused_by_its_architecture_and_layers_with_what_to_do(
     tmp_path: Path, kind: str, settings: dict[str, Any], layer: str
 ) -> None:
     folder = write_model(tmp_path, kind, **settings)
-    with pytest.raises(SettingError, match=rf"architecture {kind} .* has layers of type {layer}") as caught:
+    with pytest.raises(SettingError, match=rf"{kind} .* {layer}") as caught:
         load_module(folder)
-    assert "whose layers only attend" in str(caught.value.hint)
+    assert caught.value.reason == "not_only_attention"
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(("kind", "settings", "layer"), HYBRIDS)
@@ -50,8 +51,9 @@ def test_a_hybrid_that_does_not_say_so_is_found_by_what_it_computes(
 ) -> None:
     module = loaded(write_model(tmp_path, kind, **settings))
     monkeypatch.setattr(weights, "_ATTENTION_TYPES", {"attention", "full_attention", layer})
-    with pytest.raises(SettingError, match=rf"architecture {kind} .* differs from the same tokens alone"):
+    with pytest.raises(SettingError, match=kind) as caught:
         check_packable(module)
+    assert caught.value.reason == "not_only_attention"
     assert len(module.get_decoder().layers) == 2
 
 
@@ -72,6 +74,7 @@ def test_a_truncated_file_of_weights_is_named_with_what_to_do(tiny_model: Path, 
     shutil.copytree(tiny_model, folder)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(ModelNotFoundError, match=r"model\.safetensors are damaged or incomplete") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"model\.safetensors") as caught:
         load_module(folder)
-    assert "download the file again" in str(caught.value.hint)
+    assert caught.value.reason == "damaged_weights"
+    assert caught.value.hint

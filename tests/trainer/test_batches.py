@@ -17,4 +17,4 @@ def test_a_gradient_that_is_finite_and_too_large_for_its_norm_names_the_largest_
     huge = TrainSample(odd.token_ids, odd.is_sampled, odd.logprobs, 1e25, "the-huge-one")
     metrics = trainer.policy_step([[*random_group(1, vocabulary=300), huge]], Grpo(), lambda _: None)
     assert metrics["num_skipped_in_a_row"] == 1
-    assert "micro-batches (with the-huge-one, a sample" in caplog.text
+    assert "(with the-huge-one, a sample" in caplog.text

@@ -297,8 +297,9 @@ def test_three_batches_in_a_row_stop_training_and_take_all_updates_back(
 ) -> None:
     before = state_of(trainer, tmp_path / "before")
     spoil(trainer, monkeypatch, {1, 2, 3})
-    with pytest.raises(TrainingError, match=r"batch 4 of 6: .*not finite.*3 in a row"):
+    with pytest.raises(TrainingError, match="batch 4 of 6") as caught:
         trainer.preference_step(random_pairs(), Dpo(batch_size=2, epochs=2), quiet)
+    assert caught.value.reason == "not_finite"
     assert_equal_states(before, state_of(trainer, tmp_path / "after"))
 
 
@@ -309,31 +310,35 @@ def test_a_step_whose_last_batch_is_not_finite_is_skipped_as_a_whole_and_the_thi
     spoil(trainer, monkeypatch, {5, 6, 7})
     metrics = trainer.preference_step(random_pairs(), Dpo(batch_size=2, epochs=2), quiet)
     assert (metrics["num_updates_skipped"], metrics["num_skipped_in_a_row"]) == (6, 1)
-    assert "step 1 was skipped (1 in a row)" in caplog.text
+    assert [record.args[:2] for record in caplog.records if isinstance(record.args, tuple)] == [("step 1", 1)]
     assert trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)["num_skipped_in_a_row"] == 2
     after = state_of(trainer, tmp_path / "after")
     assert (int(before.pop("step")), int(after.pop("step"))) == (0, 2)
     assert (int(before.pop("skipped_in_a_row")), int(after.pop("skipped_in_a_row"))) == (0, 2)
     assert_equal_states(before, after)
-    with pytest.raises(TrainingError, match=r"step 3: .*3 in a row"):
+    with pytest.raises(TrainingError, match="step 3") as caught:
         trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)
+    assert caught.value.reason == "not_finite"
     assert trainer.preference_step(random_pairs(), Dpo(batch_size=6), quiet)["num_skipped_in_a_row"] == 0
 
 
 def test_a_pair_longer_than_the_context_is_refused_by_name_or_dropped_and_counted(trainer: LoraTrainer) -> None:
     long = SamplePair((make_sample(range(3, 303), 3),), (make_sample([*range(3, 303), *range(3, 303)], 3),), "pair 7")
-    with pytest.raises(ContextLengthError, match="pair 7 has 600 tokens and the model's context is 512"):
+    with pytest.raises(ContextLengthError, match=r"pair 7.* 600 .* 512"):
         trainer.preference_step([*random_pairs(), long], Dpo(), quiet)
     metrics = trainer.preference_step([*random_pairs(), long], Dpo(when_too_long="drop"), quiet)
     assert (metrics["num_pairs_too_long"], metrics["num_pairs_seen"]) == (1.0, 6.0)
-    with pytest.raises(TrainingError, match="all 1 were too long"):
+    with pytest.raises(TrainingError) as caught:
         trainer.preference_step([long], Dpo(when_too_long="drop"), quiet)
+    assert caught.value.reason == "all_too_long"
 
 
 def test_a_side_without_a_token_to_train_on_is_refused_by_name(trainer: LoraTrainer) -> None:
     pair = SamplePair((make_sample([5, 6, 7], 1),), (make_sample([5, 6, 7], 3),), "pair 2")
-    with pytest.raises(TrainingError, match="pair 2 has no token to train on in its rejected side"):
+    with pytest.raises(TrainingError, match=r"pair 2 .* rejected") as caught:
         trainer.preference_step([pair], Dpo(), quiet)
-    with pytest.raises(TrainingError, match="no pairs"):
+    assert caught.value.reason == "no_trained_token"
+    with pytest.raises(TrainingError) as caught:
         trainer.preference_step([], Dpo(), quiet)
+    assert caught.value.reason == "no_pairs"
     assert trainer.step == 0

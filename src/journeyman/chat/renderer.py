@@ -210,6 +210,7 @@ class Renderer:
             raise SettingError(
                 f"the model's chat template writes nothing of what the assistant {'says' if message.content else 'calls'}",
                 hint="a template without tool support leaves tool calls out: choose another base model, or write them as text",
+                reason="reply_not_written",
             )
         return ids if ids and ids[-1] in self.stop_token_ids else ids + self.end_token_ids
 

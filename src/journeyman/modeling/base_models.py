@@ -117,7 +117,7 @@ def read_context_length(folder: Path) -> int:
                 AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
             )
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelNotFoundError(f"the configuration in {folder} cannot be read: {_first_line(error)}") from error
+        raise ModelNotFoundError(f"the configuration in {folder} cannot be read: {_first_line(error)}", reason="unreadable") from error
 
 
 def config_context_length(config: Any) -> int:
@@ -233,6 +233,7 @@ def _offline(name: str, error: Exception) -> JourneymanError:
             "check the network (HF_HUB_OFFLINE, HF_ENDPOINT, HTTPS_PROXY), or copy the model's folder here and give "
             f"its path, or use a model that needs no hub: {', '.join(WHEEL_MODELS)}"
         ),
+        reason="not_fetched",
     )
 
 

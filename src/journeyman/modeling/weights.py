@@ -57,6 +57,7 @@ def load_module(folder: Path, *, precision: Precision = "float32", device: str =
         raise ModelNotFoundError(
             f"the weights in {_damaged_file(folder)} are damaged or incomplete: {error}",
             hint=f"copy or download the file again; a base model that Journeyman fetched: delete {folder}, then `journeyman models fetch`",
+            reason="damaged_weights",
         ) from error
     module.requires_grad_(False)
     module.eval()
@@ -113,6 +114,7 @@ def _refusal(module: nn.Module, why: str) -> SettingError:
         f"models of architecture {config.model_type} ({type(module).__name__}) are not supported: {why}; sequences that share a row would "
         "change each other's numbers",
         hint="use a base model whose layers only attend, for example a Llama, Qwen2, Qwen3, Mistral, Granite (not hybrid) or SmolLM",
+        reason="not_only_attention",
     )
 
 

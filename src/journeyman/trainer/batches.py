@@ -86,6 +86,7 @@ class Skips:
             raise TrainingError(
                 f"{what}: {error.message}; {MAX_SKIPPED_IN_A_ROW} in a row, so training stops",
                 hint="lower the learning rate, or look at what is named here",
+                reason="not_finite",
             ) from error
         self.in_a_row += 1
         _log.warning("%s was skipped (%d in a row): %s", what, self.in_a_row, error.message)

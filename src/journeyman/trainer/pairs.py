@@ -97,7 +97,8 @@ def usable_pairs(pairs: Sequence[SamplePair], context_length: int, when_too_long
                 hint='shorten it, leave it out, or set when_too_long="drop"',
             )
     if not kept:
-        raise TrainingError(f"no pair to train on: all {len(pairs)} were too long" if pairs else "there are no pairs to train on")
+        why = f"no pair to train on: all {len(pairs)} were too long" if pairs else "there are no pairs to train on"
+        raise TrainingError(why, reason="all_too_long" if pairs else "no_pairs")
     return kept, len(pairs) - len(kept)
 
 
@@ -125,7 +126,7 @@ def pack_pairs(pairs: Sequence[SamplePair], max_tokens: int, num_parts: int = 1,
 def _trainable(pair: SamplePair, samples: Sequence[TrainSample], side: str) -> tuple[TrainSample, ...]:
     trainable = tuple(sample for sample in samples if is_trainable(sample))
     if not trainable:
-        raise TrainingError(f"{pair.name} has no token to train on in its {side} side")
+        raise TrainingError(f"{pair.name} has no token to train on in its {side} side", reason="no_trained_token")
     return trainable
 
 

@@ -177,7 +177,8 @@ class LoraTrainer:
         """The samples that fit the context, and how many do not. Raises TrainingError when none of them has a token to learn."""
         (fitted,), num_too_long = fitting([samples], self._context_length, when_too_long)
         if not any(is_trainable(sample) for sample in fitted):
-            raise TrainingError("no token to train on in these examples", hint="each example needs an assistant message with text")
+            hint = "each example needs an assistant message with text"
+            raise TrainingError("no token to train on in these examples", hint=hint, reason="no_trained_token")
         return fitted, num_too_long
 
     def preference_step(self, pairs: Sequence[SamplePair], settings: Dpo, on_progress: OnProgress) -> dict[str, float]:

@@ -179,9 +179,10 @@ async def test_a_sleep_that_is_given_up_leaves_no_process_asleep(
 
 async def test_errors_come_back_as_what_they_are(replicas: ReplicatedEngine) -> None:
     grammar = JsonSchemaGrammar('{"type": "no such type"}')
-    with pytest.raises(SettingError, match="cannot constrain a reply") as caught:
+    with pytest.raises(SettingError) as caught:
         await replicas.sample(SampleRequest(PROMPT, SamplingParameters(), grammar=grammar))
-    assert caught.value.hint == "simplify the schema"
+    assert caught.value.reason == "grammar_refused"
+    assert caught.value.hint
     with pytest.raises(ContextLengthError, match="600 tokens"):
         await replicas.sample(request(random_ids(1, 600)))
     with pytest.raises(AdapterError, match="model@7"):
@@ -232,5 +233,5 @@ async def test_an_answer_that_its_asker_cannot_take_keeps_no_other_from_his(repl
 
 
 async def test_a_process_that_does_not_start_in_time_is_named_and_ended(sharp_model: Path) -> None:
-    with pytest.raises(WaitTimeoutError, match="engine process 1 of 1 did not load tiny within 0 s"):
+    with pytest.raises(WaitTimeoutError, match="process 1 of 1"):
         ReplicatedEngine.create(base_of(sharp_model), 1, device="cpu", timeout_seconds=0.0)
