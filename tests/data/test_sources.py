@@ -33,6 +33,13 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def refusal(source: str | Path, split: str | None = None) -> InputError:
+    """The error that a source is refused with."""
+    with pytest.raises(InputError) as caught:
+        list(read_rows(source, split))
+    return caught.value
+
+
 def texts(source: str | Path, split: str | None = None) -> list[str]:
     return [row.values["text"] for row in read_rows(source, split)]
 
@@ -82,10 +89,8 @@ def test_a_folder_that_the_datasets_library_wrote_is_read(tmp_path: Path) -> Non
     assert texts(tmp_path / "one") == ["red"]
     assert texts(tmp_path / "two") == ["red"]
     assert texts(tmp_path / "two", "test") == ["blue"]
-    with pytest.raises(InputError, match="two has the splits train, test; 'dev' was asked for"):
-        texts(tmp_path / "two", "dev")
-    with pytest.raises(InputError, match="has no splits"):
-        texts(tmp_path / "one", "dev")
+    for name in ("one", "two"):
+        assert refusal(tmp_path / name, "dev").reason == "no_split"
 
 
 def test_a_folder_of_files_is_read_split_by_split(tmp_path: Path) -> None:
@@ -94,18 +99,15 @@ def test_a_folder_of_files_is_read_split_by_split(tmp_path: Path) -> None:
     write(tmp_path, "data/test.csv", "text\ngreen\n")
     assert texts(tmp_path) == ["red", "blue"]
     assert texts(tmp_path, "test") == ["green"]
-    with pytest.raises(InputError, match="none of them begins with dev"):
-        texts(tmp_path, "dev")
+    assert refusal(tmp_path, "dev").reason == "no_split"
 
 
 def test_a_folder_with_files_of_several_names_asks_for_one(tmp_path: Path) -> None:
     write(tmp_path, "apples.jsonl", lines(ROWS))
     assert texts(tmp_path) == ["red", "grün"]
     write(tmp_path, "pears.jsonl", lines(ROWS))
-    with pytest.raises(InputError, match="none of them is named train") as caught:
-        texts(tmp_path)
-    assert caught.value.hint is not None
-    assert "apples, pears" in caught.value.hint
+    error = refusal(tmp_path)
+    assert (error.reason, "apples, pears" in str(error.hint)) == ("no_split", True)
 
 
 @pytest.mark.parametrize(
@@ -134,29 +136,22 @@ def test_a_folder_with_files_of_several_names_asks_for_one(tmp_path: Path) -> No
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: str | bytes, reason: str) -> None:
     path = write(tmp_path, name, content)
-    with pytest.raises(InputError) as caught:
-        list(read_rows(path))
-    assert caught.value.reason == reason
-    assert str(path) in caught.value.message
+    error = refusal(path)
+    assert (error.reason, str(path) in error.message) == (reason, True)
 
 
 def test_an_empty_parquet_file_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a.parquet is empty"):
-        list(read_rows(write_parquet(tmp_path / "a.parquet", [])))
+    assert refusal(write_parquet(tmp_path / "a.parquet", [])).reason == "empty"
 
 
 def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file or folder .*gone.jsonl"):
-        list(read_rows(tmp_path / "gone.jsonl"))
-    with pytest.raises(InputError, match=r"there is no file or folder train.jsonl"):
-        list(read_rows("train.jsonl"))
-    with pytest.raises(InputError, match="has no data file in it"):
-        list(read_rows(tmp_path))
+    for source in (tmp_path / "gone.jsonl", "train.jsonl", tmp_path):
+        error = refusal(source)
+        assert (error.reason, str(source) in error.message) == ("no_source", True)
 
 
 def test_a_file_has_no_split(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is one file and has no split 'test'"):
-        list(read_rows(write(tmp_path, "a.jsonl", lines(ROWS)), "test"))
+    assert refusal(write(tmp_path, "a.jsonl", lines(ROWS)), "test").reason == "no_split"
 
 
 @pytest.mark.parametrize(
@@ -209,10 +204,8 @@ def test_a_missing_library_names_what_to_install(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     write_parquet(tmp_path / "a.parquet", [{"text": "red"}])
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(InputError) as caught:
-        list(read_rows(source))
-    assert caught.value.hint is not None
-    assert 'pip install "journeyman[data]"' in caught.value.hint
+    error = refusal(source)
+    assert (error.reason, "journeyman[data]" in str(error.hint)) == ("missing_library", True)
 
 
 def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:

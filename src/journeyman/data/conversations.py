@@ -46,7 +46,7 @@ class Turns:
         if isinstance(entries, Mapping):
             entries = [entries]
         if not isinstance(entries, Sequence) or isinstance(entries, str):
-            raise InputError(f"{what}: a list of messages is needed, this is {kind_of(entries)}")
+            raise InputError(f"{what}: a list of messages is needed, this is {kind_of(entries)}", reason="no_messages")
         for number, entry in enumerate(entries[num_skipped:], start=num_skipped + 1):
             try:
                 self._take(entry)
@@ -72,7 +72,7 @@ class Turns:
         roles = [message.role for message in self.messages]
         if not any(flags):
             silent = "every assistant message is switched off" if "assistant" in roles[num_given:] else "no assistant message"
-            raise InputError(f"{silent}: nothing to learn")
+            raise InputError(f"{silent}: nothing to learn", reason="nothing_to_learn")
         if flags[0]:
             raise begins_with_assistant("the conversation")
         found: list[SftExample] = []
@@ -88,11 +88,11 @@ class Turns:
 
     def _take(self, entry: object) -> None:
         if not isinstance(entry, Mapping):
-            raise InputError(f"a JSON object is needed, this is {kind_of(entry)}")
+            raise InputError(f"a JSON object is needed, this is {kind_of(entry)}", reason="no_object")
         given = entry.get("role") or entry.get("from")
         role = _ROLES.get(str(given).lower())
         if role is None:
-            raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}")
+            raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}", reason="unknown_role")
         content = entry.get("value") if entry.get("content") is None else entry["content"]
         _refuse_other_content(entry)
         is_call = str(given).lower() in _CALL_ROLES
@@ -101,7 +101,7 @@ class Turns:
         self.messages.append(message)
         self.is_trained.append(_flag(entry, role) and role == "assistant")
         if self.is_trained[-1] and not (message.content or message.tool_calls or message.reasoning_content):
-            raise InputError("the assistant says nothing and calls nothing")
+            raise InputError("the assistant says nothing and calls nothing", reason="says_nothing")
 
     def _message(self, role: str, content: object, calls: Sequence[tuple[object, FunctionCall]], entry: Mapping[str, Any]) -> Message:
         # Nine letters and digits: some templates insist on it.
@@ -125,7 +125,7 @@ class Turns:
             if fault["type"] == "unsupported_part":
                 what = f"it has a part of the type {fault['ctx']['kind']!r}; only text can be trained"
                 raise InputError(what, reason=fault["type"]) from error
-            raise InputError(first_fault(error)) from error
+            raise InputError(first_fault(error), reason="wrong_message") from error
 
 
 def begins_with_assistant(what: str) -> InputError:
@@ -143,7 +143,7 @@ def tools_of(value: object) -> tuple[Tool, ...]:
     if entries is None or entries == "":
         return ()
     if not isinstance(entries, Sequence) or isinstance(entries, str):
-        raise InputError(f"tools: a list is needed, this is {kind_of(entries)}")
+        raise InputError(f"tools: a list is needed, this is {kind_of(entries)}", reason="no_tools")
     found = []
     for number, entry in enumerate(entries, start=1):
         entry = parsed(entry, f"tool {number}")
@@ -153,7 +153,7 @@ def tools_of(value: object) -> tuple[Tool, ...]:
         try:
             found.append(Tool.model_validate({"function": function}))
         except ValidationError as error:
-            raise InputError(f"tool {number}: {first_fault(error)}") from error
+            raise InputError(f"tool {number}: {first_fault(error)}", reason="no_tools") from error
     return tuple(found)
 
 
@@ -214,15 +214,17 @@ def _calls(value: object, what: str) -> list[tuple[object, FunctionCall]]:
     for number, entry in enumerate(entries, start=1):
         function = entry.get("function", entry) if isinstance(entry, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
-            raise InputError(f"call {number} has no function name")
+            raise InputError(f"call {number} has no function name", reason="no_calls")
         arguments = function.get("arguments", function.get("parameters"))
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, str | Mapping):
-            raise InputError(f"call {number}: arguments must be an object or JSON text, this is {kind_of(arguments)}")
+            raise InputError(
+                f"call {number}: arguments must be an object or JSON text, this is {kind_of(arguments)}", reason="no_arguments"
+            )
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         if not isinstance(parsed(text or "{}", f"call {number}, arguments"), dict):
-            raise InputError(f"call {number}: arguments must be an object, this is {text}")
+            raise InputError(f"call {number}: arguments must be an object, this is {text}", reason="no_arguments")
         calls.append((entry.get("id"), FunctionCall(name=function["name"], arguments=text)))
     return calls
 
@@ -232,9 +234,11 @@ def _flag(entry: Mapping[str, Any], role: str) -> bool:
     given = {name: entry[name] for name in _FLAGS if entry.get(name) is not None}
     for name, value in given.items():
         if value not in (0, 1):
-            raise InputError(f"{name} is {value!r}; it switches a message on or off: 1 or 0, true or false")
+            raise InputError(f"{name} is {value!r}; it switches a message on or off: 1 or 0, true or false", reason="wrong_flag")
         if value and role != "assistant" and name != "weight":
-            raise InputError(f"{name} is true, but only assistant messages can be trained and this one is of the {role}")
+            raise InputError(
+                f"{name} is true, but only assistant messages can be trained and this one is of the {role}", reason="wrong_flag"
+            )
     return all(given.values())
 
 

@@ -49,8 +49,20 @@ def sft_examples(
 def text_of(value: object, name: str) -> str:
     """A column that must be a text with something in it."""
     if not isinstance(value, str) or not value:
-        raise InputError(f"{name}: a text is needed, this is {kind_of(value)}")
+        raise InputError(f"{name}: a text is needed, this is {kind_of(value)}", reason="no_text")
     return value
+
+
+def tools_with_texts(what: str) -> InputError:
+    """The error of tools beside texts, which have no chat template."""
+    text = f"tools are offered in a chat, and {what} are texts: give them as lists of messages"
+    return InputError(text, reason="tools_with_texts")
+
+
+def mixed_kinds(**values: object) -> InputError:
+    """The error of columns of which some are texts and others are not."""
+    kinds = " and ".join(f"{name} is {kind_of(value)}" for name, value in values.items())
+    return InputError(f"{kinds}: all must be texts, or lists of messages", reason="mixed_kinds")
 
 
 def _preferences_hint(names: Sequence[str]) -> str | None:
@@ -75,11 +87,11 @@ def _read_prompt_completion(values: _Values) -> Sequence[_Example]:
     prompt = prompt if isinstance(completion, str) else spoken(prompt)
     if isinstance(prompt, str) and isinstance(completion, str):
         if values.get("tools"):
-            raise InputError("tools are offered in a chat, and prompt and completion are texts: give them as lists of messages")
+            raise tools_with_texts("prompt and completion")
         prompt, (completion,) = text_without_prompt(prompt, {"completion": completion})
         return [TextExample(text=text_of(completion, "completion"), prompt=prompt)]
     if isinstance(prompt, str) or isinstance(completion, str):
-        raise InputError(f"prompt is {kind_of(prompt)} and completion is {kind_of(completion)}: both must be texts, or lists of messages")
+        raise mixed_kinds(prompt=prompt, completion=completion)
     turns, answer = Turns(prompt, "prompt"), Turns(completion, "completion")
     given, (left,) = without_prompt(turns.messages, {"completion": answer.messages})
     num_repeated = len(answer.messages) - len(left)
@@ -99,7 +111,9 @@ def _read_alpaca(values: _Values) -> Sequence[_Example]:
         raise InputError(f"history: a list is needed, this is {kind_of(history)}", reason="no_history")
     for number, pair in enumerate(history, start=1):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise InputError(f"history, entry {number}: a list of two texts (question, answer) is needed, this is {pair!r}")
+            raise InputError(
+                f"history, entry {number}: a list of two texts (question, answer) is needed, this is {pair!r}", reason="no_history"
+            )
         turns += _exchange(str(pair[0]), text_of(pair[1], f"history, entry {number}"))
     turns += _exchange(question_of(values), text_of(values["output"], "output"))
     return Turns(turns, "the conversation").examples(())

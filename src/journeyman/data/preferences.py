@@ -17,7 +17,6 @@ from typing import Any
 
 from journeyman.data.conversations import (
     Turns,
-    kind_of,
     refuse_two_questions,
     same_beginning,
     spoken,
@@ -25,7 +24,7 @@ from journeyman.data.conversations import (
     tools_of,
     without_prompt,
 )
-from journeyman.data.examples import question_of, sft_examples, text_of
+from journeyman.data.examples import mixed_kinds, question_of, sft_examples, text_of, tools_with_texts
 from journeyman.data.rows import AUTO, Format, Loaded, Row, as_rows, load
 from journeyman.errors import InputError
 from journeyman.types.messages import Message
@@ -72,10 +71,10 @@ def _read_preference(values: _Values) -> Sequence[_Pair]:
     prompt = prompt if isinstance(chosen, str) else spoken(prompt)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if values.get("tools"):
-            raise InputError("tools are offered in a chat, and chosen and rejected are texts: give them as lists of messages")
+            raise tools_with_texts("chosen and rejected")
         return [_text_pair(prompt, chosen, rejected)]
     if isinstance(chosen, str) or isinstance(rejected, str):
-        raise InputError(f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}: both must be texts, or lists of messages")
+        raise mixed_kinds(chosen=chosen, rejected=rejected)
     left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
     length = same_beginning(left, right)
     is_told = isinstance(prompt, str) and _tells(prompt, [one.content or "" for one in left[:length] if one.role == "user"])
@@ -129,10 +128,10 @@ def _pair_with_implicit_prompt(
 
 def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], values: _Values) -> PreferencePair:
     if list(chosen) == list(rejected):
-        raise InputError("chosen and rejected are the same: there is nothing to prefer")
+        raise InputError("chosen and rejected are the same: there is nothing to prefer", reason="same_answers")
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if not any(message.role == "assistant" for message in answer):
-            raise InputError(f"{name} has no assistant message after what both begin with: nothing to learn")
+            raise InputError(f"{name} has no assistant message after what both begin with: nothing to learn", reason="nothing_to_learn")
     if not given:
         raise InputError(
             "there is no prompt: chosen and rejected begin with nothing in common",
@@ -144,7 +143,7 @@ def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequenc
 
 def _text_pair(prompt: object, chosen: str, rejected: str) -> TextPair:
     if chosen == rejected:
-        raise InputError("chosen and rejected are the same: there is nothing to prefer")
+        raise InputError("chosen and rejected are the same: there is nothing to prefer", reason="same_answers")
     if prompt is None:
         differs = (number for number, (left, right) in enumerate(zip(chosen, rejected, strict=False)) if left != right)
         prompt = chosen[: next(differs, min(len(chosen), len(rejected)))]
@@ -152,7 +151,7 @@ def _text_pair(prompt: object, chosen: str, rejected: str) -> TextPair:
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         return TextPair(prompt=prompt, chosen=text_of(chosen, "chosen"), rejected=text_of(rejected, "rejected"))
     if not isinstance(prompt, str):
-        raise InputError(f"prompt is {kind_of(prompt)}, and chosen and rejected are texts: all must be texts, or lists of messages")
+        raise mixed_kinds(prompt=prompt, chosen=chosen, rejected=rejected)
     prompt, (chosen, rejected) = text_without_prompt(prompt, {"chosen": chosen, "rejected": rejected})
     return TextPair(prompt=prompt, chosen=text_of(chosen, "chosen"), rejected=text_of(rejected, "rejected"))
 

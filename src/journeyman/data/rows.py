@@ -151,7 +151,7 @@ def convert(
             message = error.message if row.data is None else f"{row.place}: {error.message}"
             errors.append(InputError(message, hint=error.hint, reason=error.reason))
     if num_rows == 0:
-        raise InputError("there are no rows", hint="give at least one example")
+        raise InputError("there are no rows", hint="give at least one example", reason="empty")
     if errors and not skip_bad:
         raise refusal(errors, num_rows)
     if not examples:
@@ -234,7 +234,9 @@ def load(
     unusable = sorted(renaming.keys() - set(chosen.columns))
     if unusable:
         raise SettingError(
-            f"the format {chosen.name} has no column {', '.join(unusable)}", hint=f"its columns are {', '.join(chosen.columns)}"
+            f"the format {chosen.name} has no column {', '.join(unusable)}",
+            hint=f"its columns are {', '.join(chosen.columns)}",
+            reason="unknown_column",
         )
     seen: dict[str, None] = {}
 
@@ -243,7 +245,7 @@ def load(
         seen.update(dict.fromkeys(own))
         missing = [name for name in chosen.needs if own.get(name) is None]
         if missing:
-            raise InputError(f"the column {missing[0]} is missing or empty; there are {', '.join(own) or 'none'}")
+            raise InputError(f"the column {missing[0]} is missing or empty; there are {', '.join(own) or 'none'}", reason="missing_column")
         for name in _MEDIA:
             if own.get(name):
                 raise InputError(f"the column {name} holds {name}; only text can be trained", hint=_MEDIA_HINT, reason="unsupported_field")
@@ -263,12 +265,13 @@ def _choose(
     by_name = {one.name: one for one in formats}
     if format != AUTO:
         if format not in by_name:
-            raise SettingError(f"there is no format {format!r} here", hint=f"choose {AUTO}, {', '.join(by_name)}")
+            raise SettingError(f"there is no format {format!r} here", hint=f"choose {AUTO}, {', '.join(by_name)}", reason="unknown_format")
         missing = [name for name in by_name[format].needs if name not in names]
         if missing:
             raise InputError(
                 f"the format {format} needs the column {', '.join(missing)}; there are {', '.join(names)}",
                 hint=f'say which column it is: --column {missing[0]}=NAME (columns={{"{missing[0]}": "NAME"}})',
+                reason="missing_column",
             )
         return by_name[format]
     for one in formats:
@@ -280,20 +283,25 @@ def _choose(
         f"the columns {', '.join(names)} are no format that is known here ({known})",
         hint=other
         or 'say which column is which, for example --column prompt=NAME --column completion=NAME (columns={"prompt": "NAME", ...})',
+        reason="unknown_format",
     )
 
 
 def _refuse_empty(values: _Values) -> Sequence[_T]:
-    raise InputError(f"it has no columns: {values}")
+    raise InputError(f"it has no columns: {values}", reason="no_columns")
 
 
 def _check_renaming(renaming: Mapping[str, str], found: Sequence[str], formats: Sequence[Format[_T]]) -> None:
     known = list(dict.fromkeys(name for one in formats for name in one.columns))
     for ours, theirs in renaming.items():
         if ours not in known:
-            raise SettingError(f"{ours} is no column of any format here", hint=f"to the left of = stands one of {', '.join(known)}")
+            raise SettingError(
+                f"{ours} is no column of any format here",
+                hint=f"to the left of = stands one of {', '.join(known)}",
+                reason="unknown_column",
+            )
         if theirs not in found:
-            raise InputError(f"there is no column {theirs} to be read as {ours}; there are {', '.join(found)}")
+            raise InputError(f"there is no column {theirs} to be read as {ours}; there are {', '.join(found)}", reason="missing_column")
 
 
 def _renamed(values: _Values, renaming: Mapping[str, str]) -> dict[str, Any]:

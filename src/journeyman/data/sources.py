@@ -63,11 +63,17 @@ def _open(source: str, split: str | None) -> Iterator[Row]:
         return _read_saved(path, split) if _is_saved_dataset(path) else _read_folder(path, split)
     if path.is_file():
         if split is not None:
-            raise InputError(f"{source} is one file and has no split {split!r}", hint="leave split out, or name a folder or a data set")
+            raise InputError(
+                f"{source} is one file and has no split {split!r}",
+                hint="leave split out, or name a folder or a data set",
+                reason="no_split",
+            )
         return _read_file(path)
     if _HUB_NAME.fullmatch(source) and path.suffix.lower() not in _READERS:
         return _read_hub(source, split)
-    raise InputError(f"there is no file or folder {source}", hint="a data set of the Hugging Face hub is named ORG/NAME")
+    raise InputError(
+        f"there is no file or folder {source}", hint="a data set of the Hugging Face hub is named ORG/NAME", reason="no_source"
+    )
 
 
 def _read_file(path: Path) -> Iterator[Row]:
@@ -85,7 +91,7 @@ def _read_folder(folder: Path, split: str | None) -> Iterator[Row]:
     """The data files of a folder, told apart by split when their names begin with one (`train.jsonl`, `test-00000-of-00002.parquet`)."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _READERS and not path.name.startswith("."))
     if not files:
-        raise InputError(f"the folder {folder} has no data file in it; read are {', '.join(sorted(_READERS))}")
+        raise InputError(f"the folder {folder} has no data file in it; read are {', '.join(sorted(_READERS))}", reason="no_source")
     splits: dict[str, list[Path]] = {}
     for path in files:
         splits.setdefault(re.split(r"[-_.]", path.stem)[0], []).append(path)
@@ -97,6 +103,7 @@ def _read_folder(folder: Path, split: str | None) -> Iterator[Row]:
         raise InputError(
             f"the folder {folder} has {', '.join(str(path.relative_to(folder)) for path in files[:8])}, {asked}",
             hint=f"name a file, or a split: {', '.join(sorted(splits)[:8])}",
+            reason="no_split",
         )
     for path in chosen:
         yield from _read_file(path)
@@ -173,7 +180,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise InputError(f"reading {path.name} needs pyarrow, which is not installed", hint='pip install "journeyman[data]"') from error
+        raise InputError(
+            f"reading {path.name} needs pyarrow, which is not installed", hint='pip install "journeyman[data]"', reason="missing_library"
+        ) from error
 
     number = 0
     try:
@@ -210,7 +219,7 @@ def _read_saved(folder: Path, split: str | None) -> Iterator[Row]:
     try:
         found = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} cannot be read as a saved data set: {error}") from error
+        raise InputError(f"{folder} cannot be read as a saved data set: {error}", reason="unreadable") from error
     yield from _rows(_split_of(found, split, str(folder)), folder.name)
 
 
@@ -228,9 +237,12 @@ def _read_hub(name: str, split: str | None) -> Iterator[Row]:
         raise InputError(
             f"there is no file or folder {name}, and the data set {repository} could not be had from the Hugging Face hub: {error}",
             hint="check the name and the network; offline (HF_HUB_OFFLINE=1) only data sets that are in the cache can be read",
+            reason="no_source",
         ) from error
     except ValueError as error:
-        raise InputError(f"the data set {name} cannot be read: {error}", hint="a subset is named ORG/NAME:SUBSET") from error
+        raise InputError(
+            f"the data set {name} cannot be read: {error}", hint="a subset is named ORG/NAME:SUBSET", reason="unreadable"
+        ) from error
     yield from _rows(_split_of(found, split, name), name)
 
 
@@ -252,11 +264,13 @@ def _split_of(found: Dataset | DatasetDict, split: str | None, source: str) -> D
     if not isinstance(found, dict):
         if split is None:
             return found
-        raise InputError(f"{source} has no splits, and the split {split!r} was asked for", hint="leave split out")
+        raise InputError(f"{source} has no splits, and the split {split!r} was asked for", hint="leave split out", reason="no_split")
     chosen = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
     if chosen not in found:
         asked = "none of them is named train" if split is None else f"{split!r} was asked for"
-        raise InputError(f"{source} has the splits {', '.join(map(str, found))}; {asked}", hint="name one of them: split")
+        raise InputError(
+            f"{source} has the splits {', '.join(map(str, found))}; {asked}", hint="name one of them: split", reason="no_split"
+        )
     return found[chosen]
 
 
@@ -267,5 +281,6 @@ def _library(source: str) -> Any:
         raise InputError(
             f"there is no data file {source}, and reading data sets needs the `datasets` library, which is not installed",
             hint='check the path, or: pip install "journeyman[data]"',
+            reason="missing_library",
         ) from error
     return datasets
