@@ -94,7 +94,7 @@ async def test_pairs_are_trained_from_scored_groups_and_from_conversations(backe
     assert await model.train_dpo(given, jm.Dpo(loss="ipo"), key="k") == result
     assert (result.step, model.adapter, result.metrics["train/num_pairs"], heard[-1]) == (1, "m@1", 3.0, 1.0)
     assert await model.measure_pairs(given) == {"loss": 2.375, "ranked_right": 0.5, "num_pairs": 3.0, "num_pairs_equal": 0.0}
-    with pytest.raises(InputError, match="pair 1 has no text in its chosen side"):
+    with pytest.raises(InputError, match="pair 1"):
         await model.train_dpo([given[2], jm.TextPair(prompt="a", chosen="", rejected="c")])
 
 
@@ -112,13 +112,13 @@ async def test_numbers_that_are_not_finite_are_left_out_and_counted_on_the_way(b
     result = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())
     assert "train/kl_to_base" not in result.metrics
     assert (result.metrics["train/num_metrics_not_finite"], result.metrics["train/loss"]) == (1.0, 0.5)
-    assert sum("the step was skipped" in note for note in result.notes) == 1
+    assert sum("step was skipped" in note for note in result.notes) == 1
     assert (await backend.steps("m"))[0].metrics == result.metrics
     house.trainer.logged = {"entropy": -math.inf}
     again = await model.train([group.model_copy(update={"trajectories": tuple(scored)})], jm.Grpo())
-    assert again.notes == ("1 metrics of this step were not finite and are left out",)
+    assert (len(again.notes), "not finite" in again.notes[0]) == (1, True)
     house.trainer.weight = math.nan
-    with pytest.raises(TrainingError, match=r"the loss of these examples is not finite \(nan\) for m@2"):
+    with pytest.raises(TrainingError, match="m@2"):
         await model.loss([jm.TextExample(text="yo")])
 
 
@@ -130,7 +130,7 @@ async def test_the_loss_of_examples_is_measured_without_training(backend: Connec
     examples = [example, jm.TextExample(text="yo"), jm.StoredExample(trajectory_id=group.trajectories[0].id)]
     assert await model.loss(examples, on_progress=heard.append) == 0.125
     assert (model.step, heard[-1]) == (0, 1.0)
-    with pytest.raises(InputError, match="there are no examples"):
+    with pytest.raises(InputError):
         await model.loss([])
 
 
@@ -214,7 +214,7 @@ async def test_a_foreign_models_rollout_has_a_limit_of_turns(backend: Connection
     teacher = jm.Model("base", base_url=backend.openai_url, api_key=KEY)
     ((trajectory,),) = await jm.gather(chatter, [TASK], model=teacher, group_size=1, max_turns=2)
     assert trajectory.error is not None
-    assert "all its 2 model calls" in trajectory.error.message
+    assert trajectory.error.type == "LlmError"
     assert len(trajectory.turns) == 2
     await teacher.close()
 
@@ -224,19 +224,16 @@ async def test_a_server_that_is_not_there_is_named_with_the_command_that_starts_
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         async with jm.connect(url) as connection:
-            with pytest.raises(ServiceError, match=f"no Journeyman server at {url}") as caught:
+            with pytest.raises(ServiceError, match=url) as caught:
                 await connection.health()
-    assert caught.value.hint is not None
-    assert "journeyman serve" in caught.value.hint
+    assert (caught.value.reason, "journeyman serve" in str(caught.value.hint)) == ("unreachable", True)
 
 
 async def test_a_wrong_key_says_where_to_give_the_right_one(house: House) -> None:
     async with jm.connect(house.server.url + "/v1/", api_key="wrong") as connection:
         with pytest.raises(ServiceError) as caught:
             await connection.runs()
-    assert caught.value.status == 401
-    assert caught.value.hint is not None
-    assert "api_key" in caught.value.hint
+    assert (caught.value.status, "api_key" in str(caught.value.hint)) == (401, True)
 
 
 async def test_health_tells_the_engine(backend: Connection) -> None:
@@ -244,14 +241,16 @@ async def test_health_tells_the_engine(backend: Connection) -> None:
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(ServiceError, match="not the address of a server"):
+    with pytest.raises(ServiceError) as caught:
         jm.connect("gpu-box:8100")
+    assert caught.value.reason == "no_url"
 
 
 def test_a_model_without_any_key_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(SettingError, match="needs an API key"):
+    with pytest.raises(SettingError) as caught:
         jm.Model("gpt-5").openai()
+    assert caught.value.reason == "missing_key"
 
 
 async def test_attempts_gathered_under_a_key_are_taken_as_they_were_and_only_missing_ones_made(backend: Connection) -> None:
@@ -275,9 +274,10 @@ async def test_attempts_gathered_under_a_key_are_taken_as_they_were_and_only_mis
 
 
 async def test_what_is_not_kept_cannot_be_asked_for_by_key(backend: Connection) -> None:
-    with pytest.raises(SettingError, match="not served by Journeyman"):
+    with pytest.raises(SettingError) as caught:
         await jm.gather(say_hello, [TASK], model=jm.Model("gpt", "http://127.0.0.1:1/v1", "k"), key="step")
-    with pytest.raises(SettingError, match="belong to no run"):
+    assert caught.value.reason == "not_kept"
+    with pytest.raises(SettingError):
         await jm.gather(say_hello, [TASK], model=backend.base_model(), key="step")
 
 

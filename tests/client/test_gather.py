@@ -129,19 +129,16 @@ async def test_an_attempt_that_never_ends_is_stopped_in_time() -> None:
 
     ((trajectory,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1, timeout_seconds=0.01)
     assert trajectory.error is not None
-    assert (trajectory.error.type, trajectory.error.message) == (
-        "WaitTimeoutError",
-        "the attempt did not end within 0.01 s",
-    )
+    assert (trajectory.error.type, "0.01 s" in trajectory.error.message) == ("WaitTimeoutError", True)
 
 
 async def test_a_timeout_of_the_agents_own_keeps_its_name() -> None:
     async def rollout(scenario: Scenario, run: Rollout) -> None:
-        raise TimeoutError("the tool was too slow")
+        raise TimeoutError("too slow")
 
     ((trajectory,),) = await gather(rollout, scenarios("a"), model=RecordingModel(), group_size=1)
     assert trajectory.error is not None
-    assert (trajectory.error.type, trajectory.error.message) == ("TimeoutError", "the tool was too slow")
+    assert (trajectory.error.type, trajectory.error.message) == ("TimeoutError", "too slow")
 
 
 async def test_an_agent_that_swallows_the_timeout_has_still_run_out_of_time() -> None:

@@ -197,7 +197,7 @@ def free_port(port: int, host: str = "127.0.0.1") -> Finding:
 def keys() -> Finding:
     """Which keys of model services are set: names only, never values."""
     from journeyman.config import environment_key
-    from journeyman.llm.endpoint import AZURE_KEY_ENV, PROVIDERS
+    from journeyman.llm.openai_client import AZURE_KEY_ENV, PROVIDERS
 
     names = [key or f"{name.upper()}_API_KEY" for name, (_, key) in PROVIDERS.items()]
     found = [name for name in (*names, AZURE_KEY_ENV, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]

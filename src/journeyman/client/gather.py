@@ -84,13 +84,17 @@ async def gather(
 def _check(counts: Mapping[str, int], timeout_seconds: float, key: str | None) -> None:
     """Raises InputError for what no attempt could be made with."""
     for name, value in counts.items():
-        if not isinstance(value, int) or not 1 <= value <= _MOST:
-            raise SettingError(f"{name} is {value!r:.40}; it must be a whole number, at least 1", reason="invalid_number")
+        _check_number(name, value, least=1)
     if not timeout_seconds > 0:
         raise SettingError(f"timeout_seconds is {timeout_seconds}; it must be more than 0", reason="invalid_number")
     check_json(key)
     if key is not None and len(key) > _MAX_KEY:
         raise SettingError(f"the key {key[:40]!r}… has {len(key)} characters; give one of at most {_MAX_KEY}", reason="key_too_long")
+
+
+def _check_number(name: str, value: int, *, least: int) -> None:
+    if not isinstance(value, int) or not least <= value <= _MOST:
+        raise SettingError(f"{name} is {value!r:.40}; it must be a whole number, at least {least}", reason="invalid_number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +192,7 @@ def iterate(
         [2, 2, 1, 2, 2, 1]
     """
     if not scenarios:
-        raise SettingError("there are no scenarios to iterate over")
+        raise SettingError("there are no scenarios to iterate over", reason="no_scenarios")
     for name, value, least in (("groups_per_step", groups_per_step, 1), ("epochs", epochs, 1), ("start", start, 0)):
-        if value < least:
-            raise SettingError(f"{name} is {value}; it must be at least {least}")
+        _check_number(name, value, least=least)
     return Batches(scenarios, groups_per_step, epochs, start, seed, kind)

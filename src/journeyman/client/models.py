@@ -132,6 +132,7 @@ class Model:
         return SettingError(
             f"model {self.name!r} is not served by Journeyman: its attempts are not kept, so a key would find none",
             hint="leave the key out",
+            reason="not_kept",
         )
 
     async def close(self) -> None:
@@ -334,7 +335,7 @@ class TrainableModel(ServedModel):
             text = status.error or "the training job failed"
             raise error_from_code(status.error_code or "", text, status.error_reason) or TrainingError(text)
         if status.result is None:
-            raise ServiceError(f"training job {status.id} is done and has no result")
+            raise ServiceError(f"training job {status.id} is done and has no result", reason="no_result")
         self._info = self._info.model_copy(update={"step": status.result.step, "adapter": status.result.adapter})
         return status.result
 
@@ -354,6 +355,7 @@ class TrainableModel(ServedModel):
                     f"waited for training job {status.id} of model {self.name!r}: it is {status.state} at {status.progress:.0%}, and "
                     f"nothing has changed for {_LONGEST_SILENCE_SECONDS:.0f} s",
                     hint=f"the log of the server at {self._wire.shown} says what it does; call again with the same key to go on waiting",
+                    reason="no_news",
                 )
             # A server that does not let us wait is not asked as fast as it can answer.
             await asyncio.sleep(max(_SHORTEST_POLL_SECONDS - (time.monotonic() - asked_at), 0.0))

@@ -27,7 +27,7 @@ def pairs_from_groups(groups: Iterable[Group], margin: float = 0.0) -> list[Stor
         >>> await model.train_dpo(pairs, jm.Dpo())                                        # doctest: +SKIP
     """
     if not 0.0 <= margin < math.inf:
-        raise SettingError(f"margin is {margin}: it must be 0 or more")
+        raise SettingError(f"margin is {margin}: it must be 0 or more", reason="invalid_number")
     pairs = []
     for group in groups:
         scored = [(one.reward, one) for one in group if one.reward is not None and _counts(one)]
@@ -57,9 +57,9 @@ def best_trajectories(groups: Iterable[Group], *, min_reward: float, at_most: in
         >>> await model.train_sft(examples, jm.Sft(epochs=2))                             # doctest: +SKIP
     """
     if not math.isfinite(min_reward):
-        raise SettingError(f"min_reward is {min_reward}: it must be a number")
+        raise SettingError(f"min_reward is {min_reward}: it must be a number", reason="invalid_number")
     if at_most < 1:
-        raise SettingError(f"at_most is {at_most}: it must be 1 or more")
+        raise SettingError(f"at_most is {at_most}: it must be 1 or more", reason="invalid_number")
     found: dict[str, list[tuple[float, str]]] = {}
     for group in groups:
         for one in group:

@@ -22,8 +22,7 @@ from journeyman.errors import LlmError, LlmOutageError, LlmRefusalError, LlmSett
 from journeyman.http_clients import proxy_note, without_credentials
 from journeyman.llm.answers import address_hint
 from journeyman.llm.dialect import refused_parameter
-from journeyman.llm.endpoint import LlmEndpoint, read_key
-from journeyman.llm.openai_client import omitted_of, open_openai
+from journeyman.llm.openai_client import LlmEndpoint, omitted_of, open_openai, read_key
 from journeyman.llm.replies import FindFault, JsonMode, JsonReply, TextReply, TokenChoice, Usage, read_json, shorten
 from journeyman.types.secrets import checked_key
 
