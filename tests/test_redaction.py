@@ -16,10 +16,10 @@ ANY_TEXT = st.text(st.characters(codec=None))
 
 @pytest.fixture(autouse=True)
 def nothing_known() -> Iterator[None]:
-    before = dict(redaction._known)
+    before = dict(redaction._secrets)
     yield
-    redaction._known.clear()
-    redaction._known.update(before)
+    redaction._secrets.clear()
+    redaction._secrets.update(before)
 
 
 @pytest.mark.parametrize(

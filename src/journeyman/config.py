@@ -107,7 +107,7 @@ def environment_key(name: str) -> str | None:
 
 
 def check_hub_token() -> None:
-    """Raise SettingError (malformed_key) before the Hugging Face libraries mend or send what is set: they tell neither."""
+    """Raise SettingError (malformed_key) before the Hugging Face libraries mend or send what is set: they say neither."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         environment_key(name)
 

@@ -54,7 +54,7 @@ async def local(
         num_workers: threads that compute gradients; measured when None.
         engine_processes: child processes that draw tokens, each with its own copy of the model; 0: this process draws. When None,
             JOURNEYMAN_ENGINE_PROCESSES, else chosen: on a CPU one a core, at most four and what fits into memory; elsewhere 0.
-        note: told in a line before anything slow starts.
+        note: called with a line before anything slow starts.
         retention: which checkpoints and adapters stay on disk; docs/resume.md says what None means.
         owns_process: the process is there for this alone: freed memory stays in it, for the rest of its life, which makes training faster,
             and a model that goes on puts the random state of Python, numpy and torch where it was, as the commands do.
@@ -200,7 +200,7 @@ def make_lora_trainer(base: BaseModel, num_workers: int | None, request: CreateM
 def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | None = None) -> Renderer:
     """What writes the conversations of a base model as tokens. Loads its tokenizer, no weights.
 
-    `note`: told in a line before anything slow starts. Raises ModelNotFoundError.
+    `note`: called with a line before anything slow starts. Raises ModelNotFoundError.
     """
     from journeyman.chat.renderer import Renderer
     from journeyman.modeling.base_models import load_tokenizer, read_context_length, resolve_base

@@ -32,7 +32,7 @@ _CREDENTIALS = re.compile(
 _PARAMETER = re.compile(r"(?i)([?&#;][\w.-]*(?:token|key|secret|password|passwd|auth|signature|sig|credential)[\w.-]*=)[^&\s#\"'<>]+")
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]+@")
 
-_known: dict[str, None] = {}
+_secrets: dict[str, None] = {}
 
 
 def remember(secrets: Iterable[str]) -> None:
@@ -47,7 +47,7 @@ def remember(secrets: Iterable[str]) -> None:
                 continue
             in_json = (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])  # as in the arguments of a tool call
             forms = (text, quote(text, safe=""), quote(text), quote_plus(text), repr(text)[1:-1], *in_json, _in_base64(text))
-            _known.update(dict.fromkeys(form for form in forms if len(form) >= _MIN_LENGTH))
+            _secrets.update(dict.fromkeys(form for form in forms if len(form) >= _MIN_LENGTH))
 
 
 def redact(text: str) -> str:
@@ -58,7 +58,7 @@ def redact(text: str) -> str:
         >>> redact("POST /r/ab12.s3cret/v1/chat/completions")
         'POST /r/ab12.***/v1/chat/completions'
     """
-    for secret in sorted((one for one in _known if one in text), key=len, reverse=True):
+    for secret in sorted((one for one in _secrets if one in text), key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
     if "://" in text:

@@ -21,7 +21,7 @@ from tests.recipes.backend import FakeModel
 from journeyman.cli.app import run
 from journeyman.recipes import run as open_runs
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 
 SERVERS = Path(__file__).parents[1] / "mcp" / "servers"
 NUMBERS = shlex.join([sys.executable, str(Path(__file__).parents[1] / "recipes" / "number_server.py")])

@@ -55,10 +55,10 @@ class Ran:
 @pytest.fixture
 def ran(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Ran]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    known = dict(redaction._known)
+    known = dict(redaction._secrets)
     yield Ran(tmp_path / "home", capsys)
-    redaction._known.clear()
-    redaction._known.update(known)
+    redaction._secrets.clear()
+    redaction._secrets.update(known)
 
 
 def command(**given: str) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journeyman.errors import SettingError
-from journeyman.server.auth import HostGate, KnownHosts
+from journeyman.server.auth import AllowedHosts, HostGate
 
 KNOWN = [
     "127.0.0.1:{port}", "localhost", "LocalHost:{port}", "localhost.:1", "app.localhost:{port}", "127.9.9.9", "[::1]:{port}", "[::1]",
@@ -96,7 +96,7 @@ async def test_the_gate_stands_before_whatever_is_served(kind: str) -> None:
     async def send(message: Any) -> None:
         sent.append(message["type"])
 
-    gate = HostGate(app, KnownHosts())
+    gate = HostGate(app, AllowedHosts())
     for headers in ([], [(b"host", b"evil.example")], [(b"host", b"localhost"), (b"host", b"localhost")], [(b"host", b"\xff")]):
         await gate({"type": kind, "path": "/x", "headers": headers, "method": "GET"}, asyncio.Event().wait, send)  # type: ignore[arg-type]
     assert reached == []
@@ -106,7 +106,7 @@ async def test_the_gate_stands_before_whatever_is_served(kind: str) -> None:
 
 
 def test_a_server_others_can_reach_is_called_by_address_or_by_a_name_of_its_own() -> None:
-    hosts = KnownHosts("0.0.0.0", ["Box.Example.", "2001:db8::7"])
+    hosts = AllowedHosts("0.0.0.0", ["Box.Example.", "2001:db8::7"])
     for name in (
         "192.168.1.7:8100",
         "[2001:db8::1]",
@@ -118,7 +118,7 @@ def test_a_server_others_can_reach_is_called_by_address_or_by_a_name_of_its_own(
         assert name in hosts
     for name in ("evil.example", "journeyman", "a.box.example", "192.168.1.7.nip.io"):
         assert name not in hosts
-    assert "gpu-box:8100" in KnownHosts("gpu-box")
+    assert "gpu-box:8100" in AllowedHosts("gpu-box")
     assert "2001:db8::7" not in hosts
     assert "[2001:db8::7]:1" in hosts
 
@@ -126,7 +126,7 @@ def test_a_server_others_can_reach_is_called_by_address_or_by_a_name_of_its_own(
 @pytest.mark.parametrize("name", ["http://box", "box:80", "box/x", "", "*", "a b", "me@box", "https://box.example/"])
 def test_what_is_no_name_cannot_be_allowed(name: str) -> None:
     with pytest.raises(SettingError) as caught:
-        KnownHosts(allowed=[name])
+        AllowedHosts(allowed=[name])
     assert (caught.value.reason, caught.value.exit_code) == ("no_host", 2)
 
 
@@ -137,7 +137,7 @@ PORT = re.compile(r":[0-9]{0,5}\Z")
 
 @given(st.text(max_size=30) | st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
 def test_only_names_of_loopback_pass_where_none_is_allowed(text: str) -> None:
-    if text in KnownHosts():
+    if text in AllowedHosts():
         name = PORT.sub("", text).lower().removesuffix(".")
         if name not in SHIPPED_NAMES and not name.endswith(".localhost"):
             address = ipaddress.ip_address(name.strip("[]"))

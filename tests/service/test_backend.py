@@ -19,7 +19,7 @@ from journeyman.service.capture import Recorder
 from journeyman.service.requests import ChatRequest
 from journeyman.service.sampling import CallContext
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 from journeyman.types.messages import Message
 from journeyman.types.settings import LoraSettings
 from journeyman.types.training import (

@@ -369,7 +369,7 @@ class TestSettingsOfJobs:
         backend = house.start()
         await backend.create_model(CREATE)
         (note,) = await train_with(backend, Grpo(learning_rate=0.2, loss="grpo", max_logprob_gap=7.0))
-        assert "grpo.max_logprob_gap: 8.0 -> 7.0 (told once" in note
+        assert "grpo.max_logprob_gap: 8.0 -> 7.0 (" in note
         assert await train_with(backend, Grpo(learning_rate=0.05, loss="grpo")) == ()
 
     async def test_jobs_of_two_kinds_are_not_compared_with_each_other(self, house: House) -> None:

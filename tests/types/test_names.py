@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from journeyman.errors import InputError
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 from journeyman.store.models import ModelRow
 from journeyman.types.names import Version, check_model_name, is_name
 from journeyman.types.runs import CreateRun

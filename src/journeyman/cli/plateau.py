@@ -74,7 +74,7 @@ def _default_prompts(run: str | None, home: Path) -> dict[str, str]:
 
 def folders_of(settings: PlateauSettings, home: Path, out: Path | None) -> tuple[Path, Path]:
     """Where the results go, and where the scenarios of a server are kept: the same for every model that is tried on it."""
-    from journeyman.store.layout import HomeFolder
+    from journeyman.store.home import HomeFolder
 
     label = "" if settings.target is None else settings.target.label
     if settings.run is None:

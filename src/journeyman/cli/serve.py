@@ -65,14 +65,14 @@ def serve(
     from journeyman.local import open_backend
     from journeyman.observe.logs import set_up_logging
     from journeyman.server.app import Server, bind, create_app
-    from journeyman.server.auth import KnownHosts, check_bind
+    from journeyman.server.auth import AllowedHosts, check_bind
     from journeyman.types.settings import ServerSettings
 
     chosen = load_settings(ServerSettings, overrides=settings or ())
     where = home_folder(home)
     base = base_of(run, base, where)
     check_bind(host, api_key)
-    KnownHosts(host, allow_host or ())  # a name that is none is found out before the model is loaded
+    AllowedHosts(host, allow_host or ())  # a name that is none is found out before the model is loaded
     if port:
         bind(host, port).close()  # a taken port is found out before the model is loaded
     set_up_logging()

@@ -30,7 +30,7 @@ from journeyman.recipes.functions import accepted, find_function
 from journeyman.recipes.settings import DataSource, DpoTrain, SftTrain, shipped_or
 from journeyman.service.examples import check_pair, example_samples
 from journeyman.store import Store
-from journeyman.store.durable import write_durably
+from journeyman.store.home import write_durably
 from journeyman.types.json_text import parse_json
 from journeyman.types.record import Record
 from journeyman.types.scenarios import Scenario

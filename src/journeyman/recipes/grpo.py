@@ -33,7 +33,7 @@ from journeyman.recipes.run import OpenRun, hold, kept_state, open_model, open_r
 from journeyman.recipes.settings import GrpoTrain
 from journeyman.rewards.judge import Judge
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 from journeyman.types.names import BASE, Version
 from journeyman.types.scenarios import Scenario
 from journeyman.types.settings import Grpo

@@ -42,7 +42,7 @@ from journeyman.scenarios.drills import make_shots
 from journeyman.scenarios.proposals import CompletionProposer
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.store import Store
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 from journeyman.types.messages import Message
 from journeyman.types.record import Record
 from journeyman.types.sampling import SamplingParameters

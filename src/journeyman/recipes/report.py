@@ -26,7 +26,7 @@ from journeyman.evaluation.report import JudgeCost
 from journeyman.recipes.settings import McpTrain, NamedTraining, non_default_settings
 from journeyman.rewards import Ruler
 from journeyman.service.backend import Backend
-from journeyman.store.durable import write_durably
+from journeyman.store.home import write_durably
 from journeyman.types.record import Record
 from journeyman.types.runs import StepMetrics
 from journeyman.types.secrets import Secret

@@ -27,7 +27,7 @@ from journeyman.recipes.resume import accept_settings, is_other_judge, step_key
 from journeyman.recipes.settings import McpTrain, NamedTraining, non_default_settings
 from journeyman.service.backend import Backend
 from journeyman.store import Store
-from journeyman.store.layout import RunFolder
+from journeyman.store.home import RunFolder
 from journeyman.types.names import check_name
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import LoraSettings, Retention

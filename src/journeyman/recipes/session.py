@@ -26,7 +26,7 @@ from journeyman.scenarios.proposals import CompletionProposer, InTurn
 from journeyman.scenarios.scenario_set import ScenarioSet
 from journeyman.scenarios.writer import ChatWriter
 from journeyman.store.checkpoints import clean_leftovers, replaced_folder
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 
 _SCENARIOS = "scenarios"
 

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from journeyman.errors import ServiceError, SettingError, WaitTimeoutError
 from journeyman.server.api import ApiRoutes
-from journeyman.server.auth import Gate, HostGate, KnownHosts, check_bind
+from journeyman.server.auth import AllowedHosts, Gate, HostGate, check_bind
 from journeyman.server.errors import add_error_handlers
 from journeyman.server.openai import OpenAiRoutes
 from journeyman.service.backend import Backend
@@ -44,7 +44,7 @@ def create_app(backend: Backend, *, api_key: str | None = None, host: str = "127
 
     Raises SettingError: malformed_key, no_host.
     """
-    hosts = KnownHosts(host, allowed_hosts)
+    hosts = AllowedHosts(host, allowed_hosts)
     gate = Gate(api_key, hosts)
 
     @asynccontextmanager
@@ -164,7 +164,7 @@ class Server:
     def _run(self) -> None:
         try:
             self._server.run(sockets=[self._socket])
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the top of a thread: told to whoever called start()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the top of a thread: raised by start()
             self._failure = error
         finally:
             self._server.ready.set()

@@ -30,7 +30,7 @@ def check_bind(host: str, api_key: str | None) -> None:
         )
 
 
-class KnownHosts:
+class AllowedHosts:
     """The names a server may be called by.
 
     Always: loopback, the name or address it is bound to, and the ones that were allowed. A server that other machines can reach: any IP
@@ -44,7 +44,7 @@ class KnownHosts:
         allowed: further names, without port. Raises SettingError (no_host) for what is none.
 
     Example:
-        >>> hosts = KnownHosts("127.0.0.1", ["Box.example"])
+        >>> hosts = AllowedHosts("127.0.0.1", ["Box.example"])
         >>> [name in hosts for name in ("LOCALHOST:8100", "[::1]", "box.example.:80", "evil.example", "user@localhost", "")]
         [True, True, True, False, False, False]
     """
@@ -77,7 +77,7 @@ class KnownHosts:
 class HostGate:
     """ASGI middleware: a call that names another host than this server is refused, whatever its route."""
 
-    def __init__(self, app: ASGIApp, hosts: KnownHosts) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
         self._app = app
         self._hosts = hosts
 
@@ -98,9 +98,9 @@ class Gate:
         hosts: whose web pages may call a server without a key.
     """
 
-    def __init__(self, api_key: str | None, hosts: KnownHosts | None = None) -> None:
+    def __init__(self, api_key: str | None, hosts: AllowedHosts | None = None) -> None:
         self._api_key = None if api_key is None else checked_key(api_key, "the server's API key")
-        self._hosts = hosts or KnownHosts()
+        self._hosts = hosts or AllowedHosts()
 
     async def check(self, request: Request) -> None:  # async, since FastAPI runs other dependencies in threads
         """Let a call to `/api` or `/v1` pass, or raise ServiceError 401 or 403."""

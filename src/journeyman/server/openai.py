@@ -212,7 +212,7 @@ class _Unsent:
 
     def __init__(self) -> None:
         self._tokens: dict[int, tuple[list[int], list[float]]] = {}
-        self._begun: set[int] = set()
+        self._started: set[int] = set()
         self._num_prompt = 0
         self._num_sampled = 0
 
@@ -225,9 +225,9 @@ class _Unsent:
 
     def take(self, index: int) -> _Drawn:
         ids, logprobs = self._tokens.pop(index, ([], []))
-        drawn = _Drawn(ids, logprobs, is_start=index not in self._begun)
+        drawn = _Drawn(ids, logprobs, is_start=index not in self._started)
         if ids:
-            self._begun.add(index)
+            self._started.add(index)
         return drawn
 
     def usage(self) -> dict[str, int]:

@@ -48,7 +48,7 @@ class Backend:
         make_trainer: called in a worker thread; None: serving only.
         retention: what of a run stays on disk; `Retention()` when None.
         rollout_expiry_seconds: a rollout without a call for so long is sealed, with an error.
-        reached: told the points that a training step passes; a kill at any of them is survived.
+        reached: called with the points that a training step passes; a kill at any of them is survived.
         owns_process: a model that goes on also puts the process's own random state where it was.
     """
 
@@ -278,7 +278,7 @@ class Backend:
             lock.release()
 
     def _go_on(self, run: str, name: str, trainer: Trainer, checkpoints: Checkpoints) -> tuple[str, ...]:
-        """The trainer, and all that the store has, at the newest checkpoint that can be read; a new model stays as it is. What to tell."""
+        """Put the trainer, and all that the store has, where the newest readable checkpoint is. Returns notes; for a new model none."""
         published = {row.step: row.fingerprint for row in self.store.models.adapters(run, name)}
         reopened = load_newest(trainer, checkpoints, published, self._check_checkpoint, with_random_state=self._owns_process)
         if reopened is None:

@@ -156,7 +156,7 @@ class Jobs:
             raise
         except JourneymanError as error:
             ended = _failed(job_id, str(error), error_code(error), error.reason)
-        except Exception as error:  # noqa: BLE001 - the top handler of a job: whatever it was, the job's owner is told
+        except Exception as error:  # noqa: BLE001 - the top handler of a job: whatever it was, it becomes the job's error
             _log.exception("training job %s failed", job_id)
             ended = _failed(job_id, f"{type(error).__name__}: {error}", "failed")
         await self._end(ended)

@@ -72,7 +72,7 @@ class Calls:
 
     @classmethod
     def answered(cls, turns: Sequence[Turn]) -> Calls:
-        """The calls that these turns answered, as they stand in the store; turns of earlier versions do not tell: one call each."""
+        """The calls that these turns answered, as they stand in the store; turns of earlier versions do not say: one call each."""
         groups = (tuple(group) for _, group in groupby(turns, key=lambda turn: turn.call or turn.index))
         return cls([Call(group[0].call, group[0].body_hash, len(group), turns=group) for group in groups])
 

@@ -67,7 +67,7 @@ class TrainingService:
 
     Args:
         retention: what stays on disk after a step; `Retention()` when None.
-        reached: told the points that a step passes.
+        reached: called with the points that a step passes.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class TrainingService:
                 ) from error
             later = {"train/probe_change": published.probe_change, "train/seconds": time.perf_counter() - started}
             row = row.model_copy(update={"time": time.time(), "metrics": row.metrics | later})
-            # From here on the step is done and served: what fails now is told, and undoes nothing.
+            # From here on the step is done and served: what fails now is noted, and undoes nothing.
             late = await self._conclude(model, row)
             self._reached("concluded")
             notes = (*plan.notes, *step_notes(row.metrics), *published.notes, *late)
@@ -357,7 +357,7 @@ def _num_groups(row: StepMetrics) -> float:
 
 
 def _job_settings(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The settings of the newest job of each kind that led to a checkpoint; checkpoints of earlier versions do not tell."""
+    """The settings of the newest job of each kind that led to a checkpoint; checkpoints of earlier versions have none."""
     return {} if checkpoint is None else dict(checkpoint.memo.get("job_settings", {}))
 
 
@@ -365,4 +365,4 @@ def _settings_notes(changes: Sequence[Change]) -> tuple[str, ...]:
     if not changes:
         return ()
     listed = "; ".join(str(change) for change in changes)
-    return (f"other settings than in the step before: {listed} (told once; each step's settings are kept with it)",)
+    return (f"other settings than in the step before: {listed} (noted once; each step's settings are kept with it)",)

@@ -47,7 +47,7 @@ class Weights:
         store: where versions are registered.
         probe_ids: a short prompt, sampled greedily after each publish.
         pinned: the versions that open rollouts are served by; they stay loaded.
-        reached: told the points on the way of a write.
+        reached: called with the points on the way of a write.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from typing import Any, Final
 from safetensors import SafetensorError
 
 from journeyman.errors import StoreError
-from journeyman.store.durable import make_folder, sync, sync_tree
+from journeyman.store.home import make_folder, sync, sync_tree
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Retention
 from journeyman.version import __version__
@@ -148,8 +148,8 @@ class Checkpoints:
 def replaced_folder(target: Path, reached: Reached = pass_by, what: str = "folder") -> Iterator[Path]:
     """A fresh folder to fill; when the block ends well it is synced and renamed to `target`, otherwise removed.
 
-    `reached` is told the points on the way; their names begin with `what`. Raises StoreError when the disk is full or the place cannot
-    be written.
+    `reached` is called with the points on the way; their names begin with `what`. Raises StoreError when the disk is full or the place
+    cannot be written.
     """
     suffix = f"{target.name}-{secrets.token_hex(4)}"
     aside = target.with_name(_ASIDE + suffix)

@@ -6,7 +6,7 @@
     store.rollouts   open, get, find_by_token, append_turn, turns, seal, trajectory, ... (rollouts.py)
     store.jobs       add, get, find, set_status, unfinished                              (runs.py)
     store.undo_after back to an earlier step of a run
-    store.home       where the files lie                                                 (layout.py)
+    store.home       where the files lie                                                 (home.py)
 
 Synchronous and thread-safe: call it from any thread. What a method wrote is durable when it returns.
 """
@@ -22,7 +22,7 @@ from sqlalchemy import Integer, cast, delete, func, select, update
 
 from journeyman.config import path_of
 from journeyman.store.database import ADAPTERS, JOBS, ROLLOUTS, RUNS, STEPS, Database
-from journeyman.store.layout import HomeFolder
+from journeyman.store.home import HomeFolder
 from journeyman.store.models import AdapterRow, Models
 from journeyman.store.rollouts import Rollouts
 from journeyman.store.runs import JobTable, Runs

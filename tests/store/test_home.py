@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.errors import StoreError
-from journeyman.store.durable import write_durably
+from journeyman.store.home import write_durably
 
 
 def test_a_file_is_synced_before_it_takes_its_name_and_the_name_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
