@@ -180,6 +180,46 @@ def test_an_integer_agrees_with_itself_however_it_is_grouped(value: int) -> None
     assert not agrees(value, f"x{value}y")
 
 
+@given(st.integers(10**11, 10**40), st.integers(1, 3))
+def test_a_long_whole_number_is_told_from_its_neighbours(value: int, distance: int) -> None:
+    for expected in (value, str(value), -value):
+        assert agrees(expected, f"It is {expected}.")
+        assert not agrees(expected, f"It is {int(expected) + distance}.")
+        assert not agrees(expected, f"It is {int(expected) - distance}.")
+    assert agrees(value, f"It is {value:,}.")
+
+
+ODD = [
+    "1" * 400,
+    f"{'1' * 400}/3", f"3/{'1' * 400}", f"{'9' * 350}.5", "1e999", "10^999", "half past", "31 February 2026", "9999-99-99T99:99:99Z",
+    "99:99", "P9D", f"PT{'9' * 14}H", "x" * 500, "(", "[",
+    "\x00", "\ud800", "\u202e", "٣٤", "１２", "½", "million million", "degrees below zero",
+    "|a|b|\n|-|-|\n|1|2|", "UTC+99:99", "not", "?", "Mon, 31 Feb 2026", "fiftieth", "99 h 99", "NaN",
+]  # fmt: skip
+EXPECTED: list[Value] = [
+    10**400,
+    -(10**400),
+    float("inf"),
+    0,
+    True,
+    "open",
+    "",
+    "(",
+    "1e999",
+    "1" * 400,
+    MOMENT,
+    "+9.0h",
+    "45%",
+    "31 February 2026",
+]
+
+
+@given(st.lists(st.sampled_from(ODD), min_size=1, max_size=6).map(" ".join), st.sampled_from(EXPECTED), st.sampled_from(["", *ODD]))
+def test_no_answer_breaks_the_judge(answer: str, expected: Value, question: str) -> None:
+    (found,) = compare([expected], answer, question, others=[answer], pools=[["closed", "["]])
+    assert not (found.is_right and found.is_undecidable)
+
+
 @given(st.floats(-1e6, 1e6).filter(lambda value: abs(value) > 1e-3), st.integers(3, 8))
 def test_a_fraction_agrees_when_rounded_to_what_is_written(value: float, decimals: int) -> None:
     written = f"{value:.{decimals}f}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from journeyman.rewards.clauses import Claim, Clause, blank, clauses, has_verb, negations
-from journeyman.rewards.numerals import NumberClaim, is_open_share, is_same_number, lone_counts, numbers
+from journeyman.rewards.numerals import NumberClaim, is_open_share, is_same_number, lone_counts, number_claim, numbers
 from journeyman.rewards.results import Value
 from journeyman.rewards.times import (
     MONTH_SHORT,
@@ -110,7 +110,7 @@ def expect(value: Value) -> Expected:
     if isinstance(value, bool):
         return Expected(value, _TRUTH, WordClaim(0, 0, str(value).lower()))
     if isinstance(value, int | float):
-        return Expected(value, _NUMBER, NumberClaim(0, 0, float(value)))
+        return Expected(value, _NUMBER, number_claim(value))
     text = value.strip()
     if text.casefold() in ("true", "false", "yes", "no"):
         return Expected(value, _TRUTH, WordClaim(0, 0, "true" if text.casefold() in ("true", "yes") else "false"))

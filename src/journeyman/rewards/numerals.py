@@ -82,11 +82,16 @@ _LONE_COUNT = re.compile(
 )
 
 
+# Whole numbers of so many digits are exact as floats; of more than the second nobody writes one.
+_LONGEST_IN_FLOATS, _MAX_DIGITS = 15, 1000
+
+
 @dataclass(frozen=True, slots=True)
 class NumberClaim(Claim):
     """`decimals` and `num_digits` (significant ones) are as written: they tell how far it may have been rounded.
 
     `other`: the second reading of a notation that is read in two ways ("1,234" is 1234, elsewhere 1.234). `unit`: dimension and factor.
+    `whole`: the exact number, where floats can't tell it from its neighbours.
     """
 
     value: float
@@ -95,6 +100,7 @@ class NumberClaim(Claim):
     is_signed: bool = False
     other: float | None = None
     unit: tuple[str, float] | None = None
+    whole: int | None = None
 
 
 def numbers(text: str) -> list[NumberClaim]:
@@ -179,17 +185,19 @@ def _written_in_digits(match: re.Match[str], text: str) -> NumberClaim:
     is_minus = is_written_minus(match["sign"], text[: match.start()])
     other: float | None = None
     if match["fraction"]:
-        value, decimals, digits = int(match["whole"] or 0) + int(match["top"]) / int(match["bottom"]), 0, 0
+        value, decimals, digits = float(match["whole"] or 0) + float(match["top"]) / float(match["bottom"]), 0, 0
         if not match["whole"] and match["bottom"] in ("5", "10", "20", "100"):
             other = float(match["top"])  # "8/10" is a share, or 8 points
     elif match["mixed"]:
-        value, decimals, digits = int(match["vulgar_whole"] or 0) + unicodedata.numeric(match["vulgar"]), 0, 0
+        value, decimals, digits = float(match["vulgar_whole"] or 0) + unicodedata.numeric(match["vulgar"]), 0, 0
     else:
         value, other, decimals, digits = _read_notation(match["number"])
         factor = _exponent(match["exponent"])
         value, other = value * factor, None if other is None else other * factor
         if match["exponent"]:
             decimals = 0
+    digits_written = re.sub(r"\D", "", match["number"] or "")
+    is_long = _LONGEST_IN_FLOATS < len(digits_written) <= _MAX_DIGITS and not decimals and not match["exponent"]
     factor = _MULTIPLIERS[(match["multiplier"] or match["short"] or "").lower()] if match["multiplier"] or match["short"] else 1.0
     sign = -1.0 if is_minus else 1.0
     unit = (match["unit"] or match["currency"] or "").strip().lower()
@@ -202,7 +210,14 @@ def _written_in_digits(match: re.Match[str], text: str) -> NumberClaim:
         is_signed=is_minus or match["sign"] is not None,
         other=None if other is None else sign * other * factor,
         unit=UNIT_OF.get(unit),
+        whole=int(sign) * int(digits_written) if is_long and factor == 1.0 else None,
     )
+
+
+def number_claim(value: float) -> NumberClaim:
+    """A number as a claim that stands nowhere."""
+    is_long = isinstance(value, int) and len(str(abs(value))) > _LONGEST_IN_FLOATS
+    return NumberClaim(0, 0, float(str(value)), whole=int(value) if is_long else None)  # of its text: infinite where it is too large
 
 
 def _read_notation(written: str) -> tuple[float, float | None, int, int]:
@@ -313,6 +328,8 @@ def is_same_number(wanted: NumberClaim, stated: NumberClaim) -> bool:
             return False
     if wanted.unit is not None and stated.unit is not None and wanted.unit != stated.unit:
         return _is_same_quantity(wanted, stated)
+    if wanted.whole is not None and stated.whole is not None:
+        return wanted.whole == stated.whole
     if is_rounding(wanted.value, stated.value, stated.decimals, stated.num_digits):
         return True
     # A share is written as 45 % or as 0.45.
@@ -334,9 +351,10 @@ def is_rounding(wanted: float, stated: float, decimals: int, num_digits: int) ->
         >>> is_rounding(3.14159, 3.1, 1, 2), is_rounding(3.14159, 3.0, 0, 1), is_rounding(1234, 1230.0, 0, 3)
         (True, False, False)
     """
+    is_whole = not math.isfinite(wanted) or wanted == round(wanted)
     if math.isclose(wanted, stated, rel_tol=1e-12, abs_tol=1e-15):
-        return True
-    if not math.isfinite(wanted) or wanted == round(wanted) or num_digits < (2 if decimals else 3):
+        return not is_whole or abs(wanted - stated) < 0.5  # also of the long numbers that name things
+    if is_whole or num_digits < (2 if decimals else 3):
         return False
     return abs(wanted - stated) <= 0.5 * 10.0**-decimals * (1 + 1e-9)
 
