@@ -174,13 +174,13 @@ def _resumed(request: TrainRequest, run: str) -> Settings:
     from journeyman.cli.runs import open_store
     from journeyman.config import overridden
     from journeyman.recipes.methods import METHODS, file_settings, find_file, layered, recipe_settings
-    from journeyman.recipes.resume import changed_settings, refuse_newer
+    from journeyman.recipes.resume import changed_settings, checkpoint_version
 
     with open_store(request.home, run) as store:
         info = store.runs.get(run)
         if info.kind not in METHODS:
             raise _other_program(run, "train")
-        refuse_newer(store, run)
+        checkpoint_version(store, run)  # a newer one is refused before settings that only it has
         from_file = {} if request.file is None else file_settings(find_file(request.file))
         _check_data_options(request, info.kind)
         data = layered(info.settings, from_file, overridden({}, request.overrides), request.given)

@@ -179,11 +179,11 @@ def scored_groups(home: Path, run: str, base: str) -> Iterator[Group]:
 
 def _heldout_ids(folder: Path) -> set[str]:
     """Ids of a run's held-out tasks, from where its recipe keeps them."""
-    found: set[str] = set()
+    heldout: set[str] = set()
     for path in (folder / "scenarios.jsonl", folder / "scenarios" / "heldout.jsonl"):
         if path.is_file():
-            found |= {one.id for one in read_records(path, Scenario) if one.split == "heldout" or path.parent != folder}
-    return found
+            heldout |= {one.id for one in read_records(path, Scenario) if one.split == "heldout" or path.parent != folder}
+    return heldout
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +222,10 @@ class ExampleSteps(Generic[_Example]):
 
     def digest(self) -> str:
         """A hash of all examples: a run that goes on has the same ones."""
-        found = hashlib.sha256()
-        for one in (*self.train, *self.heldout):
-            found.update(json_line(one).encode())
-        return found.hexdigest()
+        digest = hashlib.sha256()
+        for example in (*self.train, *self.heldout):
+            digest.update(json_line(example).encode())
+        return digest.hexdigest()
 
 
 def keep_digest(steps: ExampleSteps[_Example], folder: Path) -> None:
@@ -260,14 +260,14 @@ def load_scenarios(source: str, *, seed: int, num_train: int | None, num_heldout
 
 def read_scenarios(path: Path) -> list[Scenario]:
     """Scenarios of a JSON-lines file; one without an id is named after its line. Raises InputError naming the file and line."""
-    found: dict[str, Scenario] = {}
+    scenarios: dict[str, Scenario] = {}
     for number, line in json_lines(path_of(path)):
-        one = _scenario(line, f"{path}, line {number}", f"line-{number}")
-        if one.id in found:
-            text = f"{path}, line {number}: the id {one.id!r} came before"
+        scenario = _scenario(line, f"{path}, line {number}", f"line-{number}")
+        if scenario.id in scenarios:
+            text = f"{path}, line {number}: the id {scenario.id!r} came before"
             raise InputError(text, hint="give every task an id of its own, or none", reason="repeated_id")
-        found[one.id] = one
-    return list(found.values())
+        scenarios[scenario.id] = scenario
+    return list(scenarios.values())
 
 
 def keep_scenarios(scenarios: Sequence[Scenario], path: Path) -> None:
@@ -311,27 +311,27 @@ def _scenario(line: bytes, where: str, name: str) -> Scenario:
 
 def _made(path: str, seed: int, count: int | None) -> list[Scenario]:
     function = find_function(path, setting="scenarios")
-    given = {"seed": seed} if count is None else {"seed": seed, "count": count}
+    keywords = {"seed": seed} if count is None else {"seed": seed, "count": count}
     if inspect.iscoroutinefunction(function):
         raise SettingError(
             f"scenarios: {path} is async", hint="write it with `def`: it is called before anything runs", reason="async_function"
         )
     try:
-        made = function(**accepted(function, given))
-        found = list(made) if isinstance(made, Iterable) else [made]
+        returned = function(**accepted(function, keywords))
+        scenarios = list(returned) if isinstance(returned, Iterable) else [returned]
     except BaseException as error:  # the user's function, which may also fail while it is iterated over
         if stops_everything(error):
             raise
         hint = "mend it; it is given those of the keywords `count` (where num_train is set) and `seed` that it takes"
         raise SettingError(f"scenarios: {path} failed: {type(error).__name__}: {error}", hint=hint, reason="function_failed") from error
-    for one in found:
+    for one in scenarios:
         if not isinstance(one, Scenario):
             raise SettingError(
                 f"scenarios: {path} gave a {type(one).__name__}", hint="return journeyman.Scenario objects", reason="no_task"
             )
-    if len({one.id for one in found}) < len(found):
+    if len({one.id for one in scenarios}) < len(scenarios):
         raise SettingError(f"scenarios: {path} gave two scenarios of one id", hint="give every task an id of its own", reason="repeated_id")
-    return found
+    return scenarios
 
 
 def _split_tasks(source: str, found: list[Scenario], *, seed: int, num_train: int | None, num_heldout: int) -> tuple[Scenario, ...]:

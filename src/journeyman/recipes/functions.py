@@ -31,11 +31,11 @@ def load_function(path: str, *, setting: str, parameters: Sequence[str]) -> Call
         >>> load_function("math.gcd", setting="rewards", parameters=("a", "b"))(4, 6)
         2
     """
-    found = find_function(path, setting=setting)
+    function = find_function(path, setting=setting)
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(function)
     except ValueError:
-        return found  # functions written in C may not say theirs
+        return function  # functions written in C may not say theirs
     try:
         signature.bind(*parameters)
     except TypeError as error:
@@ -44,7 +44,7 @@ def load_function(path: str, *, setting: str, parameters: Sequence[str]) -> Call
             hint=f"give it these parameters: {', '.join(parameters) or 'none'}",
             reason="other_parameters",
         ) from error
-    return found
+    return function
 
 
 def find_function(path: str, *, setting: str) -> Callable[..., Any]:
@@ -53,26 +53,26 @@ def find_function(path: str, *, setting: str) -> Callable[..., Any]:
     if not module_name or not name:
         hint = "write it as module.function, e.g. my_rewards.is_polite"
         raise SettingError(f"{setting}: {path!r} is not a dotted path", hint=hint, reason="no_dotted_path")
-    found = getattr(_module(module_name, path, setting), name, None)
-    if found is None:
+    function = getattr(_module(module_name, path, setting), name, None)
+    if function is None:
         raise SettingError(
             f"{setting}: {_missing(sys.modules[module_name], name)}", hint="name a function of that module", reason="no_function"
         )
-    if not callable(found):
-        raise SettingError(f"{setting}: {path} is a {type(found).__name__}, not a function", reason="no_function")
-    return found  # type: ignore[no-any-return]
+    if not callable(function):
+        raise SettingError(f"{setting}: {path} is a {type(function).__name__}, not a function", reason="no_function")
+    return function  # type: ignore[no-any-return]
 
 
-def accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Of `given`, the keywords that the function takes."""
+def accepted(function: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Of `values`, those by keyword that the function takes."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
         return {}
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return given
+        return values
     names = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    return {name: value for name, value in given.items() if name in names}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _module(name: str, path: str, setting: str) -> ModuleType:

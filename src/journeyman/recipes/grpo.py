@@ -28,7 +28,7 @@ from journeyman.recipes.data import keep_scenarios, load_scenarios, read_scenari
 from journeyman.recipes.functions import load_function
 from journeyman.recipes.loop import KeepingJudge, Loop, learn, make_judge
 from journeyman.recipes.report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
-from journeyman.recipes.resume import run_settings, shaped_key, step_key
+from journeyman.recipes.resume import attempts_shape, run_settings, step_key
 from journeyman.recipes.run import OpenRun, hold, kept_state, open_model, open_run, rate_factor, run_id_of
 from journeyman.recipes.settings import GrpoTrain
 from journeyman.rewards.judge import Judge
@@ -165,7 +165,7 @@ def _loop(opened: OpenRun, settings: GrpoTrain, judge: Judge, scenarios: Sequenc
         stop_without_spread=settings.stop_without_spread,
         grpo=settings.grpo,
         settings_of=lambda number, _: step_settings(settings, number),
-        key_of=lambda number: shaped_key("train", number, settings.rollout.model_dump(mode="json")),
+        shape=attempts_shape(settings),
         advice=lambda steps: f"{without_spread_advice(steps)}; stop_without_spread: null goes on regardless",
     )
 

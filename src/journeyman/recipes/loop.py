@@ -51,7 +51,7 @@ class Loop:
         stop_without_spread: steps in a row without any spread after which nothing can be learned; None: never.
         grpo: decides what counts as spread.
         settings_of: the settings of the step of that number (from 0), in which so many groups have spread.
-        key_of: what the attempts of a step are found by.
+        shape: a hash of how attempts are made, which their keys end in.
         measure: metrics of attempts beside those of their rewards.
         advice: for steps in which no group had spread.
     """
@@ -70,7 +70,7 @@ class Loop:
     stop_without_spread: int | None
     grpo: Grpo
     settings_of: Callable[[int, int], Grpo]
-    key_of: Callable[[int], str]
+    shape: str
     measure: Callable[[Sequence[Group]], Metrics] = lambda _: {}
     advice: Callable[[Sequence[Metrics]], str]
 
@@ -101,7 +101,7 @@ async def _attempt(opened: OpenRun, model: TrainableModel, loop: Loop, number: i
 
     What was attempted (and judged) before the run was stopped inside this very step is taken as it was.
     """
-    key = loop.key_of(number)
+    key = f"{step_key('train', number)}/{loop.shape}"
     kept = {one.trajectory_id for one in await model.kept_attempts(key)}
     if kept:
         opened.progress.note(f"step {number + 1} goes on with {len(kept)} attempts that were made before the stop")

@@ -25,7 +25,7 @@ from journeyman.observe.progress import Progress
 from journeyman.observe.reward_health import Metrics, without_spread_advice
 from journeyman.recipes.loop import ENOUGH_WITH_SPREAD, Loop, learn
 from journeyman.recipes.report import curl_line, evaluation_numbers, make_report, reward_numbers, write_result
-from journeyman.recipes.resume import attempts_key, run_settings
+from journeyman.recipes.resume import attempts_shape, run_settings
 from journeyman.recipes.run import hold, kept_state, open_model, rate_factor, run_id_of, warm_steps
 from journeyman.recipes.session import Session, kept_scenarios, open_session, prepare_scenarios
 from journeyman.recipes.settings import McpTrain
@@ -155,7 +155,7 @@ def _loop(session: Session, scenarios: ScenarioSet, warm_step: int) -> Loop:
         stop_without_spread=settings.stop_without_spread,
         grpo=settings.grpo,
         settings_of=lambda number, num_with_spread: step_settings(settings, number, num_with_spread),
-        key_of=lambda number: attempts_key("train", number, settings),
+        shape=attempts_shape(settings),
         measure=lambda groups: {"rollout/executed": executed_share(groups)},
         advice=_advice,
     )

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from journeyman.errors import SettingError
-from journeyman.recipes.settings import McpTrain
+from journeyman.recipes.settings import GrpoTrain, McpTrain
 from journeyman.store import Store
 from journeyman.store.checkpoints import Checkpoints
 from journeyman.store.runs import Change, differences
@@ -41,28 +41,27 @@ def step_key(phase: str, number: int) -> str:
     return f"{phase}-{number}"
 
 
-def attempts_key(phase: str, number: int, settings: McpTrain) -> str:
-    """As `step_key`, for attempts made as `settings` say: those made otherwise are not found by it."""
-    return shaped_key(phase, number, _comparable(settings.target), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS)))
+def attempts_shape(settings: GrpoTrain | McpTrain) -> str:
+    """A hash of how attempts are made, which their keys end in: attempts that were made otherwise are not found by it."""
+    if isinstance(settings, GrpoTrain):
+        shape: tuple[object, ...] = (settings.rollout.model_dump(mode="json"),)
+    else:
+        shape = (_comparable(settings.target), settings.rollouts.model_dump(mode="json", exclude=set(_AROUND_ATTEMPTS)))
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def shaped_key(phase: str, number: int, *shape: object) -> str:
-    """As `step_key`, for attempts of a certain shape, given as what JSON can hold."""
-    return f"{step_key(phase, number)}/{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]}"
-
-
-def refuse_newer(store: Store, run: str) -> str | None:
+def checkpoint_version(store: Store, run: str) -> str | None:
     """The version of Journeyman that wrote the run's newest checkpoint; None when it has none.
 
-    Raises StoreError for one that only a newer version reads: to be told before anything else that such a run has and we do not know.
+    Raises StoreError for one that only a newer version reads: that comes before anything else that such a run has and we do not know.
     """
     newest = Checkpoints(store.home.run(run).checkpoints).newest()
     return None if newest is None else newest.version
 
 
 def run_settings(store: Store, run: str, kind: type[_S]) -> _S:
-    """The settings that a run was made with. Raises NotFoundError, StoreError as `refuse_newer`, SettingError when they cannot be read."""
-    settings, version = store.runs.get(run).settings, refuse_newer(store, run)
+    """The settings that a run was made with. Raises NotFoundError, StoreError as `checkpoint_version`, SettingError for others."""
+    settings, version = store.runs.get(run).settings, checkpoint_version(store, run)
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -81,12 +80,12 @@ def accept_settings(store: Store, run: str, settings: Record, *, are_allowed: bo
 
     When the judge changed, what it said of the step in flight is forgotten; see `open_model` for a run whose checkpoints were damaged.
     """
-    found = changed_settings(store, run, settings, are_allowed=are_allowed)
-    if is_other_judge(found):  # before the settings are kept: a kill in between would hide that they changed
+    changes = changed_settings(store, run, settings, are_allowed=are_allowed)
+    if is_other_judge(changes):  # before the settings are kept: a kill in between would hide that they changed
         for phase in ("warmup", "train"):
             store.rollouts.forget_verdicts(run, step_key(phase, len(store.runs.steps(run, phase))))
     store.runs.update(run, settings=settings.model_dump(mode="json"))
-    return found
+    return changes
 
 
 def is_other_judge(changes: Sequence[Change]) -> bool:
@@ -100,25 +99,25 @@ def changed_settings(store: Store, run: str, settings: Record, *, are_allowed: b
     Settings that the run was started without, because its version did not have them, count as their defaults. Raises SettingError for a
     change that is not allowed, or that cannot be honoured any more, and what `run_settings` raises.
     """
-    given = _comparable(run_settings(store, run, type(settings)))
+    before = _comparable(run_settings(store, run, type(settings)))
     fixed = _FIXED + (_FIXED_IN_TRAINING if store.runs.steps(run, "train") else ())
-    found = differences(given, _comparable(settings))
-    check_changes(run, [change for change in found if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
-    return found
+    changes = differences(before, _comparable(settings))
+    check_changes(run, [change for change in changes if not _is_one_of(change, _FREE)], fixed=fixed, are_allowed=are_allowed)
+    return changes
 
 
-def check_changes(run: str, found: Sequence[Change], *, fixed: Sequence[str], are_allowed: bool) -> None:
+def check_changes(run: str, changes: Sequence[Change], *, fixed: Sequence[str], are_allowed: bool) -> None:
     """Raises SettingError for a change that is not allowed, or of a setting in `fixed`."""
-    late = [change for change in found if _is_one_of(change, fixed)]
+    late = [change for change in changes if _is_one_of(change, fixed)]
     if late:
         raise SettingError(
             f"run {run!r} cannot go on with these settings changed: {_listed(late)}",
             hint="they shaped what it already has; start a new run with them",
             reason="settings_fixed",
         )
-    if found and not are_allowed:
+    if changes and not are_allowed:
         raise SettingError(
-            f"run {run!r} was started with other settings: {_listed(found)}",
+            f"run {run!r} was started with other settings: {_listed(changes)}",
             hint="leave them as they were, or go on with the new ones: --allow-changed-settings",
             reason="settings_changed",
         )
@@ -133,5 +132,5 @@ def _is_one_of(change: Change, names: Sequence[str]) -> bool:
     return any(change.name == name or change.name.startswith(f"{name}.") for name in names)
 
 
-def _listed(found: Sequence[Change]) -> str:
-    return "; ".join(str(change) for change in found)
+def _listed(changes: Sequence[Change]) -> str:
+    return "; ".join(map(str, changes))

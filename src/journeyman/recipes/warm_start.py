@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from journeyman.client.gather import gather, iterate
 from journeyman.client.models import TrainableModel
-from journeyman.recipes.resume import attempts_key
+from journeyman.recipes.resume import attempts_shape, step_key
 from journeyman.recipes.run import warm_steps
 from journeyman.recipes.session import Session
 from journeyman.recipes.settings import WarmStart
@@ -29,14 +29,14 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
         return await asyncio.to_thread(warm_steps, session.store, session.run)
     await session.update(phase="warmup")
     settings = session.settings.warm_start
-    done = model.step  # a step is made of the drills between two probes
+    num_made = model.step  # a step is made of the drills between two probes
     while True:
-        updates = done * settings.updates_per_probe
+        updates = num_made * settings.updates_per_probe
         session.progress.phase(
             "warm start", total=settings.probe_scenarios * settings.probe_attempts, note=f"probe after {updates} updates"
         )
         async with session.costs.phase("warm start, probes"):
-            metrics = await _probe(session, model, scenarios, done)
+            metrics = await _probe(session, model, scenarios, num_made)
         await session.keep_measured(model.step, metrics)
         session.progress.note(
             f"after {updates} drill updates: {metrics['rollout/executed']:.0%} of attempts made a call that ran, "
@@ -48,12 +48,12 @@ async def warm_start(session: Session, model: TrainableModel, scenarios: Scenari
             session.progress.warn(f"no spread to speak of after {updates} drill updates; going on with what there is")
             return model.step
         session.progress.phase("warm start", total=100, note=f"drills {updates + 1}-{updates + settings.updates_per_probe}")
-        await _drill(session, model, scenarios, done)
-        done += 1
+        await _drill(session, model, scenarios, num_made)
+        num_made += 1
 
 
 def is_ready(metrics: dict[str, float], settings: WarmStart) -> bool:
-    """Whether reinforcement learning has something to compare. A judge that tells no success is asked for spread alone."""
+    """Whether reinforcement learning has something to compare. Of a judge without successes only spread is asked."""
     if metrics.get("reward/tools_with_success", 1.0) < settings.min_tools:
         return False
     return metrics.get("reward/success", 0.0) >= settings.enough_success or (
@@ -75,7 +75,7 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
         max_concurrent=session.pool.max_concurrent,
         timeout_seconds=settings.rollouts.timeout_seconds,
         progress=session.progress,
-        key=attempts_key("warmup", number, settings),
+        key=f"{step_key('warmup', number)}/{attempts_shape(settings)}",
         seed=settings.seed,
     )
     judged = await session.judge.score(groups)
@@ -86,12 +86,12 @@ async def _probe(session: Session, model: TrainableModel, scenarios: ScenarioSet
 
 
 def tools_with_success(groups: Sequence[Group]) -> dict[str, float]:
-    """The share of tools that some attempt used with success; nothing where the judge tells no success."""
+    """The share of tools that some attempt used with success; nothing where the judge has no successes."""
     succeeded: dict[str, bool] = {}
     for group in groups:
-        told = [one.verdict.is_success for one in group if one.verdict is not None and one.verdict.is_success is not None]
-        for call in group.scenario.witness.calls if group.scenario.witness is not None and told else ():
-            succeeded[call.tool] = succeeded.get(call.tool, False) or any(told)
+        successes = [one.verdict.is_success for one in group if one.verdict is not None and one.verdict.is_success is not None]
+        for call in group.scenario.witness.calls if group.scenario.witness is not None and successes else ():
+            succeeded[call.tool] = succeeded.get(call.tool, False) or any(successes)
     return {"reward/tools_with_success": sum(succeeded.values()) / len(succeeded)} if succeeded else {}
 
 
