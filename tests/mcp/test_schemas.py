@@ -61,7 +61,7 @@ def test_no_schema_means_no_arguments() -> None:
 def test_faults_name_the_argument() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     assert argument_faults(schema, {"a": 1}) == []
-    assert "'a' is a required property" in argument_faults(schema, {})[0]
+    assert "'a'" in argument_faults(schema, {})[0]
     assert argument_faults(schema, {"a": "x"})[0].startswith("a: ")
     assert argument_faults(schema, {"a": 1, "b": 2}) == ["unknown argument 'b'"]
     assert argument_faults(schema, [1])

@@ -7,6 +7,9 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from journeyman.mcp.tools import McpTool, describe_tool
 from journeyman.scenarios.build import split_values
@@ -122,3 +125,114 @@ async def test_the_token_budget_ends_proposing() -> None:
     while await proposer.propose(tool, "city", {}, ["Rome"], 8):
         rounds += 1
     assert rounds <= 7
+
+
+Schema = dict[str, Any]
+
+_ENDS = st.one_of(st.integers(-50, 50), st.floats(-20, 20), st.sampled_from([0, 0.1, 1e-320, 1e300, -1e308, 10**30, 2**63]))
+_STEPS = st.one_of(st.integers(1, 12), st.sampled_from([0.01, 0.1, 0.5, 2.5, 1 / 3, 1e-300, 1e300, 10**25]))
+_COUNTS = st.integers(0, 6)
+_TEXTS = st.sampled_from(["", "a", "ORD-123", "2024-01-01", "12:30", "x" * 9])
+_PATTERNS = st.sampled_from([r"^ORD-[0-9]{3}$", r"^[a-z]+$", "^$", r"a{3}", r"^\d{2}:\d{2}$", r"(?=x)y", r"[^\s\S]"])
+
+
+def _some(**members: st.SearchStrategy[Any]) -> st.SearchStrategy[Schema]:
+    return st.fixed_dictionaries({}, optional=members)
+
+
+_NUMBERS = st.builds(
+    lambda kind, bounds: {"type": kind, **bounds},
+    st.sampled_from(["integer", "number"]),
+    _some(minimum=_ENDS, maximum=_ENDS, exclusiveMinimum=_ENDS, exclusiveMaximum=_ENDS, multipleOf=_STEPS),
+)
+_STRINGS = st.builds(
+    lambda bounds: {"type": "string", **bounds},
+    _some(
+        minLength=_COUNTS,
+        maxLength=_COUNTS,
+        pattern=_PATTERNS,
+        format=st.sampled_from(["date", "date-time", "time", "email", "uuid", "ipv4", "duration"]),
+        description=st.sampled_from(["a time as HH:MM", "such as 'Oslo' or 'Rome'"]),
+        enum=st.lists(_TEXTS, min_size=1, max_size=3, unique=True),
+        const=_TEXTS,
+        examples=st.lists(_TEXTS, max_size=2),
+    ),
+)
+
+
+def _larger(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    lists = _some(minItems=_COUNTS, maxItems=_COUNTS, uniqueItems=st.booleans(), contains=inner)
+    objects = _some(maxProperties=_COUNTS, minProperties=_COUNTS, additionalProperties=st.booleans())
+    return st.one_of(
+        st.builds(lambda items, bounds: {"type": "array", "items": items, **bounds}, inner, lists),
+        st.builds(lambda one, bounds: {"type": "object", "properties": {"a": one}, "required": ["a"], **bounds}, inner, objects),
+        st.builds(lambda key, parts: {key: parts}, st.sampled_from(["anyOf", "oneOf", "allOf"]), st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda one, other: {**one, "not": other}, inner, inner),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.recursive(st.one_of(_NUMBERS, _STRINGS, st.just({"type": "boolean"}), st.just({})), _larger, max_leaves=4))
+def test_a_made_value_is_valid_under_its_schema(schema: Schema) -> None:
+    validator = Draft202012Validator(schema)
+    make = value_maker(schema)
+    rng = random.Random(1)
+    if make is not None:
+        assert all(validator.is_valid(make(rng)) for _ in range(8))
+    tool = describe_tool("read_it", "", {"type": "object", "properties": {"value": schema}, "required": ["value"]}, (True, None))
+    cleaned = Draft202012Validator(tool.properties["value"])  # where a call needs one of several schemas, two may fit
+    for pool in make_pools([tool], random.Random(0)):
+        pool.make_up(rng, 4)
+        assert all(cleaned.is_valid(value) for value in pool.candidates[:20])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 5},
+        {"type": "integer", "minimum": 3, "maximum": 1},
+        {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
+        {"type": "number", "exclusiveMinimum": 1, "maximum": 1},
+        {"type": "number", "minimum": 0.05, "maximum": 0.09, "multipleOf": 0.1},
+        {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 2}, "uniqueItems": True, "minItems": 3},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 2},
+        {"type": "string", "format": "date", "maxLength": 4},
+        {"type": "string", "enum": []},
+        {"type": "object", "properties": {"a": {"type": "integer", "minimum": 3, "maximum": 1}}, "required": ["a"]},
+        {"anyOf": [{"type": "integer", "minimum": 3, "maximum": 1}]},
+        {"not": {}},
+    ],
+)
+def test_a_schema_that_no_value_fits_gives_none(schema: Schema) -> None:
+    assert value_maker(schema) is None
+    tool = describe_tool("read_it", "", {"type": "object", "properties": {"value": schema}, "required": ["value"]}, (True, None))
+    assert [pool.candidates for pool in make_pools([tool], random.Random(0))] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        ({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 2}, {2}),
+        ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 2}, {1}),
+        ({"type": "integer", "minimum": 0.5, "maximum": 1.5}, {1}),
+        ({"type": "number", "minimum": 0.1, "maximum": 0.3, "multipleOf": 0.1}, {0.1, 0.2, 0.3}),
+        ({"type": "integer", "multipleOf": 2.5, "minimum": 1, "maximum": 9}, {5}),
+        ({"type": "number", "minimum": 7, "maximum": 7}, {7.0}),
+        ({"type": "integer", "minimum": 10**30, "maximum": 10**30}, {10**30}),
+        ({"anyOf": [{"type": "integer", "minimum": 3, "maximum": 1}, {"type": "boolean"}]}, {True, False}),
+    ],
+)
+def test_what_a_narrow_schema_leaves_is_made(schema: Schema, values: set[Any]) -> None:
+    make = value_maker(schema)
+    rng = random.Random(0)
+    assert make is not None
+    assert {make(rng) for _ in range(60)} <= values
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_values_that_grow_with_every_level_are_given_up_and_in_time(is_mixed: bool) -> None:
+    below: Schema = {"type": "integer"}
+    for _ in range(12):
+        member = {"type": "object", "properties": {"a": below}, "required": ["a"]} if is_mixed else below
+        below = {"type": "array", "items": member, "minItems": 3}
+    assert value_maker(below) is None

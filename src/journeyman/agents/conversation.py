@@ -1,7 +1,7 @@
 """A conversation with a model, held by a person: messages, replies that stream, tools that are run between them.
 
-Not for training or judging: nothing is recorded (attempts are `ToolLoop`'s). Not for showing: whoever holds the conversation is told
-of events, and draws them. `openai` is imported when the first message is sent.
+Not for training or judging: nothing is recorded (attempts are `ToolLoop`'s). Not for showing: whoever holds the conversation gets
+events, and draws them. `openai` is imported when the first message is sent.
 
     conversation = Conversation(client, "agent@12", ConversationSettings(seed=1))
     async for event in conversation.say("What time is it in Tokyo?"):

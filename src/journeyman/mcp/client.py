@@ -131,7 +131,7 @@ class McpServer:
         self._listing.keep_only({tool.name for tool in page.tools})
 
     async def _own(self, ready: asyncio.Future[None], stop: asyncio.Event, timeout_seconds: float) -> None:
-        """The owner task: open, list the tools, wait to be told to stop, close."""
+        """The owner task: open, list the tools, wait for the stop, close."""
         try:
             with contextlib.ExitStack() as files:
                 log = files.enter_context(self.log_path.open("a")) if self.log_path else None
@@ -168,7 +168,7 @@ async def open_server(
     Raises SettingError: secret_missing, secret_not_set (a secret of the target is not known), malformed_key, bad_proxy. McpError:
     command_not_found, exited_at_start, junk_on_stdout, handshake_timeout, connection_refused, unauthorized, wrong_path, redirected, failed.
     """
-    target.revealed()  # a secret that is not known is told before anything is started
+    target.revealed()  # a secret that is not known fails before anything is started
     if target.url is not None:
         await preflight(target)
     with contextlib.ExitStack() as files:

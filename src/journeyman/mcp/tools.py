@@ -19,7 +19,7 @@ from journeyman.types.record import Record
 Decided = Literal["says_reads", "says_writes", "says_nothing", "named_by_user"]
 """Why a tool counts as one that only reads (`says_reads`, `named_by_user`), or as one that may change something (the others)."""
 
-# Only for what is told: nothing is called because of its name.
+# Only for advice: nothing is called because of its name.
 _READ_VERBS = frozenset(
     "calculate compare compute convert count describe diff echo explain fetch find get inspect list lookup measure "
     "parse preview query read retrieve search show summarize translate validate verify view".split()
@@ -145,7 +145,7 @@ def split_identifier(name: str) -> list[str]:
 
 
 def looks_read_only(name: str) -> bool:
-    """A guess from a name, to be told and never acted on: its first word is a verb of reading, and no word one of changing,
+    """A guess from a name, for advice and never acted on: its first word is a verb of reading, and no word one of changing,
     or one that joins two doings.
 
     Example:

@@ -117,7 +117,10 @@ async def build_scenarios(
     Raises McpError: no_feasible_scenarios, died; what `choose_tools` raises; LlmError of the proposer or writer.
     """
     settings, progress = settings or ScenarioSettings(), progress or SilentProgress()
-    tools, told = _choose(server, settings)
+    choice = choose_tools(
+        server.tools, server.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
+    )
+    tools = choice.tools
     bounds = ExploreSettings(
         values_per_pool=settings.values_per_parameter,
         num_scenarios=settings.num_train + settings.num_heldout,
@@ -147,7 +150,7 @@ async def build_scenarios(
         made[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
     if not made["train"] or not made["heldout"]:
         raise _nothing_feasible(server, explorer, writer)
-    notes = [*told, *_notes(explorer, settings, made, tools, used)]
+    notes = [*server.notes, *choice.notes, *_notes(explorer, settings, made, tools, used)]
     if writer is not None:
         progress.phase("reword tasks")
         notes += await _reword(writer, made, authors, used, settings.joined_share)
@@ -157,14 +160,6 @@ async def build_scenarios(
     known = {tool.name: askable_leaves(calls["train"].get(tool.name, [])) for tool in used}
     materials = tuple(_material(explorer, split, tool, known[tool.name]) for tool in used)
     return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
-
-
-def _choose(server: McpServer, settings: ScenarioSettings) -> tuple[Sequence[McpTool], Sequence[str]]:
-    """The tools to work with, and what to tell of the others."""
-    choice = choose_tools(
-        server.tools, server.target.label, settings.tools, read_only=settings.read_only, allow_writes=settings.allow_writes
-    )
-    return choice.tools, (*server.notes, *choice.notes)
 
 
 async def _reword(

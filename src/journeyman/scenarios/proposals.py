@@ -29,6 +29,7 @@ SEPARATORS = "/:-+* ,.(_"
 _HEAD = re.compile(r"^(.{1,30}?[" + re.escape(SEPARATORS) + "])")
 _MAX_VALUE_CHARS = 60
 _EASY = 0.5
+_MAX_ROUNDS = 40
 _RUN = re.compile(r"([^\w\s])\1{2,}")
 _NUMBER = re.compile(r"(?<![\d.])\d{1,3}(?![\d.])")
 
@@ -139,7 +140,8 @@ class CompletionProposer:
         memory.proposed.update(fresh)
         memory.spent[head] += memory.tokens - spent_before
         memory.last = (head, tuple(fresh))
-        return fresh or known_again(memory, known)
+        # A round without anything new is not the end: with something known the caller asks again, but not for ever.
+        return fresh or list(known[:1] if memory.rounds < _MAX_ROUNDS else ())
 
     def _choose_head(self, memory: _Memory, known: Sequence[str]) -> str:
         """A head of a value that works, of several that do not (the head may be right all the same), or none."""
@@ -200,11 +202,6 @@ def _learn(memory: _Memory, known: Sequence[str]) -> None:
     if values:
         memory.valid_share = num_valid / len(values)
     memory.last = (head, ())
-
-
-def known_again(memory: _Memory, known: Sequence[str]) -> list[str]:
-    """A round without anything new is not the end: give back something known, so that the caller asks again, but not for ever."""
-    return list(known[:1]) if memory.rounds < 40 else []
 
 
 def describe(tool: McpTool, parameter: str, schema: dict[str, Any]) -> str:
