@@ -86,9 +86,9 @@ class McpServer:
         except (RuntimeError, ValueError) as error:
             # The library checks the form of results; a server that breaks it is the tool's failure.
             return ToolResult(shown(f"unusable result: {shorten(str(error))}"), True, time.perf_counter() - started)
-        found = read_result(result, time.perf_counter() - started)
-        fault = None if found.is_error else self._listing.result_fault(server_name, field_of(result, "structured_content"))
-        return found if fault is None else ToolResult(shown(f"unusable result: {fault}"), True, found.seconds)
+        answer = read_result(result, time.perf_counter() - started)
+        fault = None if answer.is_error else self._listing.result_fault(server_name, field_of(result, "structured_content"))
+        return answer if fault is None else ToolResult(shown(f"unusable result: {fault}"), True, answer.seconds)
 
     def _call_timeout(self, name: str, seconds: float) -> McpError:
         return McpError(
@@ -258,8 +258,8 @@ def _duration(seconds: float) -> Any:
 def _protocol_error() -> type[Exception]:
     import mcp
 
-    found: type[Exception] = getattr(mcp, "MCPError", None) or getattr(mcp, "McpError")  # noqa: B009 - mcp 1 has no MCPError
-    return found
+    kind: type[Exception] = getattr(mcp, "MCPError", None) or getattr(mcp, "McpError")  # noqa: B009 - mcp 1 has no MCPError
+    return kind
 
 
 def _stream_errors() -> tuple[type[Exception], ...]:

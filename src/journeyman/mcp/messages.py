@@ -75,8 +75,8 @@ class RepairedStream:
         return self
 
     async def __aexit__(self, *failure: Any) -> bool | None:
-        found: bool | None = await self._stream.__aexit__(*failure)
-        return found
+        is_handled: bool | None = await self._stream.__aexit__(*failure)
+        return is_handled
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -261,8 +261,8 @@ def _well_formed(value: Any) -> Any:
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
-        return [_well_formed(one) for one in value]
-    return {well_formed(key): _well_formed(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_well_formed(part) for part in value]
+    return {well_formed(key): _well_formed(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def repair_bodies(client: Any, library: Any) -> None:
@@ -301,12 +301,12 @@ def _repaired_line(line: bytes) -> bytes:
 
 
 def _repaired_result(result: dict[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in result.items() if value is not None}
-    if "structuredContent" in found:
-        found.setdefault("content", [])
-    if isinstance(content := found.get("content"), list):
-        found["content"] = [_without_remarks(block) if isinstance(block, dict) else block for block in content]
-    return found
+    repaired_result = {key: value for key, value in result.items() if value is not None}
+    if "structuredContent" in repaired_result:
+        repaired_result.setdefault("content", [])
+    if isinstance(content := repaired_result.get("content"), list):
+        repaired_result["content"] = [_without_remarks(block) if isinstance(block, dict) else block for block in content]
+    return repaired_result
 
 
 def _without_remarks(block: dict[str, Any]) -> dict[str, Any]:
@@ -321,10 +321,10 @@ def _read_again(failure: ValidationError) -> Any:
     faults = failure.errors()
     try:
         is_text = faults[0]["type"] == "json_invalid"
-        given = [_read_leniently(faults[0]["input"])] if is_text else [fault["input"] for fault in faults]
+        inputs = [_read_leniently(faults[0]["input"])] if is_text else [fault["input"] for fault in faults]
     except (ValueError, TypeError, RecursionError):
         return failure
-    whole = next((one for one in given if isinstance(one, dict) and "jsonrpc" in one), {})
+    whole = next((value for value in inputs if isinstance(value, dict) and "jsonrpc" in value), {})
     why = f"an answer that is none: its result is {type(whole.get('result')).__name__}, not an object"
     refusal = {"jsonrpc": "2.0", "id": whole.get("id"), "error": {"code": _INTERNAL_ERROR, "message": why}}
     types: Any = mcp.types

@@ -143,23 +143,23 @@ def texts_in(text: str, limit: int = 40) -> list[tuple[str, str]]:
     parsed = parse_result(text)
     if isinstance(parsed, str) and parsed == text:
         parsed = [line.strip(" -*") for line in re.split(r"\r?\n", text)]
-    found: list[tuple[str, str]] = []
-    _gather(parsed, "", found, limit)
-    return found
+    pairs: list[tuple[str, str]] = []
+    _gather(parsed, "", pairs, limit)
+    return pairs
 
 
-def _gather(node: Any, key: str, found: list[tuple[str, str]], limit: int) -> None:
-    if len(found) >= limit:
+def _gather(node: Any, key: str, pairs: list[tuple[str, str]], limit: int) -> None:
+    if len(pairs) >= limit:
         return
     if isinstance(node, str):
         if 0 < len(node.strip()) <= MAX_ANSWER_CHARS:
-            found.append((key, node.strip()))
+            pairs.append((key, node.strip()))
     elif isinstance(node, dict):
         for name, value in node.items():
-            _gather(value, str(name), found, limit)
+            _gather(value, str(name), pairs, limit)
     elif isinstance(node, list | tuple):
         for value in node:
-            _gather(value, key, found, limit)
+            _gather(value, key, pairs, limit)
 
 
 def field_of(thing: Any, snake: str) -> Any:

@@ -101,7 +101,7 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
             # Python tells what a pattern may mean some day.
             warnings.simplefilter("ignore", FutureWarning)
             Draft202012Validator.check_schema(schema)
-        found: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
+        whole: dict[str, Any] = _resolve(schema, schema, (), itertools.count(), 0)
     except SchemaError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the schema"
         raise SchemaFaultError(f"{where[-_MAX_PLACE_CHARS:]}: {error.message[:_MAX_FAULT_CHARS]}") from error
@@ -110,7 +110,7 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
     except _uncheckable() as error:
         why = "it is nested too deep" if isinstance(error, RecursionError) else type(error).__name__
         raise SchemaFaultError(f"the schema cannot be checked: {why}") from error
-    return found
+    return whole
 
 
 def _given(schema: Any, count: Iterator[int]) -> Any:
@@ -144,8 +144,8 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):
-        return all(_is_finite(one) for one in value.values())
-    return not isinstance(value, list) or all(_is_finite(one) for one in value)
+        return all(_is_finite(part) for part in value.values())
+    return not isinstance(value, list) or all(_is_finite(part) for part in value)
 
 
 def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], count: Iterator[int], depth: int) -> Any:
@@ -161,10 +161,10 @@ def _resolve(node: Any, root: Mapping[str, Any], trail: tuple[str, ...], count: 
     if reference is not None:
         if reference in trail:
             return {}
-        found = _look_up(reference, root)
+        named = _look_up(reference, root)
         rest = {key: value for key, value in node.items() if key not in ("$ref", "$dynamicRef")}
-        both = _merged(found, rest)
-        return _resolve({"allOf": [found, rest]} if both is None else both, root, (*trail, reference), count, depth + 1)
+        both = _merged(named, rest)
+        return _resolve({"allOf": [named, rest]} if both is None else both, root, (*trail, reference), count, depth + 1)
     out: dict[str, Any] = {}
     for key, value in node.items():
         if key in _BY_NAME and isinstance(value, Mapping):

@@ -126,9 +126,9 @@ class McpTarget(Record):
     def search_path(self) -> str:
         """PATH for finding and running the command: the folder of this Python first, so that "python" and the console scripts
         installed beside Journeyman are found even when its environment is not activated."""
-        folder, given = str(Path(sys.executable).parent), self.env.get("PATH")
+        folder, path = str(Path(sys.executable).parent), self.env.get("PATH")
         own = os.environ.get("PATH", os.defpath)
-        return os.pathsep.join([folder, own if given is None else given.value(environment, what="PATH")])
+        return os.pathsep.join([folder, own if path is None else path.value(environment, what="PATH")])
 
     def program(self) -> str:
         """Full path of the command's program. Raises McpError(command_not_found)."""

@@ -79,8 +79,8 @@ class McpTool(Record):
 
     @property
     def properties(self) -> dict[str, dict[str, Any]]:
-        found = self.parameters.get("properties") or {}
-        return {name: schema if isinstance(schema, dict) else _WHOLE_OR_NOTHING[bool(schema)] for name, schema in found.items()}
+        schemas = self.parameters.get("properties") or {}
+        return {name: schema if isinstance(schema, dict) else _WHOLE_OR_NOTHING[bool(schema)] for name, schema in schemas.items()}
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -126,11 +126,11 @@ def model_name(name: str, taken: Iterable[str] = ()) -> str:
     """A tool's name in OpenAI's characters (`[A-Za-z0-9_-]`, at most 64), different from those taken."""
     base = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "tool"
     used = set(taken)
-    found, number = base, 2
-    while found in used:
-        found = f"{base[:60]}_{number}"
+    unique, number = base, 2
+    while unique in used:
+        unique = f"{base[:60]}_{number}"
         number += 1
-    return found
+    return unique
 
 
 def split_identifier(name: str) -> list[str]:
@@ -196,14 +196,14 @@ def choose_tools(
     sound = [tool for tool in chosen if tool.problem is None]
     if not sound or (names and len(sound) < len(chosen)):
         raise _cannot_be_used(chosen, sound, label)
-    found = [tool for tool in sound if tool.is_read_only or allow_writes]
-    writes = [tool for tool in sound if tool not in found]
-    if not found or (names and writes):
-        raise _may_not_be_called(writes, found, label)
+    callable_tools = [tool for tool in sound if tool.is_read_only or allow_writes]
+    writes = [tool for tool in sound if tool not in callable_tools]
+    if not callable_tools or (names and writes):
+        raise _may_not_be_called(writes, callable_tools, label)
     notes = [f"tool {tool.server_name!r} is left out: {tool.problem}" for tool in chosen if tool.problem is not None]
     if writes:
         notes.append(f"not called, because they may change something: {_names(writes)} (add {what_to_add(writes)})")
-    return ToolChoice(tuple(found), tuple(notes))
+    return ToolChoice(tuple(callable_tools), tuple(notes))
 
 
 def vouched_for(tools: Sequence[McpTool], label: str, read_only: Sequence[str]) -> list[McpTool]:
@@ -244,12 +244,12 @@ def _cannot_be_used(chosen: Sequence[McpTool], sound: Sequence[McpTool], label: 
     )
 
 
-def _may_not_be_called(writes: Sequence[McpTool], found: Sequence[McpTool], label: str) -> McpError:
+def _may_not_be_called(writes: Sequence[McpTool], callable_tools: Sequence[McpTool], label: str) -> McpError:
     where = ("--url" if label.startswith(("http://", "https://")) else "--server", label)
     likely = _likely(writes)
-    words = ("--read-only", _listed(likely)) if likely else ("--tools", _listed([*found, *writes]), "--allow-writes")
+    words = ("--read-only", _listed(likely)) if likely else ("--tools", _listed([*callable_tools, *writes]), "--allow-writes")
     return McpError(
-        "write_tools" if found else "only_write_tools",
+        "write_tools" if callable_tools else "only_write_tools",
         f"tools of the MCP server {label} that may change something are not called: {_names(writes)}",
         hint=f"add {what_to_add(writes)}; for example: {command_line('mcp', 'train', *where, *words)}",
     )

@@ -98,6 +98,10 @@ class ScenarioSettings(Record):
     values_per_parameter: int = Field(default=48, ge=2)
     call_timeout_seconds: float = Field(default=20.0, gt=0)
 
+    def num_of(self, side: Split) -> int:
+        """Scenarios aimed at for one side."""
+        return self.num_heldout if side == "heldout" else self.num_train
+
 
 async def build_scenarios(
     server: McpServer,
@@ -139,39 +143,38 @@ async def build_scenarios(
     leaves = {name: askable_leaves(found) for name, found in everything.items()}
     comparable = {name: () if await _is_changing(server, found) else comparable_leaves(found) for name, found in everything.items()}
     wording = make_wording(used, leaves)
-    made: dict[Split, list[Scenario]] = {}
-    seen: set[str] = set()
+    by_name, seen = {tool.name: tool for tool in used}, set[str]()
     authors: dict[Split, Author] = {}
+    scenarios: dict[Split, list[Scenario]] = {}
     for side in _SIDES:
         rng = random.Random(f"{seed} {side}")
-        by_name = {tool.name: tool for tool in used}
         authors[side] = Author(by_name, calls[side], leaves, comparable, wording, rng, settings.two_call_share, seen)
-        drafts = authors[side].write(settings.num_heldout if side == "heldout" else settings.num_train)
-        made[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
-    if not made["train"] or not made["heldout"]:
+        drafts = authors[side].write(settings.num_of(side))
+        scenarios[side] = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
+    if not scenarios["train"] or not scenarios["heldout"]:
         raise _nothing_feasible(server, explorer, writer)
-    notes = [*server.notes, *choice.notes, *_notes(explorer, settings, made, tools, used)]
+    notes = [*server.notes, *choice.notes, *_notes(explorer, settings, scenarios, tools, used)]
     if writer is not None:
         progress.phase("reword tasks")
-        notes += await _reword(writer, made, authors, used, settings.joined_share)
+        notes += await _reword(writer, scenarios, authors, used, settings.joined_share)
     for note in notes:
         progress.note(note)
     # Drills may know the names of what training tasks ask for; what only held-out calls returned stays unseen.
     known = {tool.name: askable_leaves(calls["train"].get(tool.name, [])) for tool in used}
     materials = tuple(_material(explorer, split, tool, known[tool.name]) for tool in used)
-    return ScenarioSet(train=tuple(made["train"]), heldout=tuple(made["heldout"]), materials=materials, notes=tuple(notes))
+    return ScenarioSet(train=tuple(scenarios["train"]), heldout=tuple(scenarios["heldout"]), materials=materials, notes=tuple(notes))
 
 
 async def _reword(
-    writer: Writer, made: dict[Split, list[Scenario]], authors: dict[Split, Author], tools: Sequence[McpTool], joined_share: float
+    writer: Writer, scenarios: dict[Split, list[Scenario]], authors: dict[Split, Author], tools: Sequence[McpTool], joined_share: float
 ) -> list[str]:
     """Put the scenarios of both sides into the writer's words, some of them made to need two tools. Returns notes."""
     notes: list[str] = []
     taken: set[str] = set()
     for side in _SIDES:
-        drafts = authors[side].join(round(joined_share * len(made[side])))
+        drafts = authors[side].join(round(joined_share * len(scenarios[side])))
         joined = [draft.scenario(side, number) for number, draft in enumerate(drafts)]
-        made[side], more = await reword_all(writer, made[side], joined, tools, authors[side].rng, taken)
+        scenarios[side], more = await reword_all(writer, scenarios[side], joined, tools, authors[side].rng, taken)
         notes += more
     return notes
 
@@ -180,7 +183,7 @@ async def _gather_calls(
     explorer: Explorer, split: ValueSplit, side: Split, settings: ScenarioSettings, seed: int
 ) -> dict[str, list[ExecutedCall]]:
     """Executed calls of one side, per tool, enough for its scenarios even when some tools have few."""
-    wanted = settings.num_heldout if side == "heldout" else settings.num_train
+    wanted = settings.num_of(side)
     per_tool = min(math.ceil(1.4 * wanted), max(8, math.ceil(3 * wanted / len(explorer.tools))))
     out = {}
     for tool in explorer.tools:
@@ -193,8 +196,8 @@ async def _gather_calls(
             key = f"{tool.name} {canonical(arguments)}"
             if _has_sides(explorer, tool, arguments) or split.side_of_call(key) == side:
                 drawn.setdefault(key, (tool.name, arguments))
-        found = [call for call in await explorer.execute_all(list(drawn.values())) if call is not None]
-        kept = drop_uniform(found)
+        succeeded = [call for call in await explorer.execute_all(list(drawn.values())) if call is not None]
+        kept = drop_uniform(succeeded)
         if kept:
             out[tool.name] = kept
     return out
@@ -238,20 +241,24 @@ def _material(explorer: Explorer, split: ValueSplit, tool: McpTool, leaves: tupl
     values = {}
     for name in tool.properties:
         pool = explorer.pool_of(tool.name, name)
-        found = split.values(pool, "train") if pool is not None else []
-        if found:
-            values[name] = tuple(found)
+        good = split.values(pool, "train") if pool is not None else []
+        if good:
+            values[name] = tuple(good)
     return ToolMaterial(tool=tool, values=values, leaves=leaves)
 
 
 def _notes(
-    explorer: Explorer, settings: ScenarioSettings, made: dict[Split, list[Scenario]], tools: Sequence[McpTool], used: Sequence[McpTool]
+    explorer: Explorer,
+    settings: ScenarioSettings,
+    scenarios: dict[Split, list[Scenario]],
+    tools: Sequence[McpTool],
+    used: Sequence[McpTool],
 ) -> list[str]:
-    notes = []
-    wanted: dict[Split, int] = {"train": settings.num_train, "heldout": settings.num_heldout}
-    for side, count in wanted.items():
-        if len(made[side]) < count:
-            notes.append(f"only {len(made[side])} of {count} {side} scenarios are feasible: more valid argument values would be needed")
+    notes = [
+        f"only {len(scenarios[side])} of {settings.num_of(side)} {side} scenarios are feasible: more valid argument values would be needed"
+        for side in reversed(_SIDES)
+        if len(scenarios[side]) < settings.num_of(side)
+    ]
     notes += [f"no scenario uses {tool.server_name}: {_why_unused(explorer, tool)}" for tool in tools if tool not in used]
     for pool in explorer.pools:
         if is_shared(pool) and not pool.is_closed and pool.good and any(slot.is_required for slot in pool.slots):

@@ -130,10 +130,10 @@ def _names(path: Path) -> Path:
     return tuple(part for part in path if isinstance(part, str))
 
 
-def _is_within(one: Path, other: Path) -> bool:
+def _is_within(path: Path, other: Path) -> bool:
     """Whether one of the paths leads to, or through, the other: both cannot hold a value."""
-    shared = min(len(one), len(other))
-    return one[:shared] == other[:shared]
+    shared = min(len(path), len(other))
+    return path[:shared] == other[:shared]
 
 
 def _path(rng: random.Random) -> Path:
@@ -162,9 +162,9 @@ def drills(
     if not materials:
         return []
     wording = wording_of(scenarios)
-    found: dict[str, WorkedExample] = {}
+    by_task: dict[str, WorkedExample] = {}
     for number in range(count * _MAX_DRAWS_PER_DRILL):
-        if len(found) >= count:
+        if len(by_task) >= count:
             break
         material = materials[number % len(materials)]
         is_answered = rng.random() < answer_share
@@ -172,8 +172,8 @@ def drills(
             drill = _draw_two(material, wording, rng, is_answered=is_answered)
         else:
             drill = _draw_one(material, wording, rng, is_answered=is_answered)
-        found.setdefault(drill.task, drill)
-    return list(found.values())
+        by_task.setdefault(drill.task, drill)
+    return list(by_task.values())
 
 
 def wording_of(scenarios: ScenarioSet) -> Wording:

@@ -195,8 +195,8 @@ class Explorer:
     async def _make_up(self, pools: Sequence[Pool]) -> None:
         """Texts that only have the right form: a few, and more where the server knows some of those."""
         # All of them first, so that a call with several such arguments has a value for each.
-        made = [pool for pool in pools if pool.make_up(self.rng, _FIRST_MADE)]
-        for pool in made:
+        offered = [pool for pool in pools if pool.make_up(self.rng, _FIRST_MADE)]
+        for pool in offered:
             num_good = len(pool.good)
             await self._probe(pool)
             if len(pool.good) > num_good and pool.make_up(self.rng, 2 * self._wanted(pool)):
@@ -284,8 +284,8 @@ class Explorer:
         wanted = self._wanted(pool)
         while pool.candidates and len(pool.good) < wanted and self.num_calls < self.settings.max_probes:
             some, pool.candidates = pool.candidates[:_AT_ONCE], pool.candidates[_AT_ONCE:]
-            found = await asyncio.gather(*(self._works(value, slots) for value in some))
-            for value, works in zip(some, found, strict=True):
+            verdicts = await asyncio.gather(*(self._works(value, slots) for value in some))
+            for value, works in zip(some, verdicts, strict=True):
                 (pool.good if works else pool.failed).append(value)
 
     def _wanted(self, pool: Pool) -> int:
@@ -309,8 +309,8 @@ class Explorer:
     def _seen_in_results(self, pool: Pool) -> list[str]:
         """Texts of earlier results, those under a key of the same name first."""
         words = {split_identifier(slot.parameter)[-1] for slot in pool.slots if split_identifier(slot.parameter)}
-        found = [pair for call in self.executed.values() if call is not None for pair in texts_in(call.result)]
-        ranked = sorted(found, key=lambda pair: not set(split_identifier(pair[0])) & words)
+        pairs = [pair for call in self.executed.values() if call is not None for pair in texts_in(call.result)]
+        ranked = sorted(pairs, key=lambda pair: not set(split_identifier(pair[0])) & words)
         return list(dict.fromkeys(text for _, text in ranked))[:60]
 
     async def _propose(self, pool: Pool, proposer: Proposer) -> None:

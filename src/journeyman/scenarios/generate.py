@@ -69,15 +69,15 @@ def drop_uniform(calls: Sequence[ExecutedCall]) -> list[ExecutedCall]:
 
 def askable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
     """Paths a question may ask for, those that are hardest to guess first; the strictest rule that leaves any is used."""
-    found: dict[Path, list[Leaf]] = {}
+    by_path: dict[Path, list[Leaf]] = {}
     echoes: dict[Path, int] = {}
     for call in calls:
         for path, value in leaves(call.result):
-            found.setdefault(path, []).append(value)
+            by_path.setdefault(path, []).append(value)
             echoes[path] = echoes.get(path, 0) + is_echo(value, call.arguments)
     kept = {
         path: values
-        for path, values in found.items()
+        for path, values in by_path.items()
         if len(values) >= _MIN_PRESENT * len(calls) and echoes[path] <= _MAX_COMMON * len(values)
     }
     few = len(calls) < 4
@@ -95,20 +95,20 @@ def askable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
 
 def comparable_leaves(calls: Sequence[ExecutedCall]) -> tuple[Path, ...]:
     """Paths whose values are sometimes the same and sometimes not: "the same or different?" is a real question there."""
-    found: dict[Path, list[Leaf]] = {}
+    by_path: dict[Path, list[Leaf]] = {}
     for call in calls:
         for path, value in leaves(call.result):
             if path and not is_echo(value, call.arguments):
-                found.setdefault(path, []).append(value)
-    return tuple(path for path, values in found.items() if len(values) >= 4 and 0.3 <= share_of_commonest(values) <= 0.8)
+                by_path.setdefault(path, []).append(value)
+    return tuple(path for path, values in by_path.items() if len(values) >= 4 and 0.3 <= share_of_commonest(values) <= 0.8)
 
 
 def is_echo(value: Leaf, arguments: dict[str, Any]) -> bool:
     """Whether a leaf only gives back an argument, or holds one as a whole."""
     text = spoken(value).casefold()
     for argument in arguments.values():
-        given = spoken(argument).casefold()
-        if text == given or (len(given) >= 3 and given in text) or (len(text) >= 3 and text in given):
+        said = spoken(argument).casefold()
+        if text == said or (len(said) >= 3 and said in text) or (len(text) >= 3 and text in said):
             return True
     return False
 
@@ -247,24 +247,24 @@ class Author:
             return None
         if comparable and self.rng.random() < 0.4:
             return self._comparison(tool, first, second, self.rng.choice(comparable))
-        if path is None or (one := leaf_at(first, path)) is None or (other := leaf_at(second, path)) is None:
+        if path is None or (first_value := leaf_at(first, path)) is None or (second_value := leaf_at(second, path)) is None:
             return None
         task = self._worded_two(tool, first, second, path)
         if task is None:
             return None
-        answers = (self._answer(0, first, path, one), self._answer(1, second, path, other))
+        answers = (self._answer(0, first, path, first_value), self._answer(1, second, path, second_value))
         return Draft(TWO_CALLS, (first, second), answers, task)
 
     def _worded_two(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path, *, compare: bool = False) -> str | None:
-        given = (first.arguments, second.arguments)
-        return self._worded(lambda: self.wording.task_of_two(tool, *given, path, self.rng, compare=compare), *given)
+        arguments = (first.arguments, second.arguments)
+        return self._worded(lambda: self.wording.task_of_two(tool, *arguments, path, self.rng, compare=compare), *arguments)
 
     def _comparison(self, tool: McpTool, first: ExecutedCall, second: ExecutedCall, path: Path) -> Draft | None:
-        one, other = leaf_at(first, path), leaf_at(second, path)
-        if one is None or other is None:
+        first_value, second_value = leaf_at(first, path), leaf_at(second, path)
+        if first_value is None or second_value is None:
             return None
         task = self._worded_two(tool, first, second, path, compare=True)
         if task is None:
             return None
-        answer = ExpectedAnswer(call=0, path=path, value="same" if one == other else "different")
+        answer = ExpectedAnswer(call=0, path=path, value="same" if first_value == second_value else "different")
         return Draft(COMPARISON, (first, second), (answer,), task)

@@ -230,14 +230,14 @@ def vary_numbers(good: Sequence[str], rng: random.Random, limit: int) -> list[st
     """Values that work with other numbers in them, as many digits or one more. Costs no tokens, only calls."""
     # Powers of powers can keep a server busy for ever.
     forms = [value for value in good if _NUMBER.search(value) and len(re.findall(r"\*\*|\^", value)) < 2]
-    found: dict[str, None] = {}
+    varied: dict[str, None] = {}
     for _ in range(3 * limit):
-        if not forms or len(found) >= limit:
+        if not forms or len(varied) >= limit:
             break
         value = _NUMBER.sub(lambda match: str(_number_like(match.group(), rng)), rng.choice(forms))
         if value not in good:
-            found[value] = None
-    return list(found)
+            varied[value] = None
+    return list(varied)
 
 
 def _number_like(digits: str, rng: random.Random) -> int:

@@ -53,12 +53,12 @@ def made_texts(schema: Mapping[str, Any], rng: random.Random, count: int) -> lis
     """At most `count` different texts that fit the schema's pattern, or its format where it has no pattern that can be read."""
     if schema.get("type", "string") != "string":
         return []
-    found: list[str] = []
+    texts: list[str] = []
     if isinstance(schema.get("pattern"), str):
-        found = matching_texts(schema["pattern"], rng, _TRIES_PER_VALUE * count)
+        texts = matching_texts(schema["pattern"], rng, _TRIES_PER_VALUE * count)
     elif (draw := _FORMATS.get(str(schema.get("format")))) is not None:
-        found = list(dict.fromkeys(draw(rng) for _ in range(_TRIES_PER_VALUE * count)))
-    return [text for text in found if not argument_faults(schema, text)][:count]
+        texts = list(dict.fromkeys(draw(rng) for _ in range(_TRIES_PER_VALUE * count)))
+    return [text for text in texts if not argument_faults(schema, text)][:count]
 
 
 def _clock(rng: random.Random) -> str:
@@ -134,15 +134,15 @@ def matching_texts(pattern: str, rng: random.Random, count: int) -> list[str]:
         part = _sequence(read)
     except (re.error, OverflowError, _OutsideError, RecursionError):
         return []
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for _ in range(_TRIES_PER_MATCH * count):
-        if len(found) >= count:
+        if len(texts) >= count:
             break
         text = part.draw(rng)
         # How far the two readings of a pattern agree is not left to trust.
         if 0 < len(text) <= _MAX_CHARS and text == text.strip() and checked.fullmatch(text):
-            found[text] = None
-    return list(found)
+            texts[text] = None
+    return list(texts)
 
 
 def _is_anchored(read: Sequence[Any], end: str) -> bool:
@@ -207,11 +207,11 @@ def _members(read: Sequence[Any]) -> str:
 
 def _category(name: str) -> str:
     excluded = _SHORTHANDS[name.removeprefix("NOT_")]
-    return "".join(one for one in _PRINTABLE if one not in excluded) if name.startswith("NOT_") else excluded
+    return "".join(character for character in _PRINTABLE if character not in excluded) if name.startswith("NOT_") else excluded
 
 
 def _others(excluded: str) -> str:
-    return "".join(one for one in string.ascii_letters + string.digits if one not in excluded)
+    return "".join(character for character in string.ascii_letters + string.digits if character not in excluded)
 
 
 def _any_of(characters: str) -> _Part:

@@ -39,19 +39,19 @@ def is_closed(schema: Mapping[str, Any]) -> bool:
 
 def schema_values(schema: Mapping[str, Any]) -> list[Any]:
     """Values that the schema names itself."""
-    found: list[Any] = []
+    named: list[Any] = []
     if "const" in schema:
-        found.append(schema["const"])
-    found += schema.get("enum") or []
+        named.append(schema["const"])
+    named += schema.get("enum") or []
     if schema.get("type") == "boolean":
-        found += [True, False]
+        named += [True, False]
     if isinstance(schema.get("examples"), list):
-        found += schema["examples"]
+        named += schema["examples"]
     if schema.get("default") is not None:
-        found.append(schema["default"])
+        named.append(schema["default"])
     if schema.get("type", "string") == "string" and "enum" not in schema:
-        found += [match.group(2).strip() for match in _QUOTED.finditer(str(schema.get("description", "")))]
-    unique = {canonical(value): value for value in found[:_MAX_NAMED] if value != ""}
+        named += [match.group(2).strip() for match in _QUOTED.finditer(str(schema.get("description", "")))]
+    unique = {canonical(value): value for value in named[:_MAX_NAMED] if value != ""}
     return list(unique.values())
 
 
@@ -129,7 +129,7 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
     if isinstance(kind, str):
         return [kind]
     if isinstance(kind, list):
-        return [one for one in kind if isinstance(one, str)]
+        return [name for name in kind if isinstance(name, str)]
     if "properties" in schema:
         return ["object"]
     if "items" in schema:
@@ -139,8 +139,8 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
 
 def _end(schema: Mapping[str, Any], choose: Callable[[list[Fraction]], Fraction], *keys: str) -> Fraction | None:
     """The bound that holds, of one that includes its value and one that does not."""
-    found = [end for end in (_exact(schema.get(key)) for key in keys) if end is not None]
-    return choose(found) if found else None
+    ends = [end for end in (_exact(schema.get(key)) for key in keys) if end is not None]
+    return choose(ends) if ends else None
 
 
 def _exact(value: object) -> Fraction | None:
@@ -215,11 +215,11 @@ def _lists(schema: Mapping[str, Any]) -> Iterator[Draw]:
 
     def draw(rng: random.Random) -> list[Any]:
         count = rng.randint(low, high)
-        found = [item(rng) for _ in range(count)]
+        items_drawn = [item(rng) for _ in range(count)]
         if not schema.get("uniqueItems"):
-            return found
-        found += [item(rng) for _ in range(3 * count)]
-        return list({canonical(value): value for value in found}.values())[:count]
+            return items_drawn
+        items_drawn += [item(rng) for _ in range(3 * count)]
+        return list({canonical(value): value for value in items_drawn}.values())[:count]
 
     yield draw
 
@@ -234,10 +234,10 @@ def _objects(schema: Mapping[str, Any]) -> Draw | None:
     """With all members that are required, and no other."""
     properties = schema.get("properties") or {}
     makers = {name: _member(properties.get(name)) for name in dict.fromkeys(schema.get("required") or ())}
-    made = {name: maker for name, maker in makers.items() if maker is not None}
-    if not made or len(made) < len(makers):
+    usable = {name: maker for name, maker in makers.items() if maker is not None}
+    if not usable or len(usable) < len(makers):
         return None
-    return lambda rng: {name: maker(rng) for name, maker in made.items()}
+    return lambda rng: {name: maker(rng) for name, maker in usable.items()}
 
 
 def _member(schema: object) -> Draw | None:

@@ -271,7 +271,7 @@ def gives_away(task: str, tools: Sequence[McpTool], *arguments: Mapping[str, Any
     A name that is a plain English word ("calculate", "city") is how people say the thing, and gives nothing away.
     """
     text = task
-    for value in sorted({spoken(value) for given in arguments for value in given.values()}, key=len, reverse=True):
+    for value in sorted({spoken(value) for values in arguments for value in values.values()}, key=len, reverse=True):
         text = text.replace(value, " ")
     for tool in tools:
         for name in (tool.name, tool.server_name, *tool.properties):

@@ -162,7 +162,7 @@ async def reword_all(
     num_kept = sum(scenario is None for scenario in new)
     if num_kept:
         notes.append(f"{num_kept} of {len(others)} tasks keep their template's words: the writer's versions failed or changed the task")
-    rest = iter([found or old for found, old in zip(new, others, strict=True)])
+    rest = iter([reworded or old for reworded, old in zip(new, others, strict=True)])
     out = [replaced[index].model_copy(update={"id": old.id}) if index in replaced else next(rest) for index, old in enumerate(scenarios)]
     taken.update(scenario.task.casefold() for scenario in out)
     return out, notes
@@ -195,7 +195,7 @@ async def _worded(
             continue
         left = [task for task in reply.tasks if fault_of(task, scenarios[indexes[0]], tools) is None]
         for index in indexes:
-            task = next((one for one in left if one.casefold() not in taken), None)
+            task = next((text for text in left if text.casefold() not in taken), None)
             if task is not None:
                 taken.add(task.casefold())
                 out[index] = _with_words(scenarios[index], task, reply.difficulty)
@@ -219,10 +219,10 @@ def _question(scenario: Scenario) -> str:
 def values_of(scenario: Scenario) -> list[str]:
     """The values a task must state, as it states them; in a comparison also the words that the answer consists of."""
     calls = scenario.witness.calls if scenario.witness else ()
-    found = [spoken(value) for call in calls for value in call.arguments.values() if not isinstance(value, bool | list | dict)]
+    values = [spoken(value) for call in calls for value in call.arguments.values() if not isinstance(value, bool | list | dict)]
     if scenario.data.get("kind") == COMPARISON:
-        found += ["same", "different"]
-    return [value for value in dict.fromkeys(found) if value in scenario.task]
+        values += ["same", "different"]
+    return [value for value in dict.fromkeys(values) if value in scenario.task]
 
 
 def fault_of(task: str, scenario: Scenario, tools: Sequence[McpTool]) -> str | None:
