@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.llm_server import Answer, serve
 from tests.rewards.attempts import GOOD, attempt, event, scenario
 from tests.rewards.test_ruler import PLAIN, reply, ruler, shown
 
-from journeyman.rewards.attempt_text import attempt_text, estimate_tokens, quoted
+from journeyman.rewards.attempt_text import Part, attempt_text, estimate_tokens, quoted
 from journeyman.types.trajectory import Group
 
 ATTACKS = {
@@ -111,10 +112,6 @@ def test_a_huge_tool_output_is_cut_in_the_middle_and_the_final_answer_never() ->
 
 
 def test_several_tool_outputs_are_cut_to_one_size_and_short_ones_stay_whole() -> None:
-    from dataclasses import replace
-
-    from journeyman.rewards.attempt_text import Part
-
     told = attempt_text(attempt("done", GOOD), 0)
     told = replace(
         told, parts=(Part("tool", "[t]", "a" * 8000), Part("tool", "[t]", "short"), Part("tool", "[t]", "b" * 8000), told.parts[-1])
@@ -126,9 +123,5 @@ def test_several_tool_outputs_are_cut_to_one_size_and_short_ones_stay_whole() ->
 
 
 def _with_result(one: Any) -> Any:
-    from dataclasses import replace
-
-    from journeyman.rewards.attempt_text import Part
-
     told = attempt_text(one, 0)
     return replace(told, parts=(*told.parts[:-1], Part("tool", "[tool result]", one.tool_events[0].result), told.parts[-1]))

@@ -30,9 +30,9 @@ from difflib import SequenceMatcher
 
 from journeyman.rewards.clauses import Claim, Stance, clauses, is_guessed, is_hedged, is_taken_back, stances
 from journeyman.rewards.kinds import Kind, WordClaim, expect
-from journeyman.rewards.listing import Agreement, compare_text
 from journeyman.rewards.numerals import NumberClaim, numbers
 from journeyman.rewards.results import Value
+from journeyman.rewards.texts import Agreement, compare_text
 from journeyman.rewards.times import DurationClaim, digits_for_words
 from journeyman.rewards.units import asked_things, asked_unit
 
@@ -93,20 +93,20 @@ def compare(
     answer = _table_as_lines(answer[:_MAX_CHARS])
     answer = _YOU_ASKED.sub(" ", _TAG.sub(" ", answer))
     items = [expect(value) for value in expected]
-    found: list[Agreement | None] = [None] * len(items)
+    agreements: list[Agreement | None] = [None] * len(items)
     for index, item in enumerate(items):
         if item.kind is None:
             wanted = [str(other.value) for other in items if other.kind is None]
             pool = pools[index] if index < len(pools) else ()
-            found[index] = compare_text(str(item.value), answer, question, others, [one for one in pool if one not in wanted])
-        elif found[index] is None:
+            agreements[index] = compare_text(str(item.value), answer, question, others, [one for one in pool if one not in wanted])
+        elif agreements[index] is None:
             name = item.kind.name
             indexes = [i for i, other in enumerate(items) if other.kind is not None and other.kind.name == name]
             claims = [claim for i in indexes if (claim := items[i].claim) is not None]
             has_truth = any(other.kind is not None and other.kind.name == "truth" for other in items)
             for i, agreement in zip(indexes, _compare_claims(item.kind, claims, answer, question, has_truth), strict=True):
-                found[i] = agreement
-    return [agreement for agreement in found if agreement is not None]
+                agreements[i] = agreement
+    return [agreement for agreement in agreements if agreement is not None]
 
 
 def _table_as_lines(answer: str) -> str:
@@ -160,16 +160,16 @@ class _Candidate:
 def _compare_claims(kind: Kind, expected: Sequence[Claim], answer: str, question: str, has_truth: bool) -> list[Agreement]:
     answer, question = digits_for_words(answer), digits_for_words(question)
     expected = [replace(one, unit=asked_unit(question)) if isinstance(one, NumberClaim) and one.unit is None else one for one in expected]
-    found = _candidates(kind, expected, answer, question, has_truth)
+    candidates = _candidates(kind, expected, answer, question, has_truth)
     firsts = [i for i in range(len(expected)) if i == 0 or kind.match(expected[i - 1], expected[i]) is not True]
-    fault = _fault(kind, found, len(firsts))
+    fault = _fault(kind, candidates, len(firsts))
     if fault is not None:
-        return [Agreement(False, bool(found), fault) for _ in expected]
-    live = [one for one in found if not one.is_denied]
+        return [Agreement(False, bool(candidates), fault) for _ in expected]
+    live = [one for one in candidates if not one.is_denied]
     out: list[Agreement] = []
     for i in range(len(expected)):
         place = sum(first <= i for first in firsts) - 1
-        if any(one.is_denied and one.is_of(i) for one in found):
+        if any(one.is_denied and one.is_of(i) for one in candidates):
             out.append(Agreement(False, True, "the value is denied"))
         elif place >= len(live):
             out.append(Agreement(False, bool(live), "states no such value"))
@@ -195,7 +195,7 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
     asked = [] if kind.ignores_question else list(kind.read(question, ""))
     views = _views(kind, answer, stated, question, has_truth)
     repeats = any(kind.match(one, other) is True for i, one in enumerate(expected) for other in expected[i + 2 :])
-    found: list[_Candidate] = []
+    candidates: list[_Candidate] = []
     for index, (claim, stance) in enumerate(zip(stated, views, strict=True)):
         if stance is Stance.STATED and _is_turned_round(claim, expected, answer, question):
             stance = Stance.OPEN
@@ -214,13 +214,13 @@ def _candidates(kind: Kind, expected: Sequence[Claim], answer: str, question: st
             continue
         if not is_wanted and any(kind.match(one, claim) is True for one in asked) and not _is_joined(index, stated, expected, kind, answer):
             continue
-        earlier = found[-1:] if kind.name == "truth" or repeats else found
+        earlier = candidates[-1:] if kind.name == "truth" or repeats else candidates
         same = next((one for one in earlier if _is_same(kind, one, claim, matches)), None)
         if same is None:
-            found.append(_Candidate(claim, matches, stance is Stance.STATED, stance is Stance.DENIED))
+            candidates.append(_Candidate(claim, matches, stance is Stance.STATED, stance is Stance.DENIED))
         else:
             _merge(same, matches, stance)
-    return _without_open_readings(found)
+    return _without_open_readings(candidates)
 
 
 def _is_same(kind: Kind, earlier: _Candidate, claim: Claim, matches: Sequence[bool | None]) -> bool:
@@ -237,10 +237,10 @@ def _merge(candidate: _Candidate, matches: Sequence[bool | None], stance: Stance
     candidate.matches = [True if True in pair else None if None in pair else False for pair in zip(candidate.matches, matches, strict=True)]
 
 
-def _without_open_readings(found: list[_Candidate]) -> list[_Candidate]:
+def _without_open_readings(candidates: list[_Candidate]) -> list[_Candidate]:
     """ "Half past two, that is 2:30 pm": what can be read as a value that is also said outright says the same."""
-    clear = [one for one in found if True in one.matches]
-    return [one for one in found if True in one.matches or not (clear and None in one.matches)]
+    clear = [one for one in candidates if True in one.matches]
+    return [one for one in candidates if True in one.matches or not (clear and None in one.matches)]
 
 
 def _views(kind: Kind, answer: str, stated: Sequence[Claim], question: str, has_truth: bool) -> list[Stance]:
@@ -324,9 +324,9 @@ def _is_joined(index: int, stated: Sequence[Claim], expected: Sequence[Claim], k
     return False
 
 
-def _fault(kind: Kind, found: Sequence[_Candidate], num_wanted: int) -> str | None:
+def _fault(kind: Kind, candidates: Sequence[_Candidate], num_wanted: int) -> str | None:
     """Why the answer as a whole claims nothing definite, or None."""
-    live = [one for one in found if not one.is_denied]
+    live = [one for one in candidates if not one.is_denied]
     others = [one for one in live if not any(match is not False for match in one.matches)]
     if others and len(live) > len(others):
         return f"states {len(others)} other values beside it"

@@ -191,15 +191,15 @@ def blank(text: str, spans: Iterable[Span]) -> str:
 
 def clauses(text: str) -> list[Clause]:
     """The clauses of a text, in order."""
-    found: list[Clause] = []
+    parts: list[Clause] = []
     place = 0
     for end in [*_SENTENCE_END.finditer(text), None]:
         stop = len(text) if end is None else end.start()
         if text[place:stop].strip():
-            found += _of_sentence(text, place, stop, "?" in (end[0] if end else ""))
+            parts += _of_sentence(text, place, stop, "?" in (end[0] if end else ""))
         if end is not None:
             place = end.end()
-    return found
+    return parts
 
 
 def _of_sentence(text: str, start: int, stop: int, is_asked: bool) -> list[Clause]:
@@ -249,10 +249,10 @@ def is_guessed(text: str) -> bool:
 
 def is_taken_back(text: str) -> bool:
     """Whether an answer in yes and no takes one of them back ("No, wait, it is")."""
-    found = _TAKEN_BACK.search(text)
+    match = _TAKEN_BACK.search(text)
     return (
-        found is not None
-        and re.search(r"wait|kidding|scratch|strike|lied|joking|second\s+thought|misread|misspoke", found[0], re.IGNORECASE) is not None
+        match is not None
+        and re.search(r"wait|kidding|scratch|strike|lied|joking|second\s+thought|misread|misspoke", match[0], re.IGNORECASE) is not None
     )
 
 
@@ -280,14 +280,14 @@ def stances(text: str, spans: Sequence[Span], question: str = "", *, has_truth: 
     gone = [match["how"].lower() not in question.lower() if (match := _GONE_AFTER.match(bare, end)) else False for _, end in spans]
     exempt = _ORIGIN if is_text else _LIMIT if _ASKS_LIMIT.search(question) else None
     back = [match.start() for match in _TAKEN_BACK.finditer(bare) if not (has_truth and re.fullmatch(r"\W*(?:no|nope)\W*", match[0], re.I))]
-    found = []
+    views = []
     for (start, end), is_gone in zip(spans, gone, strict=True):
         clause = next((part for part in parts if part.start <= start < part.end), Clause(start, end, bare[start:end], (start, end)))
         stance = _stance_in(bare, clause, start, end, bool(negations(question)), exempt)
         if any(place >= end for place in back):
             stance = Stance.DENIED
-        found.append(Stance.OPEN if (is_open or is_gone) and stance is Stance.STATED else stance)
-    return found
+        views.append(Stance.OPEN if (is_open or is_gone) and stance is Stance.STATED else stance)
+    return views
 
 
 def _stance_in(bare: str, clause: Clause, start: int, end: int, is_negated_question: bool, exempt: re.Pattern[str] | None) -> Stance:

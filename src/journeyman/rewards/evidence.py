@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from journeyman.rewards.agreement import compare, is_question_echo, words_of
-from journeyman.rewards.listing import Agreement
 from journeyman.rewards.results import Value, expected_values, is_grounded, is_structure_copied, leaf_texts, rivals_of
+from journeyman.rewards.texts import Agreement
 from journeyman.types.messages import Tool
 from journeyman.types.scenarios import Scenario, Witness, WitnessCall
 from journeyman.types.trajectory import Group, ToolEvent, Trajectory, Verdict
@@ -139,9 +139,9 @@ def _view_answer(scenario: Scenario, witness: Witness, trajectory: Trajectory, m
         values = [values[min(reading, len(values) - 1)] for values in expected]
         asked_for = {str(value) for value in values}
         beside = [other for other in others if other not in asked_for]
-        found = tuple(compare(values, answer, scenario.task, beside, pools))
-        if not best or sum(item.is_right for item in found) > sum(item.is_right for item in best):
-            best = found
+        agreements = tuple(compare(values, answer, scenario.task, beside, pools))
+        if not best or sum(item.is_right for item in agreements) > sum(item.is_right for item in best):
+            best = agreements
     # A right value without the call that yields it is a guess.
     kept = tuple(
         agreement if _is_backed(index, witness, matches) else Agreement(False, agreement.states_kind, "not backed by the call")

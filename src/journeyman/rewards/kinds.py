@@ -118,12 +118,12 @@ def expect(value: Value) -> Expected:
     if words is not None:
         kind = Kind(words[0], partial(_read_choices, words), _is_same_word, words in OPPOSITES)
         return Expected(value, kind, WordClaim(0, 0, text.casefold()))
-    found = _expect_measure(text)
-    if found is None and (labelled := re.fullmatch(r"[A-Za-z][\w ]{0,30}[:=]\s*(\S[^\n]*)", text)) is not None:
+    measure = _expect_measure(text)
+    if measure is None and (labelled := re.fullmatch(r"[A-Za-z][\w ]{0,30}[:=]\s*(\S[^\n]*)", text)) is not None:
         # "Result: 391": what counts is the value behind the label, if it is of a kind that can be recognised alone.
         inner = expect(labelled[1])
-        found = inner if inner.kind is not None else None
-    return found or Expected(value, None, None)
+        measure = inner if inner.kind is not None else None
+    return measure or Expected(value, None, None)
 
 
 def _expect_measure(text: str) -> Expected | None:
@@ -229,12 +229,12 @@ def _dated(text: str) -> list[MomentClaim]:
 def _clock_claims(text: str, question: str) -> list[Claim]:
     """Clock times; a date written elsewhere in the text belongs to those written without one."""
     del question
-    found = _dated(text)
-    dates = [claim.date for claim in found if claim.date is not None and claim.clock is None and claim.other_date is None]
+    dated = _dated(text)
+    dates = [claim.date for claim in dated if claim.date is not None and claim.clock is None and claim.other_date is None]
     date = dates[0] if dates and all(other == dates[0] for other in dates) else None
     return [
         MomentClaim(claim.start, claim.end, claim.date or date, claim.clock, None, claim.is_half_open, claim.zone, claim.is_spoken)
-        for claim in found
+        for claim in dated
         if claim.clock is not None
     ]
 
@@ -267,10 +267,10 @@ def truths(text: str, question: str = "") -> list[WordClaim]:
         >>> [claim.value for claim in truths("Oslo has summer time.", "Does Oslo have summer time?")]
         ['true']
     """
-    found = [claim for clause in clauses(text) for claim in _truths_of(clause, question)]
+    claims = [claim for clause in clauses(text) for claim in _truths_of(clause, question)]
     # "Yes, it has a projector, but no whiteboard": the second is about another thing; "yes, but it isn't" is not.
-    firm = [claim for claim in found if not claim.is_open or re.match(r"\W*(?:$|[.!?;])", text[claim.end :])]
-    return firm or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None] or found
+    firm = [claim for claim in claims if not claim.is_open or re.match(r"\W*(?:$|[.!?;])", text[claim.end :])]
+    return firm or [claim for clause in clauses(text) if (claim := _restates(clause, question)) is not None] or claims
 
 
 def _truths_of(clause: Clause, question: str) -> list[WordClaim]:
@@ -282,17 +282,17 @@ def _truths_of(clause: Clause, question: str) -> list[WordClaim]:
         words = [match for match in words if match[0].lower() not in _EMPHATIC]
     # "It is not the case that it is not": two negations are not unravelled.
     is_elsewhere = len(meant) > 1 or bool(question.strip() and _content_words(clause.text) - _asked_words(question))
-    found, is_spent = [], False
+    claims, is_spent = [], False
     for match in words:
         is_true = match["yes"] is not None or match["true"] is not None or match["plain_true"] is not None
         if match["yes"] is None and match["no"] is None:
             is_true ^= len([one for one in literal if one.start() < match.end()]) % 2 == 1
             is_spent = True
         is_article = match["no"] is not None and re.match(r"\s+\w", clause.text[match.end() :]) is not None
-        found.append(_truth(clause, match.span(), is_true, (is_article and is_elsewhere) or len(meant) > 1))
+        claims.append(_truth(clause, match.span(), is_true, (is_article and is_elsewhere) or len(meant) > 1))
     if meant and not is_spent and not any(match["no"] for match in words):
-        found.append(_truth(clause, meant[0].span(), False, is_elsewhere))
-    return found
+        claims.append(_truth(clause, meant[0].span(), False, is_elsewhere))
+    return claims
 
 
 def _plain(negators: list[re.Match[str]]) -> list[re.Match[str]]:
@@ -363,7 +363,7 @@ def choice_class(value: str) -> tuple[str, ...] | None:
 
 def choices(text: str, words: tuple[str, ...]) -> list[WordClaim]:
     """The words of one class; "not the same" is "different" where a class has two words."""
-    found = []
+    claims = []
     more = "|differs?" if "different" in words else ""
     plural = "s?" if words == WEEKDAYS else ""
     for match in re.finditer(
@@ -375,12 +375,12 @@ def choices(text: str, words: tuple[str, ...]) -> list[WordClaim]:
         word, start = "different" if word.startswith("differ") else word, match.start("word")
         if match["not"] and len(words) == 2:
             word, start = words[1 - words.index(word)], match.start()
-        found.append(WordClaim(start, match.end(), word))
+        claims.append(WordClaim(start, match.end(), word))
     short: dict[str, int] = WEEKDAY_SHORT if words == WEEKDAYS else MONTH_SHORT if words == MONTHS else {}
     if short:
         matches = re.finditer(rf"\b(?:{'|'.join(short)})\b", text)
-        found += [WordClaim(match.start(), match.end(), words[short[match[0]]]) for match in matches]
-    return sorted(found, key=lambda claim: claim.start)
+        claims += [WordClaim(match.start(), match.end(), words[short[match[0]]]) for match in matches]
+    return sorted(claims, key=lambda claim: claim.start)
 
 
 _TRUTH = Kind("truth", truths, _is_same_word, True)

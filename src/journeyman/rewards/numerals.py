@@ -110,23 +110,23 @@ def numbers(text: str) -> list[NumberClaim]:
         >>> [claim.value for claim in numbers("one hundred and five, 3,14 or 1 234")]
         [105.0, 3.14, 1234.0]
     """
-    found = [_written_in_digits(match, text) for match in _NUMBER.finditer(_leave_out_labels(text))]
-    found += _written_in_words(blank(text, [claim.span for claim in found]))
-    found = [_below_zero(claim, text) for claim in found if not _ZERO_MARK.search(text[max(0, claim.start - 20) : claim.start])]
-    return _with_cents(sorted(found, key=lambda claim: claim.start), text)
+    claims = [_written_in_digits(match, text) for match in _NUMBER.finditer(_leave_out_labels(text))]
+    claims += _written_in_words(blank(text, [claim.span for claim in claims]))
+    claims = [_below_zero(claim, text) for claim in claims if not _ZERO_MARK.search(text[max(0, claim.start - 20) : claim.start])]
+    return _with_cents(sorted(claims, key=lambda claim: claim.start), text)
 
 
-def _with_cents(found: list[NumberClaim], text: str) -> list[NumberClaim]:
+def _with_cents(claims: list[NumberClaim], text: str) -> list[NumberClaim]:
     """ "Nine dollars and fifty cents" and "1 kg 500 g" are one amount."""
-    for first, second in pairwise(found):
+    for first, second in pairwise(claims):
         if (whole := _compound(first, second, text[first.end : second.start])) is not None:
-            return [whole if one is first else one for one in found if one is not second]
+            return [whole if one is first else one for one in claims if one is not second]
         cents = re.match(r"\s+cents?\b", text[second.end : second.end + 20])
         if cents and first.unit in (UNIT_OF["usd"], UNIT_OF["eur"]) and text[first.end : second.start].strip() == "and":
             value = _tidy(first.value + second.value / 100)
             amount = replace(first, end=second.end + cents.end(), value=value, decimals=2, other=None)
-            return [amount if one is first else one for one in found if one is not second]
-    return found
+            return [amount if one is first else one for one in claims if one is not second]
+    return claims
 
 
 def _compound(first: NumberClaim, second: NumberClaim, between: str) -> NumberClaim | None:
@@ -151,12 +151,12 @@ def lone_counts(text: str, things: frozenset[str] = frozenset()) -> list[NumberC
         >>> [claim.value for claim in lone_counts("There aren't any errors.")]
         [0.0]
     """
-    found = [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
+    claims = [NumberClaim(match.start(), match.end(), 1.0 if match["one"] else 0.0) for match in _LONE_COUNT.finditer(text)]
     if things:  # "There is no log" counts no errors, "I found no errors" does
-        found = [claim for claim in found if claim.value or not re.match(r"\w+\s+no\b", text[claim.start :])]
+        claims = [claim for claim in claims if claim.value or not re.match(r"\w+\s+no\b", text[claim.start :])]
         none = re.finditer(r"(?<!or )\bno\s+(?:\w+\s+){0,2}?(?=" + "|".join(map(re.escape, things)) + ")", text, re.IGNORECASE)
-        found += [NumberClaim(match.start(), match.end(), 0.0) for match in none]
-    return sorted(found, key=lambda claim: claim.start)
+        claims += [NumberClaim(match.start(), match.end(), 0.0) for match in none]
+    return sorted(claims, key=lambda claim: claim.start)
 
 
 def _below_zero(claim: NumberClaim, text: str) -> NumberClaim:
@@ -256,9 +256,9 @@ def _tidy(value: float) -> float:
 
 
 def _written_in_words(text: str) -> list[NumberClaim]:
-    found = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
-    found += [_small_fraction(match) for match in _SMALL_FRACTION.finditer(text)]
-    text = blank(text, [claim.span for claim in found])
+    claims = [_part(match) for match in _PART_WORDS.finditer(text) if not _AND_A_PART.search(text[: match.start()][-20:])]
+    claims += [_small_fraction(match) for match in _SMALL_FRACTION.finditer(text)]
+    text = blank(text, [claim.span for claim in claims])
     for match in _WORDS.finditer(text):
         if _is_pronoun(match, text) or re.match(r"[\s-](?:half|quarters?|thirds?)\b", text[match.end() :], re.IGNORECASE):
             continue
@@ -277,8 +277,8 @@ def _written_in_words(text: str) -> list[NumberClaim]:
         end = match.end() + (rest.end() if rest else 0)
         unit = UNIT_OF.get(rest["unit"].lower()) if rest else None
         digits = len(f"{value:.0f}{decimals}".lstrip("0"))
-        found.append(NumberClaim(match.start(), end, -value if is_minus else value, len(decimals), digits, is_minus, None, unit))
-    return found
+        claims.append(NumberClaim(match.start(), end, -value if is_minus else value, len(decimals), digits, is_minus, None, unit))
+    return claims
 
 
 def _part(match: re.Match[str]) -> NumberClaim:

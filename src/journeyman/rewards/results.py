@@ -93,8 +93,8 @@ def _enumerations(schema: Any) -> Iterator[list[str]]:
 
 def leaf_texts(text: str) -> list[str]:
     """All texts at the leaves of a JSON result; nothing for plain text."""
-    found = parse_result(text)
-    return [leaf for _, leaf in _keyed_texts(found, None)] if isinstance(found, dict | list) else []
+    node = parse_result(text)
+    return [leaf for _, leaf in _keyed_texts(node, None)] if isinstance(node, dict | list) else []
 
 
 def is_structure_copied(answer: str, results: Sequence[str]) -> bool:

@@ -87,8 +87,8 @@ def _is_abstained(group: Group) -> bool:
 
 
 def _order_agreement(group: Group) -> float | None:
-    found = (one.verdict.checks.get("order_agreement") for one in group if one.verdict is not None)
-    return next((value for value in found if value is not None), None)
+    values = (one.verdict.checks.get("order_agreement") for one in group if one.verdict is not None)
+    return next((value for value in values if value is not None), None)
 
 
 def excluded_text(groups: Sequence[Group]) -> str:

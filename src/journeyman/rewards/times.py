@@ -131,12 +131,12 @@ class DurationClaim(Claim):
 
 def moments(text: str) -> list[MomentClaim]:
     """Dates and clock times in ISO form, in words ("22 November 2026", "3:05 pm", "noon"), and in numbers (in both readings)."""
-    found: list[MomentClaim] = []
+    stated: list[MomentClaim] = []
     for finder in (_iso_moments, _numbered_dates, _named_dates, _spoken, _clocks, _hours_only, _clock_words):
         claims = list(finder(text))
         text = blank(text, [claim.span for claim in claims])
-        found += claims
-    return sorted(found, key=lambda claim: claim.start)
+        stated += claims
+    return sorted(stated, key=lambda claim: claim.start)
 
 
 def _iso_moments(text: str) -> Iterator[MomentClaim]:
@@ -261,10 +261,10 @@ def _date_in_words(written: str) -> tuple[int, int, int] | None:
     from dateutil import parser  # a light part: only where a date in words is read
 
     try:
-        found = parser.parse(re.sub(r"\bthe\b", " ", written, flags=re.IGNORECASE), dayfirst=True, default=datetime(2000, 1, 1))
+        moment = parser.parse(re.sub(r"\bthe\b", " ", written, flags=re.IGNORECASE), dayfirst=True, default=datetime(2000, 1, 1))
     except (ValueError, OverflowError):
         return None
-    return found.year, found.month, found.day
+    return moment.year, moment.month, moment.day
 
 
 def _numbered_dates(text: str) -> Iterator[MomentClaim]:
@@ -319,31 +319,31 @@ def _ordinal(words: str) -> int:
 
 def durations(text: str) -> list[DurationClaim]:
     """Lengths of time: "9 hours", "+9.0h", "3 hours and 15 minutes", "PT3H15M"."""
-    found = []
+    claims = []
     for match in _DURATION_PATTERN.finditer(text):
         pieces = [(_amount(number), _unit_seconds(unit)) for number, unit in _DURATION_PIECE.findall(match["parts"])]
         seconds = sum(number * size for number, size in pieces)
         sign = -1 if is_written_minus(match["sign"], text[: match.start()]) else 1
         amount = sign * pieces[0][0] if len(pieces) == 1 else None
-        found.append(DurationClaim(match.start(), match.end(), sign * seconds, sign < 0 or bool(match["sign"]), amount))
+        claims.append(DurationClaim(match.start(), match.end(), sign * seconds, sign < 0 or bool(match["sign"]), amount))
     for match in _ISO_DURATION.finditer(text):
         parts = {unit: float(match[unit]) for unit in ("d", "h", "m", "s") if match[unit]}
         if parts:
             seconds = sum(amount * _UNIT_SECONDS[unit] for unit, amount in parts.items())
             is_minus = match["sign"] is not None
-            found.append(DurationClaim(match.start(), match.end(), -seconds if is_minus else seconds, is_minus))
-    return sorted(found, key=lambda claim: claim.start)
+            claims.append(DurationClaim(match.start(), match.end(), -seconds if is_minus else seconds, is_minus))
+    return sorted(claims, key=lambda claim: claim.start)
 
 
 def clock_lengths(text: str) -> list[DurationClaim]:
     """Lengths written like times of day: "+09:00", "3:30 h", "3h30"."""
-    found = []
+    claims = []
     for match in _CLOCK_LENGTH.finditer(text):
         if match["sign"] or match["unit"] or match["gap"] != ":":
             seconds = int(match["h"]) * 3600.0 + int(match["m"]) * 60 + int(match["s"] or 0)
             sign = -1 if is_written_minus(match["sign"], text[: match.start()]) else 1
-            found.append(DurationClaim(match.start(), match.end(), sign * seconds, bool(match["sign"]) or sign < 0))
-    return found
+            claims.append(DurationClaim(match.start(), match.end(), sign * seconds, bool(match["sign"]) or sign < 0))
+    return claims
 
 
 def _amount(written: str) -> float:

@@ -70,8 +70,8 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
         return Agreement(False, True, f"repeats the value {len(places)} times")
     if not places:
         return Agreement(False, bool(re.search(r"[^\W_]", answer)), "the value does not occur")
-    found = stances(answer, places, question, is_text=True)
-    if Stance.DENIED in found:
+    views = stances(answer, places, question, is_text=True)
+    if Stance.DENIED in views:
         return Agreement(False, True, "the value is denied")
     rest = blank(answer, places)
     rival = next((other for other in pool if _is_rival(other, expected, rest, places, question)), None)
@@ -83,7 +83,7 @@ def compare_text(expected: str, answer: str, question: str, others: Sequence[str
     beside = _company(expected, answer, question, others, places)
     if beside is not None:
         return beside
-    if Stance.STATED not in found:
+    if Stance.STATED not in views:
         return Agreement(False, True, "the value is named and not stated", is_undecidable=True)
     return Agreement(True, True, "states the value")
 
@@ -161,7 +161,7 @@ def _neighbours(expected: str, answer: str, place: Span) -> list[tuple[str, bool
         return []
     start = max((answer.rfind(mark, 0, place[0]) + len(mark) for mark in (". ", "! ", "? ", "(")), default=0)
     start = max(0, start if start > 1 else 0)
-    ends = [found for mark in (". ", "! ", "? ", ")") if (found := answer.find(mark, place[1])) >= 0]
+    ends = [stop for mark in (". ", "! ", "? ", ")") if (stop := answer.find(mark, place[1])) >= 0]
     left, right = answer[start : place[0]], answer[place[1] : min(ends, default=len(answer))]
     return [*_items_before(_MEASURE.sub(" ", left)), *_items_after(_MEASURE.sub(" ", right))]
 
@@ -172,7 +172,7 @@ def _is_choice(joint: str) -> bool:
 
 def _items_after(text: str) -> list[tuple[str, bool]]:
     """Items that follow the value at once; the first that is a clause of its own ends the list."""
-    found: list[tuple[str, bool]] = []
+    items: list[tuple[str, bool]] = []
     place = _SEPARATOR.match(text)
     while place is not None and not BOUND_AFTER.match(text):
         following = _SEPARATOR.search(text, place.end())
@@ -184,13 +184,13 @@ def _items_after(text: str) -> list[tuple[str, bool]]:
             continue
         if _VERB.search(item) or _NO_ITEM.fullmatch(item) or len(item.split()) > _ITEM_WORDS:
             break
-        found.append((item.strip(" .!?'\"*`"), _is_choice(place[0])))
+        items.append((item.strip(" .!?'\"*`"), _is_choice(place[0])))
         place = following
-    return found
+    return items
 
 
 def _items_before(text: str) -> list[tuple[str, bool]]:
-    found: list[tuple[str, bool]] = []
+    items: list[tuple[str, bool]] = []
     text = re.split(r"\bbut\b", text)[-1]
     parts, joints = _split(text)
     if not joints or (parts[-1].strip(" '\"*`") and not re.fullmatch(r"[\s'\"*`]*(?:the|an?|its?)?[\s'\"*`]*", parts[-1], re.IGNORECASE)):
@@ -203,10 +203,10 @@ def _items_before(text: str) -> list[tuple[str, bool]]:
         if _NO_ITEM.fullmatch(item) or len(item.split()) > _ITEM_WORDS:
             break
         if item.strip(" .!?'\"*`"):
-            found.append((item.strip(" .!?'\"*`"), _is_choice(joint)))
+            items.append((item.strip(" .!?'\"*`"), _is_choice(joint)))
         if verbs:
             break
-    return found
+    return items
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
