@@ -84,7 +84,7 @@ BAD = {
     "tools_failing": (run("rollout/executed", [0.2, 0.1]), "10%"),
     "judge_abstaining": (run("reward/num_excluded", [12.0]), "12 of 36 attempts have no reward (33%)"),
     "updates_skipped": (run("train/num_updates_skipped", [2.0, 1.0]), "1 update of the last step was not made, because a gradient was not"),
-    "chosen_falling": (run("train/chosen_logprob_change", [-0.05, -0.25], train__rejected_logprob_change=-0.9), "0.25 nats a token"),
+    "chosen_falling": (run("train/chosen_logprob_change", [-0.05, -0.25], train__rejected_logprob_change=-0.9), "0.25 nats per token"),
     "loss_near_zero": (run("train/loss", [0.0012], train__gradient_norm=0.15), "the loss is 0.0012: a loss near zero is normal"),
 }
 

@@ -157,7 +157,7 @@ class TestDpo:
         await dpo.train(pairs, progress, home=tmp_path, run="one")
         assert progress.steps == [1, 2]
         (told,) = [text for text in progress.notes + progress.warnings if "chosen_falling" in text]
-        assert "0.40 nats a token less likely" in told
+        assert "0.40 nats per token less likely" in told
 
     async def test_it_goes_on_from_a_stop(self, model: FakeModel, pairs: DpoTrain, tmp_path: Path) -> None:
         await dpo.train(pairs.model_copy(update={"steps": 1}), SilentProgress(), home=tmp_path, run="one")

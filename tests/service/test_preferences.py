@@ -182,7 +182,7 @@ class TestJobs:
         house.trainer.chosen_change = -0.4
         second = await train(house, conversation())
         assert first.notes == ()
-        assert "chosen_falling: the chosen replies are 0.40 nats a token less likely" in second.notes[0]
+        assert "chosen_falling: the chosen replies are 0.40 nats per token less likely" in second.notes[0]
 
     async def test_pairs_are_measured_without_training(self, house: House) -> None:
         backend = house.start()

@@ -53,10 +53,10 @@ class Connection:
 
         Raises SettingError, StoreError as the server does; ServiceError when there is none.
         """
-        given: dict[str, Any] = {"name": name, "run": run or name}
+        fields: dict[str, Any] = {"name": name, "run": run or name}
         if lora is not None:
-            given["lora"] = lora
-        info = await self._wire.post("api/models", asked(CreateModel, **given), ModelInfo, unset=False)
+            fields["lora"] = lora
+        info = await self._wire.post("api/models", asked(CreateModel, **fields), ModelInfo, unset=False)
         return TrainableModel(info, self._wire)
 
     def base_model(self) -> ServedModel:

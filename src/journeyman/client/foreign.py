@@ -97,8 +97,8 @@ def _is_function(tool: object) -> bool:
 
 def _parameters(body: dict[str, Any]) -> SamplingParameters:
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    given = {"temperature": body.get("temperature"), "top_p": body.get("top_p"), "max_tokens": limit}
-    return SamplingParameters.model_validate({name: value for name, value in given.items() if value is not None})
+    sent = {"temperature": body.get("temperature"), "top_p": body.get("top_p"), "max_tokens": limit}
+    return SamplingParameters.model_validate({name: value for name, value in sent.items() if value is not None})
 
 
 @functools.cache

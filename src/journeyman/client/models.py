@@ -254,10 +254,10 @@ class TrainableModel(ServedModel):
         scored = tuple(
             ScoredGroup(
                 scenario_id=group.scenario.id,
-                trajectories=tuple(ScoredTrajectory(trajectory_id=one.id, reward=one.reward) for one in group if one.id),
+                trajectories=tuple(ScoredTrajectory(trajectory_id=attempt.id, reward=attempt.reward) for attempt in group if attempt.id),
             )
             for group in groups
-            if any(one.id for one in group)  # an attempt that the server refused has no id, and no record there
+            if any(attempt.id for attempt in group)  # an attempt that the server refused has no id, and no record there
         )
         return await self._train(GrpoJob(groups=scored, settings=settings or Grpo(), measured=dict(measured or {})), on_progress, key)
 
@@ -315,7 +315,7 @@ class TrainableModel(ServedModel):
         """How the model, as it is, tells pairs apart; nothing is trained.
 
         Returns `loss`, `reward_margin`, `reward_accuracy`, ... of these settings; `ranked_right`, the share of pairs whose chosen side
-        has the higher log-probability a token; `chosen_logprob_change` and `rejected_logprob_change` against the base model.
+        has the higher log-probability per token; `chosen_logprob_change` and `rejected_logprob_change` against the base model.
         """
         job = PairLossJob(pairs=tuple(pairs), settings=settings or Dpo())
         return (await self._train(job, on_progress, None)).metrics

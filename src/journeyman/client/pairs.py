@@ -30,7 +30,7 @@ def pairs_from_groups(groups: Iterable[Group], margin: float = 0.0) -> list[Stor
         raise SettingError(f"margin is {margin}: it must be 0 or more", reason="invalid_number")
     pairs = []
     for group in groups:
-        scored = [(one.reward, one) for one in group if one.reward is not None and _counts(one)]
+        scored = [(attempt.reward, attempt) for attempt in group if attempt.reward is not None and _counts(attempt)]
         if not scored:
             continue
         best = max(scored, key=lambda pair: pair[0])
@@ -60,12 +60,12 @@ def best_trajectories(groups: Iterable[Group], *, min_reward: float, at_most: in
         raise SettingError(f"min_reward is {min_reward}: it must be a number", reason="invalid_number")
     if at_most < 1:
         raise SettingError(f"at_most is {at_most}: it must be 1 or more", reason="invalid_number")
-    found: dict[str, list[tuple[float, str]]] = {}
+    eligible: dict[str, list[tuple[float, str]]] = {}
     for group in groups:
-        for one in group:
-            if one.reward is not None and one.reward >= min_reward and _counts(one) and not one.is_truncated:
-                found.setdefault(group.scenario.id, []).append((one.reward, one.id))
-    ranked = (sorted(attempts, key=lambda attempt: -attempt[0]) for attempts in found.values())
+        for attempt in group:
+            if attempt.reward is not None and attempt.reward >= min_reward and _counts(attempt) and not attempt.is_truncated:
+                eligible.setdefault(group.scenario.id, []).append((attempt.reward, attempt.id))
+    ranked = (sorted(attempts, key=lambda attempt: -attempt[0]) for attempts in eligible.values())
     return [StoredExample(trajectory_id=name) for attempts in ranked for _, name in attempts[:at_most]]
 
 

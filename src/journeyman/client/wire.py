@@ -103,11 +103,11 @@ def _keyed_class() -> type[AsyncOpenAI]:
 
     class KeyedOpenAI(parent):  # type: ignore[misc]  # a class that is made when it is needed
         async def post(self, path: str, **options: Any) -> Any:
-            given = options.get("options") or {}
-            headers = dict(given.get("headers") or {})
+            request = options.get("options") or {}
+            headers = dict(request.get("headers") or {})
             if not any(name.lower() == "idempotency-key" for name in headers):
                 headers["Idempotency-Key"] = uuid.uuid4().hex
-            return await super().post(path, **{**options, "options": {**given, "headers": headers}})
+            return await super().post(path, **{**options, "options": {**request, "headers": headers}})
 
     return KeyedOpenAI
 
@@ -147,10 +147,10 @@ def _not_journeyman(url: str, what: str, reason: str = "not_journeyman") -> Serv
     return error
 
 
-def asked(kind: type[_Asked], /, **given: Any) -> _Asked:
+def asked(kind: type[_Asked], /, **fields: Any) -> _Asked:
     """What is asked of the server, as a record. Raises SettingError that names what does not fit."""
     try:
-        return kind(**given)
+        return kind(**fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))

@@ -55,9 +55,9 @@ class Turns:
 
     def begin_with_system(self, text: str) -> None:
         """Put a system message in front, where it is not. Raises InputError (other_system) when there is another one."""
-        given = [message.content or "" for message in self.messages[:1] if message.role == "system"]
-        if given:
-            if given[0].strip() != text.strip():
+        present = [message.content or "" for message in self.messages[:1] if message.role == "system"]
+        if present:
+            if present[0].strip() != text.strip():
                 raise InputError("the conversation begins with another system message", hint="keep one of them", reason="other_system")
             return
         self.messages.insert(0, Message(role="system", content=text))
@@ -75,27 +75,27 @@ class Turns:
             raise InputError(f"{silent}: nothing to learn", reason="nothing_to_learn")
         if flags[0]:
             raise begins_with_assistant("the conversation")
-        found: list[SftExample] = []
+        examples: list[SftExample] = []
         start = num_given
         replies = [number for number, role in enumerate(roles) if role == "assistant" and number >= num_given]
         for reply, following in zip(replies, [*replies[1:], None], strict=True):
             if flags[reply] and (following is None or not flags[following]):
                 end = len(roles) if following is None else reply + 1
-                found.append(SftExample(messages=tuple(self.messages[:end]), tools=tools, num_given=start))
+                examples.append(SftExample(messages=tuple(self.messages[:end]), tools=tools, num_given=start))
             if not flags[reply]:
                 start = reply + 1
-        return found
+        return examples
 
     def _take(self, entry: object) -> None:
         if not isinstance(entry, Mapping):
             raise InputError(f"a JSON object is needed, this is {kind_of(entry)}", reason="no_object")
-        given = entry.get("role") or entry.get("from")
-        role = _ROLES.get(str(given).lower())
+        speaker = entry.get("role") or entry.get("from")
+        role = _ROLES.get(str(speaker).lower())
         if role is None:
-            raise InputError(f"the role is {given!r}; known are {', '.join(_ROLES)}", reason="unknown_role")
+            raise InputError(f"the role is {speaker!r}; known are {', '.join(_ROLES)}", reason="unknown_role")
         content = entry.get("value") if entry.get("content") is None else entry["content"]
         _refuse_other_content(entry)
-        is_call = str(given).lower() in _CALL_ROLES
+        is_call = str(speaker).lower() in _CALL_ROLES
         calls = _calls(content if is_call else entry.get("tool_calls"), "value" if is_call else "tool_calls")
         message = self._message(role, None if is_call else content, calls, entry)
         self.messages.append(message)
@@ -105,11 +105,11 @@ class Turns:
 
     def _message(self, role: str, content: object, calls: Sequence[tuple[object, FunctionCall]], entry: Mapping[str, Any]) -> Message:
         # Nine letters and digits: some templates insist on it.
-        minted = [str(given or f"call{len(self.messages):03d}{number:02d}") for number, (given, _) in enumerate(calls)]
+        minted = [str(ident or f"call{len(self.messages):03d}{number:02d}") for number, (ident, _) in enumerate(calls)]
         answers = entry.get("tool_call_id")
         if role == "tool":
             answers = answers or (self._unanswered[0] if self._unanswered else None)
-            self._unanswered = [one for one in self._unanswered if one != answers]
+            self._unanswered = [waiting for waiting in self._unanswered if waiting != answers]
         self._unanswered += minted
         try:
             return Message(
@@ -144,17 +144,17 @@ def tools_of(value: object) -> tuple[Tool, ...]:
         return ()
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise InputError(f"tools: a list is needed, this is {kind_of(entries)}", reason="no_tools")
-    found = []
+    tools = []
     for number, entry in enumerate(entries, start=1):
         entry = parsed(entry, f"tool {number}")
         function = entry.get("function", entry) if isinstance(entry, Mapping) else entry
         if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
             function = {**function, "parameters": parsed(function["parameters"], f"tool {number}, parameters")}
         try:
-            found.append(Tool.model_validate({"function": function}))
+            tools.append(Tool.model_validate({"function": function}))
         except ValidationError as error:
             raise InputError(f"tool {number}: {first_fault(error)}", reason="no_tools") from error
-    return tuple(found)
+    return tuple(tools)
 
 
 def parsed(value: object, what: str) -> Any:
@@ -179,12 +179,15 @@ def spoken(value: object) -> object:
     if not isinstance(value, str) or not _MESSAGES.match(value):
         return value
     try:
-        found = parse_json(value)
+        messages = parse_json(value)
     except InputError as error:
         hint = "write the cell with json.dumps; str() of a list is no JSON, and spreadsheets cut long cells off"
         raise InputError(f"a list of messages stands in a cell: {error.message}", hint=error.hint or hint, reason=error.reason) from error
-    is_said = all(isinstance(one, Mapping) and str(one.get("role", one.get("from"))).lower() in _ROLES for one in found)
-    return found if is_said else value
+    return messages if all(isinstance(message, Mapping) and _has_role(message) for message in messages) else value
+
+
+def _has_role(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("role", entry.get("from"))).lower() in _ROLES
 
 
 def kind_of(value: object) -> str:
@@ -231,15 +234,15 @@ def _calls(value: object, what: str) -> list[tuple[object, FunctionCall]]:
 
 def _flag(entry: Mapping[str, Any], role: str) -> bool:
     """Whether a message says that it is to be trained (assistant messages are, unless they say no)."""
-    given = {name: entry[name] for name in _FLAGS if entry.get(name) is not None}
-    for name, value in given.items():
+    flags = {name: entry[name] for name in _FLAGS if entry.get(name) is not None}
+    for name, value in flags.items():
         if value not in (0, 1):
             raise InputError(f"{name} is {value!r}; it switches a message on or off: 1 or 0, true or false", reason="wrong_flag")
         if value and role != "assistant" and name != "weight":
             raise InputError(
                 f"{name} is true, but only assistant messages can be trained and this one is of the {role}", reason="wrong_flag"
             )
-    return all(given.values())
+    return all(flags.values())
 
 
 def _refuse_other_content(entry: Mapping[str, Any]) -> None:
@@ -277,8 +280,8 @@ def without_prompt(prompt: Sequence[Message], answers: Mapping[str, Sequence[Mes
     if not repeats:
         for name, rest in rests.items():
             _refuse_other_prompt(name, asked, rest, bool(heads[name][0]))
-    given = [*next(iter(systems.values()), ()), *asked]
-    return given, [list(rest[len(asked) :] if repeats else rest) for rest in rests.values()]
+    context = [*next(iter(systems.values()), ()), *asked]
+    return context, [list(rest[len(asked) :] if repeats else rest) for rest in rests.values()]
 
 
 def text_without_prompt(prompt: str, answers: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -336,9 +339,9 @@ def same_beginning(left: Sequence[Message], right: Sequence[Message]) -> int:
     return length
 
 
-def refuse_two_questions(given: Sequence[Message], answers: Mapping[str, Sequence[Message]]) -> None:
+def refuse_two_questions(context: Sequence[Message], answers: Mapping[str, Sequence[Message]]) -> None:
     """Refuse answers to two questions: what is given ends before a user speaks who does not say the same in all answers."""
-    if given and given[-1].role == "assistant":
+    if context and context[-1].role == "assistant":
         return
     for name, answer in answers.items():
         if answer and answer[0].role == "user":

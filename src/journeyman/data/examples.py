@@ -93,10 +93,10 @@ def _read_prompt_completion(values: _Values) -> Sequence[_Example]:
     if isinstance(prompt, str) or isinstance(completion, str):
         raise mixed_kinds(prompt=prompt, completion=completion)
     turns, answer = Turns(prompt, "prompt"), Turns(completion, "completion")
-    given, (left,) = without_prompt(turns.messages, {"completion": answer.messages})
+    context, (left,) = without_prompt(turns.messages, {"completion": answer.messages})
     num_repeated = len(answer.messages) - len(left)
-    if len(given) > len(turns.messages):  # the completion alone has the system message
-        turns.begin_with_system("\n\n".join(message.content or "" for message in given if message.role == "system"))
+    if len(context) > len(turns.messages):  # the completion alone has the system message
+        turns.begin_with_system("\n\n".join(message.content or "" for message in context if message.role == "system"))
     num_given = len(turns.messages)
     turns.add(completion, "completion", num_skipped=num_repeated)
     return turns.examples(tools_of(values.get("tools")), num_given)

@@ -52,12 +52,12 @@ def examples_or_pairs(
     rows: Iterable[Row | Mapping[str, Any]], format: str = AUTO, columns: Mapping[str, str] | None = None, skip_bad: bool = False
 ) -> Loaded[SftExample | TextExample] | Loaded[PreferencePair | TextPair]:
     """Rows as examples to imitate or as preference pairs, whichever they are: pairs have columns `chosen` and `rejected`."""
-    given = iter(as_rows(rows))
-    head = list(islice(given, 1))
+    remaining = iter(as_rows(rows))
+    head = list(islice(remaining, 1))
     names = {*(columns or {}), *(name for row in head if row.data for name in row.data)}
-    is_pairs = {"chosen", "rejected"} <= names if format == AUTO else format in {one.name for one in PREFERENCE_FORMATS}
+    is_pairs = {"chosen", "rejected"} <= names if format == AUTO else format in {layout.name for layout in PREFERENCE_FORMATS}
     load_rows = preference_pairs if is_pairs else sft_examples
-    return load_rows(chain(head, given), format, columns, skip_bad)
+    return load_rows(chain(head, remaining), format, columns, skip_bad)
 
 
 def _examples_hint(names: Sequence[str]) -> str | None:
@@ -77,68 +77,68 @@ def _read_preference(values: _Values) -> Sequence[_Pair]:
         raise mixed_kinds(chosen=chosen, rejected=rejected)
     left, right = Turns(chosen, "chosen").messages, Turns(rejected, "rejected").messages
     length = same_beginning(left, right)
-    is_told = isinstance(prompt, str) and _tells(prompt, [one.content or "" for one in left[:length] if one.role == "user"])
-    if prompt is None or is_told:
+    asked = [message.content or "" for message in left[:length] if message.role == "user"]
+    if prompt is None or (isinstance(prompt, str) and _repeats(prompt, asked)):
         # A prompt text beside whole conversations is what they begin with, told once more.
         return [_pair_with_implicit_prompt([], left, right, values)]
-    given = [Message(role="user", content=text_of(prompt, "prompt"))] if isinstance(prompt, str) else Turns(prompt, "prompt").messages
-    return [_pair_with_prompt(given, left, right, values)]
+    context = [Message(role="user", content=text_of(prompt, "prompt"))] if isinstance(prompt, str) else Turns(prompt, "prompt").messages
+    return [_pair_with_prompt(context, left, right, values)]
 
 
 def _read_sharegpt(values: _Values) -> Sequence[_Pair]:
-    given = Turns(values["conversations"], "conversations")
+    context = Turns(values["conversations"], "conversations")
     if values.get("system"):
-        given.begin_with_system(text_of(values["system"], "system"))
+        context.begin_with_system(text_of(values["system"], "system"))
     return [
         _pair_with_prompt(
-            given.messages, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values
+            context.messages, Turns(values["chosen"], "chosen").messages, Turns(values["rejected"], "rejected").messages, values
         )
     ]
 
 
 def _read_alpaca(values: _Values) -> Sequence[_Pair]:
-    given = [Message(role="user", content=question_of(values))]
+    context = [Message(role="user", content=question_of(values))]
     if values.get("system"):
-        given.insert(0, Message(role="system", content=text_of(values["system"], "system")))
+        context.insert(0, Message(role="system", content=text_of(values["system"], "system")))
     answers = [Message(role="assistant", content=text_of(values[name], name)) for name in ("chosen", "rejected")]
-    return [_pair(given, answers[:1], answers[1:], values)]
+    return [_pair(context, answers[:1], answers[1:], values)]
 
 
-def _tells(prompt: str, asked: Sequence[str]) -> bool:
+def _repeats(prompt: str, asked: Sequence[str]) -> bool:
     """Whether a prompt text is one of these user messages, or a transcript with all of them."""
     return bool(asked) and (prompt.strip() in [text.strip() for text in asked] or all(text.strip() in prompt for text in asked))
 
 
 def _pair_with_prompt(prompt: Sequence[Message], left: Sequence[Message], right: Sequence[Message], values: _Values) -> PreferencePair:
-    given, (chosen, rejected) = without_prompt(prompt, {"chosen": left, "rejected": right})
-    if all(message.role == "system" for message in given):  # the question is in the answers
-        return _pair_with_implicit_prompt(given, chosen, rejected, values)
-    refuse_two_questions(given, {"chosen": chosen, "rejected": rejected})
-    return _pair(given, chosen, rejected, values)
+    context, (chosen, rejected) = without_prompt(prompt, {"chosen": left, "rejected": right})
+    if all(message.role == "system" for message in context):  # the question is in the answers
+        return _pair_with_implicit_prompt(context, chosen, rejected, values)
+    refuse_two_questions(context, {"chosen": chosen, "rejected": rejected})
+    return _pair(context, chosen, rejected, values)
 
 
 def _pair_with_implicit_prompt(
-    given: Sequence[Message], left: Sequence[Message], right: Sequence[Message], values: _Values
+    context: Sequence[Message], left: Sequence[Message], right: Sequence[Message], values: _Values
 ) -> PreferencePair:
     length = same_beginning(left, right)
-    whole = [*given, *left[:length]]
+    whole = [*context, *left[:length]]
     refuse_two_questions(whole, {"chosen": left[length:], "rejected": right[length:]})
     return _pair(whole, left[length:], right[length:], values)
 
 
-def _pair(given: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], values: _Values) -> PreferencePair:
+def _pair(context: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message], values: _Values) -> PreferencePair:
     if list(chosen) == list(rejected):
         raise InputError("chosen and rejected are the same: there is nothing to prefer", reason="same_answers")
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if not any(message.role == "assistant" for message in answer):
             raise InputError(f"{name} has no assistant message after what both begin with: nothing to learn", reason="nothing_to_learn")
-    if not given:
+    if not context:
         raise InputError(
             "there is no prompt: chosen and rejected begin with nothing in common",
             hint="put what the user says in front of both, or into a column prompt",
             reason="begins_with_assistant" if chosen[0].role == rejected[0].role == "assistant" else "no_prompt",
         )
-    return PreferencePair(prompt=tuple(given), chosen=tuple(chosen), rejected=tuple(rejected), tools=tools_of(values.get("tools")))
+    return PreferencePair(prompt=tuple(context), chosen=tuple(chosen), rejected=tuple(rejected), tools=tools_of(values.get("tools")))
 
 
 def _text_pair(prompt: object, chosen: str, rejected: str) -> TextPair:

@@ -20,7 +20,7 @@ AUTO = "auto"
 _MEDIA = ("image", "images", "audio", "video", "videos")
 _MEDIA_HINT = "leave such rows out (skip bad rows), or take the column out of the file if the texts make sense without it"
 _NUM_LOOKED_AT = 32  # rows; one row may be odd
-NUM_FAULTS_TOLD = 5
+NUM_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +97,23 @@ class Loaded(Generic[_T_co]):
         Args:
             look: takes an example and its place; raises InputError with both when the example cannot be used.
         """
-        found: dict[str, InputError] = {}
+        refused: dict[str, InputError] = {}
         for example, place in zip(self.examples, self.places, strict=True):
             try:
                 look(example, place)
             except InputError as error:
-                found.setdefault(place, error)
-        if found and not skip_bad:
-            raise refusal(list(found.values()), self.num_rows)
-        faults = [error.message for error in found.values()]
-        kept = [(example, place) for example, place in zip(self.examples, self.places, strict=True) if place not in found]
+                refused.setdefault(place, error)
+        if refused and not skip_bad:
+            raise refusal(list(refused.values()), self.num_rows)
+        faults = [error.message for error in refused.values()]
+        kept = [(example, place) for example, place in zip(self.examples, self.places, strict=True) if place not in refused]
         if not kept:
-            raise _none_left(list(found.values()), self.num_rows)
+            raise _none_left(list(refused.values()), self.num_rows)
         return replace(
             self,
             examples=tuple(example for example, _ in kept),
             num_bad=self.num_bad + len(faults),
-            faults=(*self.faults, *faults)[:NUM_FAULTS_TOLD],
+            faults=(*self.faults, *faults)[:NUM_FAULTS_SHOWN],
             places=tuple(place for _, place in kept),
         )
 
@@ -164,21 +164,23 @@ def refusal(errors: Sequence[InputError], num_rows: int) -> InputError:
     way = "--skip-bad (data.skip_bad in a settings file, skip_bad=True in Python)"
     advice = next((error.hint for error in errors if error.hint is not None), None)
     return InputError(
-        f"{_count(len(errors), 'row')} of {num_rows} cannot be used:\n{_told(errors)}",
+        f"{_count(len(errors), 'row')} of {num_rows} cannot be used:\n{_listed(errors)}",
         hint=f"repair them, or leave them out: {way}" if advice is None else f"{advice}; or leave such rows out: {way}",
         reason=errors[0].reason,
     )
 
 
 def _none_left(errors: Sequence[InputError], num_rows: int) -> InputError:
-    return InputError(f"none of the {_count(num_rows, 'row')} can be used:\n{_told(errors)}", hint=errors[0].hint, reason=errors[0].reason)
+    return InputError(
+        f"none of the {_count(num_rows, 'row')} can be used:\n{_listed(errors)}", hint=errors[0].hint, reason=errors[0].reason
+    )
 
 
-def _told(errors: Sequence[InputError]) -> str:
+def _listed(errors: Sequence[InputError]) -> str:
     """The first few faults, a line each, and how many there are besides."""
-    lines = [f"  {error.message}" for error in errors[:NUM_FAULTS_TOLD]]
-    if len(errors) > NUM_FAULTS_TOLD:
-        lines.append(f"  and {len(errors) - NUM_FAULTS_TOLD} more")
+    lines = [f"  {error.message}" for error in errors[:NUM_FAULTS_SHOWN]]
+    if len(errors) > NUM_FAULTS_SHOWN:
+        lines.append(f"  and {len(errors) - NUM_FAULTS_SHOWN} more")
     return "\n".join(lines)
 
 
@@ -222,14 +224,14 @@ def load(
         columns: our name of a column -> its name in the file.
         elsewhere: what these columns are good for when they are none of `formats`, for the message.
     """
-    given = iter(as_rows(rows))
-    head = list(islice(given, _NUM_LOOKED_AT))
+    remaining = iter(as_rows(rows))
+    head = list(islice(remaining, _NUM_LOOKED_AT))
     renaming = dict(columns or {})
-    found = list(dict.fromkeys(name for row in head if row.data is not None for name in row.data))
-    if not found:
+    present = list(dict.fromkeys(name for row in head if row.data is not None for name in row.data))
+    if not present:
         convert(head, _refuse_empty, skip_bad=False)  # says what is wrong with them, or that there are none
-    _check_renaming(renaming, found, formats)
-    names = [*renaming, *(name for name in found if name not in renaming.values() and name not in renaming)]
+    _check_renaming(renaming, present, formats)
+    names = [*renaming, *(name for name in present if name not in renaming.values() and name not in renaming)]
     chosen = _choose(names, formats, format, elsewhere)
     unusable = sorted(renaming.keys() - set(chosen.columns))
     if unusable:
@@ -251,18 +253,18 @@ def load(
                 raise InputError(f"the column {name} holds {name}; only text can be trained", hint=_MEDIA_HINT, reason="unsupported_field")
         return chosen.read(own)
 
-    examples, num_rows, faults = convert(chain(head, given), read, skip_bad=skip_bad)
+    examples, num_rows, faults = convert(chain(head, remaining), read, skip_bad=skip_bad)
     used = tuple(name for name in chosen.columns if name in seen)
     unused = tuple(name for name in seen if name not in used)
     places = tuple(place for _, place in examples)
-    told = tuple(faults[:NUM_FAULTS_TOLD])
-    return Loaded(tuple(example for example, _ in examples), chosen.name, num_rows, used, unused, len(faults), told, places)
+    shown = tuple(faults[:NUM_FAULTS_SHOWN])
+    return Loaded(tuple(example for example, _ in examples), chosen.name, num_rows, used, unused, len(faults), shown, places)
 
 
 def _choose(
     names: Sequence[str], formats: Sequence[Format[_T]], format: str, elsewhere: Callable[[Sequence[str]], str | None]
 ) -> Format[_T]:
-    by_name = {one.name: one for one in formats}
+    by_name = {layout.name: layout for layout in formats}
     if format != AUTO:
         if format not in by_name:
             raise SettingError(f"there is no format {format!r} here", hint=f"choose {AUTO}, {', '.join(by_name)}", reason="unknown_format")
@@ -274,11 +276,11 @@ def _choose(
                 reason="missing_column",
             )
         return by_name[format]
-    for one in formats:
-        if all(name in names for name in one.needs):
-            return one
+    for layout in formats:
+        if all(name in names for name in layout.needs):
+            return layout
     other = elsewhere(names)
-    known = "; ".join(f"{one.name}: {' + '.join(one.needs)}" for one in formats)
+    known = "; ".join(f"{layout.name}: {' + '.join(layout.needs)}" for layout in formats)
     raise InputError(
         f"the columns {', '.join(names)} are no format that is known here ({known})",
         hint=other
@@ -291,8 +293,8 @@ def _refuse_empty(values: _Values) -> Sequence[_T]:
     raise InputError(f"it has no columns: {values}", reason="no_columns")
 
 
-def _check_renaming(renaming: Mapping[str, str], found: Sequence[str], formats: Sequence[Format[_T]]) -> None:
-    known = list(dict.fromkeys(name for one in formats for name in one.columns))
+def _check_renaming(renaming: Mapping[str, str], present: Sequence[str], formats: Sequence[Format[_T]]) -> None:
+    known = list(dict.fromkeys(name for layout in formats for name in layout.columns))
     for ours, theirs in renaming.items():
         if ours not in known:
             raise SettingError(
@@ -300,8 +302,8 @@ def _check_renaming(renaming: Mapping[str, str], found: Sequence[str], formats: 
                 hint=f"to the left of = stands one of {', '.join(known)}",
                 reason="unknown_column",
             )
-        if theirs not in found:
-            raise InputError(f"there is no column {theirs} to be read as {ours}; there are {', '.join(found)}", reason="missing_column")
+        if theirs not in present:
+            raise InputError(f"there is no column {theirs} to be read as {ours}; there are {', '.join(present)}", reason="missing_column")
 
 
 def _renamed(values: _Values, renaming: Mapping[str, str]) -> dict[str, Any]:

@@ -126,10 +126,10 @@ def _read_json(path: Path) -> Iterator[Row]:
         return
     text = read_text(path)
     try:
-        found = parse_json(text)
+        values = parse_json(text)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", hint=error.hint, reason=error.reason) from error
-    for number, value in enumerate(found, start=1):
+    for number, value in enumerate(values, start=1):
         data, fault, reason = _object(value)
         yield Row(number, data, path.name, fault, reason=reason)
 
@@ -217,10 +217,10 @@ def _read_saved(folder: Path, split: str | None) -> Iterator[Row]:
     """The rows of a folder that `Dataset.save_to_disk` wrote."""
     datasets = _library(str(folder))
     try:
-        found = datasets.load_from_disk(str(folder))
+        saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} cannot be read as a saved data set: {error}", reason="unreadable") from error
-    yield from _rows(_split_of(found, split, str(folder)), folder.name)
+    yield from _rows(_split_of(saved, split, str(folder)), folder.name)
 
 
 def _read_hub(name: str, split: str | None) -> Iterator[Row]:
@@ -231,7 +231,7 @@ def _read_hub(name: str, split: str | None) -> Iterator[Row]:
     datasets = _library(name)
     repository, _, subset = name.partition(":")
     try:
-        found = datasets.load_dataset(repository, subset or None, split=None)
+        loaded = datasets.load_dataset(repository, subset or None, split=None)
     # A data set that cannot be reached is an OSError, an unknown subset a ValueError.
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
@@ -243,7 +243,7 @@ def _read_hub(name: str, split: str | None) -> Iterator[Row]:
         raise InputError(
             f"the data set {name} cannot be read: {error}", hint="a subset is named ORG/NAME:SUBSET", reason="unreadable"
         ) from error
-    yield from _rows(_split_of(found, split, name), name)
+    yield from _rows(_split_of(loaded, split, name), name)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -260,18 +260,18 @@ def _rows(table: Dataset, source: str) -> Iterator[Row]:
         yield Row(number, _without_nulls(values), source)
 
 
-def _split_of(found: Dataset | DatasetDict, split: str | None, source: str) -> Dataset:
-    if not isinstance(found, dict):
+def _split_of(table: Dataset | DatasetDict, split: str | None, source: str) -> Dataset:
+    if not isinstance(table, dict):
         if split is None:
-            return found
+            return table
         raise InputError(f"{source} has no splits, and the split {split!r} was asked for", hint="leave split out", reason="no_split")
-    chosen = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
-    if chosen not in found:
+    chosen = split or ("train" if "train" in table else next(iter(table)) if len(table) == 1 else None)
+    if chosen not in table:
         asked = "none of them is named train" if split is None else f"{split!r} was asked for"
         raise InputError(
-            f"{source} has the splits {', '.join(map(str, found))}; {asked}", hint="name one of them: split", reason="no_split"
+            f"{source} has the splits {', '.join(map(str, table))}; {asked}", hint="name one of them: split", reason="no_split"
         )
-    return found[chosen]
+    return table[chosen]
 
 
 def _library(source: str) -> Any:

@@ -126,7 +126,7 @@ class CallPiece:
 
 def chunk_calls(delta: Any, where: str) -> list[CallPiece]:
     """The pieces of tool calls in a chunk. Raises LlmError: no_tool_call."""
-    found = []
+    pieces = []
     for place, call in enumerate(getattr(delta, "tool_calls", None) or ()):
         function, index = getattr(call, "function", None), getattr(call, "index", None)
         name, arguments = getattr(function, "name", None), getattr(function, "arguments", None)
@@ -135,8 +135,8 @@ def chunk_calls(delta: Any, where: str) -> list[CallPiece]:
         if not isinstance(name, str | None) or not isinstance(arguments, str | None):
             raise _no_tool_call(call, where)
         number = index if isinstance(index, int) else place
-        found.append(CallPiece(number, _text_or(getattr(call, "id", None), ""), name or "", arguments or ""))
-    return found
+        pieces.append(CallPiece(number, _text_or(getattr(call, "id", None), ""), name or "", arguments or ""))
+    return pieces
 
 
 def count_of(number: object) -> int | None:
@@ -159,7 +159,7 @@ def words_of(error: object, levels: int = 4) -> str | None:
     if isinstance(error, str):
         return None if error.lstrip().startswith("<") else " ".join(error.split()) or None
     if isinstance(error, list) and levels:
-        return "; ".join(filter(None, (words_of(one, levels - 1) for one in error[:_SHOWN_FAULTS]))) or None
+        return "; ".join(filter(None, (words_of(part, levels - 1) for part in error[:_SHOWN_FAULTS]))) or None
     if isinstance(error, Mapping) and levels:
         words = next(filter(None, (words_of(error.get(name), levels - 1) for name in _WORDS)), None)
         place = error.get("loc")
@@ -210,9 +210,9 @@ def status_inside(value: object) -> int | None:
             if (status := _status(error.get(name))) is not None:
                 return status
         kind = " ".join(str(error.get(name) or "") for name in ("code", "type", "status"))
-        found = _status_said(kind, _STATUS_WORDS)
-        if found is not None or "invalid" in kind:
-            return found or 400
+        meant = _status_said(kind, _STATUS_WORDS)
+        if meant is not None or "invalid" in kind:
+            return meant or 400
         return _status_said(said, _STATUS_WORDS[:_NUM_PASSING] if kind.strip() else _STATUS_WORDS) or 400
     return _status_said(said, _STATUS_WORDS) or 400
 
@@ -254,21 +254,21 @@ def _chat_choice(choice: dict[str, Any], number: int, where: str) -> dict[str, A
     calls = message.get("tool_calls")
     if not isinstance(calls, list | None):
         raise _no_tool_call(calls, where)
-    made = [_tool_call(call, place, where) for place, call in enumerate(calls or ())]
+    checked_calls = [_tool_call(call, place, where) for place, call in enumerate(calls or ())]
     ended = choice.get("finish_reason")
     content = message.get("content")
     refusal = message.get("refusal") or next((part.get("refusal") for part in _parts(content) if part.get("type") == "refusal"), None)
     return {
         **choice,
         "index": number,
-        "finish_reason": ended if isinstance(ended, str) and ended else ("tool_calls" if made else "stop"),
+        "finish_reason": ended if isinstance(ended, str) and ended else ("tool_calls" if checked_calls else "stop"),
         "logprobs": _logprobs(choice.get("logprobs")),
         "message": {
             **{name: part for name, part in message.items() if name not in _THOUGHTS or isinstance(part, str)},
             "role": "assistant",
             "content": _content(content, where),
             "refusal": refusal if isinstance(refusal, str) and refusal else None,
-            "tool_calls": made or None,
+            "tool_calls": checked_calls or None,
         },
     }
 
@@ -331,18 +331,18 @@ def _no_tool_call(call: object, where: str) -> LlmError:
 def _logprobs(logprobs: object) -> dict[str, Any] | None:
     """Tokens with the alternatives that have a probability (servers write NaN and -Infinity, and null for them)."""
     listed = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(one, dict) and isinstance(one.get("token"), str) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) and isinstance(entry.get("token"), str) for entry in listed):
         return None
     content = []
     for token in listed:
         others = token.get("top_logprobs")
-        usable = [one for one in others if _is_alternative(one)] if isinstance(others, list) else []
+        usable = [entry for entry in others if _is_alternative(entry)] if isinstance(others, list) else []
         content.append({"token": token["token"], "logprob": _logprob(token.get("logprob")), "bytes": None, "top_logprobs": usable})
     return {"content": content, "refusal": None}
 
 
-def _is_alternative(one: object) -> bool:
-    return isinstance(one, dict) and isinstance(one.get("token"), str) and _logprob(one.get("logprob")) is not None
+def _is_alternative(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("token"), str) and _logprob(entry.get("logprob")) is not None
 
 
 def _logprob(value: object) -> float | None:

@@ -139,10 +139,10 @@ class Llm:
         for _ in range(2):
             reply, mode = await self._call_json(conversation, schema, name, with_tokens)
             usage += reply.usage
-            value, found = read_json(reply, find_fault)
-            if found is None:
+            value, problem = read_json(reply, find_fault)
+            if problem is None:
                 return JsonReply(value, reply.text, mode, usage, reply.tokens)
-            fault = found
+            fault = problem
             if value is None and mode == "json_schema":
                 self._json_mode = "plain"  # the endpoint takes the format and ignores it: the message must state the schema
             conversation += [
@@ -221,8 +221,8 @@ class Llm:
     def _body(self, messages: Messages, wanted: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.settings
         body = {"model": self.endpoint.model, "messages": list(messages), "max_tokens": settings.max_tokens}
-        given = {**body, "temperature": settings.temperature, "seed": settings.seed, **wanted}
-        return {name: value for name, value in given.items() if value is not None}
+        fields = {**body, "temperature": settings.temperature, "seed": settings.seed, **wanted}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def _map_status(self, error: Any) -> Exception:
         """A status that may pass becomes _PassingError; the others say what to set."""

@@ -101,8 +101,8 @@ class Dialect:
                 continue
             if name in _LIMITS:
                 return self._rename(name)
-            for one in (name, _TOGETHER.get(name, name)):
-                self._leave_out(one)
+            for refused in (name, _TOGETHER.get(name, name)):
+                self._leave_out(refused)
             return True
         return False
 

@@ -74,7 +74,7 @@ class LlmEndpoint(Record):
         if provider not in PROVIDERS:
             raise SettingError(
                 f"unknown provider {provider!r} in the model name {name!r}",
-                hint=f"use one of {', '.join(f'{one}/…' for one in (*PROVIDERS, 'azure'))}, or give the server's base URL as well",
+                hint=f"use one of {', '.join(f'{prefix}/…' for prefix in (*PROVIDERS, 'azure'))}, or give the server's base URL as well",
             )
         url, key = PROVIDERS[provider]
         if key is None:
@@ -252,13 +252,16 @@ def _is_learnt(dialect: Dialect, error: APIStatusError, sent: dict[str, Any]) ->
     if not isinstance(listed, list) or not all(isinstance(fault, dict) and isinstance(fault.get("loc"), list) for fault in listed):
         return dialect.learn(error.message, sent, code=error.code, param=error.param)
     # A list of pydantic's: each fault with its place, and what was given there.
-    return any(dialect.learn(str(one.get("msg")), sent, code=one.get("type"), param="/".join(map(str, one["loc"]))) for one in listed)
+    return any(
+        dialect.learn(str(refusal.get("msg")), sent, code=refusal.get("type"), param="/".join(map(str, refusal["loc"])))
+        for refusal in listed
+    )
 
 
 async def _checked_answer(post: Callable[..., Awaitable[Any]], path: str, options: dict[str, Any], where: str, base_url: str) -> Any:
     """The answer of one call; whoever asks for the raw response gets it unchecked. Raises LlmError as `answers.read_answer`."""
-    given, url = dict(options.get("options") or {}), without_credentials(base_url)
-    if any(name.lower() == _RAW_HEADER for name in given.get("headers") or {}):
+    request, url = dict(options.get("options") or {}), without_credentials(base_url)
+    if any(name.lower() == _RAW_HEADER for name in request.get("headers") or {}):
         return await post(path, **options)
     if options.get("stream"):
         stream = await post(path, **options)
@@ -267,8 +270,8 @@ async def _checked_answer(post: Callable[..., Awaitable[Any]], path: str, option
             async with stream:
                 check_stream(content_type, await stream.response.aread(), where, url)
         return stream
-    finish = given.pop("post_parser", None)  # of the library, for replies that it parses itself
-    raw = await post(path, **{**options, "options": given, "cast_to": bytes})
+    finish = request.pop("post_parser", None)  # of the library, for replies that it parses itself
+    raw = await post(path, **{**options, "options": request, "cast_to": bytes})
     answer = options["cast_to"].construct(**read_answer(raw, where, url, is_chat=path.endswith("/chat" + _COMPLETIONS)))
     return finish(answer) if callable(finish) else answer
 

@@ -97,12 +97,12 @@ def shorten(text: str, limit: int = 300) -> str:
 
 
 def _decode_all(text: str) -> list[Any]:
-    decoder, found, start = json.JSONDecoder(), [], 0
+    decoder, values, start = json.JSONDecoder(), [], 0
     while (match := re.compile(r"[{\[]").search(text, start)) is not None:
         try:
             value, start = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             start = match.start() + 1
         else:
-            found.append(value)
-    return found
+            values.append(value)
+    return values

@@ -35,15 +35,16 @@ from journeyman.types.runs import StepMetrics
 _LEVELS: Final = ("problem", "watch", "normal")
 _ENTROPY_LEFT: Final = 1 / 3  # of the entropy at the start
 _ENTROPY_GONE: Final = 1 / 10
-_GAP: Final = 0.03  # nats a token; rounding alone: up to 0.029 in bfloat16 where the entropy is 3 nats, else below 0.011, 0.0001 in float32
+# Nats per token. Rounding alone: up to 0.029 in bfloat16 where the entropy is 3 nats, else below 0.011; 0.0001 in float32.
+_GAP: Final = 0.03
 _MASKED: Final = 0.5
 _KL_TIMES: Final = 4.0
-_KL_FLOOR: Final = 1.0  # nats a token: below it a rise is no reason to worry
-_KL_FAR: Final = 5.0  # nats a token: at it a smaller rise is one
+_KL_FLOOR: Final = 1.0  # nats per token: below it a rise is no reason to worry
+_KL_FAR: Final = 5.0  # nats per token: at it a smaller rise is one
 _KL_FAR_TIMES: Final = 2.0
 _SMALL_LOSS: Final = 0.02
 _WITHOUT_ADVANTAGES: Final = frozenset({"train/num_pairs", "train/reward_margin", "train/num_examples"})
-_CHOSEN_FALL: Final = 0.1  # nats a token: a reply of 100 tokens has become 20,000 times less likely
+_CHOSEN_FALL: Final = 0.1  # nats per token: a reply of 100 tokens has become 20,000 times less likely
 _TRUNCATED: Final = 0.5
 _EXECUTED: Final = 0.3
 _EXCLUDED: Final = 0.25
@@ -85,12 +86,12 @@ def findings(history: Sequence[Metrics]) -> list[Finding]:
     if not history:
         return []
     history = [with_rewards(step) for step in history]
-    found = [Finding(name, *seen) for name, check in _CHECKS.items() if (seen := check(history)) is not None]
-    if any(finding.name == "reward_falling" for finding in found):
-        found = [finding for finding in found if finding.name != "reward_flat"]
-    if any(finding.name == "no_spread" for finding in found):  # it names them
-        found = [finding for finding in found if finding.name != "kinds_failing"]
-    return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
+    current = [Finding(name, *seen) for name, check in _CHECKS.items() if (seen := check(history)) is not None]
+    if any(finding.name == "reward_falling" for finding in current):
+        current = [finding for finding in current if finding.name != "reward_flat"]
+    if any(finding.name == "no_spread" for finding in current):  # it names them
+        current = [finding for finding in current if finding.name != "kinds_failing"]
+    return sorted(current, key=lambda finding: _LEVELS.index(finding.level))
 
 
 def news(history: Sequence[Metrics]) -> list[Finding]:
@@ -99,7 +100,7 @@ def news(history: Sequence[Metrics]) -> list[Finding]:
     What is normal is said once in a run.
     """
     before = {(finding.name, finding.level) for finding in findings(history[:-1])}
-    if any(loss_near_zero([with_rewards(one)]) for one in history[:-1]):
+    if any(loss_near_zero([with_rewards(step)]) for step in history[:-1]):
         before.add(("loss_near_zero", "normal"))
     return [finding for finding in findings(history) if (finding.name, finding.level) not in before]
 
@@ -159,7 +160,7 @@ def entropy_collapse(history: Sequence[Metrics]) -> Seen | None:
     lasts = len(entropies) > WINDOW and max(entropies[-WINDOW:]) < _ENTROPY_GONE * start
     return (
         "problem" if lasts else "watch",
-        f"the entropy fell from {start:.3f} to {now:.3f} nats a token: the model draws nearly the same each time and explores no more",
+        f"the entropy fell from {start:.3f} to {now:.3f} nats per token: the model draws nearly the same each time and explores no more",
         "a third of the learning rate, or a penalty on the distance to the base (kl_coefficient)",
         now / start,
     )
@@ -176,7 +177,7 @@ def kl_running_off(history: Sequence[Metrics]) -> Seen | None:
         return None
     return (
         "watch",
-        f"the distance to the base model rose from {min(first, start):.2f} to {now:.2f} nats a token",
+        f"the distance to the base model rose from {min(first, start):.2f} to {now:.2f} nats per token",
         "a penalty holds it (kl_coefficient), a lower learning rate slows it",
         now,
     )
@@ -185,7 +186,7 @@ def kl_running_off(history: Sequence[Metrics]) -> Seen | None:
 mismatch = at_least(
     _GAP,
     "train/logprob_gap_mean",
-    "sampler and trainer differ by {value:.4f} nats a token on average (usual: below 0.01)",
+    "sampler and trainer differ by {value:.4f} nats per token on average (usual: below 0.01)",
     "train only on attempts of the newest version, at temperature 1; if they are, try float32",
 )
 
@@ -217,8 +218,8 @@ def chosen_falling(history: Sequence[Metrics]) -> Seen | None:
         return None
     return (
         "watch",
-        f"the chosen replies are {-chosen:.2f} nats a token less likely than under the base model (the rejected ones {-rejected:.2f}): the "
-        "model moves away from both, to text that no pair has shown",
+        f"the chosen replies are {-chosen:.2f} nats per token less likely than under the base model (the rejected ones {-rejected:.2f}): "
+        "the model moves away from both, to text that no pair has shown",
         "hold the chosen up (sft_weight=1), a lower learning rate or a larger beta, fewer epochs",
         chosen,
     )

@@ -32,7 +32,7 @@ def set_up_logging(level: int = logging.WARNING, stream: TextIO | None = None) -
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     for name, its_level in (("journeyman", level), ("uvicorn", max(level, logging.WARNING))):
         logger = logging.getLogger(name)
-        for old in [one for one in logger.handlers if isinstance(one.formatter, RedactingFormatter)]:
+        for old in [attached for attached in logger.handlers if isinstance(attached.formatter, RedactingFormatter)]:
             logger.removeHandler(old)
         logger.addHandler(handler)
         logger.setLevel(its_level)

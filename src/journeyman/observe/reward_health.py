@@ -32,7 +32,7 @@ _AS_TRAINED: Final = {"reward/mean": "train/reward_mean", "reward/std": "train/r
 
 def series(history: Iterable[Metrics], name: str) -> list[float]:
     """The readings of that name in the steps that have one."""
-    return [one[name] for one in history if name in one and math.isfinite(one[name])]
+    return [step[name] for step in history if name in step and math.isfinite(step[name])]
 
 
 def with_rewards(step: Metrics) -> Metrics:
@@ -75,8 +75,8 @@ def is_solved(history: Sequence[Metrics]) -> bool:
     """Whether most attempts succeed, and some of every kind of tasks; rewards stand in for success where the judge does not tell it, if
     they are out of 1."""
     recent = history[-WINDOW:]
-    told = series(recent, "reward/success") or [reward for reward in series(recent, "reward/mean") if reward <= 1.0]
-    return fmean(told or [0.0]) >= AT_TOP and not failing_kinds(history)
+    successes = series(recent, "reward/success") or [reward for reward in series(recent, "reward/mean") if reward <= 1.0]
+    return fmean(successes or [0.0]) >= AT_TOP and not failing_kinds(history)
 
 
 def failing_kinds(history: Sequence[Metrics], fewest: int = 1) -> list[str]:
@@ -116,12 +116,12 @@ _HELP_KINDS: Final = "read attempts of the kinds that never succeed; drills, exa
 
 
 def no_spread(history: Sequence[Metrics]) -> Seen | None:
-    told = [one for one in history if series([one], "reward/with_spread")]
-    steps = [(one["reward/with_spread"], one.get("reward/num_groups", _FEWEST_GROUPS)) for one in told]
-    found = _none_has_spread(steps) or _few_have_spread(steps)
-    if found is None:
+    measured = [step for step in history if series([step], "reward/with_spread")]
+    steps = [(step["reward/with_spread"], step.get("reward/num_groups", _FEWEST_GROUPS)) for step in measured]
+    shortfall = _none_has_spread(steps) or _few_have_spread(steps)
+    if shortfall is None:
         return None
-    share, seen = found
+    share, seen = shortfall
     if is_solved(history) and not _num_alike(history)[0]:
         return "watch", f"{seen}: these tasks are solved", without_spread_advice(history), share
     return "problem", seen + _where_alike(history), without_spread_advice(history), share
@@ -157,8 +157,8 @@ def _where_alike(history: Sequence[Metrics]) -> str:
     """How many of the groups without spread are at the bottom and at the top, and the kinds at the bottom."""
     bottom, top = _num_alike(history)
     failing = failing_kinds(history)
-    told = f"; in the last steps all attempts failed in {bottom:.0f} groups and succeeded in {top:.0f}" if bottom or top else ""
-    return told + (f"; these kinds of tasks never succeed: {_listed(failing)}" if failing else "")
+    where = f"; in the last steps all attempts failed in {bottom:.0f} groups and succeeded in {top:.0f}" if bottom or top else ""
+    return where + (f"; these kinds of tasks never succeed: {_listed(failing)}" if failing else "")
 
 
 def _num_alike(history: Sequence[Metrics]) -> tuple[float, float]:

@@ -86,9 +86,9 @@ def check_json(value: object) -> None:
         below: dict[int, object] = {}  # each once: values may be shared
         for node in level:
             if isinstance(node, str):
-                if (found := _HALF.search(node)) is not None:
+                if (half := _HALF.search(node)) is not None:
                     raise InputError(
-                        f"the text {_around(node, found.start())} has half of a character (a lone surrogate, U+{ord(found.group()):04X})",
+                        f"the text {_around(node, half.start())} has half of a character (a lone surrogate, U+{ord(half.group()):04X})",
                         hint="repair the text where it was cut, or leave it out",
                         reason="half_surrogate",
                     )
@@ -143,12 +143,12 @@ def _constant(text: str) -> NoReturn:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
         raise InputError(f"the key {repeated!a} is there twice in one object", hint="keep one of them", reason="repeated_key")
-    return found
+    return fields
 
 
 _STRICT = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)

@@ -68,8 +68,8 @@ def left_out(kind: str, *details: str) -> str:
         >>> left_out("image", "image/png", "1,234 bytes"), left_out("audio")
         ('[image left out: image/png, 1,234 bytes]', '[audio left out]')
     """
-    told = ", ".join(re.sub(r"[\[\]\s]+", " ", detail)[:_MAX_NAME] for detail in details if detail)
-    return f"[{kind} left out: {told}]" if told else f"[{kind} left out]"
+    shown = ", ".join(re.sub(r"[\[\]\s]+", " ", detail)[:_MAX_NAME] for detail in details if detail)
+    return f"[{kind} left out: {shown}]" if shown else f"[{kind} left out]"
 
 
 def size_of_base64(data: object) -> str:
@@ -108,8 +108,8 @@ def _text_and_mark(part: object) -> str:
     """A part's text, and a mark for what else it holds."""
     if not isinstance(part, Mapping):
         return left_out(kind_of_part(part))
-    given = part.get("refusal") if part.get("type") == "refusal" else part.get("text")
-    text = given if isinstance(given, str) else ""
+    said = part.get("refusal") if part.get("type") == "refusal" else part.get("text")
+    text = said if isinstance(said, str) else ""
     if is_text(part) or part.get("type") == "refusal":
         return text
     kind = kind_of_part(part)

@@ -28,11 +28,11 @@ def as_number(value: object) -> float:
         (1.0, 3.0)
     """
     item = getattr(value, "item", None)
-    found = item() if callable(item) else value
-    if not isinstance(found, SupportsFloat):
+    number = item() if callable(item) else value
+    if not isinstance(number, SupportsFloat):
         raise TypeError(f"{value!r:.80} is not a number")
     try:
-        return float(found)
+        return float(number)
     except OverflowError as error:
         raise ValueError("the number is too large") from error
 

@@ -92,8 +92,8 @@ def kind_of(scenario: Scenario) -> Hashable:
     """Scenarios of one kind ask for the same of the same tools; one without a witness is of the kind that its `data` names, if it does."""
     witness = scenario.witness
     if witness is None:
-        given = scenario.data.get("kind")
-        return given if isinstance(given, str) else None
+        named = scenario.data.get("kind")
+        return named if isinstance(named, str) else None
     return tuple(call.tool for call in witness.calls), tuple(answer.path for answer in witness.answers)
 
 
@@ -106,8 +106,8 @@ def kind_name(scenario: Scenario) -> str:
         >>> kind_name(Scenario(id="t", task="How much?", data={"kind": "one call"}, witness=witness))
         'one call: convert, to'
     """
-    given, witness = scenario.data.get("kind"), scenario.witness
+    named, witness = scenario.data.get("kind"), scenario.witness
     tools = [] if witness is None else [call.tool for call in witness.calls]
     paths = [] if witness is None else [".".join(map(str, answer.path)) for answer in witness.answers]
     asked = ", ".join(part for part in (" + ".join(tools), *paths) if part)
-    return ": ".join(part for part in (given if isinstance(given, str) else "", asked) if part)[:_MAX_KIND_NAME]
+    return ": ".join(part for part in (named if isinstance(named, str) else "", asked) if part)[:_MAX_KIND_NAME]

@@ -158,11 +158,11 @@ def hide_in_command(words: Sequence[str | Secret]) -> tuple[str | Secret, ...]:
         >>> [str(word) for word in hide_in_command(["serve", "--api-key=abc", "--token", "${TOKEN}", "--port", "80"])]
         ['serve', '--api-key=***', '--token', '${TOKEN}', '--port', '80']
     """
-    found: list[str | Secret] = []
+    hidden: list[str | Secret] = []
     for word in words:
-        before = str(found[-1]) if found else ""
-        found.append(word if isinstance(word, Secret) else _hidden(word, partial(_written_word, before=before), is_script=before == "-c"))
-    return tuple(found)
+        before = str(hidden[-1]) if hidden else ""
+        hidden.append(word if isinstance(word, Secret) else _hidden(word, partial(_written_word, before=before), is_script=before == "-c"))
+    return tuple(hidden)
 
 
 def hide_in_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,10 +179,12 @@ def hide_in_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _hidden_setting(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         is_secret = name.lower().endswith(("headers", "env"))
-        return {key: str(Secret(one)) if is_secret and isinstance(one, str) else _hidden_setting(key, one) for key, one in value.items()}
+        return {
+            key: str(Secret(part)) if is_secret and isinstance(part, str) else _hidden_setting(key, part) for key, part in value.items()
+        }
     if isinstance(value, list | tuple):
-        is_command = name == "command" and all(isinstance(one, str) for one in value)
-        return [str(one) for one in hide_in_command(value)] if is_command else [_hidden_setting(name, one) for one in value]
+        is_command = name == "command" and all(isinstance(part, str) for part in value)
+        return [str(part) for part in hide_in_command(value)] if is_command else [_hidden_setting(name, part) for part in value]
     if not isinstance(value, str):
         return value
     if is_secret_name(name) and not name.endswith("_env"):
@@ -217,12 +219,12 @@ def _written_url(text: str, hide: _Hide) -> str:
     match = _URL.match(text)
     assert match is not None, "every text matches"
     scheme, user, place, query, fragment = match.groups()
-    found = (scheme or "") + ("" if user is None else f"{hide(user, 'password')}@") + place
+    written = (scheme or "") + ("" if user is None else f"{hide(user, 'password')}@") + place
     if user is not None:
         hide(user.partition(":")[2], "password")  # the password is also quoted alone
     if query is not None:
-        found += "?" + "&".join(_written_pair(part, hide) for part in query.split("&"))
-    return found if fragment is None else f"{found}#{hide(fragment, 'fragment')}"
+        written += "?" + "&".join(_written_pair(part, hide) for part in query.split("&"))
+    return written if fragment is None else f"{written}#{hide(fragment, 'fragment')}"
 
 
 def _written_pair(part: str, hide: _Hide) -> str:
@@ -271,7 +273,7 @@ def _written(secret: Secret, info: SerializationInfo) -> str:
 
 
 Redacted = Annotated[str, AfterValidator(redact)]
-SecretUrl = Annotated[str | Secret, AfterValidator(lambda given: hide_in_url(given) if isinstance(given, str) else given)]
+SecretUrl = Annotated[str | Secret, AfterValidator(lambda url: hide_in_url(url) if isinstance(url, str) else url)]
 SecretCommand = Annotated[tuple[str | Secret, ...], AfterValidator(hide_in_command)]
 
 
@@ -308,11 +310,11 @@ def checked_header(name: str, value: str, where: str) -> tuple[str, str]:
 def _sendable(value: str, name: str, signs: str) -> str:
     if not value:
         raise _malformed(name, "is blank", "set it, or leave it out")
-    found = re.search(f"[^{signs}]", value)
-    if found is None:
+    odd = re.search(f"[^{signs}]", value)
+    if odd is None:
         return value
-    place = f"U+{ord(found.group()):04X}, character {found.start() + 1} of {len(value)}"
-    raise _malformed(name, f"holds {_kind_of(found.group())} ({place})", "copy it again, whole and nothing else")
+    place = f"U+{ord(odd.group()):04X}, character {odd.start() + 1} of {len(value)}"
+    raise _malformed(name, f"holds {_kind_of(odd.group())} ({place})", "copy it again, whole and nothing else")
 
 
 def _kind_of(sign: str) -> str:

@@ -221,9 +221,9 @@ def has_sequence_ratio(loss: Loss) -> bool:
 
 def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default: Record) -> dict[str, Any]:
     """`loss="dapo", clip_low=0.1` as `loss={"kind": "dapo", "clip_low": 0.1}`. What does not fit the loss is refused by the loss."""
-    given = {name: data[name] for name in names if name in data}
-    rest = {name: value for name, value in data.items() if name not in given}
-    if not given:
+    beside = {name: data[name] for name in names if name in data}
+    rest = {name: value for name, value in data.items() if name not in beside}
+    if not beside:
         return rest
     loss = rest.get("loss", default)
     if not isinstance(loss, str | Mapping | BaseModel):
@@ -231,7 +231,7 @@ def _with_loss_parameters(data: Mapping[str, Any], names: Sequence[str], default
     inner = {"kind": loss} if isinstance(loss, str) else loss.model_dump(exclude_unset=True) if isinstance(loss, BaseModel) else dict(loss)
     if isinstance(loss, BaseModel):
         inner["kind"] = loss.kind  # type: ignore[attr-defined]
-    twice = sorted(inner.keys() & given.keys())
+    twice = sorted(inner.keys() & beside.keys())
     if twice:
         raise ValueError(f"{', '.join(twice)} given twice: once for the loss, once beside it")
-    return {**rest, "loss": inner | given}
+    return {**rest, "loss": inner | beside}

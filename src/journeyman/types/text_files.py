@@ -56,11 +56,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def read_records(path: Path, kind: type[_Kind]) -> list[_Kind]:
     """The records of a file of JSON lines. Raises InputError with the path and the line."""
-    found = []
+    records = []
     for number, line in json_lines(path):
         with _naming(f"{path}, line {number}"):
-            found.append(kind.model_validate(parse_json(line)))
-    return found
+            records.append(kind.model_validate(parse_json(line)))
+    return records
 
 
 def json_line(value: object) -> str:
