@@ -70,7 +70,16 @@ def test_a_sequence_that_comes_in_two_pieces_is_shown_not_obeyed() -> None:
     terminal = Terminal(file=out, force_terminal=True)
     for piece in ("\x1b", "[2J", "\x1b]0;", "x\x07"):
         terminal.print(piece, end="", soft_wrap=True)
-    assert out.getvalue() == "\\x1b[2J\\x1b]0;x"
+    assert out.getvalue() == "\\x1b[2J\\x1b]0;x\\x07"
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\rb", "\u202ename", "tok\x08\x08\x08en"])
+def test_a_cell_is_as_wide_as_what_is_seen_of_it(name: str) -> None:
+    out = io.StringIO()
+    table = Table(box=None)
+    table.add_row(name, "beside")
+    Terminal(file=out, width=80).print(table)
+    assert out.getvalue().split() == [name.encode("unicode_escape").decode(), "beside"]
 
 
 def test_json_stays_json_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,8 +26,9 @@ def test_doctor_for_people_ends_with_a_verdict(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[-1] in ("This machine can train.", "Something is missing; see above.")
 
 
-def test_doctor_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(["doctor", "--home", str(tmp_path / "home"), "--port", "0"])
+@pytest.mark.parametrize("place", ["home", "."])
+def test_doctor_changes_nothing(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["doctor", "--home", str(tmp_path / place), "--port", "0"])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -167,9 +167,11 @@ def test_an_unknown_run_names_the_known_ones(home: Path, capsys: pytest.CaptureF
 
 
 def test_looking_at_a_home_folder_that_is_not_there_does_not_make_it(tmp_path: Path, refused: list[JourneymanError]) -> None:
-    assert run(["runs", "list", "--home", str(tmp_path / "none")]) == 2
-    assert not (tmp_path / "none").exists()
-    assert refused[-1].reason == "no_home"
+    (tmp_path / "other").mkdir()
+    for name in ("none", "other"):
+        assert run(["runs", "list", "--home", str(tmp_path / name)]) == 2
+        assert refused[-1].reason == "no_home"
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "other"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -61,6 +61,10 @@ class Terminal(Console):
                 style = segment.style.update_link(None) if segment.style is not None and segment.style.link else segment.style
                 yield Segment(printable(redact(segment.text)), style)
 
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A plain text, written out before it is laid out: what is measured is what will be seen."""
+        return super().render_str(printable(redact(text)), **how)
+
     @property
     def file(self) -> IO[str]:
         """The stream behind the door, also where a live block stands before it."""

@@ -174,10 +174,11 @@ def base_models(cache: Path) -> Finding:
 
 def stored_runs(home: Path) -> Finding:
     """The runs database of the home folder. Raises StoreError."""
-    if not home.is_dir():
-        return Finding("fine", "none yet")
+    from journeyman.store.home import HomeFolder
     from journeyman.store.store import Store
 
+    if not HomeFolder(home).database.is_file():
+        return Finding("fine", "none yet")
     with Store.open(home) as store:
         return Finding("fine", f"{len(store.runs.list())} in {home}")
 

@@ -152,9 +152,10 @@ def open_store(home: Path, *runs: str) -> Store:
     """
     from journeyman.config import program
     from journeyman.errors import NotFoundError
+    from journeyman.store.home import HomeFolder
     from journeyman.store.store import Store
 
-    if not home.is_dir():
+    if not HomeFolder(home).database.is_file():
         wanted = f"there is no run {runs[0]!r}: " if runs else ""
         hint = f'give --home, or start a run: {program()} mcp train --server "CMD"'
         raise NotFoundError(f"{wanted}there is no home folder {home}", hint=hint, reason="no_home")
