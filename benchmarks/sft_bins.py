@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from journeyman.trainer.base import TrainSample
 from journeyman.trainer.bins import fill_bins
+from journeyman.trainer.objectives import supervised_batches
 from journeyman.trainer.packing import pack
-from journeyman.trainer.supervised import supervised_batches
 from journeyman.types.settings import Sft
 
 _NUM_IDS = 40_000

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as transformers_logging
 
+from journeyman.config import cache_folder
 from journeyman.errors import ModelNotFoundError
 from journeyman.modeling import base_models, wheel_models
 from journeyman.modeling.base_models import load_tokenizer, missing_parts, quiet_libraries, read_context_length, resolve_base
@@ -166,7 +167,7 @@ def test_the_context_length_is_read_without_the_weights_and_a_sliding_window_lim
 
 @pytest.mark.real_model
 def test_the_base_model_in_the_cache_is_the_expected_one() -> None:
-    folder = base_models.default_cache() / "models" / "smollm2-135m"
+    folder = cache_folder() / "models" / "smollm2-135m"
     if missing_parts(folder):
         pytest.skip("SmolLM2-135M is not in the model cache: make setup puts it there")
     assert (folder / "model.safetensors").stat().st_size == 538_090_408

@@ -29,11 +29,17 @@ def groups(draw: st.DrawFn) -> list[TrainSample]:
     return samples
 
 
+def ancestors(tree: PackedTree, node: int) -> tuple[int, ...]:
+    """Indexes of the node's ancestors, root first, without itself."""
+    parent = tree.nodes[node].parent
+    return () if parent < 0 else (*ancestors(tree, parent), parent)
+
+
 def prefix_of_each_token(tree: PackedTree) -> list[tuple[int, ...]]:
     """The token ids on the way from the root to each flat position, that position included."""
     out: list[tuple[int, ...]] = []
     for number, node in enumerate(tree.nodes):
-        above = [token for index in tree.path(number) for token in tree.token_ids[tree.nodes[index].start : tree.nodes[index].end]]
+        above = [token for index in ancestors(tree, number) for token in tree.token_ids[tree.nodes[index].start : tree.nodes[index].end]]
         out.extend((*above, *tree.token_ids[node.start : end + 1]) for end in range(node.start, node.end))
     return out
 
@@ -79,7 +85,7 @@ def test_nodes_tile_the_row_and_parents_come_first(samples: list[TrainSample]) -
     tree = pack(samples)
     assert [node.start for node in tree.nodes[1:]] == [node.end for node in tree.nodes[:-1]]
     for number, node in enumerate(tree.nodes):
-        path = tree.path(number)
+        path = ancestors(tree, number)
         assert all(index < number for index in path)
         assert node.depth == sum(tree.nodes[index].end - tree.nodes[index].start for index in path)
         assert (path[-1] if path else -1) == node.parent

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import make_sample
+from tests.trainer.test_packing import ancestors
 from torch import Tensor
 
 from journeyman.trainer.packing import Node, PackedTree, pack
@@ -24,7 +25,7 @@ def visible_pairs(tree: PackedTree) -> Tensor:
     for number, node in enumerate(tree.nodes):
         for position in range(node.start, node.end):
             visible[position, node.start : position + 1] = True
-            for index in tree.path(number):
+            for index in ancestors(tree, number):
                 visible[position, tree.nodes[index].start : tree.nodes[index].end] = True
     return visible
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import typer
 
 from journeyman.cli.options import HomeOption, JsonOption, home_folder
+from journeyman.config import cache_folder
 from journeyman.errors import JourneymanError, SettingError
 
 _INSTALL = "pip install torch==2.13.0 && pip install 'journeyman[local]' (in a clone: make setup)"
@@ -57,9 +58,7 @@ def doctor(
 
 def checks(home: Path, port: int) -> dict[str, Callable[[], Finding]]:
     """All checks, in the order they are shown."""
-    from journeyman.modeling.base_models import default_cache
-
-    cache = default_cache()
+    cache = cache_folder()
     return {
         "Python": lambda: Finding("fine", f"{platform.python_version()} at {sys.executable} on {platform.system()} {platform.machine()}"),
         "libraries": libraries,

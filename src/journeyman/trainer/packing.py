@@ -61,15 +61,6 @@ class PackedTree:
     def num_unpacked_tokens(self) -> int:
         return sum(len(sample.token_ids) for sample in self.samples)
 
-    def path(self, node: int) -> tuple[int, ...]:
-        """Indexes of the node's ancestors, root first, without itself."""
-        out: list[int] = []
-        parent = self.nodes[node].parent
-        while parent >= 0:
-            out.append(parent)
-            parent = self.nodes[parent].parent
-        return tuple(reversed(out))
-
 
 @dataclass(slots=True)
 class _Branch:

@@ -22,14 +22,13 @@ from journeyman.trainer.base import OnProgress, SamplePair
 from journeyman.trainer.batches import Skips, each_batch, shuffled_batches
 from journeyman.trainer.bins import ALL_ALIKE
 from journeyman.trainer.losses.preference import PairLoss, Side, preference_loss
+from journeyman.trainer.objectives import Objective, Score, tree_counts
 from journeyman.trainer.packing import PackedTree
 from journeyman.trainer.pairs import PackedPairs, pack_pairs
 from journeyman.types.settings import Dpo, needs_reference
 
-# Log-probabilities of each tree's scored positions, without gradient: M each.
-Score = Callable[[Sequence[PackedTree]], Sequence[Tensor]]
 # Trees, the summed loss of one of them, what the sums are divided by -> norm of the gradient, sums of what is logged.
-Update = Callable[[Sequence[PackedTree], "PreferenceObjective", float], tuple[float, dict[str, float]]]
+Update = Callable[[Sequence[PackedTree], Objective, float], tuple[float, dict[str, float]]]
 MAX_PAIRS_COMPARED = 32
 _REFERENCES_FILE = "references.safetensors"
 
@@ -110,7 +109,7 @@ def preference_updates(
         objective = PreferenceObjective(packed, settings, reference_S)
         objective.prepare(computing.score)
         norm, sums = make_update(packed.packed, objective, objective.divisor)
-        return sums | _counts(packed) | {"gradient_norm": norm}
+        return sums | tree_counts(packed.packed) | {"num_pairs_seen": float(packed.num_pairs), "gradient_norm": norm}
 
     batches = shuffled_batches(len(pairs), settings.batch_size, settings.epochs, settings.seed)
     updates = each_batch(batches, update, lambda done: on_progress(share + (1.0 - share) * done), skips)
@@ -270,15 +269,6 @@ def _readings(result: PairLoss) -> dict[str, Tensor]:
         "reward_rejected": result.rejected_reward_P,
         "reward_margin": margin_P,
         "reward_accuracy": (margin_P > 0).float(),
-    }
-
-
-def _counts(packed: PackedPairs) -> dict[str, float]:
-    return {
-        "num_pairs_seen": float(packed.num_pairs),
-        "num_tokens": float(packed.num_terms_S.sum()),
-        "num_computed_tokens": float(sum(len(tree.token_ids) for tree in packed.packed)),
-        "num_unpacked_tokens": float(sum(tree.num_unpacked_tokens for tree in packed.packed)),
     }
 
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,23 +31,23 @@ from journeyman.trainer.batches import Skips, each_batch, fitting, is_trainable,
 from journeyman.trainer.bins import fill_bins
 from journeyman.trainer.losses.policy import kl_terms
 from journeyman.trainer.micro_batches import GradientSum, Workers, together
-from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
-from journeyman.trainer.packing import PackedTree, pack
-from journeyman.trainer.pairs import usable_pairs
-from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
-from journeyman.trainer.preference import Computing, ReferenceSums, measured_pairs, preference_updates
-from journeyman.trainer.supervised import (
+from journeyman.trainer.objectives import (
+    Objective,
+    PolicyObjective,
     measured_loss,
+    policy_metrics,
     supervised_batches,
     supervised_loss,
     supervised_metrics,
     tree_counts,
 )
+from journeyman.trainer.optimizer import LoraOptimizer, NotFiniteError, global_norm
+from journeyman.trainer.packing import PackedTree, pack
+from journeyman.trainer.pairs import usable_pairs
+from journeyman.trainer.preference import Computing, ReferenceSums, measured_pairs, preference_updates
 from journeyman.trainer.tree_attention import TreeLayout
 from journeyman.types.settings import Checkpointing, Dpo, Grpo, LoraSettings, Sft, WhenTooLong
 
-# Number of the tree, log-probabilities and entropies of its scored positions -> summed loss, sums of what is logged.
-Objective = Callable[[int, Tensor, Tensor], tuple[Tensor, dict[str, float]]]
 MAX_NAMED = 4
 
 
@@ -84,10 +85,8 @@ class LoraTrainer:
         metrics: dict[str, float] = {"num_trajectories_too_long": float(num_too_long)}
         if trees:
             metrics["kl_to_base"] = self._kl_to_base(chosen[0])
-            metrics |= self._policy_updates(trees, settings, on_progress)
-            metrics["num_tokens"] = float(sum(len(tree.terms) for tree in trees))
-            metrics["num_computed_tokens"] = float(sum(len(tree.token_ids) for tree in trees))
-            metrics["num_unpacked_tokens"] = float(sum(tree.num_unpacked_tokens for tree in trees))
+            metrics |= self._whole_step(settings.updates, lambda: self._policy_updates(trees, settings, on_progress), on_progress)
+            metrics |= tree_counts(trees)
         self._step += 1
         return_freed_memory()
         metrics["compute_seconds"] = time.perf_counter() - started
@@ -100,9 +99,6 @@ class LoraTrainer:
     def _trees(self, samples: Sequence[TrainSample], settings: Grpo | Sft) -> list[PackedTree]:
         free = self._checkpoints.free_tokens(settings.gradient_checkpointing)
         return [pack(part) for part in fill_bins(samples, self._workers.count, settings.tokens_per_micro_batch, free)]
-
-    def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
-        return self._whole_step(settings.updates, lambda: self._make_policy_updates(trees, settings, on_progress), on_progress)
 
     def _whole_step(self, num_updates: int, make_updates: Callable[[], dict[str, float]], on_progress: OnProgress) -> dict[str, float]:
         """All that `make_updates` does, or nothing of it when the gradient it ends with is not finite."""
@@ -122,7 +118,7 @@ class LoraTrainer:
         self._skips.forget()
         return {"num_updates_skipped": 0.0} | metrics | {"num_skipped_in_a_row": 0.0}
 
-    def _make_policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
+    def _policy_updates(self, trees: Sequence[PackedTree], settings: Grpo, on_progress: OnProgress) -> dict[str, float]:
         metrics: dict[str, float] = {}
         base_logprobs = self._score(trees, self._reference) if settings.kl_coefficient > 0.0 else []
         objective = PolicyObjective(trees, settings, base_logprobs)
@@ -164,7 +160,7 @@ class LoraTrainer:
         """One optimiser update; the norm of its gradient, the summed loss and counts."""
         trees = self._trees(batch, settings)
         counts = tree_counts(trees)
-        norm, sums = self._update(trees, supervised_loss(trees), counts["num_tokens"], settings)
+        norm, sums = self._update(settings, trees, supervised_loss(trees), counts["num_tokens"])
         return sums | counts | {"gradient_norm": norm}
 
     def measure_loss(self, samples: Sequence[TrainSample], when_too_long: WhenTooLong, on_progress: OnProgress) -> dict[str, float]:
@@ -185,12 +181,10 @@ class LoraTrainer:
         usable, num_too_long = usable_pairs(pairs, self._context_length, settings.when_too_long)
         started = time.perf_counter()
 
-        def update(trees: Sequence[PackedTree], objective: Objective, divisor: float) -> tuple[float, dict[str, float]]:
-            return self._update(trees, objective, divisor, settings)
-
+        computing, update = self._computing(settings), partial(self._update, settings)
         metrics = self._whole_step(
             num_batches(len(usable), settings.batch_size, settings.epochs),
-            lambda: preference_updates(usable, settings, self._computing(settings), update, on_progress, self._skips),
+            lambda: preference_updates(usable, settings, computing, update, on_progress, self._skips),
             on_progress,
         )
         self._step += 1
@@ -208,7 +202,7 @@ class LoraTrainer:
         return Computing(self._score, lambda trees: self._score(trees, self._reference), self._workers.count, free, self._known)
 
     def _update(
-        self, trees: Sequence[PackedTree], objective: Objective, divisor: float, settings: Sft | Dpo
+        self, settings: Sft | Dpo, trees: Sequence[PackedTree], objective: Objective, divisor: float
     ) -> tuple[float, dict[str, float]]:
         """One optimiser update; the norm of its gradient and sums of what is logged."""
         result = self._accumulate(trees, objective, lambda _: None, checkpointing=settings.gradient_checkpointing)
@@ -295,12 +289,11 @@ class LoraTrainer:
 
     def _score(self, trees: Sequence[PackedTree], decoder: nn.Module | None = None) -> list[Tensor]:
         """Log-probabilities of each tree's scored positions, [M] each, without gradient."""
+        return self._workers.map(lambda tree: self._scored(tree, decoder or self._decoder), trees)
 
-        def compute(tree: PackedTree) -> Tensor:
-            with torch.no_grad():
-                return token_logprobs(self._hidden(tree, decoder), self._head, torch.tensor(tree.targets))[0]
-
-        return self._workers.map(compute, trees)
+    def _scored(self, tree: PackedTree, decoder: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return token_logprobs(self._hidden(tree, decoder), self._head, torch.tensor(tree.targets))[0]
 
     def _not_finite(self, trees: Sequence[PackedTree], numbers: Set[int]) -> str:
         """Which micro-batches gave a gradient that is not finite, by the trajectories in them that are the cause: those with a term
@@ -320,12 +313,7 @@ class LoraTrainer:
         """k3 estimate per token, on two trajectories of one group: enough to see where it goes."""
         names = list(dict.fromkeys(sample.trajectory_id or str(number) for number, sample in enumerate(group)))[:2]
         tree = pack([sample for number, sample in enumerate(group) if (sample.trajectory_id or str(number)) in names])
-
-        def compute(decoder: nn.Module) -> Tensor:
-            with torch.no_grad():
-                return token_logprobs(self._hidden(tree, decoder), self._head, torch.tensor(tree.targets))[0]
-
-        current, base = self._workers.map(compute, [self._decoder, self._reference])
+        current, base = self._workers.map(lambda decoder: self._scored(tree, decoder), [self._decoder, self._reference])
         return float(kl_terms(current, base).mean()) if len(tree.targets) else 0.0
 
 

@@ -52,10 +52,6 @@ class Row:
     failure: BaseException | None = None
     logprobs: list[float] = field(default_factory=list)
 
-    @property
-    def num_prefix(self) -> int:
-        return 0 if self.prefix is None else len(self.prefix.ids)
-
 
 @dataclass(frozen=True, slots=True)
 class _Call:

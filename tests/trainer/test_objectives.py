@@ -17,8 +17,8 @@ from torch import Tensor
 
 from journeyman.trainer.base import TrainSample
 from journeyman.trainer.bins import fill_bins
+from journeyman.trainer.objectives import PolicyObjective, policy_metrics
 from journeyman.trainer.packing import PackedTree, pack
-from journeyman.trainer.policy_objective import PolicyObjective, policy_metrics
 from journeyman.types.settings import Grpo
 
 VOCABULARY = 40
