@@ -26,7 +26,7 @@ from pydantic import Field
 from benchmarks.studies.in_vllm import IN_VLLM, compare_in_vllm, require_vllm
 from benchmarks.studies.lines import LineFile
 from journeyman.errors import JourneymanError, SettingError, WaitTimeoutError
-from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
+from journeyman.export.gguf_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
 from journeyman.export.settings import ExportSettings
 from journeyman.recipes.methods import find_file, load_recipe
 from journeyman.store.store import Store
@@ -186,11 +186,9 @@ class Exporter:
         settings = FORMATS[name]
         if self._vllm is None or settings.format == "gguf":
             return {}
-        from journeyman.export.check import require_same_model
-        from journeyman.export.greedy import answer
-        from journeyman.export.model_folder import served_module
+        from journeyman.export.check import answer, require_same_model
         from journeyman.export.probes import probe_prompts
-        from journeyman.export.version import open_version
+        from journeyman.export.version import open_version, served_module
 
         with open_version(store, adapter) as version:
             prompts = probe_prompts(version.renderer, store, adapter.run)

@@ -1,7 +1,7 @@
 """An export in a real vLLM: started by the line that the export prints, asked by HTTP, compared with the version it was made of.
 
 vLLM needs libraries of other releases than Journeyman does, so it lives in an environment of its own, and its Python is named:
-`python -m benchmarks.study export --vllm /path/to/vllm/bin/python`. Not for GGUF files: see `journeyman.export.llama_cpp_check`.
+`python -m benchmarks.study export --vllm /path/to/vllm/bin/python`. Not for GGUF files: see `journeyman.export.gguf_check`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from tests.tiny import write_adapter
 
 from journeyman.errors import AdapterError
 from journeyman.export import export
-from journeyman.export.llama_cpp_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
+from journeyman.export.gguf_check import HOW_TO_GET, IN_LLAMA_CPP, is_available
 from journeyman.store.models import AdapterRow
 from journeyman.store.store import Store
 

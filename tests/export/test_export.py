@@ -13,15 +13,14 @@ from tests.export.runs import MODEL, RUN, make_run
 from tests.tiny import LORA
 
 from journeyman.errors import AdapterError, JourneymanError, NotFoundError, SettingError
-from journeyman.export import model_folder
+from journeyman.export import export
+from journeyman.export.card import use
 from journeyman.export.check import require_same_model
-from journeyman.export.commands import use
 from journeyman.export.export import export_run
 from journeyman.export.gguf_file import require_writable
-from journeyman.export.model_folder import base_reference, write_peft
 from journeyman.export.probes import Agreement, Probe, compare
 from journeyman.export.settings import ExportSettings
-from journeyman.export.version import find_adapter, open_version
+from journeyman.export.version import base_reference, find_adapter, open_version, write_peft
 from journeyman.modeling.base_models import BaseModel
 from journeyman.modeling.weights import load_module
 from journeyman.store.models import ModelRow
@@ -77,8 +76,8 @@ def test_an_export_that_answers_differently_is_removed(
         base.set_attn_implementation("sdpa")  # type: ignore[operator]
         written(version, base, folder, dtype)
 
-    written = model_folder.write_merged
-    monkeypatch.setattr(model_folder, "write_merged", write_the_base)
+    written = export.write_merged
+    monkeypatch.setattr(export, "write_merged", write_the_base)
     with Store.open(home) as store, pytest.raises(AdapterError, match="does not answer as the served version does"):
         export_run(store, RUN, ExportSettings(format="merged"), out=tmp_path / "out" / "merged")
     assert list((tmp_path / "out").iterdir()) == []
@@ -89,8 +88,8 @@ def test_a_template_that_was_lost_on_the_way_is_noticed(home: Path, tmp_path: Pa
         written(version, folder)
         (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}")
 
-    written = model_folder.write_peft
-    monkeypatch.setattr(model_folder, "write_peft", write_without_template)
+    written = export.write_peft
+    monkeypatch.setattr(export, "write_peft", write_without_template)
     with Store.open(home) as store, pytest.raises(AdapterError, match="renders a conversation differently"):
         export_run(store, RUN, ExportSettings(), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

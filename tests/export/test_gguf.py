@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,14 @@ from tests.export.runs import RUN, make_run
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import AdapterError, SettingError
-from journeyman.export import export, gguf_check, llama_cpp_check
-from journeyman.export.check import FLOORS
+from journeyman.export import export, gguf_check
+from journeyman.export.check import FLOORS, answer
 from journeyman.export.export import Exported, export_run
-from journeyman.export.gguf_file import require_writable, write_gguf
-from journeyman.export.gguf_tokenizer import splitting_name
-from journeyman.export.greedy import answer, preferred
-from journeyman.export.llama_cpp_check import HOW_TO_GET, check_in_llama_cpp, is_available
-from journeyman.export.model_folder import served_module
+from journeyman.export.gguf_check import HOW_TO_GET, check_in_llama_cpp, is_available, read_by_transformers
+from journeyman.export.gguf_file import require_writable, splitting_name, write_gguf
 from journeyman.export.probes import Agreement, Probe, compare, probe_prompts
 from journeyman.export.settings import ExportSettings
-from journeyman.export.version import find_adapter, open_version
+from journeyman.export.version import find_adapter, open_version, served_module
 from journeyman.store.store import Store
 
 pytestmark = pytest.mark.timeout(300)  # files are loaded again in child processes
@@ -82,18 +78,8 @@ def test_an_eight_bit_file_is_half_as_large_and_measured(home: Path, f16: Export
 @pytest.fixture
 def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check by transformers in this process: starting one takes seconds. Nothing is checked in llama.cpp."""
-    monkeypatch.setattr(gguf_check, "run_check", lambda _module, path, probes: {"choices": choices_of(path, probes)})
-    monkeypatch.setattr(llama_cpp_check, "is_available", lambda: False)
-
-
-def choices_of(path: Path, probes: Sequence[Probe]) -> list[tuple[int, ...]]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    loaded = AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch.float32, attn_implementation="sdpa"
-    ).eval()
-    return [preferred(loaded, probe) for probe in probes]
+    monkeypatch.setattr(gguf_check, "run_check", lambda _reader, path, probes: read_by_transformers(path, probes))
+    monkeypatch.setattr(gguf_check, "is_available", lambda: False)
 
 
 @pytest.mark.usefixtures("without_children")
@@ -119,8 +105,8 @@ def test_a_file_with_a_shuffled_tensor_is_refused_and_removed(
 def test_a_file_that_llama_cpp_computes_differently_is_refused_and_removed(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp_check, "is_available", lambda: True)
-    monkeypatch.setattr(llama_cpp_check, "check_in_llama_cpp", lambda *_: Agreement(8, 100, 89))
+    monkeypatch.setattr(gguf_check, "is_available", lambda: True)
+    monkeypatch.setattr(gguf_check, "check_in_llama_cpp", lambda *_: Agreement(8, 100, 89))
     with Store.open(home) as store, pytest.raises(AdapterError, match=r"made of in llama\.cpp: 89 of 100"):
         export_run(store, RUN, ExportSettings(format="gguf"), out=tmp_path / "out" / "broken")
     assert list((tmp_path / "out").iterdir()) == []
@@ -173,7 +159,7 @@ def test_other_architectures_answer_as_their_merged_model_does(kind: str, tiny_t
         module = served_module(version)
         probes = answer(module, probe_prompts(version.renderer, store, run), version.renderer.stop_token_ids)
         write_gguf(version, module, tmp_path / "tiny.gguf", "f16")
-        agreement = compare(probes, choices_of(tmp_path / "tiny.gguf", probes))
+        agreement = compare(probes, read_by_transformers(tmp_path / "tiny.gguf", probes)["choices"])
         assert agreement.share >= 0.97, agreement.text()
         if is_available():
             agreement = check_in_llama_cpp(version.renderer, tmp_path / "tiny.gguf", probes)

@@ -13,7 +13,7 @@ import pytest
 from tests.export.runs import make_run
 
 from journeyman.chat.renderer import Renderer
-from journeyman.export.modelfile import go_template, tool_line, write_modelfile
+from journeyman.export.gguf_file import go_template, tool_line, write_modelfile
 from journeyman.export.probes import CONVERSATIONS
 from journeyman.export.version import find_adapter, open_version
 from journeyman.store.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from journeyman.errors import SettingError, StoreError
-from journeyman.export.target import MANIFEST, check_room, check_target, fresh_folder
+from journeyman.export.export import MANIFEST, check_room, check_target, fresh_folder
 
 
 def earlier_export(folder: Path) -> Path:
@@ -88,7 +88,7 @@ def test_a_kill_leaves_no_export_and_the_next_one_cleans_up(tmp_path: Path) -> N
     program = f"""
 import os, signal
 from pathlib import Path
-from journeyman.export.target import fresh_folder
+from journeyman.export.export import fresh_folder
 with fresh_folder(Path({str(target)!r})) as folder:
     (folder / "weights").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

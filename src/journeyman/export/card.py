@@ -1,4 +1,4 @@
-"""The README of an export: what it is, where it comes from, what was measured, and how it is used.
+"""The README of an export: what it is, where it comes from, what was measured, and the exact lines that use it (nothing is run).
 
 Its first lines are a model card's metadata as the Hugging Face hub reads them. Nothing of a run's target (command, headers, environment)
 is in it: an export may be published.
@@ -7,15 +7,17 @@ is in it: an export may be published.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from journeyman.export.model_folder import base_reference, base_title
+from journeyman.chat.reply import CALL_OPEN
 from journeyman.export.probes import Agreement
-from journeyman.export.version import Version
+from journeyman.export.settings import ExportSettings
+from journeyman.export.version import Version, base_reference, base_title
 from journeyman.modeling.base_models import known_names
 from journeyman.version import __version__
 
@@ -57,7 +59,7 @@ def _facts(version: Version, revision: str | None) -> dict[str, str]:
         "base model": f"`{base_title(version)}`" + (f" at revision `{revision}`" if revision else _honest_base(version)),
         "adapter fingerprint": f"`{version.adapter.fingerprint}`",
         "chat template": "the base model's own" if version.renderer.template.is_own else "Journeyman's: ChatML with Hermes tool calls",
-        "tokens that end a turn": ", ".join(f"`{text}`" for text in stop_texts(version)),
+        "tokens that end a turn": ", ".join(f"`{text}`" for text in version.stop_texts),
     }
 
 
@@ -66,11 +68,6 @@ def _honest_base(version: Version) -> str:
     if version.run.base in known_names():
         return f" (a conversion of Journeyman's own: `journeyman models fetch {version.run.base}` makes it)"
     return " (a folder on the machine that trained it)"
-
-
-def stop_texts(version: Version) -> list[str]:
-    """The tokens that end a turn, as text."""
-    return [str(text) for text in version.tokenizer.convert_ids_to_tokens(list(version.renderer.stop_token_ids))]
 
 
 def held_out_lines(report: Path) -> list[str]:
@@ -113,3 +110,71 @@ def plain_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, A
         elif isinstance(value, bool | int | float) or (isinstance(value, str) and key in _CHOICES):
             out[name] = value
     return out
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+TEMPLATE_FILE = "chat_template.jinja"  # as transformers names it
+
+# The values that vLLM takes for --max-lora-rank.
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def gguf_name(version: Version, settings: ExportSettings) -> str:
+    """The file name of a GGUF export."""
+    return f"{version.slug}-{settings.quant}.gguf"
+
+
+def use(version: Version, settings: ExportSettings, place: Path | str) -> tuple[str, ...]:
+    """The commands for a format. `place`: the folder where the export will lie, or its name on the Hugging Face hub."""
+    if settings.format == "gguf":
+        return _gguf(version, settings, place)
+    return _peft(version, place) if settings.format == "peft" else _merged(version, place)
+
+
+def _peft(version: Version, place: Path | str) -> tuple[str, ...]:
+    base, revision = base_reference(version)
+    where = "" if revision is None else f", revision={revision!r}"
+    rank = next(allowed for allowed in _VLLM_RANKS if allowed >= version.rank)
+    python = (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"base = AutoModelForCausalLM.from_pretrained({base!r}, dtype='float32'{where})\n"
+        f"model = PeftModel.from_pretrained(base, {str(place)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(place)!r})"
+    )
+    template = str(place / TEMPLATE_FILE) if isinstance(place, Path) else TEMPLATE_FILE
+    vllm = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{version.slug}={place}"]
+    vllm += ["--chat-template", template, *_tool_flags(version)]
+    if revision is not None:
+        vllm += ["--revision", revision]
+    if isinstance(place, Path):
+        return python, shlex.join(vllm)
+    return python, f"{shlex.join(['hf', 'download', place, TEMPLATE_FILE, '--local-dir', '.'])}\n{shlex.join(vllm)}"
+
+
+def _merged(version: Version, place: Path | str) -> tuple[str, ...]:
+    python = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(place)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(place)!r})"
+    )
+    return python, shlex.join(["vllm", "serve", str(place), "--served-model-name", version.slug, *_tool_flags(version)])
+
+
+def _gguf(version: Version, settings: ExportSettings, place: Path | str) -> tuple[str, ...]:
+    file = gguf_name(version, settings)
+    if isinstance(place, Path):
+        server = ["llama-server", "-m", str(place / file), "--jinja"]
+        create = shlex.join(["ollama", "create", version.slug, "-f", str(place / "Modelfile")])
+    else:
+        server = ["llama-server", "-hf", place, "--hf-file", file, "--jinja"]
+        create = f"{shlex.join(['hf', 'download', place, '--local-dir', '.'])}\n{shlex.join(['ollama', 'create', version.slug])}"
+    return shlex.join(server), f"{create}\n{shlex.join(['ollama', 'run', version.slug])}"
+
+
+def _tool_flags(version: Version) -> list[str]:
+    """vLLM's parser for calls in `<tool_call>`; other formats have parsers of their own, which only their makers know."""
+    speaks_hermes = version.renderer.template.supports_tools and CALL_OPEN in version.renderer.template.text
+    return ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"] if speaks_hermes else []
