@@ -70,7 +70,7 @@ _STOP_WORDS = frozenset(
     "never not isn doesn aren wasn don cannot think believe say any anymore longer there it's the and for are was does did has have had "
     "will would can could what which when where that this its currently now right "
     "they them she you nobody none nothing one anyone anybody anything someone somebody "
-    "unfortunately sadly regrettably afraid sorry actually really yet still already according checked simply".split()
+    "unfortunately sadly regrettably afraid sorry actually really yet still already according checked simply from until till".split()
 )
 _NO_DAY = (None, 0, 0)
 

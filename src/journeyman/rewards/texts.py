@@ -29,6 +29,12 @@ _NO_ITEM = re.compile(
 # "12 m/s, NW": a measure is no rival of a text.
 _MEASURE = re.compile(r"\b\d[\d.,]*\s?[^\W\d_]{1,4}(?:/[a-z]{1,2})?\b")
 _MOVED = re.compile(r"\b(?:moved|changed|went|switched|passed|advanced|updated|upgraded|promoted)\s+(?:\w+\s+)?from\s+$", re.IGNORECASE)
+# "5.0.0 has not been installed", "Sara did not approve it"; but "closed isn't ruled out".
+_NEGATED_AFTER = re.compile(
+    r"\s+(?:is|are|was|were|has|have|had|does|do|did|will|would|can|could)(?:\s+not|n['’]t)\b(?!\s+(?:\w+\s+)?(?:only|just|merely|excluded|ruled|wrong|false"
+    r"|impossible|unlikely|incorrect|out|yet)\b)",
+    re.IGNORECASE,
+)
 _FORMER = re.compile(r"\b(?:was|were|used\s+to\s+be|formerly|previously|once)\s+(?:the\s+|an?\s+)?$", re.IGNORECASE)
 # "Lyon, France": the country beside a place is no rival of it.
 _COUNTRIES = frozenset(
@@ -127,7 +133,7 @@ def _is_rival(other: str, expected: str, rest: str, places: Sequence[Span], ques
     where = [place for place in find_texts(other, rest) if other.casefold() not in _FUNCTION_WORDS or rest[slice(*place)] == other]
     if other in _FUNCTION_WORDS or not where:
         return False
-    where = [place for place in where if not _is_left_behind(place, rest, places)]
+    where = [place for place in where if not (_is_left_behind(place, rest, places) or _NEGATED_AFTER.match(rest, place[1]))]
     if find_texts(other, question):
         where = [place for place in where if any(_SEPARATOR.fullmatch(_between(rest, place, own)) for own in places)]
     return any(stance is not Stance.DENIED for stance in stances(rest, where, question, is_text=True))

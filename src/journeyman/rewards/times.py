@@ -92,6 +92,9 @@ _DURATION_PATTERN = re.compile(
     rf"(?<![\w.,:])(?<!\d/){_SIGN}(?P<parts>{_DURATION_PART}(?:(?:,?\s*(?:and\s+)?){_DURATION_PART})*)", re.IGNORECASE
 )
 _DURATION_PIECE = re.compile(rf"({_AMOUNT})[\s-]?({_UNIT})", re.IGNORECASE)
+_AND_A_HALF = re.compile(
+    rf"\b(?P<number>\d{{1,3}}|{_COUNT_WORD}|ten|twelve)\s+(?P<unit>hours|days|weeks)\s+and\s+a\s+half\b", re.IGNORECASE
+)
 _ONE = re.compile(r"\b(?:an|a|one)(?=\s+(?:hour|minute|second|day|week)\b)", re.IGNORECASE)
 _RATE = re.compile(rf"(?:\d|[€$£¥]|\b(?:{UNIT_NAMES}|times|once|twice))\s*$", re.IGNORECASE)  # "27 euros an hour", "5 times a day"
 # "+09:00", "3:30 h", "3h30": a length where a sign or the unit tells that it is no time of day.
@@ -291,6 +294,7 @@ def digits_for_words(text: str) -> str:
     text = re.sub(r"\bhalf\s+an?\s+(hour|minute|day|week)\b", r"0.5 \1s", text, flags=re.IGNORECASE)
     text = _ONE.sub(lambda match: match[0] if _RATE.search(text[max(0, match.start() - 20) : match.start()]) else "1", text)
     text = _ORDINAL_DAY.sub(lambda match: f"{_ordinal(match[0])}", text)
+    text = _AND_A_HALF.sub(lambda match: f"{_count(match['number'])}.5 {match['unit']}", text)
     for claim in sorted(numbers(text), key=lambda claim: -claim.start):
         written = text[claim.start : claim.end]
         if not re.search(r"\d", written) and written[:1].isalpha():
