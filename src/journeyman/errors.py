@@ -59,6 +59,15 @@ class InputError(JourneymanError):
 
     exit_code = 2
 
+    def at(self, place: str) -> InputError:
+        """The same error with the place of what is unusable: a file, a line, a field.
+
+        Example:
+            >>> InputError("no JSON", reason="no_json").at("a.jsonl, line 7").message
+            'a.jsonl, line 7: no JSON'
+        """
+        return InputError(f"{place}: {self.message}", hint=self.hint, reason=self.reason)
+
 
 class SettingError(InputError):
     """A setting is unknown, out of range, or not supported here. A setting is honoured or refused, never ignored."""

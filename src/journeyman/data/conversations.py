@@ -51,7 +51,7 @@ class Turns:
             try:
                 self._take(entry)
             except InputError as error:
-                raise InputError(f"{what}, message {number}: {error.message}", hint=error.hint, reason=error.reason) from error
+                raise error.at(f"{what}, message {number}") from error
 
     def begin_with_system(self, text: str) -> None:
         """Put a system message in front, where it is not. Raises InputError (other_system) when there is another one."""
@@ -164,7 +164,7 @@ def parsed(value: object, what: str) -> Any:
     try:
         return parse_json(value)
     except InputError as error:
-        raise InputError(f"{what}: {error.message}", hint=error.hint, reason=error.reason) from error
+        raise error.at(what) from error
 
 
 def spoken(value: object) -> object:

@@ -148,8 +148,7 @@ def convert(
         try:
             examples += [(example, row.place) for example in read(row.values)]
         except InputError as error:
-            message = error.message if row.data is None else f"{row.place}: {error.message}"
-            errors.append(InputError(message, hint=error.hint, reason=error.reason))
+            errors.append(error if row.data is None else error.at(row.place))
     if num_rows == 0:
         raise InputError("there are no rows", hint="give at least one example", reason="empty")
     if errors and not skip_bad:

@@ -128,7 +128,7 @@ def _read_json(path: Path) -> Iterator[Row]:
     try:
         values = parse_json(text)
     except InputError as error:
-        raise InputError(f"{path}: {error.message}", hint=error.hint, reason=error.reason) from error
+        raise error.at(str(path)) from error
     for number, value in enumerate(values, start=1):
         data, fault, reason = _object(value)
         yield Row(number, data, path.name, fault, reason=reason)

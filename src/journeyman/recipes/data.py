@@ -295,7 +295,7 @@ def _scenario(line: bytes, where: str, name: str) -> Scenario:
     try:
         data: Any = parse_json(line)
     except InputError as error:
-        raise InputError(f"{where}: {error.message}", hint=error.hint, reason=error.reason) from error
+        raise error.at(where) from error
     if not isinstance(data, dict) or not isinstance(data.get("task"), str):
         raise InputError(f'{where} is not a task: it needs at least {{"task": "..."}}', hint=f"found: {str(data)[:80]}", reason="no_task")
     unknown = sorted(data.keys() - Scenario.model_fields.keys())

@@ -115,7 +115,7 @@ def _naming(place: str) -> Iterator[None]:
     except InputError as error:
         if error.reason == "unreadable":  # says so already
             raise
-        raise InputError(f"{place}: {error.message}", hint=error.hint, reason=error.reason) from error
+        raise error.at(place) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
