@@ -96,8 +96,9 @@ def test_a_file_with_a_shuffled_tensor_is_refused_and_removed(
         write_gguf(version, module, path, quant)
 
     monkeypatch.setattr(export, "write_gguf", write_shuffled)
-    with Store.open(home) as store, pytest.raises(AdapterError, match=f"not the version that it was made of.*{quant} must agree"):
+    with Store.open(home) as store, pytest.raises(AdapterError) as caught:
         export_run(store, RUN, ExportSettings.model_validate({"format": "gguf", "quant": quant}), out=tmp_path / "out" / "broken")
+    assert caught.value.reason == "answers_differ"
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -107,8 +108,9 @@ def test_a_file_that_llama_cpp_computes_differently_is_refused_and_removed(
 ) -> None:
     monkeypatch.setattr(gguf_check, "is_available", lambda: True)
     monkeypatch.setattr(gguf_check, "check_in_llama_cpp", lambda *_: Agreement(8, 100, 89))
-    with Store.open(home) as store, pytest.raises(AdapterError, match=r"made of in llama\.cpp: 89 of 100"):
+    with Store.open(home) as store, pytest.raises(AdapterError, match="89 of 100") as caught:
         export_run(store, RUN, ExportSettings(format="gguf"), out=tmp_path / "out" / "broken")
+    assert caught.value.reason == "answers_differ"
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -207,9 +209,9 @@ def test_the_splitting_rule_goes_under_llama_cpps_name(rule: dict[str, Any], nam
 def test_a_tokenizer_that_llama_cpp_might_read_otherwise_is_refused(given: dict[str, Any]) -> None:
     fine = {"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": BYTES | {"use_regex": True}}
     assert splitting_name(fine) == "gpt-2"
-    with pytest.raises(SettingError, match="cannot be written to GGUF") as caught:
+    with pytest.raises(SettingError) as caught:
         splitting_name(fine | given)
-    assert "--format merged" in str(caught.value)
+    assert caught.value.reason == "not_for_gguf"
 
 
 @pytest.mark.real_model

@@ -112,42 +112,46 @@ def test_without_a_token_nothing_begins(hub: Hub, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    with pytest.raises(SettingError, match="no Hugging Face token") as caught:
+    with pytest.raises(SettingError) as caught:
         HubRepository.reach("me/time")
-    assert "HF_TOKEN" in str(caught.value)
+    assert caught.value.reason == "no_hub_token"
 
 
 def test_a_token_that_the_hub_does_not_know_is_a_setting_to_correct(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_other")
-    with pytest.raises(SettingError, match="answered 401"):
+    with pytest.raises(SettingError, match="401") as caught:
         HubRepository.reach("me/time")
+    assert caught.value.reason == "hub_refused"
 
 
 def test_offline_is_said_before_anything_is_written(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(StoreError, match="cannot upload to me/time") as caught:
+    with pytest.raises(StoreError) as caught:
         HubRepository.reach("me/time")
-    assert "without --push" in str(caught.value)
+    assert caught.value.reason == "hub_unreachable"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(StoreError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(StoreError) as caught:
         HubRepository.reach("me/time")
+    assert caught.value.reason == "hub_offline"
 
 
 def test_an_upload_that_fails_says_where_the_export_is(hub: Hub, folder: Path) -> None:
     repository = HubRepository.reach("me/time")
     hub.refuses = "/commit/"
-    with pytest.raises(StoreError, match="answered 501") as caught:
+    with pytest.raises(StoreError, match="501") as caught:
         repository.upload(folder, "time@3")
+    assert caught.value.reason == "hub_failed"
     assert f"hf upload me/time {folder}" in str(caught.value)
     assert (folder / "README.md").exists()
 
 
 @pytest.mark.parametrize("name", ["time", "me/time/x", "me/..", "-me/time", "me/ti me"])
 def test_a_name_that_is_no_repository_is_refused(name: str) -> None:
-    with pytest.raises(SettingError, match="no name of a repository"):
+    with pytest.raises(SettingError) as caught:
         HubRepository.reach(name)
+    assert caught.value.reason == "no_repository_name"
 
 
 def test_nothing_that_is_uploaded_names_a_folder_of_this_machine(hub: Hub, sharp_model: Path, tmp_path: Path) -> None:
@@ -163,9 +167,9 @@ def test_nothing_that_is_uploaded_names_a_folder_of_this_machine(hub: Hub, sharp
 
 def test_an_adapter_of_a_base_without_a_public_name_is_not_uploaded(hub: Hub, sharp_model: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "home", sharp_model)
-    with Store.open(tmp_path / "home") as store, pytest.raises(SettingError, match="has no Hugging Face id") as caught:
+    with Store.open(tmp_path / "home") as store, pytest.raises(SettingError) as caught:
         export_run(store, RUN, ExportSettings(), out=tmp_path / "out", push_to=HubRepository.reach("me/time"))
-    assert "--format merged" in str(caught.value)
+    assert caught.value.reason == "base_not_public"
     assert str(sharp_model) not in str(caught.value)
     assert hub.repositories == {}
     assert not (tmp_path / "out").exists()

@@ -53,7 +53,9 @@ def check_merged(version: Version, folder: Path, probes: Sequence[Probe], *, is_
         ).eval()
     _check_tokenizer(version, folder)
     if set(_as_list(model.generation_config.eos_token_id)) != set(version.renderer.stop_token_ids):
-        raise AdapterError(f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT)
+        raise AdapterError(
+            f"the exported model stops at other tokens: {model.generation_config.eos_token_id}", hint=_HINT, reason="other_stop_tokens"
+        )
     if not is_exact:
         return require_same_model(compare(probes, [preferred(model, probe) for probe in probes]), "bfloat16")
     agreement = _must_agree(model, probes, "merged model")
@@ -72,6 +74,7 @@ def require_same_model(agreement: Agreement, rounded_to: str, where: str = "") -
             f"the export is not the version that it was made of{where and f' {where}'}: {agreement.text()}; "
             f"{rounded_to} must agree at {floor:.0%} or more",
             hint=_HINT,
+            reason="answers_differ",
         )
     return agreement
 
@@ -79,7 +82,9 @@ def require_same_model(agreement: Agreement, rounded_to: str, where: str = "") -
 def _must_agree(model: nn.Module, probes: Sequence[Probe], what: str) -> Agreement:
     agreement = compare(probes, [preferred(model, probe) for probe in probes])
     if not agreement.is_identical:
-        raise AdapterError(f"the exported {what} does not answer as the served version does: {agreement.text()}", hint=_HINT)
+        raise AdapterError(
+            f"the exported {what} does not answer as the served version does: {agreement.text()}", hint=_HINT, reason="answers_differ"
+        )
     return agreement
 
 
@@ -92,7 +97,9 @@ def _check_generate(model: Any, probe: Probe) -> None:
     found = tuple(ids[0, len(probe.prompt_ids) :].tolist())
     agreement = compare([probe], [found]) if len(found) == len(probe.reply_ids) else None
     if agreement is None or not (agreement.is_identical or agreement.num_ties):
-        raise AdapterError(f"the exported model generates {found} where the served version writes {probe.reply_ids}", hint=_HINT)
+        raise AdapterError(
+            f"the exported model generates {found} where the served version writes {probe.reply_ids}", hint=_HINT, reason="answers_differ"
+        )
 
 
 def _check_tokenizer(version: Version, folder: Path) -> None:
@@ -106,7 +113,9 @@ def _check_tokenizer(version: Version, folder: Path) -> None:
             tokenize=False,
         )
         if tuple(tokenizer.encode(text, add_special_tokens=False)) != expected:
-            raise AdapterError(f"the tokenizer exported to {folder} renders a conversation differently: {text!r}", hint=_HINT)
+            raise AdapterError(
+                f"the tokenizer exported to {folder} renders a conversation differently: {text!r}", hint=_HINT, reason="renders_differently"
+            )
 
 
 def _as_list(value: int | list[int]) -> list[int]:

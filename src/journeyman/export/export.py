@@ -93,7 +93,7 @@ def export_run(
         model: needed only where the run trained several.
         may_replace: an earlier export at `out` is replaced; anything else there never is.
         push_to: upload the checked export there.
-        reached: told the points on the way of the write.
+        reached: is called with each point on the way of the write.
 
     Raises:
         NotFoundError: unknown run or step, or a run that trained nothing.
@@ -102,23 +102,23 @@ def export_run(
         AdapterError: the export does not answer as the served version does; nothing of it stays.
         StoreError: no room, or a folder that cannot be written; nothing of it stays. An upload that failed: the export stays.
     """
-    told = progress if progress is not None else SilentProgress()
+    progress = progress or SilentProgress()
     row = find_adapter(store, run, model=model, step=step)
     name = f"{row.model}-step{row.step}-{settings.name}"
     target = path_of(out if out is not None else store.home.run(run).exports / name).absolute()
     check_target(target, may_replace=may_replace)
-    told.phase("load", note=row.name)
-    with open_version(store, row, told.note) as version:
+    progress.phase("load", note=row.name)
+    with open_version(store, row, progress.note) as version:
         if settings.format == "gguf":
             require_writable(version)
         if settings.format == "peft" and push_to is not None:
             _require_public_base(version)
         card_place = target if push_to is None else push_to.name
-        writer = _Writer(version, settings, target, card_place, tools_of_run(store, run), told, reached)
+        writer = _Writer(version, settings, target, card_place, tools_of_run(store, run), progress, reached)
         exported = writer.write(probe_prompts(version.renderer, store, run))
     if push_to is None:
         return exported
-    told.phase("upload", note=push_to.name)
+    progress.phase("upload", note=push_to.name)
     return replace(exported, url=push_to.upload(target, f"{exported.version} of run {run}"))
 
 
@@ -128,6 +128,7 @@ def _require_public_base(version: Version) -> None:
         raise SettingError(
             f"an adapter of {base_title(version)} is of no use on the hub: that base has no Hugging Face id, so nobody else could load it",
             hint="upload the whole model: --format merged, or --format gguf",
+            reason="base_not_public",
         )
 
 
@@ -236,9 +237,15 @@ def check_target(target: Path, *, may_replace: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / MANIFEST).is_file():
-        raise SettingError(f"{target} is there already and is no export", hint="give another folder with --out; it will be made")
+        raise SettingError(
+            f"{target} is there already and is no export", hint="give another folder with --out; it will be made", reason="not_an_export"
+        )
     if not may_replace:
-        raise SettingError(f"{target} is there already", hint="replace that export with --force, or give another folder with --out")
+        raise SettingError(
+            f"{target} is there already",
+            hint="replace that export with --force, or give another folder with --out",
+            reason="already_exported",
+        )
 
 
 def check_room(target: Path, num_bytes: int) -> None:
@@ -249,6 +256,7 @@ def check_room(target: Path, num_bytes: int) -> None:
         raise StoreError(
             f"the export needs {num_bytes / 1e9:.2f} GB under {target.parent}, where {free / 1e9:.2f} GB are free",
             hint="free some disk space, or give a folder on another disk with --out",
+            reason="no_room",
         )
 
 

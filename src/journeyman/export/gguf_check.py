@@ -50,7 +50,11 @@ def run_check(reader: Reader, path: Path, probes: Sequence[Probe], **more: Any) 
         )  # fmt: skip
         if result.returncode != 0:
             last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise AdapterError(f"{path.name} was written, but cannot be read again: {last[:300]}", hint="nothing was kept of this export")
+            raise AdapterError(
+                f"{path.name} was written, but cannot be read again: {last[:300]}",
+                hint="nothing was kept of this export",
+                reason="unreadable_export",
+            )
         return json.loads(answer.read_text(encoding="utf-8"))
     except subprocess.TimeoutExpired as error:
         raise WaitTimeoutError(f"checking {path.name} took longer than {_SECONDS} s", hint="is the machine busy? Try again") from error
@@ -85,7 +89,9 @@ def check_in_llama_cpp(renderer: Renderer, path: Path, probes: Sequence[Probe]) 
     ]
     answer = run_check("llama_cpp", path, probes, conversations=asked)
     if answer["fault"]:
-        raise AdapterError(f"llama.cpp reads {path.name} differently: {answer['fault']}", hint="nothing was kept of this export")
+        raise AdapterError(
+            f"llama.cpp reads {path.name} differently: {answer['fault']}", hint="nothing was kept of this export", reason="read_differently"
+        )
     return compare(probes, answer["choices"])
 
 

@@ -54,7 +54,9 @@ def require_writable(version: Version) -> None:
     if kind in ("llama", "qwen3") and (getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)):
         faults.append("its linear layers have biases")
     if faults:
-        raise SettingError(f"the base model {version.run.base!r} cannot be written to GGUF: {'; '.join(faults)}", hint=HINT)
+        raise SettingError(
+            f"the base model {version.run.base!r} cannot be written to GGUF: {'; '.join(faults)}", hint=HINT, reason="not_for_gguf"
+        )
     token_table(version.tokenizer, int(config.vocab_size))
 
 
@@ -142,7 +144,7 @@ def _named_tensors(module: nn.Module, names: Any, *, is_tied: bool) -> Iterator[
             continue
         found = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None:
-            raise SettingError(f"GGUF has no place for the tensor {name}", hint=HINT)
+            raise SettingError(f"GGUF has no place for the tensor {name}", hint=HINT, reason="not_for_gguf")
         yield found, tensor
 
 
@@ -200,7 +202,9 @@ def token_table(tokenizer: Any, num_rows: int) -> TokenTable:
         number: token["content"] for number, token in added.items()
     }
     if max(text_of) >= num_rows:
-        raise SettingError(f"the tokenizer has token {max(text_of)}, but the model only {num_rows} embedding rows", hint=HINT)
+        raise SettingError(
+            f"the tokenizer has token {max(text_of)}, but the model only {num_rows} embedding rows", hint=HINT, reason="not_for_gguf"
+        )
     texts, kinds = [], []
     for number in range(num_rows):
         texts.append(text_of.get(number, f"[PAD{number}]"))
@@ -224,7 +228,9 @@ def splitting_name(inner: Mapping[str, Any]) -> str:
     name = _name_of_rule(rule.get("pretokenizers", [rule]))
     is_expected = model["type"] == "BPE" and not model.get("byte_fallback") and normalizer in (None, "NFC")
     if name is None or not is_expected or bool(model.get("ignore_merges")) != (name == "llama-bpe"):
-        raise SettingError(f"this model's tokenizer ({model['type']}, {_words(rule)}) cannot be written to GGUF here", hint=HINT)
+        raise SettingError(
+            f"this model's tokenizer ({model['type']}, {_words(rule)}) cannot be written to GGUF here", hint=HINT, reason="not_for_gguf"
+        )
     return name
 
 

@@ -39,15 +39,25 @@ class HubRepository:
         from huggingface_hub import HfApi, constants, get_token
 
         if not _REPOSITORY.fullmatch(name) or ".." in name or "--" in name:
-            raise SettingError(f"{name!r} is no name of a repository", hint="write ORG/NAME: letters, digits, '-', '_' and '.'")
+            raise SettingError(
+                f"{name!r} is no name of a repository",
+                hint="write ORG/NAME: letters, digits, '-', '_' and '.'",
+                reason="no_repository_name",
+            )
         if constants.is_offline_mode():
-            raise StoreError(f"cannot upload to {name}: HF_HUB_OFFLINE is set", hint="unset it, or export without --push and upload later")
+            raise StoreError(
+                f"cannot upload to {name}: HF_HUB_OFFLINE is set",
+                hint="unset it, or export without --push and upload later",
+                reason="hub_offline",
+            )
         check_hub_token()
         proxy_of(environment("HF_ENDPOINT") or HUB_URL)  # refuses one that cannot be used
         token = get_token()
         if token is None:
             raise SettingError(
-                f"cannot upload to {name}: there is no Hugging Face token here", hint="set HF_TOKEN, or log in with: hf auth login"
+                f"cannot upload to {name}: there is no Hugging Face token here",
+                hint="set HF_TOKEN, or log in with: hf auth login",
+                reason="no_hub_token",
             )
         remember_key(token)
         api = HfApi(endpoint=environment("HF_ENDPOINT"), token=token)
@@ -77,10 +87,14 @@ def _mapped_errors(what: str, hint: str) -> Iterator[None]:
         status = error.response.status_code
         refused = f"{what}: the hub answered {status}: {_first_line(error)}"
         if status in (401, 403):
-            raise SettingError(refused, hint="use a token that may write there (HF_TOKEN, or hf auth login)") from error
-        raise StoreError(refused, hint=hint) from error
+            raise SettingError(
+                refused, hint="use a token that may write there (HF_TOKEN, or hf auth login)", reason="hub_refused"
+            ) from error
+        raise StoreError(refused, hint=hint, reason="hub_failed") from error
     except (OSError, HTTPError, ValueError) as error:
-        raise StoreError(f"{what}: {_first_line(error)}", hint=f"check the network (HF_ENDPOINT, HTTPS_PROXY); {hint}") from error
+        raise StoreError(
+            f"{what}: {_first_line(error)}", hint=f"check the network (HF_ENDPOINT, HTTPS_PROXY); {hint}", reason="hub_unreachable"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -82,21 +82,26 @@ def find_adapter(store: Store, run: str, *, model: str | None = None, step: int 
     info = store.runs.get(run)
     names = [row.name for row in store.models.list(run)]
     if model is not None and model not in names:
-        raise NotFoundError(f"run {run!r} has no model {model!r}", hint=f"its models: {', '.join(names) or 'none'}")
+        raise NotFoundError(f"run {run!r} has no model {model!r}", hint=f"its models: {', '.join(names) or 'none'}", reason="no_such_model")
     if model is None and len(names) > 1:
-        raise SettingError(f"run {run!r} trained several models", hint=f"choose one with --model: {', '.join(names)}")
+        raise SettingError(
+            f"run {run!r} trained several models", hint=f"choose one with --model: {', '.join(names)}", reason="several_models"
+        )
     chosen = model if model is not None else next(iter(names), None)
     rows = {row.step: row for row in store.models.adapters(run, chosen)} if chosen else {}
     if not rows:
         raise NotFoundError(
             f"run {run!r} ({info.state}) has no trained version to export",
             hint="train it first, or resume it; see: journeyman runs show RUN",
+            reason="nothing_trained",
         )
     if step is None:
         return rows[max(rows)]
     if step not in rows:
         steps = ", ".join(str(number) for number in sorted(rows))
-        raise NotFoundError(f"model {chosen!r} of run {run!r} has no step {step} on disk", hint=f"there are: {steps}")
+        raise NotFoundError(
+            f"model {chosen!r} of run {run!r} has no step {step} on disk", hint=f"there are: {steps}", reason="no_such_step"
+        )
     return rows[step]
 
 
@@ -115,13 +120,16 @@ def open_version(store: Store, row: AdapterRow, note: Callable[[str], None] | No
     try:
         held = ServedFolder(row.folder)
     except OSError as error:
-        raise AdapterError(f"the folder of version {row.name} is gone: {row.folder}", hint="take another step with --step") from error
+        raise AdapterError(
+            f"the folder of version {row.name} is gone: {row.folder}", hint="take another step with --step", reason="adapter_gone"
+        ) from error
     try:
         tensors, scaling = read_adapter(row.folder)
         if fingerprint(tensors) != row.fingerprint:
             raise AdapterError(
                 f"the adapter in {row.folder} is not the one that was trained as {row.name}",
                 hint="was it changed by hand? Restore it, or take another step with --step",
+                reason="adapter_changed",
             )
         config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         renderer = Renderer(load_tokenizer(base.folder), int(config.get_text_config().max_position_embeddings))
