@@ -65,3 +65,21 @@ def test_faults_name_the_argument() -> None:
     assert argument_faults(schema, {"a": "x"})[0].startswith("a: ")
     assert argument_faults(schema, {"a": 1, "b": 2}) == ["unknown argument 'b'"]
     assert argument_faults(schema, [1])
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(a+)+$", r"^(\w+\s?)*$", r"^([a-z0-9]+[-_]?)+$", r"^(a|aa)+$", r"^((a?b?)+c?)*$", r"^(?:x|(ab|a|b)*)$", r"^(.*)*@x$"]
+)
+def test_a_pattern_that_python_would_read_for_ever_holds_nobody_up(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    assert argument_faults(schema, {"a": "a" * 60 + "!"}) == []
+    assert len(argument_faults(schema, {"a": "a!"})) == len(argument_faults(schema, {"a": 1})) == 1
+    assert argument_faults(schema, {"a": "a" * 60}) == []
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^[a-z]{3,}$", r"^\d{4}-\d{2}-\d{2}.*$", r"^(foo|bar)-[a-z]+$", r"^[^/]+/[^/]+$", r"^(?:[a-z]{2}){1,5}$"]
+)
+def test_other_patterns_are_held_against_texts_of_any_length(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    assert len(argument_faults(schema, {"a": "!" * 100})) == 1

@@ -5,11 +5,13 @@ A small model reads a schema on every turn, so what only repeats the key ("title
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from re import _parser  # type: ignore[attr-defined]  # the reader of patterns, which has no public name
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +25,8 @@ _MAX_SCHEMAS = 2_000  # checking one takes a millisecond
 _MAX_FAULT_CHARS = 200
 _MAX_PLACE_CHARS = 80
 _MAX_BITS = 1024  # of a whole number: a longer one is no float either
+_MAX_SAFE_CHARS = 20  # of a text that a pattern with choices inside repeats may be held against
+_FEW = 8
 
 
 class SchemaFaultError(ValueError):
@@ -56,11 +60,10 @@ def clean_schema(schema: Any) -> dict[str, Any]:
 
 
 def argument_faults(schema: Mapping[str, Any], arguments: Any) -> list[str]:
-    """What is wrong with a call's arguments, one line each; empty when they fit. What cannot be checked does not fit."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-
+    """What is wrong with a call's arguments, one line each; empty when they fit. What cannot be checked does not fit, but for a text that a
+    pattern might take for ever to read: what that is worth is left to the server."""
     try:
-        faults = sorted(Draft202012Validator(dict(schema)).iter_errors(arguments), key=lambda fault: list(map(str, fault.absolute_path)))
+        faults = sorted(_validator(schema).iter_errors(arguments), key=lambda fault: list(map(str, fault.absolute_path)))
     except _uncheckable() as error:
         return [f"the arguments cannot be checked against the schema: {type(error).__name__}"]
     lines = []
@@ -76,9 +79,7 @@ def argument_faults(schema: Mapping[str, Any], arguments: Any) -> list[str]:
 
 def fits(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
     """Whether a value is one that the schema takes, for many values; never for one that JSON cannot hold or that cannot be checked."""
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(dict(schema))
+    validator = _validator(schema)
 
     def is_fit(value: Any) -> bool:
         try:
@@ -91,7 +92,7 @@ def fits(schema: Mapping[str, Any]) -> Callable[[Any], bool]:
 
 def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
     """As `clean_schema`, for a schema of anything. Raises SchemaFaultError."""
-    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]
 
     try:
         if not _is_finite(schema):
@@ -129,6 +130,45 @@ def _given(schema: Any, count: Iterator[int]) -> Any:
             by_name = (key in _BY_NAME or key in ("$defs", "definitions")) and isinstance(value, Mapping)
             out[key] = {name: _given(one, count) for name, one in value.items()} if by_name else _given(value, count)
     return out
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    return _validator_class()(dict(schema))
+
+
+@functools.cache
+def _validator_class() -> Any:
+    """The library's, which holds no text against a pattern that might take for ever: nothing can stop Python's `re` then."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def pattern(validator: Any, wanted: str, text: Any, schema: Any) -> Iterator[Any]:
+        del schema
+        is_checked = validator.is_type(text, "string") and (len(text) <= _MAX_SAFE_CHARS or not _may_run_away(wanted))
+        if is_checked and not re.search(wanted, text):
+            yield ValidationError(f"{text!r} does not match {wanted!r}")
+
+    return validators.extend(Draft202012Validator, {"pattern": pattern})
+
+
+@functools.lru_cache(maxsize=1000)
+def _may_run_away(pattern: str) -> bool:
+    """Whether a text may be read in as many ways as two to the power of its length: a choice inside a repeat, as in `(a+)+` or `(a|a)*`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return _has_choice_in_repeat(_parser.parse(pattern), is_repeated=False)
+
+
+def _has_choice_in_repeat(node: Any, *, is_repeated: bool) -> bool:
+    """`node`: of the tree that Python reads a pattern as, lists of (kind, what it holds)."""
+    if not isinstance(node, list | tuple | _parser.SubPattern):
+        return False
+    if isinstance(node, tuple) and len(node) == 2 and str(node[0]).isupper():
+        kind, held = str(node[0]), node[1]
+        is_repeat = kind in ("MAX_REPEAT", "MIN_REPEAT")
+        if is_repeated and (kind == "BRANCH" or (is_repeat and held[0] != held[1])):
+            return True
+        return _has_choice_in_repeat(held, is_repeated=is_repeated or (is_repeat and held[1] > _FEW))
+    return any(_has_choice_in_repeat(part, is_repeated=is_repeated) for part in node)
 
 
 def _uncheckable() -> tuple[type[Exception], ...]:
