@@ -6,7 +6,7 @@ block's softmax weighs by the block's share in the query's sum, and the backward
 pass are queries, keys, values, output and the shares: no scores, no mask, no copy of the ancestors' keys for each sibling, no key or
 value repeated for the heads that use it. Unlike FlashAttention's, a block's softmax is complete: one fused kernel instead of four passes.
 
-Not for sampling: the engine's keys lie in caches (`journeyman.engine.local.layout`). Not for masks other than a tree's.
+Not for sampling: the engine's keys lie in caches (`journeyman.engine.local.cache`). Not for masks other than a tree's.
 
 Shapes: T tokens, H query heads, K key/value heads, G = H / K, D head size; t queries and S keys of a block, N queries of all blocks.
 """

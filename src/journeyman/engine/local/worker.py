@@ -21,8 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from journeyman.engine.local.cache import CacheShape, FinishedRow, KVCache, Prefix, PrefixCache
-from journeyman.engine.local.layout import DecodeLayout, PromptLayout
+from journeyman.engine.local.cache import CacheShape, DecodeLayout, FinishedRow, KVCache, Prefix, PrefixCache, PromptLayout
 from journeyman.engine.local.rows import Inbox, Row, as_ours
 from journeyman.engine.local.sampler import draw
 from journeyman.engine.local.variants import Variants
