@@ -115,14 +115,14 @@ def check_hub_token() -> None:
 def program() -> str:
     """How the user's shell starts this `journeyman`, as one word: by its name where the search path leads to it, unless it lies below the
     working folder; there by its relative path, since a Makefile may have put that folder on the search path for itself alone."""
-    found = _executable()
-    if found is None:
+    executable = _executable()
+    if executable is None:
         return "journeyman"
     here = Path.cwd()
-    if found.is_relative_to(here):
-        return shlex.quote(str(found.relative_to(here)))
+    if executable.is_relative_to(here):
+        return shlex.quote(str(executable.relative_to(here)))
     on_path = shutil.which("journeyman")
-    return "journeyman" if on_path is not None and Path(on_path).absolute() == found else shlex.quote(str(found))
+    return "journeyman" if on_path is not None and Path(on_path).absolute() == executable else shlex.quote(str(executable))
 
 
 def command_line(*words: str | Path) -> str:

@@ -107,11 +107,11 @@ def proxy_of(url: str) -> Proxy | None:
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    found = next((one for one in proxies() if one[0] in (parts.scheme, "all")), None)
-    if found is None or is_loopback(host) or _is_this_machine(host) or _is_exempt(host, parts):
+    proxy = next((proxy for scheme, proxy in proxies() if scheme in (parts.scheme, "all")), None)
+    if proxy is None or is_loopback(host) or _is_this_machine(host) or _is_exempt(host, parts):
         return None
-    check_proxy(found[1])
-    return found[1]
+    check_proxy(proxy)
+    return proxy
 
 
 def proxies() -> list[tuple[str, Proxy]]:

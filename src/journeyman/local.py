@@ -156,17 +156,17 @@ def open_backend(
     from journeyman.service.capture import EXPIRY_SECONDS
     from journeyman.store import Store
 
-    found = resolve_base(base, cache=config.cache_folder(), note=note)
+    model = resolve_base(base, cache=config.cache_folder(), note=note)
 
     num_processes = config.engine_processes(engine_processes)
     store = Store.open(config.home_folder(home))
     try:
-        tokenizer = load_tokenizer(found.folder)
-        engine = _open_engine(found, num_processes, note, is_trained=is_trained)
+        tokenizer = load_tokenizer(model.folder)
+        engine = _open_engine(model, num_processes, note, is_trained=is_trained)
         try:
             renderer = Renderer(tokenizer, engine.info.context_length)
             expiry = EXPIRY_SECONDS if rollout_expiry_seconds is None else rollout_expiry_seconds
-            make_trainer = partial(make_lora_trainer, found, num_workers) if is_trained else None
+            make_trainer = partial(make_lora_trainer, model, num_workers) if is_trained else None
             if owns_process:
                 keep_freed_memory()
             return Backend(
@@ -205,8 +205,8 @@ def open_renderer(base: str = DEFAULT_BASE, *, note: Callable[[str], None] | Non
     from journeyman.chat.renderer import Renderer
     from journeyman.modeling.base_models import load_tokenizer, read_context_length, resolve_base
 
-    found = resolve_base(base, cache=config.cache_folder(), note=note)
-    return Renderer(load_tokenizer(found.folder), read_context_length(found.folder))
+    model = resolve_base(base, cache=config.cache_folder(), note=note)
+    return Renderer(load_tokenizer(model.folder), read_context_length(model.folder))
 
 
 def _open_engine(

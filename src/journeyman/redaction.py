@@ -58,7 +58,7 @@ def redact(text: str) -> str:
         >>> redact("POST /r/ab12.s3cret/v1/chat/completions")
         'POST /r/ab12.***/v1/chat/completions'
     """
-    for secret in sorted((one for one in _secrets if one in text), key=len, reverse=True):
+    for secret in sorted((known for known in _secrets if known in text), key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
     if "://" in text:

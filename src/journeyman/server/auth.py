@@ -56,21 +56,21 @@ class AllowedHosts:
             own = socket.gethostname().lower()
             self._names |= {own, f"{own}.local"}
         for name in allowed:
-            found = _AUTHORITY.fullmatch(name if name.count(":") < 2 or name.startswith("[") else f"[{name}]")
-            if found is None or found[2]:
+            match = _AUTHORITY.fullmatch(name if name.count(":") < 2 or name.startswith("[") else f"[{name}]")
+            if match is None or match[2]:
                 raise SettingError(
                     f"{name[:_SHOWN_CHARACTERS]!a} is not the name of a host",
                     hint="write --allow-host box.example: without http://, port and path",
                     reason="no_host",
                 )
-            self._names.add(_plain(found[1]))
+            self._names.add(_plain(match[1]))
 
     def __contains__(self, authority: object) -> bool:
         """Whether `HOST` or `HOST:PORT`, as a Host header has it, names this server."""
-        found = _AUTHORITY.fullmatch(authority) if isinstance(authority, str) else None
-        if found is None:
+        match = _AUTHORITY.fullmatch(authority) if isinstance(authority, str) else None
+        if match is None:
             return False
-        name = _plain(found[1])
+        name = _plain(match[1])
         return name in self._names or is_loopback(name) or (self._is_reachable and _is_address(name))
 
 
@@ -107,10 +107,10 @@ class Gate:
         self._check_origin(request)
         if self._api_key is None:
             return
-        given = bearer(request)
-        if given is None or not secrets.compare_digest(given.encode(), self._api_key.encode()):
+        key = bearer(request)
+        if key is None or not secrets.compare_digest(key.encode(), self._api_key.encode()):
             raise ServiceError(
-                "this server needs its API key" if given is None else "the API key is wrong",
+                "this server needs its API key" if key is None else "the API key is wrong",
                 status=401,
                 code="invalid_api_key",
                 hint="send it as `Authorization: Bearer KEY`",
@@ -133,10 +133,10 @@ def bearer(request: Request) -> str | None:
 
 def _named_hosts(scope: Scope) -> list[str]:
     """Every host that a call names: in its Host header (an empty one where there is none), and in an address in place of a path."""
-    given = [value.decode("latin-1").strip() for name, value in scope["headers"] if name == b"host"]
+    hosts = [value.decode("latin-1").strip() for name, value in scope["headers"] if name == b"host"]
     path = scope["path"]
     target = [] if path.startswith("/") or path == "*" else [path.partition("://")[2].partition("/")[0]]
-    return [*(given if len(given) == 1 else [""]), *target]
+    return [*(hosts if len(hosts) == 1 else [""]), *target]
 
 
 def _unknown_host(names: Sequence[str]) -> ServiceError:

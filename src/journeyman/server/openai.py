@@ -111,12 +111,12 @@ def _split_rollout_path(name: str) -> tuple[str, str]:
 
 
 def _retry_count(request: Request) -> int | None:
-    given = request.headers.get("x-stainless-retry-count")
-    if given is None:
+    text = request.headers.get("x-stainless-retry-count")
+    if text is None:
         return None
-    if not given.isdecimal() or len(given) > _MAX_DIGITS:
-        raise ServiceError(f"x-stainless-retry-count must be a number, got {given[:20]!r}", status=400, code="invalid_header")
-    return int(given)
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
+        raise ServiceError(f"x-stainless-retry-count must be a number, got {text[:20]!r}", status=400, code="invalid_header")
+    return int(text)
 
 
 def _model(name: str) -> dict[str, Any]:

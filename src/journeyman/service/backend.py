@@ -285,8 +285,8 @@ class Backend:
             return ()
         return (*reopened.notes, *forget_later(self.store, run, name, reopened.checkpoint.step))
 
-    def _check_checkpoint(self, found: Checkpoint) -> None:
-        self._check_base(str(found.memo.get("base", self.base)), found.memo.get("tokenizer"), f"checkpoint {found.folder}")
+    def _check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._check_base(str(checkpoint.memo.get("base", self.base)), checkpoint.memo.get("tokenizer"), f"checkpoint {checkpoint.folder}")
 
     async def _publish_current(self, model: TrainableModel) -> None:
         """Serve the version of the trainer's step; it may not be published yet when a kill came right after its checkpoint."""

@@ -65,11 +65,11 @@ def example_samples(
     example: Example, name: str, renderer: Renderer, load: Load = no_store, when_too_long: WhenTooLong = "refuse"
 ) -> list[TrainSample]:
     """One example as train samples; `name` says in messages which it is. Arguments and errors as `supervised_samples`."""
-    found = _stored_samples(example, renderer, load, name) if isinstance(example, StoredExample) else [_rendered(example, renderer, name)]
-    longest = max(len(sample.token_ids) for sample in found)
+    samples = _stored_samples(example, renderer, load, name) if isinstance(example, StoredExample) else [_rendered(example, renderer, name)]
+    longest = max(len(sample.token_ids) for sample in samples)
     if longest > renderer.context_length and when_too_long == "refuse":
         raise _too_long(name, longest, renderer.context_length)
-    return found
+    return samples
 
 
 def _too_long(name: str, num_tokens: int, context_length: int) -> ContextLengthError:
@@ -116,8 +116,8 @@ def _nothing_in(example: SftExample | TextExample, name: str) -> str:
 
 def _stored_samples(example: StoredExample, renderer: Renderer, load: Load, name: str) -> list[TrainSample]:
     trajectory = load(example.trajectory_id)
-    found = sampled_segments(trajectory)
-    if not found:
+    samples = sampled_segments(trajectory)
+    if not samples:
         raise InputError(
             f"{name}, trajectory {trajectory.id}, has no sampled token: there is nothing in it to learn", reason="nothing_to_train"
         )
@@ -130,7 +130,7 @@ def _stored_samples(example: StoredExample, renderer: Renderer, load: Load, name
                 hint="leave it out, as best_trajectories does; more max_tokens let replies end",
                 reason="reply_cut_off",
             )
-    return found
+    return samples
 
 
 def _ends(renderer: Renderer) -> set[tuple[int, ...]]:
@@ -176,11 +176,11 @@ def preference_batch(job: DpoJob | PairLossJob, renderer: Renderer, load: Load) 
 
 def check_pair(pair: PreferencePair | TextPair, name: str, renderer: Renderer, settings: Dpo) -> None:
     """Raise InputError for a pair that a job with these settings would refuse; `name` says in messages which it is."""
-    found = pair_of_samples(pair, name, renderer)
-    longest = max(len(sample.token_ids) for sample in found.samples)
+    samples_pair = pair_of_samples(pair, name, renderer)
+    longest = max(len(sample.token_ids) for sample in samples_pair.samples)
     if longest > renderer.context_length and settings.when_too_long == "refuse":
         raise _too_long(name, longest, renderer.context_length)
-    if has_equal_sides(found) and settings.when_equal == "refuse":
+    if has_equal_sides(samples_pair) and settings.when_equal == "refuse":
         raise _equal(name)
 
 
@@ -212,12 +212,12 @@ def pair_of_samples(pair: PreferencePair | TextPair | StoredPair, name: str, ren
 
 
 def _stored_side(trajectory: Trajectory, name: str, side: str) -> tuple[TrainSample, ...]:
-    found = tuple(sampled_segments(trajectory))
-    if not found:
+    samples = tuple(sampled_segments(trajectory))
+    if not samples:
         raise InputError(
             f"{name}: its {side} trajectory {trajectory.id} has no sampled token, so there is nothing to compare", reason="nothing_to_train"
         )
-    return found
+    return samples
 
 
 def _rendered_side(pair: PreferencePair | TextPair, side: str, name: str, renderer: Renderer) -> tuple[TrainSample, ...]:

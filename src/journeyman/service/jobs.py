@@ -202,12 +202,12 @@ def settle_run(store: Store, run: str, model: str) -> None:
 
 def settle(store: Store, job: JobRow) -> JobStatus:
     """Record what became of a job. Only for who holds the lock of its run; raises StoreError when it cannot be recorded."""
-    found = Checkpoints(store.home.run(job.run).checkpoints).list()
-    made = next((checkpoint for checkpoint in found if checkpoint.memo.get("job") == job.status.id), None)
-    if made is None:
+    checkpoints = Checkpoints(store.home.run(job.run).checkpoints).list()
+    checkpoint = next((checkpoint for checkpoint in checkpoints if checkpoint.memo.get("job") == job.status.id), None)
+    if checkpoint is None:
         status = _interrupted(job.status.id)
     else:
-        status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(job, made))
+        status = JobStatus(id=job.status.id, state="done", progress=1.0, result=_result(job, checkpoint))
     store.jobs.set_status(status)
     return status
 
@@ -228,12 +228,12 @@ def settle_abandoned(store: Store, job: JobRow) -> JobStatus:
         lock.release()
 
 
-def _result(job: JobRow, made: Checkpoint) -> TrainResult:
+def _result(job: JobRow, checkpoint: Checkpoint) -> TrainResult:
     return TrainResult(
-        step=made.step,
-        adapter=str(Version(job.model, made.step)),
-        metrics=made.memo.get("row", {}).get("metrics", {}),
-        notes=tuple(made.memo.get("notes", ())),
+        step=checkpoint.step,
+        adapter=str(Version(job.model, checkpoint.step)),
+        metrics=checkpoint.memo.get("row", {}).get("metrics", {}),
+        notes=tuple(checkpoint.memo.get("notes", ())),
     )
 
 

@@ -76,12 +76,12 @@ _BRINGS_PROPERTIES = ("$ref", "allOf", "anyOf", "oneOf", "if", "not", "patternPr
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-def refuse_unsupported(given: Mapping[str, Any], honoured: Collection[str]) -> None:
+def refuse_unsupported(fields: Mapping[str, Any], honoured: Collection[str]) -> None:
     """Raises for fields that are neither honoured nor without effect; the error's `path` is the first, its text has all of them."""
-    refused = [name for name in given if name not in honoured and not _asks_for_nothing(name, given[name])]
+    refused = [name for name in fields if name not in honoured and not _asks_for_nothing(name, fields[name])]
     if not refused:
         return
-    shown = ", ".join(f"{name}={_shown(value)}" for name, value in hide_in_settings({name: given[name] for name in refused}).items())
+    shown = ", ".join(f"{name}={_shown(value)}" for name, value in hide_in_settings({name: fields[name] for name in refused}).items())
     instead = [f"send {_INSTEAD[name]} instead of {name}" for name in refused if name in _INSTEAD]
     kind = "unsupported_parameter" if refused[0] in UNSUPPORTED else "unknown_parameter"
     raise PydanticCustomError(
@@ -117,9 +117,9 @@ class _Request(ForeignRecord):
     def _absent_or_refused(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        given = {str(key): item for key, item in cast(dict[str, Any], value).items() if item is not None}
-        refuse_unsupported(given, cls.model_fields)
-        return given
+        fields = {str(key): item for key, item in cast(dict[str, Any], value).items() if item is not None}
+        refuse_unsupported(fields, cls.model_fields)
+        return fields
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -149,11 +149,11 @@ class ResponseFormat(ForeignRecord):
     def _nothing_is_dropped(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        given = {key: item for key, item in value.items() if item is not None}
-        refuse_unsupported(given, cls.model_fields)
-        if ("json_schema" in given) != (given.get("type") == "json_schema"):
+        fields = {key: item for key, item in value.items() if item is not None}
+        refuse_unsupported(fields, cls.model_fields)
+        if ("json_schema" in fields) != (fields.get("type") == "json_schema"):
             raise ValueError('a schema stands in json_schema.schema, with the type "json_schema"')
-        return given
+        return fields
 
     @field_validator("json_schema")
     @classmethod

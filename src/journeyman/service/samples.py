@@ -78,8 +78,8 @@ def policy_batch(job: GrpoJob, load: Load, policy: Policy) -> PolicyBatch:
             _check_policy(trajectory, policy)
             _inspect(trajectory, counts, policy.step)
         loaded.append(trajectories)
-        given = [_sound_reward(scored) for scored in group.trajectories]
-        rewards.append(_shaped(given, trajectories, settings, counts))
+        own = [_sound_reward(scored) for scored in group.trajectories]
+        rewards.append(_shaped(own, trajectories, settings, counts))
     advantages = batch_advantages(rewards, settings.advantage, min_spread=settings.min_spread, tie_width=settings.tie_width)
     groups = []
     for trajectories, own_rewards, own_advantages in zip(loaded, rewards, advantages.groups, strict=True):
@@ -134,17 +134,17 @@ def _sound_reward(scored: ScoredTrajectory) -> float | None:
     return scored.reward
 
 
-def _shaped(given: Sequence[float | None], trajectories: Sequence[Trajectory], settings: Grpo, counts: _Counts) -> list[float | None]:
+def _shaped(rewards: Sequence[float | None], trajectories: Sequence[Trajectory], settings: Grpo, counts: _Counts) -> list[float | None]:
     """The rewards of a group with the overlong penalty; None where there is none that counts."""
-    valid = [reward for reward in given if reward is not None and math.isfinite(reward)]
-    counts.num_trajectories += len(given)
-    counts.num_excluded += len(given) - len(valid)
+    valid = [reward for reward in rewards if reward is not None and math.isfinite(reward)]
+    counts.num_trajectories += len(rewards)
+    counts.num_excluded += len(rewards) - len(valid)
     counts.rewards += valid
     if len(valid) > 1:
         counts.spreads.append(pstdev(valid))
     penalties = overlong_penalties(trajectories, settings.overlong)
     counts.penalties += penalties
-    return penalised(given, penalties)
+    return penalised(rewards, penalties)
 
 
 def _trajectory_samples(trajectory: Trajectory, advantage: float, settings: Grpo, counts: _Counts) -> list[TrainSample]:

@@ -274,8 +274,8 @@ class SamplingService:
             seed=None if request.seed is None else (request.seed + index) % _NUM_SEEDS,
         )
 
-    def _raw_prompt(self, given: str | tuple[int, ...]) -> tuple[int, ...]:
-        return self._prompt_of_text(given) if isinstance(given, str) else self._checked_ids(given)
+    def _raw_prompt(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+        return self._prompt_of_text(prompt) if isinstance(prompt, str) else self._checked_ids(prompt)
 
     def _prompt_of_text(self, text: str) -> tuple[int, ...]:
         ids = self._renderer.encode_prompt(text)

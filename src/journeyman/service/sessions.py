@@ -109,8 +109,8 @@ class Calls:
         return call
 
     def _keyed(self, call_id: str, body_hash: str) -> Call | None:
-        found = next((call for call in self._all if call.id == call_id), None)
-        if found is not None and found.body_hash != body_hash:
+        call = next((call for call in self._all if call.id == call_id), None)
+        if call is not None and call.body_hash != body_hash:
             raise ServiceError(
                 "this Idempotency-Key came with another request before",
                 status=400,
@@ -118,7 +118,7 @@ class Calls:
                 hint="give every call a key of its own, and repeat a call only unchanged",
                 reason="idempotency_key_reused",
             )
-        return found
+        return call
 
 
 @dataclass(slots=True, eq=False)

@@ -104,26 +104,26 @@ def load_newest(
     Raises StoreError when there were checkpoints or trained versions and no checkpoint can be read.
     """
     damaged: list[Damaged] = []
-    for found in checkpoints.inspected():
-        if isinstance(found, Damaged):
-            damaged.append(found)
+    for checkpoint in checkpoints.inspected():
+        if isinstance(checkpoint, Damaged):
+            damaged.append(checkpoint)
             continue
-        check(found)
-        if found.version != __version__:
-            _log.warning("checkpoint %s was written by Journeyman %s; this is %s", found.folder, found.version, __version__)
+        check(checkpoint)
+        if checkpoint.version != __version__:
+            _log.warning("checkpoint %s was written by Journeyman %s; this is %s", checkpoint.folder, checkpoint.version, __version__)
         try:
-            _load(trainer, found, published.get(found.step))
+            _load(trainer, checkpoint, published.get(checkpoint.step))
             if with_random_state:
-                load_random_state(found.folder)
+                load_random_state(checkpoint.folder)
         except (StoreError, AdapterError) as error:
-            damaged.append(Damaged(found.folder, error.message))
+            damaged.append(Damaged(checkpoint.folder, error.message))
             continue
         notes = tuple(
-            f"checkpoint {one.folder} is damaged ({one.reason}): it lies in {checkpoints.set_aside(one).name} now, and the run goes on "
-            f"from step {found.step}"
-            for one in damaged
+            f"checkpoint {broken.folder} is damaged ({broken.reason}): it lies in {checkpoints.set_aside(broken).name} now, and the "
+            f"run goes on from step {checkpoint.step}"
+            for broken in damaged
         )
-        return Reopened(found, notes)
+        return Reopened(checkpoint, notes)
     if damaged or any(step > 0 for step in published):
         raise _nothing_readable(damaged, max(published, default=0))
     return None
@@ -161,7 +161,7 @@ def _held_fingerprint(trainer: Trainer) -> str | None:
 
 
 def _nothing_readable(damaged: list[Damaged], newest_version: int) -> StoreError:
-    listed = "; ".join(f"{one.folder}: {one.reason}" for one in damaged) or "there is none"
+    listed = "; ".join(f"{broken.folder}: {broken.reason}" for broken in damaged) or "there is none"
     trained = f" and versions up to step {newest_version} were published" if newest_version else ""
     return StoreError(
         f"no checkpoint of this run can be read{trained}: {listed}",

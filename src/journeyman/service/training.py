@@ -270,8 +270,8 @@ class TrainingService:
             _log.warning("after step %d of %s: %s", step, model.name, error)
             return (f"step {step} is done, but its metrics could not be kept: {error}",)
         # Rows of later steps may be left of a checkpoint that was damaged.
-        found = news([other.metrics for other in rows if other.phase == row.phase and other.step <= step])
-        notes = tuple(map(str, found))
+        findings = news([other.metrics for other in rows if other.phase == row.phase and other.step <= step])
+        notes = tuple(map(str, findings))
         try:
             await self._clear(model, rows)
         except (StoreError, OSError) as error:

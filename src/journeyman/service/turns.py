@@ -53,12 +53,12 @@ def segments(trajectory: Trajectory) -> tuple[Segment, ...]:
     """
     growing: list[_Growing] = []
     for turn in trajectory.turns:
-        parents = [one for one in growing if one.adapter == turn.adapter and _starts_with(turn.prompt_ids, one.ids)]
+        parents = [segment for segment in growing if segment.adapter == turn.adapter and _starts_with(turn.prompt_ids, segment.ids)]
         if parents:
-            max(parents, key=lambda one: len(one.ids)).extend(turn)
+            max(parents, key=lambda segment: len(segment.ids)).extend(turn)
         else:
             growing.append(_begin(turn, growing))
-    return tuple(one.finished() for one in growing)
+    return tuple(segment.finished() for segment in growing)
 
 
 def sampled_segments(trajectory: Trajectory, advantage: float = 1.0) -> list[TrainSample]:
@@ -83,11 +83,11 @@ class _Growing:
     ends: list[int] = field(default_factory=list)  # where each turn's reply ended
 
     def extend(self, turn: Turn) -> None:
-        given = turn.prompt_ids[len(self.ids) :]
+        new_ids = turn.prompt_ids[len(self.ids) :]
         self.prompt_lengths.append(len(turn.prompt_ids))
-        self.ids += [*given, *turn.sampled_ids]
-        self.is_sampled += [False] * len(given) + [True] * len(turn.sampled_ids)
-        self.logprobs += [0.0] * len(given) + list(turn.sampled_logprobs)
+        self.ids += [*new_ids, *turn.sampled_ids]
+        self.is_sampled += [False] * len(new_ids) + [True] * len(turn.sampled_ids)
+        self.logprobs += [0.0] * len(new_ids) + list(turn.sampled_logprobs)
         self.turns.append(turn.index)
         self.ends.append(len(self.ids))
 
@@ -104,7 +104,7 @@ class _Growing:
 
 
 def _begin(turn: Turn, before: list[_Growing]) -> _Growing:
-    shared = max((_common_length(turn.prompt_ids, one.ids) for one in before), default=0)
+    shared = max((_common_length(turn.prompt_ids, earlier.ids) for earlier in before), default=0)
     new = _Growing(adapter=turn.adapter, reason=_reason(turn, before), shared=shared)
     new.extend(turn)
     return new
@@ -114,9 +114,9 @@ def _reason(turn: Turn, before: list[_Growing]) -> SegmentReason:
     if not before:
         return "first"
     prompt, length = list(turn.prompt_ids), len(turn.prompt_ids)
-    if any(length in one.prompt_lengths and one.ids[:length] == prompt for one in before):
+    if any(length in earlier.prompt_lengths and earlier.ids[:length] == prompt for earlier in before):
         return "resampled"
-    if any(end <= length and one.ids[:end] == prompt[:end] for one in before for end in one.ends):
+    if any(end <= length and earlier.ids[:end] == prompt[:end] for earlier in before for end in earlier.ends):
         return "branched"
     return "rewritten"
 

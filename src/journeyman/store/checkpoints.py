@@ -95,17 +95,17 @@ class Checkpoints:
         Raises StoreError when one of them was written by a newer version: what it holds cannot be read here, and passing it over would
         train its steps a second time.
         """
-        found = (_load(folder) for folder in self._folders())
-        complete = [checkpoint for checkpoint in found if isinstance(checkpoint, Checkpoint)]
+        checkpoints = (_load(folder) for folder in self._folders())
+        complete = [checkpoint for checkpoint in checkpoints if isinstance(checkpoint, Checkpoint)]
         return tuple(sorted(complete, key=lambda checkpoint: checkpoint.step, reverse=True))
 
     def inspected(self) -> Iterator[Checkpoint | Damaged]:
         """All of them, the highest step first, each read from end to end when it is asked for: damage that keeps a file's size is seen
         here and not in `list`. Errors as `list`, for any of them at once."""
         self.list()
-        for folder in sorted(self._folders(), key=lambda one: int(one.name.removeprefix("step-")), reverse=True):
-            found = _load(folder)
-            yield found if isinstance(found, Damaged) else _compared(found)
+        for folder in sorted(self._folders(), key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
+            checkpoint = _load(folder)
+            yield checkpoint if isinstance(checkpoint, Damaged) else _compared(checkpoint)
 
     def set_aside(self, damaged: Damaged) -> Path:
         """Rename it, so that nothing goes on from it; returns where it is to be looked at. Raises StoreError."""
@@ -251,12 +251,12 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    found = {}
+    hashes = {}
     for name in _sizes(folder):
         with open(folder / name, "rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    found.pop(_MANIFEST, None)
-    return found
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    hashes.pop(_MANIFEST, None)
+    return hashes
 
 
 # Retention ------------------------------------------------------------------------------------------------------------

@@ -100,10 +100,10 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each of them synced into the one that it lies in. One that is there stays as it is."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):
-        sync(made.parent)
+    for path in reversed(missing):
+        sync(path.parent)
 
 
 def sync_tree(folder: Path) -> None:

@@ -65,9 +65,9 @@ class Models:
                 )
                 .on_conflict_do_nothing()
             )
-        found = self.find(model.run, model.name)
-        assert found is not None
-        return found
+        stored = self.find(model.run, model.name)
+        assert stored is not None
+        return stored
 
     def find(self, run: str, name: str) -> ModelRow | None:
         with self._database.read() as connection:

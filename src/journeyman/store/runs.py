@@ -81,8 +81,8 @@ class Runs:
         """Change what is given. A run that goes on (state "running") loses its error."""
         values: dict[str, Any] = {"updated_at": time.time()}
         shown = None if error is None else redact(error)
-        given = {"state": state, "phase": phase, "step": step, "error": shown, "tokenizer": tokenizer}
-        values.update({name: value for name, value in given.items() if value is not None})
+        changes = {"state": state, "phase": phase, "step": step, "error": shown, "tokenizer": tokenizer}
+        values.update({name: value for name, value in changes.items() if value is not None})
         if state == "running":
             values["error"] = None
         if settings is not None:
