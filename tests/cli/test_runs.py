@@ -12,6 +12,7 @@ from journeyman.cli.app import run
 from journeyman.errors import JourneymanError
 from journeyman.store.locks import RunLock
 from journeyman.store.models import AdapterRow, ModelRow
+from journeyman.store.rollouts import RolloutRow
 from journeyman.store.store import Store
 from journeyman.types.runs import StepMetrics
 from journeyman.types.settings import Grpo, LoraSettings
@@ -216,7 +217,7 @@ def judged(tmp_path: Path) -> Path:
     with Store.open(tmp_path) as store:
         store.runs.create("one", kind="mcp", base="b", settings={})
         for name in ("bad", "good"):
-            store.rollouts.open(name, f"token-{name}", model="agent@3", scenario_id=SCENARIO, max_turns=4, run="one")
+            store.rollouts.open(RolloutRow(name, "agent@3", SCENARIO, 4, run="one"), f"token-{name}")
             store.rollouts.append_turn(name, turn(f"a {name} answer"))
             store.rollouts.seal(name, FinishRollout())
         verdicts = {name: Verdict(judge="ruler:big", score=score, calls=(said,)) for name, score in (("bad", 0.1), ("good", 0.8))}

@@ -26,6 +26,7 @@ from journeyman.recipes.data import dpo_data, sft_data
 from journeyman.recipes.settings import CONFIGS, ChatOrFunction, DpoData, DpoTrain, GrpoTrain, SftData, SftTrain
 from journeyman.recipes.train import check
 from journeyman.store import Store
+from journeyman.store.rollouts import RolloutRow
 from journeyman.types.settings import Dpo, Retention, Sft
 from journeyman.types.training import FinishRollout, SftExample, StoredExample, StoredPair
 
@@ -172,7 +173,7 @@ def keep_attempts(home: Path, *attempts: tuple[str, float, str]) -> None:
         for number, (key, reward, reason) in enumerate(attempts):
             name = f"r{number}"
             scenario = key.split("/")[-2]
-            store.rollouts.open(name, name, model="m@0", scenario_id=scenario, max_turns=1, run="kept", key=key)
+            store.rollouts.open(RolloutRow(name, "m@0", scenario, 1, run="kept", key=key), name)
             store.rollouts.append_turn(name, made_turn(0, (1, 2), (3 + number,), finish_reason=reason))
             store.rollouts.seal(name, FinishRollout(reward=reward))
 

@@ -137,7 +137,7 @@ async def test_rollouts_of_a_server_that_was_killed_expire_when_one_starts_again
         error = store.rollouts.trajectory(idle.id).error
         assert error is not None
         assert error.type == "RolloutExpired"
-        assert {row.id for row in store.rollouts.list_open()} == {used.id, own.id}
+        assert {row.id for row in store.rollouts.list_idle(since=1e12)} == {used.id, own.id}
         assert store.rollouts.trajectory(ended.id).reward == 1.0
         now += 7200.0
         assert used.id in await again.expire()

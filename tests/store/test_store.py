@@ -19,6 +19,7 @@ from tests.reasons import has_reason
 from journeyman.errors import NotFoundError, StoreError
 from journeyman.store import ModelRow, Store
 from journeyman.store.models import AdapterRow
+from journeyman.store.rollouts import RolloutRow
 from journeyman.store.runs import INTERRUPTED, JobRow
 from journeyman.types.messages import FunctionCall, Message, ToolCall
 from journeyman.types.runs import StepMetrics
@@ -53,7 +54,7 @@ def make_turn(index: int = 0) -> Turn:
 
 
 def open_rollout(store: Store, rollout_id: str = "r1", token: str = "secret") -> None:
-    store.rollouts.open(rollout_id, token, model="m@3", scenario_id="s1", max_turns=4, run="run")
+    store.rollouts.open(RolloutRow(rollout_id, "m@3", "s1", 4, run="run"), token)
 
 
 class TestRollouts:
@@ -112,7 +113,7 @@ class TestRollouts:
         open_rollout(store, "r1", "a")
         open_rollout(store, "r2", "b")
         store.rollouts.seal("r1", FinishRollout())
-        assert [row.id for row in store.rollouts.list_open()] == ["r2"]
+        assert [row.id for row in store.rollouts.list_of_run("run") if not row.is_sealed] == ["r2"]
         assert [row.id for row in store.rollouts.list_of_run("run")] == ["r1", "r2"]
 
     def test_many_threads_can_write_at_once(self, store: Store) -> None:
@@ -195,7 +196,7 @@ class TestKeys:
     def keyed(
         self, store: Store, rollout_id: str, key: str | None, *, model: str = "m@3", run: str = "run", is_sealed: bool = True
     ) -> None:
-        store.rollouts.open(rollout_id, f"t{rollout_id}", model=model, scenario_id="s1", max_turns=4, run=run, key=key)
+        store.rollouts.open(RolloutRow(rollout_id, model, "s1", 4, run=run, key=key), f"t{rollout_id}")
         if is_sealed:
             store.rollouts.seal(rollout_id, FinishRollout(reward=0.25))
 

@@ -9,6 +9,7 @@ import pytest
 
 from journeyman.store import Store
 from journeyman.store.models import AdapterRow
+from journeyman.store.rollouts import RolloutRow
 from journeyman.store.runs import JobRow
 from journeyman.types.runs import StepMetrics
 from journeyman.types.training import FinishRollout, JobStatus, TrainResult
@@ -28,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
                 result = TrainResult(step=step, adapter=f"m_1@{step}", metrics={})
                 opened.jobs.set_status(JobStatus(id=f"{run}{step}", state="done", result=result))
                 name = f"{run}-{step}"
-                opened.rollouts.open(name, name, model=f"m_1@{step}", scenario_id="s", max_turns=1, run=run, key="train/0")
+                opened.rollouts.open(RolloutRow(name, f"m_1@{step}", "s", 1, run=run, key="train/0"), name)
                 opened.rollouts.seal(name, FinishRollout())
         opened.runs.add_step(StepMetrics(run="r", phase="eval", step=12, time=12.5, metrics={"b": 1.0}))
         yield opened

@@ -69,21 +69,12 @@ class Recorder:
         """Open a rollout whose calls are all served by `version`; None: by the base."""
         model, run = (BASE, None) if version is None else (version.name, version.run)
         rollout_id, token = f"ro_{secrets.token_hex(8)}", secrets.token_urlsafe(24)
-        session = self._session(rollout_id, token, model, create.max_turns, run)
+        row = RolloutRow(rollout_id, model, create.scenario_id, create.max_turns, run, create.key, self._tokenizer)
+        session = self._session(row, token)
         # Known before it is stored: the version must count as pinned from this moment on.
         self._sessions[rollout_id] = session
         try:
-            await asyncio.to_thread(
-                self._rollouts.open,
-                rollout_id,
-                token,
-                model=model,
-                scenario_id=create.scenario_id,
-                max_turns=create.max_turns,
-                run=run,
-                key=create.key,
-                tokenizer=self._tokenizer,
-            )
+            await asyncio.to_thread(self._rollouts.open, row, token)
         except BaseException:
             self._sessions.pop(rollout_id, None)
             raise
@@ -169,9 +160,7 @@ class Recorder:
 
     def pinned(self) -> frozenset[str]:
         """Versions that open rollouts are served by: they must stay loaded."""
-        return frozenset(
-            session.model for session in self._sessions.values() if session.adapter is not None and not self._is_expired(session)
-        )
+        return frozenset(session.model for session in self._sessions.values() if session.model != BASE and not self._is_expired(session))
 
     async def expire(self) -> tuple[str, ...]:
         """Seal the rollouts that nobody used for too long, also those that a server left open that is gone; returns their ids."""
@@ -205,7 +194,7 @@ class Recorder:
         if session is None and not row.is_sealed:  # opened before this server started
             turns = await asyncio.to_thread(self._rollouts.turns, row.id)
             _check_tokenizer(row, self._tokenizer)
-            opened = self._session(row.id, token, row.model, row.max_turns, row.run)
+            opened = self._session(row, token)
             opened.turns.extend(turns)
             opened.calls = Calls.answered(turns)
             session = self._sessions.setdefault(row.id, opened)
@@ -213,9 +202,9 @@ class Recorder:
             raise _sealed(row.id)
         return await self._unexpired(session)
 
-    def _session(self, rollout_id: str, token: str, model: str, max_turns: int, run: str | None) -> Session:
+    def _session(self, row: RolloutRow, token: str) -> Session:
         now = self._clock()
-        return Session(rollout_id, token, model, max_turns, run, opened_at=now, used_at=now)
+        return Session(row.id, token, row.model, row.max_turns, row.run, opened_at=now, used_at=now)
 
     def _is_expired(self, session: Session) -> bool:
         return not session.calls.running and self._clock() - session.used_at >= self._expiry_seconds

@@ -18,7 +18,6 @@ from journeyman.errors import ServiceError
 from journeyman.service.turns import splices
 from journeyman.store.models import AdapterRow
 from journeyman.types.messages import Message
-from journeyman.types.names import BASE
 from journeyman.types.trajectory import Turn
 
 
@@ -123,8 +122,7 @@ class Calls:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """An open rollout in memory. `model` is the version pinned for it, `run` that version's run; `adapter` is what the engine calls it
-    (None = base).
+    """An open rollout in memory. `model` is the version pinned for it, or "base"; `run` is that version's run.
 
     `opened_at` and `used_at` (when its last call came or ended) are readings of the recorder's clock.
     """
@@ -140,10 +138,6 @@ class Session:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     opened_at: float = 0.0
     used_at: float = 0.0
-
-    @property
-    def adapter(self) -> str | None:
-        return None if self.model == BASE else self.model
 
     def stored(self, messages: Sequence[Message]) -> Callable[[Message], tuple[int, ...] | None]:
         """For `Renderer.render`: the sampled ids of those messages that are this rollout's own replies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
@@ -25,14 +25,14 @@ class RolloutRow:
     """
 
     id: str
-    run: str | None
     model: str
     scenario_id: str
     max_turns: int
-    started_at: float
-    is_sealed: bool
+    run: str | None = None
     key: str | None = None
     tokenizer: str | None = None
+    started_at: float = field(default_factory=time.time)
+    is_sealed: bool = False
 
     @property
     def gathering(self) -> str | None:
@@ -57,35 +57,11 @@ class Rollouts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(
-        self,
-        rollout_id: str,
-        token: str,
-        *,
-        model: str,
-        scenario_id: str,
-        max_turns: int,
-        run: str | None = None,
-        key: str | None = None,
-        tokenizer: str | None = None,
-    ) -> RolloutRow:
-        """Record that a rollout begins now. The token itself is not stored, only its hash."""
-        row = RolloutRow(rollout_id, run, model, scenario_id, max_turns, time.time(), is_sealed=False, key=key, tokenizer=tokenizer)
+    def open(self, row: RolloutRow, token: str) -> None:
+        """Record a rollout that begins. The token itself is not stored, only its hash."""
+        values = {name: value for name, value in asdict(row).items() if name != "is_sealed"}
         with self._database.write() as connection:
-            connection.execute(
-                insert(ROLLOUTS).values(
-                    id=rollout_id,
-                    token_hash=_hash(token),
-                    run=run,
-                    model=model,
-                    scenario_id=scenario_id,
-                    max_turns=max_turns,
-                    started_at=row.started_at,
-                    key=key,
-                    tokenizer=tokenizer,
-                )
-            )
-        return row
+            connection.execute(insert(ROLLOUTS).values(token_hash=_hash(token), **values))
 
     def get(self, rollout_id: str) -> RolloutRow:
         with self._database.read() as connection:
@@ -96,11 +72,6 @@ class Rollouts:
         with self._database.read() as connection:
             row = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.token_hash == _hash(token))).first()
         return None if row is None else _row(row)
-
-    def list_open(self) -> tuple[RolloutRow, ...]:
-        with self._database.read() as connection:
-            rows = connection.execute(select(ROLLOUTS).where(ROLLOUTS.c.outcome.is_(None)).order_by("started_at"))
-            return tuple(_row(row) for row in rows)
 
     def list_idle(self, since: float) -> tuple[RolloutRow, ...]:
         """The open rollouts that began, and had their last turn, before that time (of time.time), whichever server opened them."""
@@ -207,10 +178,8 @@ def _find(connection: Connection, rollout_id: str) -> Row[Any]:
 
 
 def _row(row: Row[Any]) -> RolloutRow:
-    is_sealed = row.outcome is not None
-    return RolloutRow(
-        row.id, row.run, row.model, row.scenario_id, row.max_turns, row.started_at, is_sealed, key=row.key, tokenizer=row.tokenizer
-    )
+    names = ("id", "model", "scenario_id", "max_turns", "run", "key", "tokenizer", "started_at")
+    return RolloutRow(**{name: getattr(row, name) for name in names}, is_sealed=row.outcome is not None)
 
 
 def _turns(connection: Connection, rollout_id: str) -> tuple[Turn, ...]:
