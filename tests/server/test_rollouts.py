@@ -104,7 +104,7 @@ async def test_sealed_is_410_unknown_404_wrong_token_401_and_none_is_retried(run
 async def test_the_call_cap_is_410(running: Any, open_rollout: Open) -> None:
     agent = await open_rollout(running, max_turns=1)
     await agent.api.chat.completions.create(model="agent", messages=USER)
-    with pytest.raises(openai.APIStatusError, match="all its 1 model calls") as caught:
+    with pytest.raises(openai.APIStatusError) as caught:
         await agent.api.chat.completions.create(model="agent", messages=USER)
     assert caught.value.status_code == 410
 

@@ -119,7 +119,7 @@ def test_an_example_with_nothing_to_learn_is_named(renderer: Renderer, example: 
 def test_what_the_template_refuses_is_named(tiny_tokenizer: Any) -> None:
     strict = Renderer(tiny_tokenizer, 512)
     strict.template = replace(strict.template, text="{{ raise_exception('never') }}")
-    with pytest.raises(SettingError, match="example 1: the model's chat template refuses this conversation: never"):
+    with pytest.raises(SettingError, match=r"example 1: .*never"):
         samples(strict, TextExample(text="fine"), SftExample(messages=(HI, HELLO)))
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_trajectory_is_an_error(renderer: Renderer) -> None:
 
 def test_an_example_longer_than_the_context_is_refused_by_its_number_or_left_to_be_dropped(renderer: Renderer) -> None:
     long = TextExample(text="a" * 600)
-    with pytest.raises(ContextLengthError, match=r"example 1 has \d+ tokens and the model's context is 512"):
+    with pytest.raises(ContextLengthError, match=r"example 1 .*512"):
         samples(renderer, TextExample(text="fine"), long)
     assert len(samples(renderer, TextExample(text="fine"), long, when_too_long="drop")) == 2
 

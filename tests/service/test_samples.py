@@ -88,7 +88,7 @@ def test_a_reward_that_is_no_number_excludes_its_trajectory(reward: float | None
 
 
 def test_a_reward_beyond_what_gradients_can_hold_is_refused_by_its_trajectory() -> None:
-    with pytest.raises(InputError, match=r"trajectory b has the reward 1e\+200"):
+    with pytest.raises(InputError, check=has_reason("reward_too_large")):
         batch([[(trajectory("a", 4), 1.0), (trajectory("b", 4), 1e200)]])
     assert len(batch([[(trajectory("a", 4), -1e15), (trajectory("b", 4), 1e15)]]).groups) == 1
 

@@ -214,9 +214,9 @@ def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(tmp_path: Path) ->
     manifest = checkpoints.save(2, writer("new")).folder / "checkpoint.json"
     newer = json.loads(manifest.read_text()) | {"format": CHECKPOINT_FORMAT + 1, "version": "9.9.9"}
     manifest.write_text(json.dumps(newer))
-    with pytest.raises(StoreError, match=r"written by Journeyman 9.9.9 \(format 3\)") as caught:
+    with pytest.raises(StoreError, check=has_reason("newer_version")) as caught:
         checkpoints.newest()
-    assert "install journeyman 9.9.9 or newer" in str(caught.value.hint)
+    assert "9.9.9" in str(caught.value.hint)
     assert manifest.exists()
 
 

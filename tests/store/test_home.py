@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.reasons import has_reason
 
 from journeyman.errors import StoreError
 from journeyman.store.home import write_durably
@@ -38,7 +39,6 @@ def test_a_file_that_cannot_be_written_stays_as_it_was_and_the_message_names_it(
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"cannot write .*costs.json: No space left") as caught:
+    with pytest.raises(StoreError, check=has_reason("not_writable")):
         write_durably(path, b"2")
-    assert "free some disk space" in str(caught.value.hint)
     assert path.read_bytes() == b"1"

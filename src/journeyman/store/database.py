@@ -273,11 +273,13 @@ def _as_store_error(error: Exception, path: Path, action: str) -> StoreError:
     lowered = text.lower()
     what = f"cannot {action} the store {path}: {text}"
     if "full" in lowered or "no space" in lowered:
-        return StoreError(what, hint=f"free some disk space under {path.parent}; nothing committed before was lost")
+        return StoreError(what, hint=f"free some disk space under {path.parent}; nothing committed before was lost", reason="disk_full")
     if "readonly" in lowered or "read-only" in lowered or "permission" in lowered or "unable to open" in lowered:
-        return StoreError(what, hint=f"make {path.parent} writable for this user, or give another folder with --home")
+        return StoreError(
+            what, hint=f"make {path.parent} writable for this user, or give another folder with --home", reason="not_writable"
+        )
     if "locked" in lowered or "busy" in lowered:
-        return StoreError(what, hint="another process holds the store: wait for it or stop it, then try again")
+        return StoreError(what, hint="another process holds the store: wait for it or stop it, then try again", reason="busy")
     if "malformed" in lowered or "not a database" in lowered:
-        return StoreError(what, hint=f"the file is damaged: move {path} away, or restore it from a backup")
+        return StoreError(what, hint=f"the file is damaged: move {path} away, or restore it from a backup", reason="damaged")
     return StoreError(what)
