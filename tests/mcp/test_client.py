@@ -88,8 +88,9 @@ async def test_a_server_that_exits_at_start_shows_its_log(target: Make) -> None:
     assert "API_TOKEN is not set" in error.message
 
 
-async def test_a_server_that_prints_junk_is_told_apart_from_one_that_hangs(target: Make) -> None:
-    error = await _failure(target("raw_server", "junk"), 1.0)
+@pytest.mark.parametrize("kind", ["junk", "json_junk"])
+async def test_a_server_that_prints_junk_is_told_apart_from_one_that_hangs(target: Make, kind: str) -> None:
+    error = await _failure(target("raw_server", kind), 2.0)
     assert error.reason == "junk_on_stdout"
     assert "Starting up" in error.message
 

@@ -18,6 +18,8 @@ from journeyman.mcp.results import parse_result
         ("[note] nothing found", "[note] nothing found"),
         ("{1, 2}", "{1, 2}"),
         ("[open('x')]", "[open('x')]"),
+        ('{"town": "K\\ud83d", "\\udc00": [1]}', {"town": "K\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}": [1]}),
+        ('["\\ud83d\\ude00", "\ud83d"]', ["\N{GRINNING FACE}", "\N{REPLACEMENT CHARACTER}"]),
         ("", ""),
     ],
 )

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import ValidationError
+
 from journeyman.errors import McpError
 from journeyman.mcp.failures import (
     connect_failure,
@@ -104,7 +106,7 @@ class McpServer:
     async def _note_message(self, message: Any) -> None:
         """Lines on stdout that are no protocol messages arrive as exceptions."""
         if isinstance(message, Exception) and len(self._junk) < 5:
-            self._junk.append(str(message))
+            self._junk.append(str(message.errors()[0]["input"] if isinstance(message, ValidationError) else message))
 
     async def _list_tools(self, client: Any, timeout_seconds: float) -> None:
         """Ask for page after page; what they hold is read on the way (`listing`). What keeps the first page away fails the connection;

@@ -328,7 +328,7 @@ def _read_again(failure: ValidationError) -> Any:
     why = f"an answer that is none: its result is {type(whole.get('result')).__name__}, not an object"
     refusal = {"jsonrpc": "2.0", "id": whole.get("id"), "error": {"code": _INTERNAL_ERROR, "message": why}}
     types: Any = mcp.types
-    for message in (whole, refusal) if "method" not in whole else (whole,):
+    for message in (whole, refusal) if "id" in whole and "method" not in whole else (whole,):
         with contextlib.suppress(ValueError):
             if hasattr(types, "jsonrpc_message_adapter"):
                 return SessionMessage(types.jsonrpc_message_adapter.validate_python(message, by_name=False))

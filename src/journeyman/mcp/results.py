@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from journeyman.errors import InputError
+from journeyman.mcp.messages import repaired_json
 from journeyman.redaction import redact
 from journeyman.types.json_text import parse_json, well_formed
 from journeyman.types.messages import has_mark, left_out, size_of_base64
@@ -73,7 +75,8 @@ def _block_text(block: Any) -> str:
 def parse_result(text: str) -> Any:
     """The result as data; the text itself when it is plain text.
 
-    Servers that print Python's form of a list or an object (SQL tools do) are read as if they had written JSON; tuples become lists.
+    Servers that print Python's form of a list or an object (SQL tools do) are read as if they had written JSON; tuples become lists. Half
+    of a character becomes U+FFFD.
 
     Example:
         >>> parse_result('{"total": 21}'), parse_result("[{'total': 21}]"), parse_result("21 rows")
@@ -81,8 +84,10 @@ def parse_result(text: str) -> Any:
     """
     try:
         return parse_json(text, nan_is_null=True)
-    except InputError:
-        pass
+    except InputError as error:
+        if error.reason == "half_surrogate":
+            with contextlib.suppress(InputError):
+                return parse_json(repaired_json(well_formed(text).encode()), nan_is_null=True)
     if not text.lstrip().startswith(("{", "[", "(")):
         return text
     try:

@@ -106,6 +106,9 @@ if __name__ == "__main__":
     if KIND == "junk":
         print("Starting up, please wait!", flush=True)
         sys.stdin.read()
+    if KIND == "json_junk":
+        print(json.dumps({"level": 30, "msg": "Starting up"}), flush=True)
+        sys.stdin.read()
     if KIND == "hang":
         sys.stdin.read()
     if KIND == "exit":
