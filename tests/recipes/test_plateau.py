@@ -16,7 +16,7 @@ from tests.service.fakes import FakeTrainer
 
 from journeyman.chat.renderer import Renderer
 from journeyman.cli.app import run
-from journeyman.cli.plateau import read_counts, read_prompts
+from journeyman.cli.evaluate import read_counts, read_prompts
 from journeyman.engine.fake import FakeEngine
 from journeyman.errors import InputError, LlmError, SettingError
 from journeyman.observe.progress import SilentProgress
