@@ -4,11 +4,14 @@ has it."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from journeyman import redaction
 
 # The speed of a shared machine is no property of the code: examples may take as long as pytest's own timeout lets them.
 settings.register_profile("journeyman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,6 +19,15 @@ settings.load_profile("journeyman")
 
 # An engine process takes seconds to start: only tests of them have some.
 os.environ["JOURNEYMAN_ENGINE_PROCESSES"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_this_test() -> Iterator[None]:
+    """What one test tells a process to hide is no secret in the next."""
+    before = dict(redaction._secrets)
+    yield
+    redaction._secrets.clear()
+    redaction._secrets.update(before)
 
 
 def build_tiny_tokenizer() -> Any:

@@ -2,24 +2,14 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journeyman import redaction
 from journeyman.redaction import printable, redact, remember
 
 ANY_TEXT = st.text(st.characters(codec=None))
-
-
-@pytest.fixture(autouse=True)
-def nothing_known() -> Iterator[None]:
-    before = dict(redaction._secrets)
-    yield
-    redaction._secrets.clear()
-    redaction._secrets.update(before)
 
 
 @pytest.mark.parametrize(

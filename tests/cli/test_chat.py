@@ -197,9 +197,9 @@ class TestBadInput:
         [
             (["nothing-here"], "no_run"),
             (["empty"], "not_trained"),
-            (["doubler", "--step", "9"], None),
-            (["doubler", "--compare", "agent@7"], None),
-            (["doubler", "--compare", "other"], None),
+            (["doubler", "--step", "9"], "no_version"),
+            (["doubler", "--compare", "agent@7"], "no_version"),
+            (["doubler", "--compare", "other"], "no_model"),
             (["doubler", "--no-tools", "--tools", "double"], "tools_and_none"),
             (["doubler", "--base", "other"], "other_base"),
             (["../doubler"], "no_run"),
@@ -218,7 +218,7 @@ class TestBadInput:
         refused: list[JourneymanError],
         monkeypatch: pytest.MonkeyPatch,
         words: Sequence[str],
-        reason: str | None,
+        reason: str,
     ) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "k")
         assert chat(home, *words, "-m", "Hi!") == 2

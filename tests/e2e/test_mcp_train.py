@@ -67,7 +67,8 @@ def test_one_command_trains_reports_and_can_go_on(tiny_model: Path, tmp_path: Pa
     more = journeyman("mcp", "train", "--resume", run["id"], "--steps", "2", "--home", str(tmp_path), seconds=110)
     assert more.returncode == 0, more.stderr
     run = shown_run(tmp_path)
-    assert (run["state"], run["step"], [step["step"] for step in run["steps"]]) == ("done", 3, [1, 2, 3])
+    made = [step["step"] for step in run["steps"] if step["phase"] != "eval"]
+    assert (run["state"], run["step"], made) == ("done", 3, [1, 2, 3])
 
 
 @pytest.mark.e2e
@@ -82,7 +83,7 @@ def test_the_real_model_goes_through_the_whole_recipe(smollm2_folder: Path, tmp_
         "smollm2-135m",
         ["eval", "warmup", "eval", "train"],
     )
-    assert run["steps"][0]["metrics"]["train/loss"] > 0
+    assert run["steps"][1]["metrics"]["train/loss"] > 0
     assert num_adapted_modules(smollm2_folder, Path(run["adapters"][-1]["folder"])) == 30 * 7
 
 

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 from tests.reasons import has_reason
 
 from journeyman.errors import StoreError
-from journeyman.store import Checkpoints, durable
+from journeyman.store import Checkpoints
 from journeyman.store import checkpoints as store_checkpoints
+from journeyman.store import home as store_home
 from journeyman.store.checkpoints import CHECKPOINT_FORMAT, Damaged, replaced_folder
 
 _NEW = ("format", "version")
@@ -168,7 +169,7 @@ def test_every_folder_on_the_way_is_on_disk_in_the_one_above_it_and_the_new_name
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is synced and renamed from now on, in order."""
     happened: list[str] = []
-    real_sync, rename = durable.sync, Path.rename
+    real_sync, rename = store_home.sync, Path.rename
 
     def sync(path: Path) -> None:
         happened.append(f"synced {path}")
@@ -178,7 +179,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         happened.append(f"renamed to {target}")
         return rename(path, target)
 
-    for module in (durable, store_checkpoints):
+    for module in (store_home, store_checkpoints):
         monkeypatch.setattr(module, "sync", sync)
     monkeypatch.setattr(Path, "rename", renamed)
     return happened
