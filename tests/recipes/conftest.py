@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from tests.recipes import own_functions
 from tests.recipes.backend import FakeModel
 
-from journeyman.errors import JourneymanError
 from journeyman.evaluation import Report
 from journeyman.mcp.target import McpTarget
 from journeyman.observe.progress import SilentProgress
@@ -26,7 +24,6 @@ SERVER = Path(__file__).parent / "number_server.py"
 TARGET = McpTarget(command=(sys.executable, str(SERVER)))
 STEPS = 5
 Train = Callable[..., Awaitable[Report]]
-_Error = TypeVar("_Error", bound=JourneymanError)
 
 
 @pytest.fixture
@@ -118,11 +115,3 @@ class RecordingProgress(SilentProgress):
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         self.steps.append(step)
-
-
-@contextmanager
-def refused(kind: type[_Error] | tuple[type[_Error], ...], reason: str | None) -> Iterator[pytest.ExceptionInfo[_Error]]:
-    """The block raises an error of this kind and for this reason."""
-    with pytest.raises(kind) as caught:
-        yield caught
-    assert caught.value.reason == reason, str(caught.value)

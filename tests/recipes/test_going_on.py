@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.reasons import has_reason
 from tests.recipes.backend import FakeModel
-from tests.recipes.conftest import STEPS, RecordingProgress, Train, refused
+from tests.recipes.conftest import STEPS, RecordingProgress, Train
 from tests.recipes.test_grpo import only_run
 
 from journeyman.errors import SettingError, StoreError
@@ -193,7 +194,7 @@ async def test_a_run_does_not_go_on_with_fewer_tasks_than_it_began_with(
     tasks = home / "runs" / "one" / "scenarios.jsonl"
     whole = tasks.read_text()
     tasks.write_text("".join(whole.splitlines(keepends=True)[:3]))
-    with refused(SettingError, "other_data"):
+    with pytest.raises(SettingError, check=has_reason("other_data")):
         await train(home, SilentProgress(), resume=True, steps=2)
     tasks.write_text(whole)
     await train(home, SilentProgress(), resume=True, steps=2)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reasons import has_reason
 from tests.recipes.backend import FakeModel
-from tests.recipes.conftest import RecordingProgress, refused
+from tests.recipes.conftest import RecordingProgress
 from tests.recipes.own_functions import module_of
 
 from journeyman.errors import InputError, JudgeError, NotFoundError, NothingToLearnError, SettingError
@@ -80,13 +81,13 @@ class TestReport:
         assert [one.model for one in report.evaluations[0].variants] == ["base", "doubler@1"]
         assert len(model.trainers) == 1
         await train(doubler.model_copy(update={"steps": 0, "num_heldout": 0}), SilentProgress(), home=tmp_path, run="empty")
-        with refused(NotFoundError, "not_trained"):
+        with pytest.raises(NotFoundError, check=has_reason("not_trained")):
             await evaluate("empty", home=tmp_path, progress=SilentProgress())
         with Store.open(tmp_path) as store:
             store.runs.create("compared", kind="dpo", base="fake-model")
-        with refused(SettingError, "no_tasks"):
+        with pytest.raises(SettingError, check=has_reason("no_tasks")):
             await evaluate("compared", home=tmp_path, progress=SilentProgress())
-        with refused(SettingError, "no_judge"):
+        with pytest.raises(SettingError, check=has_reason("no_judge")):
             await evaluate("one", home=tmp_path, progress=SilentProgress(), judge="openai/x")
 
 
@@ -125,7 +126,7 @@ class TestRewards:
 
     async def test_attempts_that_are_all_alike_stop_the_run(self, model: FakeModel, doubler: GrpoTrain, tmp_path: Path) -> None:
         model.is_right = lambda task, number: True
-        with refused(NothingToLearnError, "no_spread") as caught:
+        with pytest.raises(NothingToLearnError, check=has_reason("no_spread")) as caught:
             await train(doubler.model_copy(update={"steps": 9, "stop_without_spread": 2}), SilentProgress(), home=tmp_path)
         assert "solves these tasks already" in str(caught.value.hint)
         model.forget()
@@ -177,10 +178,10 @@ class TestResume:
         self, model: FakeModel, doubler: GrpoTrain, tmp_path: Path
     ) -> None:
         await train(doubler, SilentProgress(), home=tmp_path, run="one")
-        with refused(SettingError, "run_exists"):
+        with pytest.raises(SettingError, check=has_reason("run_exists")):
             await train(doubler, SilentProgress(), home=tmp_path, run="one")
         other = doubler.model_copy(update={"steps": 3, "grpo": Grpo(learning_rate=1e-5)})
-        with refused(SettingError, "settings_changed") as caught:
+        with pytest.raises(SettingError, check=has_reason("settings_changed")) as caught:
             await train(other, SilentProgress(), home=tmp_path, resume="one")
         assert "grpo.learning_rate: 0.0001 -> 1e-05" in caught.value.message
         report = await train(other, SilentProgress(), home=tmp_path, resume="one", allow_changed_settings=True)
@@ -215,7 +216,7 @@ async def test_what_cannot_be_used_is_refused_before_anything_is_loaded(
         return ChatOrFunction(function=filled(value.function)) if isinstance(value, ChatOrFunction) else value
 
     changed = doubler.model_copy(update={name: filled(value) for name, value in change.items()})
-    with refused((SettingError, InputError), reason):
+    with pytest.raises((SettingError, InputError), check=has_reason(reason)):
         await train(changed, SilentProgress(), home=tmp_path / "home")
     assert not (tmp_path / "home").exists()
 
@@ -231,7 +232,7 @@ def test_the_split_is_the_files_own_or_chosen_by_the_seed(doubler: GrpoTrain, tm
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = check(plain.model_copy(update={"scenarios": "own.jsonl", "num_heldout": 2}))
     assert [one.id for one in found if one.split == "heldout"] == ["line-5", "line-8"]
-    with refused(SettingError, "too_few_tasks"):
+    with pytest.raises(SettingError, check=has_reason("too_few_tasks")):
         check(plain.model_copy(update={"scenarios": "own.jsonl"}))
 
 
@@ -247,7 +248,7 @@ def test_the_split_is_the_files_own_or_chosen_by_the_seed(doubler: GrpoTrain, tm
 )
 def test_a_faulty_line_is_named(doubler: GrpoTrain, tmp_path: Path, line: str, reason: str) -> None:
     (tmp_path / "bad.jsonl").write_text('{"task": "fine"}\n' + line + "\n")
-    with refused(InputError, reason) as caught:
+    with pytest.raises(InputError, check=has_reason(reason)) as caught:
         check(doubler.model_copy(update={"scenarios": "bad.jsonl"}))
     assert "line 2" in caught.value.message
 

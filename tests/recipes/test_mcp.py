@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from tests.llm_server import Answer, serve
+from tests.reasons import has_reason
 from tests.recipes.backend import FakeModel, Talent, always, never
-from tests.recipes.conftest import RecordingProgress, refused
+from tests.recipes.conftest import RecordingProgress
 from tests.rewards.test_ruler import judge_by
 
 from journeyman.client.gather import iterate
@@ -107,7 +108,7 @@ class TestReport:
         assert {path: path.read_bytes() for path in kept} == kept
         with Store.open(tmp_path) as store:
             store.runs.create("empty", kind="mcp", base=settings.base, settings=settings.model_dump(mode="json"))
-        with refused(NotFoundError, "not_trained"):
+        with pytest.raises(NotFoundError, check=has_reason("not_trained")):
             await evaluate("empty", home=tmp_path, progress=SilentProgress())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from tests.recipes.conftest import refused
+from tests.reasons import has_reason
 
 from journeyman.chat.renderer import Renderer
 from journeyman.errors import InputError, SettingError
@@ -54,7 +54,7 @@ def test_a_schema_refuses_unknown_keys_and_names_the_method() -> None:
     # Every reference leads somewhere.
     named = set(re.findall(r"#/\$defs/(\w+)", json.dumps(schema())))
     assert named <= set(schema()["$defs"])
-    with refused(SettingError, "no_method"):
+    with pytest.raises(SettingError, check=has_reason("no_method")):
         schema("grop")
 
 
@@ -109,7 +109,7 @@ def test_a_file_is_found_by_its_path_or_as_a_shipped_one(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"other/mcp\.yaml does not exist") as caught:
         find_file(Path("other/mcp.yaml"))
     assert "yes_no_maybe.yaml" in str(caught.value.hint)
-    with refused(InputError, "no_file"):
+    with pytest.raises(InputError, check=has_reason("no_file")):
         find_file(tmp_path)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from examples import imitate, prefer
+from tests.reasons import has_reason
 from tests.recipes.backend import FakeModel
-from tests.recipes.conftest import RecordingProgress, refused
+from tests.recipes.conftest import RecordingProgress
 from tests.recipes.own_functions import good_pairs, module_of, rows, write_rows
 from tests.recipes.test_grpo import only_run, result_of
 from tests.service.fakes import FakeTrainer
@@ -121,8 +122,9 @@ class TestSft:
         few = settings.model_copy(update={"steps": 1, "heldout_replies": 0})
         await sft.train(few, SilentProgress(), home=tmp_path / "home", run="one")
         write_rows("rows.jsonl", rows(13))
-        with refused(SettingError, "other_data"):
+        with pytest.raises(SettingError, check=has_reason("other_data")):
             await sft.train(few, SilentProgress(), home=tmp_path / "home", run="one", is_resumed=True)
+        assert only_run(tmp_path / "home").step == 1
 
     async def test_held_out_examples_may_stand_apart(self, model: FakeModel, settings: SftTrain, tmp_path: Path) -> None:
         write_rows("apart.jsonl", rows(20)[14:])
@@ -222,7 +224,7 @@ class TestFromRun:
         assert len(train) + len(heldout) == 12
         assert not set(train) & set(heldout)
         assert len(heldout) == 4  # two tasks of two attempts: three are asked for, and no task is divided
-        with refused(SettingError, "too_few_examples"):
+        with pytest.raises(SettingError, check=has_reason("too_few_examples")):
             sft_data(SftTrain(base="fake-model", data=SftData(from_run="tried", max_per_task=2, num_heldout=11)), home)
 
     async def test_attempts_that_were_cut_off_are_left_out_counted_and_told(self, home: Path, model: FakeModel, tmp_path: Path) -> None:
@@ -252,13 +254,13 @@ class TestFromRun:
 
     async def test_a_run_that_cannot_give_examples_is_refused(self, home: Path, tmp_path: Path) -> None:
         settings = SftTrain(base="fake-model", data=SftData(from_run="tried"))
-        with refused(NotFoundError, "no_run"):
+        with pytest.raises(NotFoundError, check=has_reason("no_run")):
             sft_data(settings.model_copy(update={"data": SftData(from_run="none")}), home)
-        with refused(SettingError, "other_base"):
+        with pytest.raises(SettingError, check=has_reason("other_base")):
             sft_data(settings.model_copy(update={"base": "other"}), home)
-        with refused(InputError, "no_home"):
+        with pytest.raises(InputError, check=has_reason("no_home")):
             sft_data(settings, tmp_path / "nowhere")
-        with refused(SettingError, "too_few_examples"):
+        with pytest.raises(SettingError, check=has_reason("too_few_examples")):
             sft_data(settings.model_copy(update={"data": SftData(from_run="tried", max_per_task=1)}), home)
 
 

@@ -19,8 +19,7 @@ from journeyman.recipes.data import Examples, dpo_data
 from journeyman.recipes.report import heldout_numbers, make_report, training_numbers, write_result
 from journeyman.recipes.run import OpenRun
 from journeyman.recipes.settings import DpoTrain
-from journeyman.recipes.sft import in_steps, learn, learning_rate, open_training
-from journeyman.types.training import TrainResult
+from journeyman.recipes.sft import learn, open_training
 
 _MEASURES = ("loss", "ranked_right", "reward_accuracy", "reward_margin", "chosen_logprob_change", "rejected_logprob_change")
 
@@ -34,24 +33,16 @@ async def train(
     """
     progress.phase("data", note="every example is read as tokens once")
     data = dpo_data(settings, home)
-    steps = in_steps(settings, data)
     training = open_training(
         settings, data, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=allow_changed_settings
     )
     async with training as (opened, model):
 
-        async def update(number: int) -> TrainResult:
-            rate = learning_rate(settings, steps.num_steps, number)
-            # The passes over the data are made of steps; a step sees each of its pairs once.
-            step = settings.dpo.model_copy(update={"learning_rate": rate, "epochs": 1})
-            measured, key = {"train/learning_rate": rate}, f"{run}-train-{number}"
-            return await model.train_dpo(steps.of_step(number), step, measured=measured, key=key)
-
         async def measure() -> dict[str, float]:
             measured = await model.measure_pairs(data.heldout, settings.dpo)
             return {f"heldout/{name}": measured[name] for name in _MEASURES if name in measured}
 
-        await learn(opened, model, steps, update, measure, evaluate_every=settings.evaluate_every)
+        await learn(opened, model, settings, data, model.train_dpo, measure)
         return await asyncio.to_thread(_report, opened, settings, model, data)
 
 

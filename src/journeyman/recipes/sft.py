@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +42,15 @@ async def train(
     """
     progress.phase("data", note="every example is read as tokens once")
     data = sft_data(settings, home)
-    steps = in_steps(settings, data)
     training = open_training(
         settings, data, progress, home=home, run=run, is_resumed=is_resumed, allow_changed_settings=allow_changed_settings
     )
     async with training as (opened, model):
 
-        async def update(number: int) -> TrainResult:
-            rate = learning_rate(settings, steps.num_steps, number)
-            # The passes over the data are made of steps; a step sees each of its examples once.
-            step = settings.sft.model_copy(update={"learning_rate": rate, "epochs": 1})
-            measured, key = {"train/learning_rate": rate}, f"{run}-train-{number}"
-            return await model.train_sft(steps.of_step(number), step, phase="train", measured=measured, key=key)
-
         async def measure() -> dict[str, float]:
             return {"heldout/loss": await model.loss(data.heldout, when_too_long=settings.sft.when_too_long)}
 
-        await learn(opened, model, steps, update, measure, evaluate_every=settings.evaluate_every)
+        await learn(opened, model, settings, data, partial(model.train_sft, phase="train"), measure)
         return await _report(opened, settings, model, data)
 
 
@@ -111,18 +104,18 @@ async def open_training(
 async def learn(
     opened: OpenRun,
     model: TrainableModel,
-    steps: ExampleSteps[Any],
-    update: Callable[[int], Awaitable[TrainResult]],
+    settings: SftTrain | DpoTrain,
+    data: Examples[Any],
+    update: Callable[..., Awaitable[TrainResult]],
     measure: Callable[[], Awaitable[dict[str, float]]],
-    *,
-    evaluate_every: int,
 ) -> None:
     """Make the steps that are not made yet.
 
     Args:
-        update: one training job on the examples of a step (from 0).
+        update: one training job on examples, `TrainableModel.train_sft` or `train_dpo`.
         measure: the held-out metrics of the model as it is.
     """
+    steps = in_steps(settings, data)
     measured = {row.step for row in await opened.steps("eval")}
 
     async def look(number: int) -> None:
@@ -137,9 +130,13 @@ async def learn(
     num_made = model.step
     await opened.start_training(num_made, steps.num_steps, f"{steps.step_size} examples a step")
     for number in range(num_made, steps.num_steps):
-        if number % evaluate_every == 0:
+        if number % settings.evaluate_every == 0:
             await look(number)
-        result = await update(number)
+        rate = learning_rate(settings, steps.num_steps, number)
+        # The passes over the data are made of steps; a step sees each of its examples once.
+        step = settings.of_update.model_copy(update={"learning_rate": rate, "epochs": 1})
+        rates, key = {"train/learning_rate": rate}, f"{opened.run}-train-{number}"
+        result = await update(steps.of_step(number), step, measured=rates, key=key)
         opened.show_step(number, result, loss=result.metrics.get("train/loss", math.nan))
     await look(steps.num_steps)
 
